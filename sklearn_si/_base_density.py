@@ -1,0 +1,71 @@
+"""The density of the base of a bridge, known only by its sample."""
+
+import numpy as np
+from scipy.stats import multivariate_normal
+from sklearn.base import BaseEstimator, DensityMixin, clone
+
+from .preprocessing import check_has_density
+
+BASE_DENSITIES = ("flow", "normal", "standard_normal")
+
+_WAY_OUT = "drop them, or set base_density=None if transport is all that is needed"
+
+
+class NormalDensity(DensityMixin, BaseEstimator):
+    """The normal law with the mean and covariance of a sample.
+
+    Parameters
+    ----------
+    standard : bool, default=False
+        N(0, I) whatever the sample.
+    """
+
+    def __init__(self, standard=False):
+        self.standard = standard
+
+    def fit(self, X, y=None):
+        """Take the moments of X."""
+        n_features = X.shape[1]
+        X = np.asarray(X, dtype=np.float64)
+        self.mean_ = np.zeros(n_features) if self.standard else X.mean(axis=0)
+        self.covariance_ = np.eye(n_features) if self.standard else np.cov(X, rowvar=False).reshape(n_features, -1)
+        if np.linalg.matrix_rank(self.covariance_) < n_features:
+            raise ValueError(
+                f"base_density='normal' needs more than n_features = {n_features} rows of X0, got {len(X)}: "
+                "use 'flow' or GaussianMixture(covariance_type='diag')."
+            )
+        return self
+
+    def score_samples(self, X):
+        """Log-density of each row."""
+        return multivariate_normal(self.mean_, self.covariance_).logpdf(X).reshape(len(X))
+
+
+def fit_base_density(spec, estimator, X0, seed):
+    """Fit what `base_density` asks for to the rows of X0; None gives None.
+
+    Parameters
+    ----------
+    spec : str, estimator or None
+        The parameter `base_density`.
+    estimator : BaseInterpolant
+        Whose clone in one-sample form "flow" is.
+    X0 : ndarray of shape (n_samples, n_features)
+        The base sample, in data units.
+    seed : int
+        Seed of the fit.
+    """
+    if spec is None:
+        return None
+    if spec != "standard_normal":
+        check_has_density(X0, "X0", _WAY_OUT)
+    if spec == "flow":
+        half = None if estimator.max_time is None else estimator.max_time / 2
+        density = clone(estimator).set_params(
+            interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
+            base_density=None, noise_level=0.0, warm_start=False, max_time=half, random_state=seed,
+        )  # fmt: skip
+        return density.fit(X0)
+    if isinstance(spec, str):
+        return NormalDensity(standard=spec == "standard_normal").fit(X0)
+    return clone(spec).fit(X0)

@@ -1,0 +1,174 @@
+"""The deterministic model: a velocity, its ODE, its exact log-density."""
+
+from ._base import BaseInterpolant
+
+
+class InterpolantFlow(BaseInterpolant):
+    """A normalizing flow learned by regression on a stochastic interpolant.
+
+    dX_t/dt = b(t, X_t),    b = argmin E|b(t, x_t) - dx_t/dt|^2,    x_t = I(t, x0, x1) + gamma(t) z
+
+    (2209.15571, (9); 2303.08797, (2.13)). One sample: from the standard normal law to the law of X.
+    Two samples: from the law of X0 to the law of X1.
+
+    Parameters
+    ----------
+    interpolant : {"linear", "trigonometric"} or Interpolant, default="linear"
+        The path x_t = alpha(t) x0 + beta(t) x1 + gamma(t) z between base and target.
+    gamma : {"auto", "brownian"} or None, default="auto"
+        The latent noise; "auto" is none.
+    gamma_scale : float, default=1.0
+        Factor of gamma^2.
+    coupling : {"independent", "paired"} or callable, default="independent"
+        How rows of the two samples are paired in training; "paired" is row i with row i.
+    preprocessing : {"auto", "standardize", "whiten"} or None, default="auto"
+        The scaled units in which the interpolant lives. One sample: "auto" chooses on validation rows. Two
+        samples: one scale a feature, pooled over both, each end centred ("auto" is "standardize").
+    base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
+        After fit(X0, X1), the density of the base: a clone of this estimator fitted to X0 in the same
+        call, the normal law with its moments, N(0, I), any estimator with `fit` and `score_samples`, or
+        None, which saves the time and makes `score_samples` raise.
+    noise_level : float, default=0.0
+        Size of the diffusion epsilon(t) in `sample`; 0 is the ODE. Values above 0 need a
+        Gaussian base (one sample), where the velocity gives the score. May be changed after fit.
+    noise_schedule : {"gamma", "constant"}, default="gamma"
+        epsilon(t) = noise_level * gamma(t) (alpha(t) with a Gaussian base), or noise_level.
+    n_steps : int, default=16
+        Steps of `sample`. May be changed after fit.
+    solver : {"auto", "euler", "midpoint", "heun", "rk4", "dopri5", "euler-maruyama", "stochastic-heun"} or callable, \
+            default="auto"
+        The stepper of `sample`: "auto" is "rk4" for the ODE and "stochastic-heun" for the SDE. A
+        callable takes (f, x, times) and returns x at the last time.
+    ode_tol : float, default=1e-3
+        Error allowed in log-densities (nats) and carried rows (relative); each row is refined until it
+        is met. May be changed after fit.
+    time_law : {"auto", "uniform", "logit-normal", "data-end", "arcsine"}, default="auto"
+        Law of t in training; "auto" is "data-end" for one sample and "logit-normal" for two.
+    network : "mlp" or callable, default="mlp"
+        A factory callable(n_features, n_conditions) -> Module with forward(t, x, condition=None).
+    hidden_layer_sizes : "auto", int or array-like of int, default="auto"
+        Widths of the hidden layers; "auto" is (128, 128, 128) up to 24 features and (256, 256) beyond,
+        where the closed divergence of two layers pays.
+    activation : {"silu", "tanh", "softplus"}, default="silu"
+        Activation of the hidden layers.
+    batch_size : int, default=512
+        Points in a gradient step.
+    learning_rate_init : float, default=0.01
+        Largest rate of Adam: warm-up, then a cosine to zero.
+    max_iter : int, default=3000
+        Gradient steps.
+    max_time : float or None, default=None
+        Seconds of training. Gives up reproducibility.
+    tol : float, default=0.0
+        A round whose validation score does not rise by more than this counts as stale.
+    n_iter_no_change : int, default=10
+        Stale rounds (of 100 steps) after which training stops.
+    early_stopping : bool, default=True
+        Hold out rows, stop when their score stalls and keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows held out.
+    warm_start : bool, default=False
+        Continue from the fitted networks at the next call of `fit`.
+    device : str or torch.device, default="auto"
+        "auto" takes CUDA, then MPS, then the CPU.
+    verbose : int, default=0
+        Print a line a round.
+    random_state : int, RandomState instance or None, default=None
+        Seed of training and sampling; with it, global generators are untouched.
+
+    Attributes
+    ----------
+    network_ : Module
+        The velocity b(t, x), in scaled units.
+    denoiser_network_ : Module or None
+        The denoiser eta(t, x), where the velocity does not give it.
+    interpolant_ : Interpolant
+        The path.
+    preprocessing_, base_preprocessing_ : AffineMap
+        Data units to scaled units at the target and at the base (None: normal base).
+    base_density_ : estimator or None
+        The density of the base of a bridge.
+    base_sample_ : ndarray or None
+        The rows of X0 from which `sample` starts.
+    n_iter_ : int
+        Gradient steps taken.
+    loss_ : float
+        Mean training loss of the last round.
+    loss_curve_, validation_scores_ : list of float
+        One entry a round; scores are held-out log-likelihoods (one sample) or minus the loss (two).
+    best_validation_score_ : float
+        Score of the weights that were kept.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : ndarray of str
+        Names of the columns, where fit was given a frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si import InterpolantFlow
+    >>> X = np.random.default_rng(0).normal(3.0, 0.5, size=(500, 2))
+    >>> flow = InterpolantFlow(max_iter=50, random_state=0).fit(X)
+    >>> flow.sample(4).shape
+    (4, 2)
+    >>> bool(flow.score(X) > -2.0)
+    True
+    """
+
+    def __init__(
+        self,
+        interpolant="linear",
+        gamma="auto",
+        gamma_scale=1.0,
+        coupling="independent",
+        preprocessing="auto",
+        base_density="flow",
+        noise_level=0.0,
+        noise_schedule="gamma",
+        n_steps=16,
+        solver="auto",
+        ode_tol=1e-3,
+        time_law="auto",
+        network="mlp",
+        hidden_layer_sizes="auto",
+        activation="silu",
+        batch_size=512,
+        learning_rate_init=0.01,
+        max_iter=3000,
+        max_time=None,
+        tol=0.0,
+        n_iter_no_change=10,
+        early_stopping=True,
+        validation_fraction=0.1,
+        warm_start=False,
+        device="auto",
+        verbose=0,
+        random_state=None,
+    ):
+        self.interpolant = interpolant
+        self.gamma = gamma
+        self.gamma_scale = gamma_scale
+        self.coupling = coupling
+        self.preprocessing = preprocessing
+        self.base_density = base_density
+        self.noise_level = noise_level
+        self.noise_schedule = noise_schedule
+        self.n_steps = n_steps
+        self.solver = solver
+        self.ode_tol = ode_tol
+        self.time_law = time_law
+        self.network = network
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.max_time = max_time
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state

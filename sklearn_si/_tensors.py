@@ -1,0 +1,74 @@
+"""Arrays to tensors and back; devices; generators that leave the global ones alone."""
+
+import copy
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+# Streams of random numbers drawn from one seed: the rows that `sample` returns
+# must not be functions of the numbers that `fit` saw.
+FIT_STREAM, SAMPLE_STREAM, BASE_STREAM, PATH_STREAM = range(4)
+
+
+def resolve_device(device):
+    """Turn "auto", a name or a `torch.device` into a `torch.device` that exists here."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def draw_seed(random_state):
+    """One integer seed from an int, a RandomState or None (numpy's global state, as scikit-learn)."""
+    if isinstance(random_state, (int, np.integer)):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def make_generator(seed, stream, device="cpu"):
+    """A `torch.Generator` for one stream of a seed; distinct streams are independent."""
+    state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
+    # 63 bits: manual_seed refuses the upper half of uint64 on some devices.
+    return torch.Generator(device=device).manual_seed(int(state >> np.uint64(1)))
+
+
+def evaluation_dtype(array_dtype, device):
+    """The torch dtype in which rows of this numpy dtype are evaluated on this device."""
+    if array_dtype == np.float32 or device.type == "mps":
+        return torch.float32
+    return torch.float64
+
+
+def as_tensor(array, dtype, device):
+    """Copy an array to a tensor: read-only and negative-stride arrays are welcome."""
+    return torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=device)
+
+
+def as_array(tensor, dtype):
+    """A tensor as a numpy array of the given dtype."""
+    return tensor.detach().cpu().numpy().astype(dtype, copy=False)
+
+
+def cast_module(module, dtype, device):
+    """The module itself if it already has this dtype and device, else a converted copy.
+
+    A copy, never an in-place conversion: threads may share a fitted estimator.
+    """
+    parameter = next(iter(module.state_dict().values()), None)
+    if parameter is None or (parameter.dtype == dtype and parameter.device.type == device.type):
+        return module
+    return copy.deepcopy(module).to(dtype=dtype, device=device)
+
+
+def column(t, x):
+    """Time as a column that broadcasts against rows: shape () stays, (n,) becomes (n, 1)."""
+    return t if t.ndim == 0 else t.reshape(-1, *([1] * (x.ndim - 1)))
+
+
+def normal(shape, generator, like=None, *, dtype=None, device=None):
+    """Standard normal numbers from a generator, in the dtype and on the device of `like`."""
+    dtype = like.dtype if like is not None else dtype
+    device = like.device if like is not None else device
+    return torch.randn(shape, generator=generator, dtype=dtype, device=device)

@@ -1,0 +1,549 @@
+"""Stochastic interpolants: alpha, beta, gamma, their derivatives, and the named families."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ._tensors import column
+
+__all__ = [
+    "GAMMAS",
+    "INTERPOLANTS",
+    "EncodingDecoding",
+    "EncodingDecodingPreserving",
+    "Gamma",
+    "GaussianBase",
+    "Interpolant",
+    "Linear",
+    "Mirror",
+    "Trigonometric",
+    "TrigonometricPreserving",
+    "VariancePreserving",
+    "make_interpolant",
+]
+
+# Below this latent noise (in scaled units, data of variance one) the network's
+# output is scaled like a score, above it like a denoiser; it keeps the scale of
+# the residual bounded where gamma_dot is not.
+_NOISE_FLOOR = 0.05
+
+
+def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gamma:
+    """A latent noise gamma(t) as data: its value, its derivative and their product.
+
+    The product is a closed form of its own, because it stays finite at the ends
+    where the derivative may not (theory of 2303.08797, Table 8).
+
+    Parameters
+    ----------
+    value, derivative, product : callable
+        gamma(t), d gamma / dt and gamma d gamma / dt for a tensor of times.
+    """
+
+    value: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+    product: Callable[[Tensor], Tensor]
+
+
+def _brownian_value(t):
+    return torch.sqrt(t * (1 - t))
+
+
+def _sigmoid_value(t, f=10.0):
+    s = torch.sigmoid
+    ends = s(torch.as_tensor(1 - f / 2)) - s(torch.as_tensor(-1 - f / 2))
+    return s(f * (t - 0.5) + 1) - s(f * (t - 0.5) - 1) - ends.to(t)
+
+
+def _sigmoid_derivative(t, f=10.0):
+    plus, minus = torch.sigmoid(f * (t - 0.5) + 1), torch.sigmoid(f * (t - 0.5) - 1)
+    return f * (plus * (1 - plus) - minus * (1 - minus))
+
+
+GAMMAS = {
+    "brownian": Gamma(
+        _brownian_value,
+        lambda t: (1 - 2 * t) / (2 * _brownian_value(t)),
+        lambda t: (1 - 2 * t) / 2,
+    ),
+    "quadratic": Gamma(
+        lambda t: t * (1 - t),
+        lambda t: 1 - 2 * t,
+        lambda t: t * (1 - t) * (1 - 2 * t),
+    ),
+    "sine": Gamma(
+        lambda t: torch.sin(math.pi * t),
+        lambda t: math.pi * torch.cos(math.pi * t),
+        lambda t: math.pi / 2 * torch.sin(2 * math.pi * t),
+    ),
+    "sine-squared": Gamma(
+        lambda t: torch.sin(math.pi * t) ** 2,
+        lambda t: math.pi * torch.sin(2 * math.pi * t),
+        lambda t: math.pi * torch.sin(2 * math.pi * t) * torch.sin(math.pi * t) ** 2,
+    ),
+    "sigmoid": Gamma(
+        _sigmoid_value,
+        _sigmoid_derivative,
+        lambda t: _sigmoid_value(t) * _sigmoid_derivative(t),
+    ),
+}
+
+
+class Interpolant:
+    """A stochastic interpolant, linear in space unless `mean` is overridden.
+
+    x_t = I(t, x0, x1) + gamma(t) z,    I = alpha(t) x0 + beta(t) x1    (2303.08797, Def. 2.1, sec. 4)
+
+    A subclass gives `alpha` and `beta` (or `mean`, for an I that is not linear in
+    space) and may give `gamma`; derivatives are taken by `torch.func.jvp` and are
+    overridden where a closed form is cheaper or where autograd is singular.
+
+    Parameters
+    ----------
+    gamma : Gamma, str or None, default=None
+        The latent noise; a name is looked up in `GAMMAS`.
+    gamma_scale : float, default=1.0
+        The factor a of gamma^2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_si.interpolants import Linear
+    >>> Linear(gamma="brownian").gamma(torch.tensor(0.5))
+    tensor(0.5000)
+    """
+
+    kind = "two-sided"
+
+    def __init__(self, gamma=None, gamma_scale=1.0):
+        self.noise = GAMMAS[gamma] if isinstance(gamma, str) else gamma
+        self.gamma_scale = gamma_scale
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Weight of x0."""
+        raise TypeError(f"{type(self).__name__} gives neither alpha(t) nor mean(t, x0, x1)")
+
+    def beta(self, t: Tensor) -> Tensor:
+        """Weight of x1."""
+        raise TypeError(f"{type(self).__name__} gives neither beta(t) nor mean(t, x0, x1)")
+
+    def gamma(self, t: Tensor) -> Tensor:
+        """Weight of the latent noise z."""
+        if self.noise is None:
+            return torch.zeros_like(t)
+        return math.sqrt(self.gamma_scale) * self.noise.value(t)
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        """Time derivative of alpha."""
+        return _derivative(self.alpha, t)
+
+    def beta_dot(self, t: Tensor) -> Tensor:
+        """Time derivative of beta."""
+        return _derivative(self.beta, t)
+
+    def gamma_dot(self, t: Tensor) -> Tensor:
+        """Time derivative of gamma; may be infinite at the ends."""
+        if not self.has_noise:
+            return torch.zeros_like(t)
+        if self.noise is None:
+            return _derivative(self.gamma, t)
+        return math.sqrt(self.gamma_scale) * self.noise.derivative(t)
+
+    def gamma_gamma_dot(self, t: Tensor) -> Tensor:
+        """The product gamma gamma_dot, finite at the ends."""
+        if self.noise is None:
+            return self.gamma(t) * self.gamma_dot(t) if self.has_noise else torch.zeros_like(t)
+        return self.gamma_scale * self.noise.product(t)
+
+    def alpha_alpha_dot(self, t: Tensor) -> Tensor:
+        """The product alpha alpha_dot, finite at the ends."""
+        return self.alpha(t) * self.alpha_dot(t)
+
+    def wronskian(self, t: Tensor) -> Tensor:
+        """W = alpha beta_dot - beta alpha_dot."""
+        return self.alpha(t) * self.beta_dot(t) - self.beta(t) * self.alpha_dot(t)
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether gamma is not identically zero."""
+        return self.noise is not None or type(self).gamma is not Interpolant.gamma
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether I is linear in space, so that alpha and beta say all of it."""
+        return type(self).mean is Interpolant.mean
+
+    @property
+    def singular_target(self) -> bool:
+        """Whether the regression target of the velocity has a factor that is infinite at an end."""
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        return not bool(torch.isfinite(self.gamma_dot(ends)).all())
+
+    def mean(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+        """I(t, x0, x1), for times of shape () or (n,) and rows of shape (n, d)."""
+        return column(self.alpha(t), x0) * x0 + column(self.beta(t), x0) * x1
+
+    def mean_dot(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+        """The time derivative of I at fixed ends."""
+        if self.is_linear:
+            return column(self.alpha_dot(t), x0) * x0 + column(self.beta_dot(t), x0) * x1
+        return _derivative(lambda s: self.mean(s, x0, x1), t)
+
+    def point(self, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None = None) -> Tensor:
+        """x_t = I(t, x0, x1) + gamma(t) z."""
+        x = self.mean(t, x0, x1)
+        return x if z is None else x + column(self.gamma(t), x0) * z
+
+    def point_dot(self, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None = None) -> Tensor:
+        """dx_t/dt = dI/dt + gamma_dot(t) z, the regression target of the velocity."""
+        v = self.mean_dot(t, x0, x1)
+        return v if z is None else v + column(self.gamma_dot(t), x0) * z
+
+    def variance(self, t, v0, v1, c=None):
+        """Variance of x_t, a feature: alpha^2 v0 + beta^2 v1 + gamma^2 + 2 alpha beta c."""
+        a, b = self.alpha(t), self.beta(t)
+        own = a**2 * v0 + b**2 * v1 + self.gamma(t) ** 2
+        return own if c is None else own + 2 * a * b * c
+
+    def covariance_dot(self, t, v0, v1, c=None):
+        """Covariance of dx_t/dt with x_t, a feature: half the derivative of `variance`."""
+        own = self.alpha_alpha_dot(t) * v0 + self.beta(t) * self.beta_dot(t) * v1 + self.gamma_gamma_dot(t)
+        if c is None:  # alpha_dot alone may be infinite where alpha alpha_dot is not
+            return own
+        return own + (self.alpha_dot(t) * self.beta(t) + self.beta_dot(t) * self.alpha(t)) * c
+
+    def residual_scale(self, t, v0, v1):
+        """Size of dx_t/dt given x_t for Gaussian ends, bounded where gamma_dot is not.
+
+        sd^2 = [v0 v1 W_ab^2 + v0 W_ag^2 + v1 W_bg^2] / variance, with W_fg = f g_dot - g f_dot
+        and gamma_dot replaced by gamma gamma_dot / sqrt(gamma^2 + floor^2).
+        """
+        a, b = self.alpha(t), self.beta(t)
+        total = v0 * v1 * self.wronskian(t) ** 2
+        if self.has_noise:
+            g = torch.sqrt(self.gamma(t) ** 2 + _NOISE_FLOOR**2)
+            g_dot = self.gamma_gamma_dot(t) / g
+            total = total + v0 * (a * g_dot - g * self.alpha_dot(t)) ** 2 + v1 * (b * g_dot - g * self.beta_dot(t)) ** 2
+        return torch.sqrt(total / self.variance(t, v0, v1))
+
+
+class Linear(Interpolant):
+    """The straight path: alpha = 1 - t, beta = t."""
+
+    def alpha(self, t):
+        """Weight of x0: 1 - t."""
+        return 1 - t
+
+    def beta(self, t):
+        """Weight of x1: t."""
+        return t
+
+    def alpha_dot(self, t):
+        """Time derivative of alpha: -1."""
+        return -torch.ones_like(t)
+
+    def beta_dot(self, t):
+        """Time derivative of beta: 1."""
+        return torch.ones_like(t)
+
+    def wronskian(self, t):
+        """W = 1."""
+        return torch.ones_like(t)
+
+
+class Trigonometric(Interpolant):
+    """The path of constant variance between ends of equal variance: alpha = cos(pi t/2), beta = sin(pi t/2)."""
+
+    def alpha(self, t):
+        """Weight of x0: cos(pi t / 2)."""
+        # cos(pi/2) is 6e-17 in floats; the sine form is exactly zero at t = 1.
+        return torch.sin(math.pi / 2 * (1 - t))
+
+    def beta(self, t):
+        """Weight of x1: sin(pi t / 2)."""
+        return torch.sin(math.pi / 2 * t)
+
+    def alpha_dot(self, t):
+        """Time derivative of alpha."""
+        return -math.pi / 2 * torch.sin(math.pi / 2 * t)
+
+    def beta_dot(self, t):
+        """Time derivative of beta."""
+        return math.pi / 2 * torch.sin(math.pi / 2 * (1 - t))
+
+    def wronskian(self, t):
+        """W = pi / 2."""
+        return torch.full_like(t, math.pi / 2)
+
+
+class TrigonometricPreserving(Trigonometric):
+    """The trigonometric path times sqrt(1 - gamma^2): alpha^2 + beta^2 + gamma^2 = 1 (2303.08797, (4.10))."""
+
+    def _shrink(self, t):
+        return torch.sqrt(1 - self.gamma(t) ** 2)
+
+    def alpha(self, t):
+        """Weight of x0: sqrt(1 - gamma^2) cos(pi t / 2)."""
+        return self._shrink(t) * super().alpha(t)
+
+    def beta(self, t):
+        """Weight of x1: sqrt(1 - gamma^2) sin(pi t / 2)."""
+        return self._shrink(t) * super().beta(t)
+
+    def alpha_dot(self, t):
+        """Time derivative of alpha."""
+        r = self._shrink(t)
+        return r * super().alpha_dot(t) - self.gamma_gamma_dot(t) / r * super().alpha(t)
+
+    def beta_dot(self, t):
+        """Time derivative of beta."""
+        r = self._shrink(t)
+        return r * super().beta_dot(t) - self.gamma_gamma_dot(t) / r * super().beta(t)
+
+    def wronskian(self, t):
+        """W = (pi / 2) (1 - gamma^2)."""
+        return math.pi / 2 * (1 - self.gamma(t) ** 2)
+
+
+class EncodingDecoding(Interpolant):
+    """Base to noise to target: alpha = cos^2(pi t) before t = 1/2, beta = cos^2(pi t) after (2303.08797, (4.11)).
+
+    With gamma = sin^2(pi t), x_{1/2} = z is exactly normal. The variance is not
+    preserved (it is 1/2 at t = 1/4), whatever the paper says.
+    """
+
+    crossing = 0.5
+
+    def alpha(self, t):
+        """Weight of x0: cos^2(pi t) for t < 1/2, else 0."""
+        return torch.where(t < 0.5, torch.cos(math.pi * t) ** 2, torch.zeros_like(t))
+
+    def beta(self, t):
+        """Weight of x1: cos^2(pi t) for t > 1/2, else 0."""
+        return torch.where(t > 0.5, torch.cos(math.pi * t) ** 2, torch.zeros_like(t))
+
+    def alpha_dot(self, t):
+        """Time derivative of alpha."""
+        return torch.where(t < 0.5, -math.pi * torch.sin(2 * math.pi * t), torch.zeros_like(t))
+
+    def beta_dot(self, t):
+        """Time derivative of beta."""
+        return torch.where(t > 0.5, -math.pi * torch.sin(2 * math.pi * t), torch.zeros_like(t))
+
+
+class EncodingDecodingPreserving(Interpolant):
+    """Encoding-decoding with cos in place of cos^2: with gamma = sin(pi t) the variance is preserved."""
+
+    crossing = 0.5
+
+    def alpha(self, t):
+        """Weight of x0: cos(pi t) for t < 1/2, else 0."""
+        return torch.where(t < 0.5, torch.cos(math.pi * t), torch.zeros_like(t))
+
+    def beta(self, t):
+        """Weight of x1: -cos(pi t) for t > 1/2, else 0."""
+        return torch.where(t > 0.5, -torch.cos(math.pi * t), torch.zeros_like(t))
+
+    def alpha_dot(self, t):
+        """Time derivative of alpha; it jumps at t = 1/2."""
+        return torch.where(t < 0.5, -math.pi * torch.sin(math.pi * t), torch.zeros_like(t))
+
+    def beta_dot(self, t):
+        """Time derivative of beta; it jumps at t = 1/2."""
+        return torch.where(t > 0.5, math.pi * torch.sin(math.pi * t), torch.zeros_like(t))
+
+
+class VariancePreserving(Interpolant):
+    """The path of score-based diffusion: alpha = sqrt(1 - t^2), beta = t, for a Gaussian base only."""
+
+    kind = "one-sided"
+
+    def alpha(self, t):
+        """Weight of the base: sqrt(1 - t^2)."""
+        return torch.sqrt((1 - t) * (1 + t))
+
+    def beta(self, t):
+        """Weight of the target: t."""
+        return t
+
+    def alpha_dot(self, t):
+        """Time derivative of alpha; infinite at t = 1."""
+        return -t / self.alpha(t)
+
+    def beta_dot(self, t):
+        """Time derivative of beta: 1."""
+        return torch.ones_like(t)
+
+    def alpha_alpha_dot(self, t):
+        """alpha alpha_dot = -t."""
+        return -t
+
+    def wronskian(self, t):
+        """W = 1 / sqrt(1 - t^2)."""
+        return 1 / self.alpha(t)
+
+    def residual_scale(self, t, v0, v1):
+        """W bounded at t = 1, times the spread of x_t given the target."""
+        bounded = 1 / torch.sqrt(self.alpha(t) ** 2 + _NOISE_FLOOR**2)
+        return bounded * torch.sqrt(v0 * v1 / self.variance(t, v0, v1))
+
+
+class Mirror(Interpolant):
+    """From a law to itself: x_t = x1 + gamma(t) z, so alpha = 0 and beta = 1 (2303.08797, sec. 3.3)."""
+
+    kind = "mirror"
+
+    def alpha(self, t):
+        """Weight of x0: 0."""
+        return torch.zeros_like(t)
+
+    def beta(self, t):
+        """Weight of x1: 1."""
+        return torch.ones_like(t)
+
+    def alpha_dot(self, t):
+        """Time derivative of alpha: 0."""
+        return torch.zeros_like(t)
+
+    def beta_dot(self, t):
+        """Time derivative of beta: 0."""
+        return torch.zeros_like(t)
+
+
+class GaussianBase(Interpolant):
+    """An interpolant with a standard normal base, its latent noise absorbed in alpha.
+
+    alpha_eff^2 = alpha^2 + gamma^2    (2303.08797, sec. 3.2: same law of x_t at each time)
+
+    so that one field gives all the others:
+    eta = (beta_dot x - beta b) / W and s = -eta / alpha.
+
+    Parameters
+    ----------
+    path : Interpolant
+        A spatially linear interpolant with alpha(1) = 0.
+    """
+
+    kind = "one-sided"
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def alpha(self, t):
+        """Weight of the base: sqrt(alpha^2 + gamma^2) of the path."""
+        if not self.path.has_noise:
+            return self.path.alpha(t)
+        return torch.sqrt(self.path.alpha(t) ** 2 + self.path.gamma(t) ** 2)
+
+    def beta(self, t):
+        """Weight of the target."""
+        return self.path.beta(t)
+
+    def alpha_dot(self, t):
+        """Time derivative of alpha; may be infinite at t = 1."""
+        if not self.path.has_noise:
+            return self.path.alpha_dot(t)
+        return self.alpha_alpha_dot(t) / self.alpha(t)
+
+    def beta_dot(self, t):
+        """Time derivative of beta."""
+        return self.path.beta_dot(t)
+
+    def alpha_alpha_dot(self, t):
+        """alpha alpha_dot + gamma gamma_dot of the path."""
+        return self.path.alpha_alpha_dot(t) + self.path.gamma_gamma_dot(t)
+
+    def alpha_wronskian(self, t):
+        """alpha W = alpha^2 beta_dot - beta alpha alpha_dot, finite everywhere."""
+        a2 = self.path.alpha(t) ** 2 + self.path.gamma(t) ** 2
+        return a2 * self.beta_dot(t) - self.beta(t) * self.alpha_alpha_dot(t)
+
+    def inverse_wronskian(self, t):
+        """1 / W, finite everywhere: at t = 1 it is a limit."""
+        if not self.path.has_noise:
+            return self.path.alpha(t) if isinstance(self.path, VariancePreserving) else 1 / self.path.wronskian(t)
+        # 0/0 at t = 1 where gamma gamma_dot vanishes there; the limit is smooth.
+        t = t.clamp(max=1 - 100 * torch.finfo(t.dtype).eps ** 0.5)
+        return self.alpha(t) / self.alpha_wronskian(t)
+
+    @property
+    def singular_target(self):
+        """Whether alpha_dot is infinite at t = 1."""
+        return not bool(torch.isfinite(self.alpha_dot(torch.ones((), dtype=torch.float64))))
+
+    def residual_scale(self, t, v0, v1):
+        """The path's own scale, bounded where alpha_dot is not."""
+        return self.path.residual_scale(t, v0, v1)
+
+
+INTERPOLANTS = {
+    "linear": Linear,
+    "trigonometric": Trigonometric,
+    "trigonometric-preserving": TrigonometricPreserving,
+    "encoding-decoding": EncodingDecoding,
+    "encoding-decoding-preserving": EncodingDecodingPreserving,
+    "vp": VariancePreserving,
+    "mirror": Mirror,
+}
+
+# What gamma="auto" means where the interpolant needs a noise of its own.
+_NEEDED_GAMMA = {
+    "mirror": "brownian",
+    "encoding-decoding": "sine-squared",
+    "encoding-decoding-preserving": "sine",
+}
+
+
+def make_interpolant(interpolant, gamma, gamma_scale, *, two_samples, latent_noise):
+    """The interpolant of an estimator's parameters.
+
+    Parameters
+    ----------
+    interpolant : str or Interpolant
+        A name of `INTERPOLANTS`, or an instance, which brings its own gamma.
+    gamma : str or None
+        A name of `GAMMAS`, "auto" or None.
+    gamma_scale : float
+        The factor of gamma^2.
+    two_samples : bool
+        Whether the base is a sample; else it is the standard normal law.
+    latent_noise : bool
+        Whether "auto" means "brownian" between two samples.
+    """
+    if isinstance(interpolant, Interpolant):
+        if gamma != "auto":
+            raise ValueError(
+                f"Got gamma={gamma!r} with an Interpolant instance, which brings its own gamma: leave gamma='auto'."
+            )
+        path, name = interpolant, type(interpolant).__name__
+    else:
+        if gamma is None and interpolant in _NEEDED_GAMMA:
+            raise ValueError(f"interpolant={interpolant!r} needs a latent noise: got gamma=None, use gamma='auto'.")
+        if gamma == "auto":
+            gamma = _NEEDED_GAMMA.get(interpolant, "brownian" if two_samples and latent_noise else None)
+        path, name = INTERPOLANTS[interpolant](gamma, gamma_scale), interpolant
+    if two_samples and path.kind != "two-sided":
+        raise ValueError(f"interpolant={name!r} is for one sample, but fit was given two: use 'linear'.")
+    if isinstance(path, TrigonometricPreserving):
+        _check_shrink(path)
+    if two_samples or path.kind == "mirror":
+        return path
+    return GaussianBase(path)
+
+
+def _check_shrink(path):
+    largest = float(path.gamma(torch.linspace(0, 1, 101)).max())
+    if largest >= 1:
+        raise ValueError(
+            f"interpolant='trigonometric-preserving' needs gamma < 1 everywhere, but its largest value is "
+            f"{largest:.3g}: lower gamma_scale."
+        )

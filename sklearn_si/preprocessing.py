@@ -1,0 +1,148 @@
+"""The invertible maps between data units and the scaled units in which an interpolant lives."""
+
+import numpy as np
+from sklearn.covariance import ledoit_wolf
+
+__all__ = ["AffineMap", "fit_one_sample_map", "fit_two_sample_maps"]
+
+# A standard deviation below this fraction of the column's size is rounding, not spread.
+_CONSTANT = 1e-12
+# Eigenvalue of a correlation matrix below which columns are functions of each other.
+_COLLINEAR = 1e-12
+
+
+class AffineMap:
+    """x = centre + D x', between data units x and scaled units x'.
+
+    Parameters
+    ----------
+    centre : ndarray of shape (n_features,)
+        The point that becomes 0.
+    scale : ndarray of shape (n_features,) or (n_features, n_features)
+        D: a diagonal, or a full matrix.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.preprocessing import AffineMap
+    >>> m = AffineMap(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
+    >>> m.transform(np.array([[3.0, 2.0]]))
+    array([[1., 0.]])
+    >>> round(m.log_abs_det, 4)
+    2.0794
+    """
+
+    def __init__(self, centre, scale):
+        self.centre, self.scale = centre, scale
+        if scale.ndim == 1:
+            self.inverse_scale = 1 / scale
+            self.log_abs_det = float(np.log(np.abs(scale)).sum())
+        else:
+            self.inverse_scale = np.linalg.inv(scale)
+            self.log_abs_det = float(np.linalg.slogdet(scale)[1])
+
+    def transform(self, X):
+        """Rows in scaled units, in float64."""
+        return self._apply(np.asarray(X, dtype=np.float64) - self.centre, self.inverse_scale)
+
+    def inverse_transform(self, X):
+        """Rows in data units, in float64."""
+        return self._apply(np.asarray(X, dtype=np.float64), self.scale) + self.centre
+
+    def log_abs_det_jacobian(self, X):
+        """log |det dx'/dx| at each row, in data units."""
+        return np.full(len(X), -self.log_abs_det)
+
+    @staticmethod
+    def _apply(X, scale):
+        return X * scale if scale.ndim == 1 else X @ scale.T
+
+
+def constant_columns(X, scale):
+    """Numbers of the columns whose spread is nil up to rounding."""
+    return np.flatnonzero(scale <= _CONSTANT * np.abs(X).max(axis=0, initial=0.0))
+
+
+def _centre_and_scale(X):
+    # Shift first: the squares of a column with a large offset lose its spread.
+    shift = X[0]
+    centred = X - shift
+    return shift + centred.mean(axis=0), centred.std(axis=0)
+
+
+def check_has_density(X, name="X", way_out="drop them (VarianceThreshold) or add noise of a known size"):
+    """Raise if rows lie on a subspace: constant or linearly dependent columns have no density."""
+    X = np.asarray(X, dtype=np.float64)
+    centre, scale = _centre_and_scale(X)
+    flat = constant_columns(X, scale)
+    if len(flat):
+        raise ValueError(
+            f"Columns {flat.tolist()} of {name} are constant, so {name} has no density in {X.shape[1]} dimensions: "
+            f"{way_out}."
+        )
+    if len(X) <= X.shape[1]:
+        return  # n rows always lie on a subspace of n dimensions: it says nothing of their law
+    values, vectors = np.linalg.eigh(np.corrcoef((X - centre) / scale, rowvar=False).reshape(X.shape[1], -1))
+    if values[0] < _COLLINEAR:
+        involved = np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)
+        raise ValueError(
+            f"Columns {involved.tolist()} of {name} are linearly dependent (or duplicates), so {name} has no density "
+            f"in {X.shape[1]} dimensions: {way_out}."
+        )
+
+
+def _identity(n_features):
+    return AffineMap(np.zeros(n_features), np.ones(n_features))
+
+
+def _whitening(X, centre, scale):
+    # Shrinkage keeps the map regular where rows are few; with many it is nil.
+    covariance, _ = ledoit_wolf((X - centre) / scale, assume_centered=True)
+    values, vectors = np.linalg.eigh(covariance)
+    return AffineMap(centre, scale[:, None] * vectors * np.sqrt(values))
+
+
+def fit_one_sample_map(X, kind):
+    """The map of a density: "standardize", "whiten" (principal axes, unit variances) or None.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The sample.
+    kind : {"standardize", "whiten", None}
+        Which map.
+    """
+    if kind is None:
+        return _identity(X.shape[1])
+    X = np.asarray(X, dtype=np.float64)
+    centre, scale = _centre_and_scale(X)
+    return AffineMap(centre, scale) if kind == "standardize" else _whitening(X, centre, scale)
+
+
+def fit_two_sample_maps(X0, X1, kind, *, common_centre=False):
+    """The maps of a bridge: one scale a feature, pooled over both samples, each end centred.
+
+    Parameters
+    ----------
+    X0, X1 : ndarray of shape (n_samples, n_features)
+        The samples.
+    kind : {"standardize", None}
+        Which maps.
+    common_centre : bool, default=False
+        One centre for both ends, as an interpolant that is not linear in space needs.
+
+    Returns
+    -------
+    base_map, target_map : AffineMap
+        With one common D.
+    """
+    if kind is None:
+        return _identity(X0.shape[1]), _identity(X0.shape[1])
+    X0, X1 = np.asarray(X0, dtype=np.float64), np.asarray(X1, dtype=np.float64)
+    (m0, s0), (m1, s1) = _centre_and_scale(X0), _centre_and_scale(X1)
+    scale = np.sqrt((s0**2 + s1**2) / 2)
+    size = np.maximum(np.abs(X0).max(axis=0), np.abs(X1).max(axis=0))
+    scale = np.where(scale <= _CONSTANT * size, 1.0, scale)
+    if common_centre:
+        m0 = m1 = (m0 + m1) / 2
+    return AffineMap(m0, scale), AffineMap(m1, scale)

@@ -1,0 +1,262 @@
+"""Steppers for ODEs and SDEs, as data; grids of times; refinement row by row."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ._tensors import normal
+from .exceptions import IntegrationError
+
+__all__ = ["ODE_SOLVERS", "SDE_SOLVERS", "SOLVERS", "TIME_GRIDS", "Tableau", "odeint", "refine", "sdeint", "time_grid"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tableau:
+    """An explicit Runge-Kutta method as data.
+
+    k_i = f(t + c_i h, x + h sum_j a_ij k_j),    x' = x + h sum_i b_i k_i
+
+    Parameters
+    ----------
+    order : int
+        Order of convergence.
+    c, b : tuple of float
+        Nodes and weights.
+    a : tuple of tuple of float
+        Coefficients of the stages, row i of length i.
+    """
+
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+
+
+ODE_SOLVERS = {
+    "euler": Tableau(1, (0.0,), ((),), (1.0,)),
+    "midpoint": Tableau(2, (0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
+    "heun": Tableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
+    "rk4": Tableau(
+        4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+    ),
+    "dopri5": Tableau(
+        5,
+        (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
+        (
+            (),
+            (1 / 5,),
+            (3 / 40, 9 / 40),
+            (44 / 45, -56 / 15, 32 / 9),
+            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        ),
+        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    ),
+}
+
+
+def _combine(weights, slopes):
+    return sum(w * k for w, k in zip(weights, slopes, strict=True) if w != 0.0)
+
+
+def runge_kutta_step(tableau: Tableau, f: Callable, t: Tensor, h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of an explicit Runge-Kutta method: the new state and the slope at the old one."""
+    slopes = [f(t, x)]
+    for c, a in zip(tableau.c[1:], tableau.a[1:], strict=True):
+        slopes.append(f(t + c * h, x + h * _combine(a, slopes)))
+    return x + h * _combine(tableau.b, slopes), slopes[0]
+
+
+def odeint(f: Callable, x: Tensor, times: Tensor, method: str | Tableau = "rk4", *, dense: bool = False):
+    """Integrate dx/dt = f(t, x) over a grid of times, rising or falling.
+
+    Parameters
+    ----------
+    f : callable
+        f(t, x) with t of shape () and x of shape (n, d).
+    x : Tensor of shape (n, d)
+        State at times[0].
+    times : Tensor of shape (k,)
+        The grid.
+    method : str or Tableau
+        The stepper.
+    dense : bool, default=False
+        Return the states and slopes at all times, of shape (k, n, d) each.
+
+    Returns
+    -------
+    Tensor of shape (n, d), or a pair of tensors of shape (k, n, d)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_si.solvers import odeint
+    >>> x = odeint(lambda t, x: x, torch.ones(1, 1, dtype=torch.float64), torch.linspace(0, 1, 33))
+    >>> round(x.item(), 5)
+    2.71828
+    """
+    tableau = ODE_SOLVERS[method] if isinstance(method, str) else method
+    times = times.to(x)
+    states, slopes = [x], []
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        x, slope = runge_kutta_step(tableau, f, t, t_next - t, x)
+        if dense:
+            states.append(x)
+            slopes.append(slope)
+    if not dense:
+        return x
+    return torch.stack(states), torch.stack([*slopes, f(times[-1], x)])
+
+
+def _euler_maruyama(drift, epsilon, t, h, x, noise):
+    # Epsilon at the middle of the step, in the drift as in the noise: the chain
+    # whose exact density the path weights give.
+    e = epsilon(t + h / 2)
+    return x + h * drift(t, x, e) + torch.sqrt(2 * e * h.abs()) * noise
+
+
+def _stochastic_heun(drift, epsilon, t, h, x, noise):
+    kick = torch.sqrt(2 * epsilon(t + h / 2) * h.abs()) * noise
+    slope = drift(t, x, epsilon(t))
+    end = x + h * slope + kick
+    return x + h / 2 * (slope + drift(t + h, end, epsilon(t + h))) + kick
+
+
+SDE_SOLVERS = {"euler-maruyama": _euler_maruyama, "stochastic-heun": _stochastic_heun}
+SOLVERS = {**ODE_SOLVERS, **SDE_SOLVERS}
+
+
+def sdeint(
+    drift: Callable,
+    epsilon: Callable,
+    x: Tensor,
+    times: Tensor,
+    generator: torch.Generator,
+    method: str = "stochastic-heun",
+    *,
+    dense: bool = False,
+) -> Tensor:
+    """Integrate dX = drift dt + sqrt(2 epsilon) dW over a grid of times, rising or falling.
+
+    Parameters
+    ----------
+    drift : callable
+        drift(t, x, e) with e the value of epsilon to put in it: b + e s forward in time,
+        b - e s backward.
+    epsilon : callable
+        epsilon(t) of shape ().
+    x : Tensor of shape (n, d)
+        State at times[0].
+    times : Tensor of shape (k,)
+        The grid.
+    generator : torch.Generator
+        The source of the noise.
+    method : {"euler-maruyama", "stochastic-heun"}
+        Weak order 1 or 2 (the latter for additive noise).
+    dense : bool, default=False
+        Return the states at all times, of shape (k, n, d).
+    """
+    step = SDE_SOLVERS[method]
+    times = times.to(x)
+    states = [x]
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        x = step(drift, epsilon, t, t_next - t, x, normal(x.shape, generator, like=x))
+        if dense:
+            states.append(x)
+    return torch.stack(states) if dense else x
+
+
+# Laws of a grid: u in [0, 1] -> t in [0, 1], increasing.
+TIME_GRIDS = {
+    "uniform": lambda u: u,
+    # steps crowded towards t = 1, where a one-sided model meets the data
+    "quadratic": lambda u: 1 - (1 - u) ** 2,
+    # crowded towards both ends, where a bridge meets data
+    "sine": lambda u: torch.sin(math.pi / 2 * u) ** 2,
+}
+
+
+def grid_map(s: Tensor, law: str, start: float, stop: float) -> Tensor:
+    """Times at the parameters s in [0, 1] of a grid: from start to stop, crowded where the law crowds."""
+    u = TIME_GRIDS[law](s) if stop >= start else 1 - TIME_GRIDS[law](1 - s)
+    return start + (stop - start) * u
+
+
+def time_grid(n_steps: int, law: str, start: float = 0.0, stop: float = 1.0, node: float | None = None) -> Tensor:
+    """A float64 grid of n_steps steps from start to stop.
+
+    A `node` strictly between start and stop (a time at which the field has a kink) takes the
+    place of the nearest inner time; a single step becomes two.
+
+    Examples
+    --------
+    >>> from sklearn_si.solvers import time_grid
+    >>> time_grid(4, "quadratic", 1.0, 0.0)
+    tensor([1.0000, 0.9375, 0.7500, 0.4375, 0.0000], dtype=torch.float64)
+    """
+    node = node if node is not None and min(start, stop) < node < max(start, stop) else None
+    n_steps = n_steps if node is None else max(n_steps, 2)
+    times = grid_map(torch.linspace(0, 1, n_steps + 1, dtype=torch.float64), law, start, stop)
+    times[-1] = stop  # start + (stop - start) * 1 may be off by one rounding
+    if node is not None:
+        inner = times[1:-1]
+        inner[(inner - node).abs().argmin()] = node
+    return times
+
+
+def require_finite(x: Tensor, what: str) -> Tensor:
+    """Return x, or raise with the number of rows that left the finite numbers."""
+    bad = int((~torch.isfinite(x.reshape(x.shape[0], -1)).all(1)).sum())
+    if bad:
+        raise IntegrationError(
+            f"{bad} of {x.shape[0]} rows left the finite numbers while {what}: are these rows far outside the "
+            "training data? Else fit longer, or lower noise_level or raise n_steps."
+        )
+    return x
+
+
+def refine(solve: Callable, n_rows: int, tolerance: float, max_level: int, contraction: float = 8.0):
+    """Solve every row at finer and finer levels until two levels agree within the tolerance.
+
+    Only the rows that miss the tolerance are solved again, and the decision on a row
+    uses its own values alone: a row's answer does not depend on its batch mates.
+
+    Parameters
+    ----------
+    solve : callable
+        solve(rows, level) -> (value of shape (m, ...), size of shape (m,)); the error of a row
+        is the largest absolute difference of its values over `size`.
+    n_rows : int
+        Number of rows.
+    tolerance : float
+        Largest error allowed.
+    max_level : int
+        The finest level.
+    contraction : float, default=8.0
+        The difference of two levels over this is the stated error of the finer one; a
+        fourth-order solver earns 15 asymptotically, and 8 leaves a margin.
+
+    Returns
+    -------
+    value : Tensor
+        The finest value of each row.
+    error : Tensor of shape (n_rows,)
+        Stated error of each row.
+    """
+    rows = torch.arange(n_rows)
+    value, _ = solve(rows, 0)
+    error = torch.full((n_rows,), torch.inf, dtype=value.dtype, device=value.device)
+    previous = value
+    for level in range(1, max_level + 1):
+        finer, size = solve(rows, level)
+        gap = (finer - previous).abs().reshape(len(rows), -1).amax(1) / size / contraction
+        gap = torch.where(torch.isfinite(gap), gap, torch.inf)
+        value[rows], error[rows] = finer, gap
+        missed = (gap > tolerance).cpu()
+        rows, previous = rows[missed], finer[missed.to(finer.device)]
+        if not len(rows):
+            break
+    return value, error
