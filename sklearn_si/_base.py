@@ -2,8 +2,10 @@
 
 import abc
 import copy
+import datetime
 import numbers
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,8 +22,8 @@ from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import _fitting
-from ._base_density import BASE_DENSITIES, fit_base_density
-from ._likelihood import carry, ode_log_density, standard_normal_log_density
+from ._base_density import BASE_DENSITIES
+from ._likelihood import carry, density_parts, ode_log_density, standard_normal_parts
 from ._objectives import TIME_LAWS, Fields
 from ._tensors import (
     SAMPLE_STREAM,
@@ -43,6 +45,9 @@ from .solvers import ODE_SOLVERS, SOLVERS, odeint, require_finite, sdeint, time_
 # Rows of one chunk in sampling: it stays in cache (measured: 3.3x over 65,536).
 _CHUNK = 4096
 _DTYPES = (np.float64, np.float32)
+# How the names of such columns begin, in numpy, pandas, pyarrow and polars.
+_DATED_DTYPES = ("date", "time", "period", "duration")
+_DATED_TYPES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
 _SDE_WITHOUT_NOISE = {"euler-maruyama": "euler", "stochastic-heun": "heun"}
 
 
@@ -54,9 +59,9 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
 
     _doc_link_module = "sklearn_si"
     # X0 and X1 travel by position; a router must not treat them as metadata.
-    __metadata_request__fit = {"X0": "$UNUSED$", "X1": "$UNUSED$"}
+    __metadata_request__fit: ClassVar[dict] = {"X0": "$UNUSED$", "X1": "$UNUSED$"}
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         "interpolant": [StrOptions(set(INTERPOLANTS)), Interpolant],
         "gamma": [StrOptions({"auto", *GAMMAS}), None],
         "gamma_scale": [Interval(numbers.Real, 0, None, closed="neither")],
@@ -200,7 +205,7 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         """
         check_is_fitted(self)
         self._validate_params()
-        X = self._validate_rows(y if _is_sample(y) else X)
+        X = self._validate_rows(y if _is_sample(y, "y") else X)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         return float(np.average(self._score_samples(X), weights=weight))
 
@@ -268,7 +273,7 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
 
     def _validate_samples(self, X0, X1):
         X0 = validate_data(self, _reject_dates(X0, "X0"), dtype=_DTYPES, ensure_min_samples=2)
-        if not _is_sample(X1):
+        if not _is_sample(X1, "X1"):
             _check_labels(X1, X0)
             return X0, None
         X1 = validate_data(self, _reject_dates(X1, "X1"), dtype=_DTYPES, ensure_min_samples=2, reset=False)
@@ -295,7 +300,9 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
 
     def _grid(self):
         """The law of the solver's grids, and the time of a kink in the fields."""
-        law = "sine" if self.interpolant_.kind == "two-sided" else "quadratic"
+        # Measured on fitted models: at equal steps the mean error of a log-density is 1/4 (one sample)
+        # to 1/80 (a bridge) of that of the grid crowded at t = 1 alone.
+        law = "sine"
         path = getattr(self.interpolant_, "path", self.interpolant_)
         return law, getattr(path, "crossing", None)
 
@@ -336,8 +343,8 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         x = as_tensor(X if map_in is None else map_in.transform(X), dtype, device)
         law, node = self._grid()
         x, error = carry(self._fields(X.dtype, device), x, start, stop, self.ode_tol, law, node)
-        self._warn_missed(error)
         x = as_array(require_finite(x, "following the ODE"), np.float64)
+        self._warn_missed(error)
         return (x if map_out is None else map_out.inverse_transform(x)).astype(X.dtype, copy=False)
 
     @torch.no_grad()
@@ -346,28 +353,38 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         x = as_tensor(self.preprocessing_.transform(X), evaluation_dtype(X.dtype, device), device)
         law, node = self._grid()
         fields = self._fields(X.dtype, device)
-        value, error = ode_log_density(fields, x, 1.0, self._base_log_density(), self.ode_tol, law, node)
-        self._warn_missed(error)
+        value, error = ode_log_density(fields, x, 1.0, self._base_parts(), self.ode_tol, law, node)
         value = as_array(require_finite(value, "computing log-densities"), np.float64)
+        self._warn_missed(error)
         return (value + self.preprocessing_.log_abs_det_jacobian(X)).astype(X.dtype, copy=False)
 
-    def _base_log_density(self):
-        """The log-density of rows of the base, as a function of tensors in scaled units."""
+    def _density_parts(self, x, level):
+        """Terms of the log-density of rows in scaled units, by the solver's grid of one level."""
+        fields = self._fields(np.float32 if x.dtype == torch.float32 else np.float64, x.device)
+        law, node = self._grid()
+        return density_parts(fields, x, 1.0, level, law, self._base_parts(), node)
+
+    def _base_parts(self):
+        """Terms of the log-density of the base, as a function of tensors in scaled units."""
         if self.base_sample_ is None:
-            return standard_normal_log_density
+            return standard_normal_parts
         if self.base_density_ is None:
             raise NoDensityError(
                 "The density of the base is unknown: fit was called with base_density=None. Fit with "
                 "base_density='flow', 'normal' or a density estimator such as GaussianMixture."
             )
-        base_map = self.base_preprocessing_
+        base, base_map = self.base_density_, self.base_preprocessing_
 
-        def log_density(x):
+        def parts(x, level):
             X = base_map.inverse_transform(as_array(x, np.float64))
-            value = self.base_density_.score_samples(X) - base_map.log_abs_det_jacobian(X)
-            return as_tensor(value, x.dtype, x.device)
+            jacobian = -base_map.log_abs_det_jacobian(X)
+            if not isinstance(base, BaseInterpolant):
+                return as_tensor(base.score_samples(X) + jacobian, x.dtype, x.device)[:, None]
+            inner = as_tensor(base.preprocessing_.transform(X), x.dtype, x.device)
+            jacobian = as_tensor(jacobian + base.preprocessing_.log_abs_det_jacobian(X), x.dtype, x.device)
+            return torch.cat([base._density_parts(inner, level), jacobian[:, None]], 1)
 
-        return log_density
+        return parts
 
     def _warn_missed(self, error):
         missed = int((error > self.ode_tol).sum())
@@ -377,7 +394,7 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
                 f"{float(error.max()):.2g}): the field is not smooth there, or the tolerance is below the rounding "
                 "of the rows' dtype; use float64 rows or a larger ode_tol.",
                 IntegrationWarning,
-                stacklevel=3,
+                stacklevel=5,
             )
 
 
@@ -386,38 +403,44 @@ def _chunk_sizes(n):
     return [_CHUNK] * full + [rest] * (rest > 0)
 
 
-def _is_sample(X):
+def _is_sample(X, name):
     """Whether a second argument is a sample: if and only if it has two dimensions."""
     if X is None:
         return False
-    return (X.ndim if hasattr(X, "ndim") else np.ndim(np.asarray(X))) == 2
+    ndim = X.ndim if hasattr(X, "ndim") else np.ndim(np.asarray(X))
+    if ndim not in (1, 2):
+        raise ValueError(
+            f"{name} has {ndim} dimensions: expected a sample of shape (n_samples, n_features), or labels of shape "
+            "(n_samples,), which are ignored."
+        )
+    return ndim == 2
 
 
 def _check_labels(y, X0):
     """Refuse a 1-D second argument that could have been meant as a sample."""
     if y is None:
         return
-    shape = np.shape(y)
-    if len(shape) != 1:
-        raise ValueError(f"X1 has shape {shape}: expected a 2-D sample of shape (n_samples, {X0.shape[1]}).")
     if X0.shape[1] == 1:
         raise ValueError(
             "X1 is 1-D and X0 has one column (n_features = 1), so it cannot be told whether X1 is a sample or labels: "
             "pass X1.reshape(-1, 1) for a bridge, or leave it out."
         )
-    if shape[0] != len(X0):
+    n_labels = len(np.asarray(y))
+    if n_labels != len(X0):
         raise ValueError(
-            f"X1 is 1-D with {shape[0]} entries while X0 has {len(X0)} rows, so it is neither labels nor a sample: "
+            f"X1 is 1-D with {n_labels} entries while X0 has {len(X0)} rows, so it is neither labels nor a sample: "
             "pass a 2-D X1 for a bridge, or leave it out."
         )
 
 
 def _reject_dates(X, name):
-    """Refuse datetimes, which would become 1.6e15 in silence."""
-    dtypes = getattr(X, "dtypes", None)
-    kinds = {getattr(d, "kind", "O") for d in dtypes} if dtypes is not None and np.ndim(dtypes) else set()
-    kinds.add(getattr(getattr(X, "dtype", None), "kind", "O"))
-    if kinds & {"m", "M"}:
+    """Refuse dates and time differences, which would become 1.6e15 in silence."""
+    values = X if hasattr(X, "dtype") or hasattr(X, "dtypes") else np.asarray(X)
+    dtypes = list(values.dtypes) if np.ndim(getattr(values, "dtypes", None)) else [values.dtype]
+    dated = any(str(dtype).lower().startswith(_DATED_DTYPES) for dtype in dtypes)
+    if not dated and any(str(dtype) == "object" for dtype in dtypes):
+        dated = any(isinstance(value, _DATED_TYPES) for value in np.asarray(values, dtype=object).flat)
+    if dated:
         raise ValueError(
             f"{name} holds dates or time differences, which are not numbers of a known unit: convert them first, "
             "for example to days since a date of your choice."

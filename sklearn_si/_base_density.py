@@ -28,8 +28,12 @@ class NormalDensity(DensityMixin, BaseEstimator):
         n_features = X.shape[1]
         X = np.asarray(X, dtype=np.float64)
         self.mean_ = np.zeros(n_features) if self.standard else X.mean(axis=0)
-        self.covariance_ = np.eye(n_features) if self.standard else np.cov(X, rowvar=False).reshape(n_features, -1)
-        if np.linalg.matrix_rank(self.covariance_) < n_features:
+        # correlations, not covariances: columns in unequal units are no lack of rank
+        self.scale_ = np.ones(n_features) if self.standard else X.std(axis=0, ddof=1)
+        rows = (X - self.mean_) / self.scale_
+        self.correlation_ = np.eye(n_features) if self.standard else np.cov(rows, rowvar=False).reshape(n_features, -1)
+        self.covariance_ = self.correlation_ * np.outer(self.scale_, self.scale_)
+        if np.linalg.matrix_rank(self.correlation_) < n_features:
             raise ValueError(
                 f"base_density='normal' needs more than n_features = {n_features} rows of X0, got {len(X)}: "
                 "use 'flow' or GaussianMixture(covariance_type='diag')."
@@ -38,7 +42,8 @@ class NormalDensity(DensityMixin, BaseEstimator):
 
     def score_samples(self, X):
         """Log-density of each row."""
-        return multivariate_normal(self.mean_, self.covariance_).logpdf(X).reshape(len(X))
+        law = multivariate_normal(cov=self.correlation_)
+        return law.logpdf((X - self.mean_) / self.scale_).reshape(len(X)) - np.log(self.scale_).sum()
 
 
 def fit_base_density(spec, estimator, X0, seed):

@@ -20,7 +20,7 @@ from .networks import FiLMNetwork, PreconditionedField
 from .preprocessing import check_has_density, fit_one_sample_map, fit_two_sample_maps
 
 # Rows on which a round is validated, and times two-sample losses are averaged over.
-_VALIDATION_ROWS, _VALIDATION_DRAWS = 512, 4096
+_VALIDATION_ROWS, _VALIDATION_DRAWS = 256, 4096
 # Share of the steps that each candidate of preprocessing="auto" gets before the choice.
 _RACE = 0.1
 
@@ -59,13 +59,16 @@ def make_plan(estimator, X0, X1):
     coupling = COUPLINGS[estimator.coupling] if isinstance(estimator.coupling, str) else estimator.coupling
     seed = draw_seed(estimator.random_state)
     rng = np.random.default_rng([seed, FIT_STREAM])
-    train1, held1 = _split(len(target), estimator, rng)
+    # A sample of two rows has none to spare: one row has no spread.
+    enough = min(len(sample) for sample in (base, target) if sample is not None) > 2
+    fraction = estimator.validation_fraction if estimator.early_stopping and enough else None
+    train1, held1 = _split(len(target), fraction, rng)
     if base is None:
         train0 = held0 = None
     elif getattr(coupling, "row_by_row", False):
         train0, held0 = train1, held1
     else:
-        train0, held0 = _split(len(base), estimator, rng)
+        train0, held0 = _split(len(base), fraction, rng)
     return Plan(base, target, interpolant, coupling, seed, train0, train1, held0, held1)
 
 
@@ -81,12 +84,12 @@ def _check_coupling(coupling, base, target):
         )
 
 
-def _split(n, estimator, rng):
-    """Numbers of the training rows and of the held-out rows (None without early stopping)."""
-    if not estimator.early_stopping:
+def _split(n, fraction, rng):
+    """Numbers of the training rows and of the held-out rows (None without a fraction)."""
+    if fraction is None:
         return np.arange(n), None
     order = rng.permutation(n)
-    held = min(n - 1, max(1, round(estimator.validation_fraction * n)))
+    held = min(n - 2, max(1, round(fraction * n)))
     return order[held:], order[:held]
 
 
@@ -97,7 +100,8 @@ def fit_plan(estimator, plan):
     if density is not None and settings.max_time is not None and estimator.base_density == "flow":
         settings.max_time /= 2
     run = _warm_run(estimator, plan) or _choose_run(estimator, plan, settings)
-    history = run.train(settings)
+    # An interrupt of the short runs has ended the fit: there is nothing left to train.
+    history = run.history or run.train(settings)
     if not history.converged and estimator.early_stopping and estimator.tol > 0 and not history.interrupted:
         warnings.warn(
             f"The validation score was still rising by more than tol={estimator.tol:g} after {history.n_iter} steps: "
@@ -129,7 +133,12 @@ def _choose_run(estimator, plan, settings):
         max_time=None if settings.max_time is None else _RACE * settings.max_time,
         verbose=0,
     )
-    scores = {kind: _Run(estimator, plan, kind).train(short).best_score for kind in ("standardize", "whiten")}
+    scores = {}
+    for kind in ("standardize", "whiten"):
+        run = _Run(estimator, plan, kind)
+        scores[kind] = run.train(short).best_score
+        if run.history.interrupted:
+            return run
     if settings.max_time is not None:
         settings.max_time *= 1 - len(scores) * _RACE
     return _Run(estimator, plan, max(scores, key=scores.get))
@@ -139,16 +148,42 @@ def _warm_run(estimator, plan):
     """With warm_start, a run that goes on from the fitted networks and maps; else None."""
     if not (estimator.warm_start and hasattr(estimator, "network_")):
         return None
+    _check_warm_start(estimator, plan)
     networks = {"velocity": estimator.network_, "denoiser": estimator.denoiser_network_}
     kept = {name: module for name, module in networks.items() if module is not None}
-    return _Run(estimator, plan, None, maps=(estimator.base_preprocessing_, estimator.preprocessing_), networks=kept)
+    maps = estimator.base_preprocessing_, estimator.preprocessing_
+    run = _Run(estimator, plan, None, maps=maps, networks=kept)
+    run.earlier = History(estimator.n_iter_, estimator.loss_curve_, estimator.validation_scores_ or [])
+    return run
+
+
+def _check_warm_start(estimator, plan):
+    """Refuse rows that the fitted networks cannot go on with."""
+    n_old, n_new = estimator.preprocessing_.n_features, plan.X1.shape[1]
+    way_out = "set warm_start=False, or fit a clone."
+    if n_old != n_new:
+        raise ValueError(
+            f"warm_start=True goes on from networks of {n_old} features, but X0 has {n_new} features: {way_out}"
+        )
+    if plan.two_samples != (estimator.base_preprocessing_ is not None):
+        old, new = ("one", "two") if plan.two_samples else ("two", "one")
+        raise ValueError(
+            f"warm_start=True goes on from a fit of {old} sample(s), but fit was given {new} sample(s): {way_out}"
+        )
+
+
+def _spread_rows(X, train):
+    """The training rows, or all rows where a column (of few distinct values) is constant in the former."""
+    rows = X[train]
+    return X if (rows == rows[0]).all(axis=0).any() else rows
 
 
 class _Run:
     """One training run under one preprocessing: maps, tensors, networks, loss and validation."""
 
     def __init__(self, estimator, plan, kind, maps=None, networks=None):
-        self.estimator, self.plan = estimator, plan
+        self.estimator, self.plan, self.history = estimator, plan, None
+        self.earlier = History()  # of the fits that a warm start goes on from
         self.device = resolve_device(estimator.device)
         self.generator = make_generator(plan.seed, FIT_STREAM, self.device)
         self.base_map, self.target_map = maps or self._fit_maps(kind)
@@ -158,10 +193,11 @@ class _Run:
 
     def _fit_maps(self, kind):
         plan = self.plan
-        if plan.two_samples:
-            linear = plan.interpolant.is_linear
-            return fit_two_sample_maps(plan.X0[plan.train0], plan.X1[plan.train1], kind, common_centre=not linear)
-        return None, fit_one_sample_map(plan.X1[plan.train1], kind)
+        target = _spread_rows(plan.X1, plan.train1)
+        if not plan.two_samples:
+            return None, fit_one_sample_map(target, kind)
+        base = _spread_rows(plan.X0, plan.train0)
+        return fit_two_sample_maps(base, target, kind, common_centre=not plan.interpolant.is_linear)
 
     def _scaled(self, X, scaling):
         if X is None:
@@ -186,14 +222,15 @@ class _Run:
         generator = make_generator(self.plan.seed, FIT_STREAM if target == "velocity" else FIT_STREAM + 100)
         if estimator.network != "mlp":
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.plan.seed)
+                # not torch.manual_seed, which seeds CUDA's generators as well and for good
+                torch.default_generator.manual_seed(self.plan.seed)
                 return estimator.network(d, 0)
         network = FiLMNetwork(d, 0, _widths(estimator.hidden_layer_sizes, d), estimator.activation, generator)
         ends = (v.clamp(min=1e-6).cpu() for v in (v0, v1))
         return PreconditionedField(self.plan.interpolant, network, target, *ends, None if c is None else c.cpu())
 
     def train(self, settings):
-        """Train the networks in place."""
+        """Train the networks in place; the history is kept."""
         estimator, plan = self.estimator, self.plan
         sampler = self._sampler(plan.train0, plan.train1)
         batch = estimator.batch_size
@@ -201,8 +238,8 @@ class _Run:
         def loss():
             return loss_of(self.networks, plan.interpolant, settings.time_law, sampler, batch, self.generator)
 
-        history = train(self.networks, loss, self._validation(settings), settings)
-        return history
+        self.history = train(self.networks, loss, self._validation(settings), settings)
+        return self.history
 
     def _sampler(self, rows0, rows1):
         x0 = None if self.x0 is None else self.x0[rows0]
@@ -221,39 +258,39 @@ class _Run:
         def score():
             # the same points at every round: differences between rounds are the model's alone
             generator = make_generator(plan.seed, FIT_STREAM + 200, self.device)
-            return -loss_of(
-                self.networks, plan.interpolant, settings.time_law, sampler, _VALIDATION_DRAWS, generator
-            )
+            return -loss_of(self.networks, plan.interpolant, settings.time_law, sampler, _VALIDATION_DRAWS, generator)
 
         return score
 
     @torch.no_grad()
     def _held_out_likelihood(self):
-        """Mean log-density of held-out rows in data units, by the coarsest solver."""
+        """Mean log-density of held-out rows in data units, by 16 steps (right to .01 nats)."""
         rows = self.plan.held1[:_VALIDATION_ROWS]
         fields = Fields(self.plan.interpolant, self.networks["velocity"])
-        end, divergence = flow_with_divergence(fields, self.x1[rows], 1.0, 0.0, 0, "quadratic")
+        end, divergence = flow_with_divergence(fields, self.x1[rows], 1.0, 0.0, 2, "sine")
         value = standard_normal_log_density(end) + divergence
         return float(value.mean()) + float(np.mean(self.target_map.log_abs_det_jacobian(self.plan.X1[rows])))
 
     def attributes(self, history: History, density):
         """The fitted attributes of the estimator."""
         plan = self.plan
-        has_scores = bool(history.validation_scores)
+        loss_curve = self.earlier.loss_curve + history.loss_curve
+        scores = self.earlier.validation_scores + history.validation_scores
+        networks = dict(self.networks)
         return {
-            "network_": self.networks["velocity"],
-            "denoiser_network_": self.networks["denoiser"] if "denoiser" in self.networks else None,
+            "network_": networks["velocity"],
+            "denoiser_network_": networks.get("denoiser"),
             "interpolant_": plan.interpolant,
             "preprocessing_": self.target_map,
             "base_preprocessing_": self.base_map,
             "base_density_": density,
-            "base_sample_": plan.X0,
+            "base_sample_": None if plan.X0 is None else plan.X0.copy(),  # the caller may write in his own
             "dtype_": np.result_type(plan.X1, plan.X1 if plan.X0 is None else plan.X0),
-            "n_iter_": max(1, history.n_iter),
-            "loss_": history.loss_curve[-1] if history.loss_curve else np.nan,
-            "loss_curve_": history.loss_curve,
-            "validation_scores_": history.validation_scores if has_scores else None,
-            "best_validation_score_": history.best_score if has_scores else None,
+            "n_iter_": max(1, self.earlier.n_iter + history.n_iter),
+            "loss_": loss_curve[-1] if loss_curve else np.nan,
+            "loss_curve_": loss_curve,
+            "validation_scores_": scores or None,
+            "best_validation_score_": history.best_score if history.validation_scores else None,
         }
 
 

@@ -14,7 +14,12 @@ FIT_STREAM, SAMPLE_STREAM, BASE_STREAM, PATH_STREAM = range(4)
 def resolve_device(device):
     """Turn "auto", a name or a `torch.device` into a `torch.device` that exists here."""
     if device != "auto":
-        return torch.device(device)
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(
+                f"Got device={device!r}, but expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+            ) from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -141,6 +141,15 @@ class _Average:
         weight = 1 / min(self.steps, 10 + _AVERAGING * self.steps)
         torch._foreach_lerp_(self.means, [p.detach() for p in self.parameters], weight)
 
+    def validated(self, validate):
+        """The score of the means (-inf for NaN, which compares with nothing), and a copy of them."""
+        self.swap()
+        try:
+            score = float(validate())
+        finally:
+            self.swap()
+        return (-math.inf if math.isnan(score) else score), [m.clone() for m in self.means]
+
     def swap(self):
         """Exchange the means and the live weights; the second call undoes the first."""
         for p, m in zip(self.parameters, self.means, strict=True):
@@ -180,15 +189,10 @@ def train(networks: nn.ModuleDict, loss: Callable, validate: Callable | None, se
         while not _finished(history, stale, start, settings):
             _round(loss, parameters, optimizer, average, history, start, settings)
             if validate is not None:
-                average.swap()
-                score = float(validate())
-                if score > history.best_score + settings.tol or best is None:
-                    stale = 0
-                else:
-                    stale += 1
-                if score > history.best_score or best is None:
-                    history.best_score, best = score, [p.detach().clone() for p in parameters]
-                average.swap()
+                score, weights = average.validated(validate)
+                stale = 0 if score > history.best_score + settings.tol else stale + 1
+                if score > history.best_score:
+                    history.best_score, best = score, weights
                 history.validation_scores.append(score)
             _report(history, settings)
     except KeyboardInterrupt:

@@ -1,12 +1,13 @@
 """Stochastic interpolants: alpha, beta, gamma, their derivatives, and the named families."""
 
-import dataclasses
 import math
+import threading
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from ._gammas import GAMMAS, Gamma
 from ._tensors import column
 
 __all__ = [
@@ -31,70 +32,14 @@ __all__ = [
 _NOISE_FLOOR = 0.05
 
 
+# Forward-mode differentiation keeps its level in a global of torch: two threads in
+# it at once corrupt each other's derivatives (measured).
+_FORWARD_MODE = threading.Lock()
+
+
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Gamma:
-    """A latent noise gamma(t) as data: its value, its derivative and their product.
-
-    The product is a closed form of its own, because it stays finite at the ends
-    where the derivative may not (theory of 2303.08797, Table 8).
-
-    Parameters
-    ----------
-    value, derivative, product : callable
-        gamma(t), d gamma / dt and gamma d gamma / dt for a tensor of times.
-    """
-
-    value: Callable[[Tensor], Tensor]
-    derivative: Callable[[Tensor], Tensor]
-    product: Callable[[Tensor], Tensor]
-
-
-def _brownian_value(t):
-    return torch.sqrt(t * (1 - t))
-
-
-def _sigmoid_value(t, f=10.0):
-    s = torch.sigmoid
-    ends = s(torch.as_tensor(1 - f / 2)) - s(torch.as_tensor(-1 - f / 2))
-    return s(f * (t - 0.5) + 1) - s(f * (t - 0.5) - 1) - ends.to(t)
-
-
-def _sigmoid_derivative(t, f=10.0):
-    plus, minus = torch.sigmoid(f * (t - 0.5) + 1), torch.sigmoid(f * (t - 0.5) - 1)
-    return f * (plus * (1 - plus) - minus * (1 - minus))
-
-
-GAMMAS = {
-    "brownian": Gamma(
-        _brownian_value,
-        lambda t: (1 - 2 * t) / (2 * _brownian_value(t)),
-        lambda t: (1 - 2 * t) / 2,
-    ),
-    "quadratic": Gamma(
-        lambda t: t * (1 - t),
-        lambda t: 1 - 2 * t,
-        lambda t: t * (1 - t) * (1 - 2 * t),
-    ),
-    "sine": Gamma(
-        lambda t: torch.sin(math.pi * t),
-        lambda t: math.pi * torch.cos(math.pi * t),
-        lambda t: math.pi / 2 * torch.sin(2 * math.pi * t),
-    ),
-    "sine-squared": Gamma(
-        lambda t: torch.sin(math.pi * t) ** 2,
-        lambda t: math.pi * torch.sin(2 * math.pi * t),
-        lambda t: math.pi * torch.sin(2 * math.pi * t) * torch.sin(math.pi * t) ** 2,
-    ),
-    "sigmoid": Gamma(
-        _sigmoid_value,
-        _sigmoid_derivative,
-        lambda t: _sigmoid_value(t) * _sigmoid_derivative(t),
-    ),
-}
+    with _FORWARD_MODE:
+        return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
 
 
 class Interpolant:
@@ -383,7 +328,7 @@ class VariancePreserving(Interpolant):
         return torch.ones_like(t)
 
     def alpha_alpha_dot(self, t):
-        """alpha alpha_dot = -t."""
+        """Alpha alpha_dot = -t."""
         return -t
 
     def wronskian(self, t):
@@ -459,11 +404,11 @@ class GaussianBase(Interpolant):
         return self.path.beta_dot(t)
 
     def alpha_alpha_dot(self, t):
-        """alpha alpha_dot + gamma gamma_dot of the path."""
+        """Alpha alpha_dot + gamma gamma_dot of the path."""
         return self.path.alpha_alpha_dot(t) + self.path.gamma_gamma_dot(t)
 
     def alpha_wronskian(self, t):
-        """alpha W = alpha^2 beta_dot - beta alpha alpha_dot, finite everywhere."""
+        """Alpha W = alpha^2 beta_dot - beta alpha alpha_dot, finite everywhere."""
         a2 = self.path.alpha(t) ** 2 + self.path.gamma(t) ** 2
         return a2 * self.beta_dot(t) - self.beta(t) * self.alpha_alpha_dot(t)
 

@@ -1,11 +1,10 @@
 """Networks f(t, x, condition) -> (n, d) with an exact divergence."""
 
+import itertools
 import math
 
 import torch
 from torch import Tensor, nn
-
-from ._tensors import column
 
 __all__ = ["ACTIVATIONS", "FiLMNetwork", "PreconditionedField", "velocity_and_divergence"]
 
@@ -86,7 +85,7 @@ class FiLMNetwork(nn.Module):
         # Wide scores (gain sqrt 3) for the inner layers: with the variance of
         # torch's default the signal fades by 3 a layer and early steps are lost.
         self.weights = nn.ParameterList(
-            _uniform((m, n), math.sqrt(3 / n), generator) for n, m in zip(widths[:-1], widths[1:], strict=True)
+            _uniform((m, n), math.sqrt(3 / n), generator) for n, m in itertools.pairwise(widths)
         )
         n_inputs = N_TIME_FEATURES + n_conditions
         self.modulations = nn.ParameterList(
@@ -167,7 +166,7 @@ class PreconditionedField(nn.Module):
         self.register_buffer("c", c)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """slope of shape (..., d), c_out and sd of shape (..., 1), for t of shape (...,)."""
+        """Slope of shape (..., d), c_out and sd of shape (..., 1), for t of shape (...,)."""
         t = t[..., None]
         variance = self.interpolant.variance(t, self.v0, self.v1, self.c)
         # Scalars in space keep the trace of the residual network closed.
@@ -216,8 +215,3 @@ def velocity_and_divergence(network, t: Tensor, x: Tensor, condition: Tensor | N
     extras = x[:, :0] if condition is None else condition
     jacobian = torch.func.vmap(torch.func.jacfwd(row, argnums=1))(times, x, extras)
     return network(t, x, condition), jacobian.diagonal(dim1=1, dim2=2).sum(1)
-
-
-def as_rows(t: Tensor, x: Tensor) -> Tensor:
-    """Time broadcast to one entry a row."""
-    return column(t, x).reshape(-1).expand(x.shape[0])

@@ -41,6 +41,11 @@ class AffineMap:
             self.inverse_scale = np.linalg.inv(scale)
             self.log_abs_det = float(np.linalg.slogdet(scale)[1])
 
+    @property
+    def n_features(self):
+        """Number of columns."""
+        return len(self.centre)
+
     def transform(self, X):
         """Rows in scaled units, in float64."""
         return self._apply(np.asarray(X, dtype=np.float64) - self.centre, self.inverse_scale)
@@ -50,7 +55,7 @@ class AffineMap:
         return self._apply(np.asarray(X, dtype=np.float64), self.scale) + self.centre
 
     def log_abs_det_jacobian(self, X):
-        """log |det dx'/dx| at each row, in data units."""
+        """The log |det dx'/dx| at each row, in data units."""
         return np.full(len(X), -self.log_abs_det)
 
     @staticmethod
@@ -64,7 +69,7 @@ def constant_columns(X, scale):
 
 
 def _centre_and_scale(X):
-    # Shift first: the squares of a column with a large offset lose its spread.
+    # Shift first: the mean of a column with a large offset is rounded.
     shift = X[0]
     centred = X - shift
     return shift + centred.mean(axis=0), centred.std(axis=0)
@@ -96,9 +101,11 @@ def _identity(n_features):
 
 
 def _whitening(X, centre, scale):
-    # Shrinkage keeps the map regular where rows are few; with many it is nil.
+    # Shrinkage keeps the map regular where rows are few; it fades as they grow.
     covariance, _ = ledoit_wolf((X - centre) / scale, assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
+    # Two rows look alike to the estimate of the shrinkage, which is then nil: the floor keeps D invertible.
+    values = np.maximum(values, _COLLINEAR * values[-1])
     return AffineMap(centre, scale[:, None] * vectors * np.sqrt(values))
 
 

@@ -1,0 +1,103 @@
+"""The latent noises gamma(t) of the interpolants, as data."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Gamma:
+    """A latent noise gamma(t) as data: its value, its derivative and their product.
+
+    The product is a closed form of its own, because it stays finite at the ends
+    where the derivative may not (2303.08797, Table 8).
+
+    Parameters
+    ----------
+    value, derivative, product : callable
+        gamma(t), d gamma / dt and gamma d gamma / dt for a tensor of times: functions of a
+        module, not lambdas, so that a fitted estimator can be pickled.
+    """
+
+    value: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+    product: Callable[[Tensor], Tensor]
+
+
+def _brownian(t):
+    return torch.sqrt(t * (1 - t))
+
+
+def _brownian_dot(t):
+    return (1 - 2 * t) / (2 * _brownian(t))
+
+
+def _brownian_product(t):
+    return (1 - 2 * t) / 2
+
+
+def _quadratic(t):
+    return t * (1 - t)
+
+
+def _quadratic_dot(t):
+    return 1 - 2 * t
+
+
+def _quadratic_product(t):
+    return t * (1 - t) * (1 - 2 * t)
+
+
+def _sine(t):
+    return torch.sin(math.pi * t)
+
+
+def _sine_dot(t):
+    return math.pi * torch.cos(math.pi * t)
+
+
+def _sine_product(t):
+    return math.pi / 2 * torch.sin(2 * math.pi * t)
+
+
+def _sine_squared(t):
+    return torch.sin(math.pi * t) ** 2
+
+
+def _sine_squared_dot(t):
+    return math.pi * torch.sin(2 * math.pi * t)
+
+
+def _sine_squared_product(t):
+    return _sine_squared(t) * _sine_squared_dot(t)
+
+
+_STEEPNESS = 10.0  # f of the sigmoid noise
+
+
+def _sigmoid(t):
+    f = _STEEPNESS
+    ends = 1 / (1 + math.exp(f / 2 - 1)) - 1 / (1 + math.exp(f / 2 + 1))
+    return torch.sigmoid(f * (t - 0.5) + 1) - torch.sigmoid(f * (t - 0.5) - 1) - ends
+
+
+def _sigmoid_dot(t):
+    f = _STEEPNESS
+    plus, minus = torch.sigmoid(f * (t - 0.5) + 1), torch.sigmoid(f * (t - 0.5) - 1)
+    return f * (plus * (1 - plus) - minus * (1 - minus))
+
+
+def _sigmoid_product(t):
+    return _sigmoid(t) * _sigmoid_dot(t)
+
+
+GAMMAS = {
+    "brownian": Gamma(_brownian, _brownian_dot, _brownian_product),
+    "quadratic": Gamma(_quadratic, _quadratic_dot, _quadratic_product),
+    "sine": Gamma(_sine, _sine_dot, _sine_product),
+    "sine-squared": Gamma(_sine_squared, _sine_squared_dot, _sine_squared_product),
+    "sigmoid": Gamma(_sigmoid, _sigmoid_dot, _sigmoid_product),
+}

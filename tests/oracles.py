@@ -1,0 +1,202 @@
+"""Closed forms against which the numerics are tested (theory: Gaussian and Gaussian-mixture ends)."""
+
+import math
+
+import numpy as np
+import torch
+from scipy.stats import multivariate_normal
+from torch import nn
+
+from sklearn_si.interpolants import Linear, make_interpolant
+from sklearn_si.preprocessing import AffineMap
+
+
+class MixtureFields(nn.Module):
+    """Exact fields of an interpolant between two independent Gaussian mixtures (2303.08797, App. A).
+
+    With x_t | (i, j) normal of mean m_ij and covariance C_ij, weights w_ij(x), y = C^-1 (x - m):
+    b = sum w (m_dot + H y), H = alpha alpha_dot C0 + beta beta_dot C1 + gamma gamma_dot I.
+    """
+
+    def __init__(self, interpolant, weights1, means1, covs1, weights0=None, means0=None, covs0=None):
+        super().__init__()
+        d = np.shape(means1)[1]
+        weights0, means0, covs0 = (
+            (np.ones(1), np.zeros((1, d)), np.eye(d)[None]) if weights0 is None else (weights0, means0, covs0)
+        )
+        self.interpolant = interpolant
+        pairs = [(i, j) for i in range(len(weights0)) for j in range(len(weights1))]
+        i, j = np.array(pairs).T
+        for name, value in {
+            "log_p": np.log(np.asarray(weights0)[i]) + np.log(np.asarray(weights1)[j]),
+            "m0": np.asarray(means0)[i],
+            "m1": np.asarray(means1)[j],
+            "c0": np.asarray(covs0)[i],
+            "c1": np.asarray(covs1)[j],
+        }.items():
+            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float64))
+
+    def parts(self, t, x):
+        """The pieces of every field at one time t of shape ()."""
+        it = self.interpolant
+        a, b, g = it.alpha(t), it.beta(t), it.gamma(t)
+        eye = torch.eye(x.shape[1], dtype=x.dtype)
+        cov = a**2 * self.c0 + b**2 * self.c1 + g**2 * eye
+        factor = torch.linalg.cholesky(cov)
+        u = x[:, None] - (a * self.m0 + b * self.m1)
+        y = torch.cholesky_solve(u.permute(1, 2, 0), factor).permute(2, 0, 1)
+        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_w = self.log_p - 0.5 * (log_det + (u * y).sum(-1) + x.shape[1] * math.log(2 * math.pi))
+        half = it.alpha_alpha_dot(t) * self.c0 + b * it.beta_dot(t) * self.c1 + it.gamma_gamma_dot(t) * eye
+        return log_w, torch.softmax(log_w, 1), y, half, factor
+
+    def _mean_dot(self, t):
+        it = self.interpolant
+        # 0 * inf where alpha_dot is infinite: the base of a one-sided model has mean 0
+        first = torch.where(self.m0 == 0, torch.zeros_like(self.m0), it.alpha_dot(t) * self.m0)
+        return first + it.beta_dot(t) * self.m1
+
+    @staticmethod
+    def _mix(w, value):
+        return (w[..., None] * value).sum(1)
+
+    def _slow(self, t, x, function):
+        """Times of shape (n,) one by one."""
+        rows = [function(s, r[None]) for s, r in zip(t, x, strict=True)]
+        return tuple(torch.cat(p) for p in zip(*rows, strict=True)) if isinstance(rows[0], tuple) else torch.cat(rows)
+
+    def forward(self, t, x, condition=None):
+        if t.ndim:
+            return self._slow(t, x, self.forward)
+        return self.velocity_and_divergence(t, x)[0]
+
+    def velocity_and_divergence(self, t, x, condition=None):
+        if t.ndim:
+            return self._slow(t, x, self.velocity_and_divergence)
+        _, w, y, half, factor = self.parts(t, x)
+        speed = self._mean_dot(t) + torch.einsum("kab,nkb->nka", half, y)
+        velocity = self._mix(w, speed)
+        trace = torch.cholesky_solve(half, factor).diagonal(dim1=-2, dim2=-1).sum(-1)
+        divergence = (w * (trace - (speed * y).sum(-1))).sum(1) + (velocity * self._mix(w, y)).sum(1)
+        return velocity, divergence
+
+    def log_density(self, t, x):
+        return torch.logsumexp(self.parts(t, x)[0], 1)
+
+    def score_function(self, t, x):
+        _, w, y, *_ = self.parts(t, x)
+        return -self._mix(w, y)
+
+    def denoiser(self, t, x):
+        """E[z | x_t]; z is the base itself for a Gaussian base."""
+        it = self.interpolant
+        scale = it.alpha(t) if it.kind == "one-sided" else it.gamma(t)
+        return -scale * self.score_function(t, x)
+
+    def drift_without_noise(self, t, x):
+        """v = E[dI/dt | x_t] = b + gamma gamma_dot s."""
+        return self(t, x) + self.interpolant.gamma_gamma_dot(t) * self.score_function(t, x)
+
+    def posterior_means(self, t, x):
+        """E[x0 | x_t] and E[x1 | x_t]."""
+        it = self.interpolant
+        _, w, y, *_ = self.parts(t, x)
+        e0 = self.m0 + it.alpha(t) * torch.einsum("kab,nkb->nka", self.c0, y)
+        e1 = self.m1 + it.beta(t) * torch.einsum("kab,nkb->nka", self.c1, y)
+        return self._mix(w, e0), self._mix(w, e1)
+
+
+class Denoiser(nn.Module):
+    """The exact denoiser of some fields, as a network."""
+
+    def __init__(self, fields):
+        super().__init__()
+        self.fields = fields
+
+    def forward(self, t, x, condition=None):
+        return self.fields.denoiser(t, x)
+
+
+def random_covariances(rng, n, d, low=0.1, high=1.0):
+    """Covariances with eigenvalues between low and high and random axes."""
+    q = np.linalg.qr(rng.normal(size=(n, d, d)))[0]
+    return np.einsum("kab,kb,kcb->kac", q, rng.uniform(low, high, size=(n, d)), q)
+
+
+def mixture(rng, n_components, d, spread=2.0, low=0.1):
+    """Weights, means and covariances of a mixture."""
+    weights = rng.dirichlet(np.full(n_components, 5.0))
+    return weights, spread * rng.normal(size=(n_components, d)), random_covariances(rng, n_components, d, low)
+
+
+def sample_mixture(rng, n, weights, means, covs):
+    k = rng.choice(len(weights), size=n, p=weights)
+    noise = rng.normal(size=(n, means.shape[1]))
+    return means[k] + np.einsum("nab,nb->na", np.linalg.cholesky(covs)[k], noise)
+
+
+def mixture_log_density(X, weights, means, covs):
+    parts = [np.log(p) + multivariate_normal(m, c).logpdf(X) for p, m, c in zip(weights, means, covs, strict=True)]
+    return np.logaddexp.reduce(parts, axis=0)
+
+
+def moments(weights, means, covs):
+    mean = weights @ means
+    return mean, np.einsum("k,kab->ab", weights, covs) + np.einsum("k,ka,kb->ab", weights, means - mean, means - mean)
+
+
+def with_exact_fields(estimator, target, base=None, base_rows=None, base_density=None):
+    """The estimator as if fitted, with exact fields in the networks' places and data units throughout."""
+    d = target[1].shape[1]
+    path = make_interpolant(
+        estimator.interpolant, estimator.gamma, estimator.gamma_scale,
+        two_samples=base is not None, latent_noise=estimator._learns_denoiser,
+    )  # fmt: skip
+    fields = MixtureFields(path, *target, *(base or ()))
+    identity = AffineMap(np.zeros(d), np.ones(d))
+    estimator.interpolant_ = path
+    estimator.network_ = fields
+    estimator.denoiser_network_ = Denoiser(fields) if base is not None and estimator._learns_denoiser else None
+    estimator.preprocessing_ = identity
+    estimator.base_preprocessing_ = None if base is None else identity
+    estimator.base_sample_ = base_rows
+    estimator.base_density_ = base_density
+    estimator.n_features_in_ = d
+    estimator.dtype_ = np.dtype(np.float64)
+    return estimator
+
+
+class MixtureDensity:
+    """A density with closed form, as `base_density_`."""
+
+    def __init__(self, *parameters):
+        self.parameters = parameters
+
+    def score_samples(self, X):
+        return mixture_log_density(X, *self.parameters)
+
+
+def gaussian_flow_map(cov0, cov1, path=None, n=2000):
+    """M(1) of the exact ODE map x -> m1 + M (x - m0) between normal laws with independent ends."""
+    path = path or Linear()
+    eye = np.eye(len(cov0))
+
+    def rate(t):
+        t = torch.tensor(t, dtype=torch.float64)
+        a2, b2, g2 = (float(f(t)) ** 2 for f in (path.alpha, path.beta, path.gamma))
+        half = (
+            float(path.alpha_alpha_dot(t)) * cov0
+            + float(path.beta(t) * path.beta_dot(t)) * cov1
+            + float(path.gamma_gamma_dot(t)) * eye
+        )
+        return half @ np.linalg.inv(a2 * cov0 + b2 * cov1 + g2 * eye)
+
+    m, h = eye, 1 / n
+    for k in range(n):
+        t = k * h
+        k1 = rate(t) @ m
+        k2 = rate(t + h / 2) @ (m + h / 2 * k1)
+        k3 = rate(t + h / 2) @ (m + h / 2 * k2)
+        k4 = rate(t + h) @ (m + h * k3)
+        m = m + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return m

@@ -1,0 +1,65 @@
+"""The checks of scikit-learn, on instances that fit in a fraction of a second."""
+
+import inspect
+
+import pytest
+import sklearn
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.fixes import parse_version
+
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+
+SMALL = {"max_iter": 3, "hidden_layer_sizes": (8,), "n_steps": 4, "random_state": 0}
+
+ESTIMATORS = [
+    InterpolantFlow(**SMALL),
+    InterpolantFlow(interpolant="trigonometric", preprocessing="whiten", **SMALL),
+    InterpolantFlow(noise_level=0.5, early_stopping=False, **SMALL),
+    InterpolantDiffusion(**SMALL),
+    InterpolantDiffusion(gamma="quadratic", noise_level=0.0, **SMALL),
+]
+
+# Public functions that neither check_estimator nor parametrize_with_checks calls.
+FURTHER_CHECKS = [
+    "check_dataframe_column_names_consistency",
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+    "check_set_output_transform",
+    "check_set_output_transform_pandas",
+    "check_global_output_transform_pandas",
+    "check_param_validation",
+]
+
+
+def expected_failed_checks(estimator):
+    return {
+        "check_fit_score_takes_y": "the second argument of fit is a second sample, and its name X1 says so",
+    }
+
+
+# An argument since scikit-learn 1.8; before, strictness is pytest's own setting.
+STRICT = {"xfail_strict": True} if "xfail_strict" in inspect.signature(parametrize_with_checks).parameters else {}
+
+
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failed_checks, **STRICT)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("name", FURTHER_CHECKS)
+@pytest.mark.parametrize("estimator", [ESTIMATORS[0], ESTIMATORS[3]], ids=["flow", "diffusion"])
+def test_checks_that_check_estimator_leaves_out(estimator, name):
+    getattr(estimator_checks, name)(type(estimator).__name__, sklearn.clone(estimator))
+
+
+def test_expected_failures_are_strict_where_scikit_learn_can():
+    assert bool(STRICT) == (parse_version(sklearn.__version__) >= parse_version("1.8"))
+
+
+@pytest.mark.parametrize("cls", [InterpolantFlow, InterpolantDiffusion])
+def test_every_parameter_has_a_constraint_and_a_line_in_the_docstring(cls):
+    names = set(cls().get_params())
+    assert names == set(cls._parameter_constraints)
+    parameters = inspect.getdoc(cls).split("Parameters\n")[1].split("Attributes\n")[0]
+    assert not [name for name in names if f"\n{name} : " not in parameters]

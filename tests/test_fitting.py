@@ -1,0 +1,139 @@
+"""Training as seen from outside: warm starts, early stopping, times, interrupts, divergence."""
+
+import time
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, _fitting
+from sklearn_si._tensors import FIT_STREAM
+from sklearn_si._training import ROUND, loss_of
+from sklearn_si.exceptions import FitDivergedError
+
+SMALL = {
+    "max_iter": 20, "hidden_layer_sizes": (8,), "n_steps": 4, "preprocessing": "standardize", "base_density": "normal",
+    "random_state": 0,
+}  # fmt: skip
+
+RNG = np.random.default_rng(0)
+X = RNG.normal([1.0, -2.0], [1.0, 3.0], size=(80, 2))
+X1 = RNG.normal([4.0, 0.0], [2.0, 0.5], size=(60, 2))
+
+
+def small(cls=InterpolantFlow, **params):
+    return cls(**{**SMALL, **params})
+
+
+def test_warm_start_goes_on():
+    model = small(warm_start=True, max_iter=ROUND).fit(X)
+    first, network = model.score(X), model.network_
+    model.set_params(max_iter=2 * ROUND).fit(X)
+    assert model.network_ is network
+    assert model.n_iter_ == 3 * ROUND
+    assert len(model.loss_curve_) == len(model.validation_scores_) == 3
+    assert model.score(X) > first
+    assert model.set_params(warm_start=False).fit(X).n_iter_ == 2 * ROUND
+
+
+def test_warm_start_goes_on_with_both_networks_of_a_bridge():
+    model = small(InterpolantDiffusion, warm_start=True).fit(X, X1)
+    networks = model.network_, model.denoiser_network_
+    model.fit(X, X1)
+    assert (model.network_, model.denoiser_network_) == networks
+    assert model.n_iter_ == 40
+
+
+def test_early_stopping_stops_and_its_absence_does_not():
+    # with so large a tol every round after the first is stale
+    stopped = small(max_iter=10 * ROUND, tol=100.0, n_iter_no_change=2).fit(X)
+    assert stopped.n_iter_ == 3 * ROUND
+    assert len(stopped.validation_scores_) == 3
+    assert stopped.best_validation_score_ == max(stopped.validation_scores_)
+    full = small(max_iter=4 * ROUND, tol=100.0, n_iter_no_change=2, early_stopping=False).fit(X)
+    assert full.n_iter_ == 4 * ROUND
+    assert full.validation_scores_ is None and full.best_validation_score_ is None
+    assert len(full.loss_curve_) == 4 and full.loss_ == full.loss_curve_[-1]
+
+
+def test_no_convergence_is_warned_of_only_where_a_tolerance_was_asked_for(recwarn):
+    small().fit(X)
+    assert not [w for w in recwarn if issubclass(w.category, ConvergenceWarning)]
+    with pytest.warns(ConvergenceWarning, match="still rising by more than tol=1e-06 after 20 steps: raise max_iter"):
+        small(tol=1e-6).fit(X)
+
+
+@pytest.mark.parametrize("args", [(X,), (X, X1)], ids=["one", "two"])
+@pytest.mark.parametrize("preprocessing", ["auto", "standardize"])
+def test_max_time_bounds_the_whole_fit(args, preprocessing):
+    model = small(max_iter=10**7, n_iter_no_change=10**7, max_time=0.6, base_density="flow")
+    start = time.perf_counter()
+    model.set_params(preprocessing=preprocessing).fit(*args)
+    elapsed = time.perf_counter() - start
+    assert 0.3 < elapsed < 1.2
+    assert 1 <= model.n_iter_ < 10**7
+
+
+def test_verbose_prints_a_line_a_round(capsys):
+    model = small(max_iter=2 * ROUND, verbose=1).fit(X)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"step {ROUND * (k + 1)}: loss {model.loss_curve_[k]:.4f}, validation score {model.validation_scores_[k]:.4f}"
+        for k in range(2)
+    ]
+    small().fit(X)
+    assert capsys.readouterr().out == ""
+
+
+def after_calls(n_calls, then):
+    """A loss that is the true one for some calls, then another."""
+    calls = iter(range(10**9))
+
+    def loss(*args, **kwargs):
+        value = loss_of(*args, **kwargs)
+        return then(value) if next(calls) >= n_calls else value
+
+    return loss
+
+
+def interrupt(value):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("n_calls", [0, 5, ROUND + 5])
+def test_an_interrupt_keeps_a_usable_model(monkeypatch, n_calls):
+    monkeypatch.setattr(_fitting, "loss_of", after_calls(n_calls, interrupt))
+    with pytest.warns(ConvergenceWarning, match=f"interrupted after {n_calls} steps: the best weights so far are kept"):
+        model = small(max_iter=3 * ROUND).fit(X)
+    assert model.n_iter_ == max(1, n_calls)
+    assert np.isfinite(model.sample(5)).all()
+    # at least as good as the normal law with the moments of X, where training starts
+    normal = GaussianMixture(1).fit(X).score(X)
+    assert model.score(X) > normal - 0.5
+
+
+def test_an_interrupt_while_preprocessing_is_chosen_ends_the_fit(monkeypatch):
+    monkeypatch.setattr(_fitting, "loss_of", after_calls(5, interrupt))
+    with pytest.warns(ConvergenceWarning, match="interrupted after 5 steps") as record:
+        model = small(max_iter=3 * ROUND, preprocessing="auto").fit(X)
+    assert len(record) == 1
+    assert np.isfinite(model.score(X))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("step", [0, 7, ROUND + 3])
+def test_a_diverged_fit_names_its_step(monkeypatch, step, value):
+    monkeypatch.setattr(_fitting, "loss_of", after_calls(step, lambda loss: loss * value))
+    with pytest.raises(FitDivergedError, match=rf"stopped being finite at step {step}\. Try a smaller learning_rate"):
+        small(max_iter=2 * ROUND).fit(X)
+
+
+def test_a_rare_value_that_falls_into_the_held_out_rows_is_no_constant_column():
+    held_out = np.random.default_rng([0, FIT_STREAM]).permutation(80)[0]
+    rare = np.column_stack([X, np.arange(80) == held_out])
+    model = small().fit(rare)
+    assert_allclose(model.preprocessing_.scale[2], rare[:, 2].std(), rtol=1e-12)
+    assert np.isfinite(model.loss_)
+    assert np.isfinite(model.sample(10)).all()

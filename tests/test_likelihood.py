@@ -1,0 +1,186 @@
+"""Log-densities and carried rows of exact fields against closed forms."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+from oracles import (
+    MixtureDensity,
+    MixtureFields,
+    gaussian_flow_map,
+    mixture,
+    mixture_log_density,
+    random_covariances,
+    sample_mixture,
+    with_exact_fields,
+)
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._likelihood import (
+    carry,
+    flow_with_divergence,
+    ode_log_density,
+    standard_normal_log_density,
+    standard_normal_parts,
+)
+from sklearn_si._objectives import Fields
+from sklearn_si.exceptions import IntegrationWarning
+from sklearn_si.interpolants import GaussianBase, Linear
+
+TARGETS = [(1, 2), (4, 2), (5, 16)]  # components, dimensions
+
+
+def one_sample(estimator, components, d, n=150):
+    rng = np.random.default_rng(components + d)
+    target = mixture(rng, components, d)
+    return with_exact_fields(estimator, target), sample_mixture(rng, n, *target), target
+
+
+def two_samples(estimator, components, d, n=150):
+    rng = np.random.default_rng(components + d)
+    target, base = mixture(rng, components, d), mixture(rng, 3, d)
+    rows = sample_mixture(rng, n, *base)
+    model = with_exact_fields(estimator, target, base, rows, MixtureDensity(*base))
+    return model, sample_mixture(rng, n, *target), target
+
+
+MODELS = {
+    "linear": lambda *a: one_sample(InterpolantFlow(), *a),
+    "trigonometric": lambda *a: one_sample(InterpolantFlow("trigonometric"), *a),
+    "bridge": lambda *a: two_samples(InterpolantFlow(), *a),
+    "brownian bridge": lambda *a: two_samples(InterpolantDiffusion(), *a),
+    "trigonometric bridge": lambda *a: two_samples(InterpolantFlow("trigonometric"), *a),
+}
+
+
+@pytest.mark.parametrize(("components", "d"), TARGETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_log_density_of_exact_fields(model, components, d):
+    estimator, X, target = MODELS[model](components, d)
+    true = mixture_log_density(X, *target)
+    error = abs(estimator.score_samples(X) - true)
+    assert np.quantile(error, 0.99) < 1e-3
+    assert error.max() < estimator.ode_tol
+    if d == 2:
+        assert abs(estimator.set_params(ode_tol=1e-7).score_samples(X) - true).max() < 1e-6
+
+
+def test_log_density_of_a_16_dimensional_mixture_at_a_tight_tolerance():
+    estimator, X, target = one_sample(InterpolantFlow(ode_tol=1e-6), 5, 16, 20)
+    assert abs(estimator.score_samples(X) - mixture_log_density(X, *target)).max() < 1e-6
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("components", "d"), TARGETS)
+def test_transform_comes_back(model, components, d):
+    estimator, X, _ = MODELS[model](components, d)
+    X = X if estimator.base_sample_ is None else estimator.base_sample_
+    assert abs(estimator.inverse_transform(estimator.transform(X)) - X).max() < 1e-3
+    if d == 2:
+        estimator.set_params(ode_tol=1e-6)
+        assert abs(estimator.inverse_transform(estimator.transform(X)) - X).max() < 1e-6
+
+
+@pytest.mark.parametrize("gamma", [None, "brownian"])
+def test_gaussian_bridge_is_the_closed_form_map(gamma):
+    """Non-commuting covariances: not the optimal map, whatever gamma (theory 9.2)."""
+    rng = np.random.default_rng(0)
+    cov0, cov1 = random_covariances(rng, 2, 3, low=0.3)
+    one = np.ones(1)
+    target, base = (one, rng.normal(size=(1, 3)), cov1[None]), (one, rng.normal(size=(1, 3)), cov0[None])
+    X = sample_mixture(rng, 50, *base)
+    flow = with_exact_fields(InterpolantFlow(gamma=gamma, ode_tol=1e-6), target, base, X, MixtureDensity(*base))
+    matrix = gaussian_flow_map(cov0, cov1, flow.interpolant_)
+    np.testing.assert_allclose(matrix @ cov0 @ matrix.T, cov1, atol=1e-9)
+    np.testing.assert_allclose(flow.transform(X), target[1] + (X - base[1]) @ matrix.T, atol=1e-5)
+    assert abs(matrix - matrix.T).max() > 1e-3
+
+
+def test_forward_and_backward_log_densities_agree():
+    """log rho at a sampled row, from the base on with the row and from the row back to the base."""
+    rng = np.random.default_rng(0)
+    fields = Fields(*(lambda p: (p, MixtureFields(p, *mixture(rng, 3, 2))))(GaussianBase(Linear())))
+    x0 = torch.as_tensor(rng.normal(size=(100, 2)))
+    x1, divergence = flow_with_divergence(fields, x0, 0.0, 1.0, 6, "uniform")
+    forward = standard_normal_log_density(x0) - divergence
+    backward, error = ode_log_density(fields, x1, 1.0, standard_normal_parts, 1e-7, "uniform")
+    assert (error <= 1e-7).all()
+    torch.testing.assert_close(forward, backward, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("t", [1e-3, 0.25, 0.5, 0.9, 1 - 1e-3])
+def test_log_density_at_intermediate_times(t):
+    rng = np.random.default_rng(1)
+    path = GaussianBase(Linear())
+    exact = MixtureFields(path, *mixture(rng, 3, 2))
+    x = torch.as_tensor(rng.normal(size=(50, 2)))
+    value, _ = ode_log_density(Fields(path, exact), x, t, standard_normal_parts, 1e-6, "uniform")
+    torch.testing.assert_close(value, exact.log_density(torch.tensor(t).double(), x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("law", ["uniform", "quadratic", "sine"])
+def test_decoupled_solver_is_of_fourth_order(law):
+    rng = np.random.default_rng(2)
+    path = GaussianBase(Linear())
+    exact = MixtureFields(path, *mixture(rng, 2, 2))
+    x = torch.as_tensor(rng.normal(size=(50, 2)))
+    true = exact.log_density(torch.tensor(1.0).double(), x)
+    errors = []
+    for level in range(2, 6):
+        end, divergence = flow_with_divergence(Fields(path, exact), x, 1.0, 0.0, level, law)
+        errors.append(float((standard_normal_log_density(end) + divergence - true).abs().mean()))
+    assert -np.polyfit(np.arange(4), np.log2(errors), 1)[0] > 3.5
+
+
+def test_stated_errors_cover_the_true_ones():
+    rng = np.random.default_rng(3)
+    for d in (2, 8):
+        path = GaussianBase(Linear())
+        exact = MixtureFields(path, *mixture(rng, 4, d))
+        x = torch.as_tensor(rng.normal(size=(300, d)))
+        true = exact.log_density(torch.tensor(1.0).double(), x)
+        value, error = ode_log_density(Fields(path, exact), x, 1.0, standard_normal_parts, 1e-3, "uniform")
+        assert ((value - true).abs() <= error).double().mean() >= 0.99
+        ends, stated = carry(Fields(path, exact), x, 0.0, 1.0, 1e-3, "uniform")
+        finest, _ = carry(Fields(path, exact), x, 0.0, 1.0, 1e-5, "uniform")
+        true = (ends - finest).norm(dim=1) / (1 + finest.abs().amax(1))
+        assert (true <= stated).double().mean() >= 0.99
+
+
+def test_rows_out_of_reach_are_named_in_one_warning():
+    estimator, X, _ = one_sample(InterpolantFlow(ode_tol=1e-9), 4, 2, 20)
+    with pytest.warns(IntegrationWarning, match=r"\d+ of 20 rows are not within ode_tol=1e-09"):
+        values = estimator.score_samples(X.astype(np.float32))
+    assert np.isfinite(values).all() and values.dtype == np.float32
+
+
+def test_data_units_and_preprocessing_enter_by_their_jacobian():
+    rng = np.random.default_rng(4)
+    cov = random_covariances(rng, 1, 2)[0] * 100
+    X = rng.multivariate_normal([50.0, -3.0], cov, size=4000)
+    for preprocessing in ["standardize", "whiten"]:
+        flow = InterpolantFlow(preprocessing=preprocessing, max_iter=1, learning_rate_init=1e-9, random_state=0).fit(X)
+        # a step of nearly nothing from a zero-initialised residual: the Gaussian model, exact once whitened
+        true = multivariate_normal(X.mean(0), np.cov(X.T)).logpdf(X[:200])
+        independent = multivariate_normal(X.mean(0), np.diag(X.var(0))).logpdf(X[:200])
+        expected = true if preprocessing == "whiten" else independent
+        assert abs(flow.score_samples(X[:200]) - expected).mean() < 0.05
+
+
+@pytest.fixture(scope="module")
+def fitted_bridge():
+    rng = np.random.default_rng(5)
+    X0 = rng.normal(size=(400, 2)) * [1.0, 0.5]
+    X1 = np.concatenate([rng.normal([2, 0], 0.4, size=(200, 2)), rng.normal([-1, 1], 0.3, size=(250, 2))])
+    return X0, X1
+
+
+@pytest.mark.parametrize("cls", [InterpolantFlow, InterpolantDiffusion])
+@pytest.mark.parametrize("base_density", ["flow", "normal"])
+def test_density_after_two_samples_integrates_to_one(fitted_bridge, cls, base_density):
+    model = cls(base_density=base_density, max_iter=150, hidden_layer_sizes=(32, 32), random_state=0)
+    model.fit(*fitted_bridge)
+    grid = np.linspace(-6, 6, 91)
+    X = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+    total = np.exp(model.score_samples(X)).sum() * (grid[1] - grid[0]) ** 2
+    assert abs(total - 1) < 1e-2

@@ -1,0 +1,163 @@
+"""Laws of sampled rows of exact fields, for the ODE and the SDEs."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from oracles import MixtureFields, mixture, moments, sample_mixture, with_exact_fields
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._objectives import Fields
+from sklearn_si.exceptions import IntegrationError
+from sklearn_si.interpolants import GaussianBase, Linear
+from sklearn_si.solvers import SDE_SOLVERS, odeint, time_grid
+
+N = 100_000
+
+
+def assert_moments(X, target):
+    """Mean and covariance within 4 standard errors."""
+    mean, cov = moments(*target)
+    centred = X - mean
+    products = centred[:, :, None] * centred[:, None, :]
+    assert (abs(X.mean(0) - mean) < 4 * X.std(0) / len(X) ** 0.5).all()
+    assert (abs(products.mean(0) - cov) < 4 * products.std(0) / len(X) ** 0.5).all()
+
+
+@pytest.mark.parametrize(("level", "steps"), [(0.0, 16), (0.5, 60), (5.0, 150)])
+@pytest.mark.parametrize("schedule", ["gamma", "constant"])
+@pytest.mark.parametrize("interpolant", ["linear", "trigonometric"])
+def test_one_sample_moments(level, steps, schedule, interpolant):
+    rng = np.random.default_rng(0)
+    target = mixture(rng, 1, 2)
+    model = InterpolantDiffusion(interpolant, noise_level=level, noise_schedule=schedule, n_steps=steps, random_state=0)
+    assert_moments(with_exact_fields(model, target).sample(N), target)
+
+
+@pytest.mark.parametrize(("level", "steps"), [(0.0, 16), (0.5, 60), (5.0, 150)])
+@pytest.mark.parametrize("schedule", ["gamma", "constant"])
+def test_bridge_moments(level, steps, schedule):
+    rng = np.random.default_rng(1)
+    target, base = mixture(rng, 1, 2), mixture(rng, 1, 2)
+    X0 = sample_mixture(rng, 4 * N, *base)
+    model = InterpolantDiffusion(noise_level=level, noise_schedule=schedule, n_steps=steps, random_state=0)
+    assert_moments(with_exact_fields(model, target, base, X0).sample(N), target)
+
+
+@pytest.mark.parametrize("solver", SDE_SOLVERS)
+def test_mixture_through_an_sde_has_its_mode_weights(solver):
+    rng = np.random.default_rng(2)
+    target = mixture(rng, 2, 2, spread=4.0)
+    model = InterpolantDiffusion(solver=solver, noise_level=1.0, n_steps=100, random_state=0)
+    X = with_exact_fields(model, target).sample(20_000)
+    distance = ((X[:, None] - target[1]) ** 2).sum(-1)
+    share = (distance.argmin(1) == 0).mean()
+    p = target[0][0]
+    assert abs(share - p) < 4 * (p * (1 - p) / 20_000) ** 0.5
+
+
+@pytest.mark.parametrize("schedule", ["gamma", "constant"])
+def test_weak_order_two_through_the_fields_of_an_estimator(schedule):
+    """N(0, 1) -> N(1, 1/4): exact moments of the chain that `sample` runs, no Monte Carlo."""
+    path = GaussianBase(Linear())
+    fields = Fields(path, MixtureFields(path, np.ones(1), np.ones((1, 1)), np.full((1, 1, 1), 0.25)))
+    x = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
+    noise = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
+    errors, steps = [], [50, 100, 200, 400]
+    for n in steps:
+        times = time_grid(n, "uniform")
+        drift, epsilon = fields.sde(1.0, schedule, times)
+        mean, variance = 0.0, 1.0
+        for t, t_next in itertools.pairwise(times):
+            shift, moved, kick = SDE_SOLVERS["stochastic-heun"](drift, epsilon, t, t_next - t, x, noise).ravel()
+            mean = float(shift + (moved - shift) * mean)
+            variance = float((moved - shift) ** 2 * variance + (kick - shift) ** 2)
+        errors.append(abs(variance - 0.25) + abs(mean - 1))
+    assert -np.polyfit(np.log(steps), np.log(errors), 1)[0] > 1.75
+
+
+@pytest.mark.parametrize("level", [0.3, 3.0])
+def test_drift_is_finite_at_both_ends(level):
+    rng = np.random.default_rng(3)
+    target, base = mixture(rng, 2, 2), mixture(rng, 2, 2)
+    for model in [
+        with_exact_fields(InterpolantDiffusion(), target),
+        with_exact_fields(InterpolantDiffusion(), target, base, np.zeros((2, 2))),
+    ]:
+        fields = model._fields(np.float64, torch.device("cpu"))
+        for schedule in ["gamma", "constant"]:
+            drift, epsilon = fields.sde(level, schedule, time_grid(10, "uniform"))
+            for t in torch.tensor([0.0, 1.0], dtype=torch.float64):
+                assert torch.isfinite(drift(t, torch.ones(3, 2).double(), epsilon(t))).all()
+
+
+def test_seeds():
+    rng = np.random.default_rng(4)
+    model = with_exact_fields(InterpolantFlow(random_state=0), mixture(rng, 2, 2))
+    np.testing.assert_array_equal(model.sample(5), model.sample(5))
+    assert not np.array_equal(model.sample(5), model.sample(5, random_state=1))
+    np.testing.assert_array_equal(model.sample(5, random_state=1), model.sample(5, random_state=1))
+    np.testing.assert_array_equal(model.sample(5), model.set_params(random_state=None).sample(5, random_state=0))
+    assert not np.array_equal(model.sample(5), model.sample(5))
+
+
+def test_rows_do_not_depend_on_chunks(monkeypatch):
+    """The law is the same and every row is finite, whatever the chunk."""
+    import sklearn_si._base as base
+
+    rng = np.random.default_rng(5)
+    target = mixture(rng, 1, 2)
+    monkeypatch.setattr(base, "_CHUNK", 1000)
+    assert_moments(with_exact_fields(InterpolantFlow(random_state=0), target).sample(20_500), target)
+
+
+def test_a_callable_solver_is_called_with_the_grid():
+    rng = np.random.default_rng(6)
+    seen = []
+
+    def solver(f, x, times):
+        seen.append(len(times))
+        return odeint(f, x, times, "midpoint")
+
+    model = with_exact_fields(InterpolantFlow(solver=solver, n_steps=7, random_state=0), mixture(rng, 1, 2))
+    expected = model.sample(10)
+    assert seen == [8]
+    np.testing.assert_array_equal(expected, model.set_params(solver="midpoint").sample(10))
+
+
+def test_without_noise_the_sde_steppers_are_the_ode_ones():
+    rng = np.random.default_rng(7)
+    model = with_exact_fields(InterpolantFlow(random_state=0), mixture(rng, 2, 2))
+    for sde, ode in [("euler-maruyama", "euler"), ("stochastic-heun", "heun")]:
+        a, b = (model.set_params(solver=s).sample(10) for s in (sde, ode))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_bridge_starts_from_rows_of_its_base():
+    rng = np.random.default_rng(8)
+    target = base = (np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
+    rows = rng.normal(size=(3, 2))
+    # between equal normal laws with the variance-preserving path, the ODE is the identity
+    model = InterpolantFlow("trigonometric", random_state=0)
+    X = with_exact_fields(model, target, base, rows).sample(200)
+    nearest = ((X[:, None] - rows) ** 2).sum(-1)
+    assert nearest.min(1).max() < 1e-8
+    assert set(nearest.argmin(1)) == {0, 1, 2}
+
+
+def test_non_finite_rows_never_leave_in_silence():
+    rng = np.random.default_rng(9)
+    model = with_exact_fields(InterpolantFlow(random_state=0), mixture(rng, 1, 2))
+
+    class Broken(torch.nn.Module):
+        def forward(self, t, x, condition=None):
+            return x * torch.inf
+
+    model.network_ = Broken()
+    with pytest.raises(IntegrationError, match="10 of 10 rows left the finite numbers while sampling"):
+        model.sample(10)
+    with pytest.raises(IntegrationError, match="while following the ODE"):
+        model.transform(np.ones((3, 2)))
+    with pytest.raises(IntegrationError, match="while computing log-densities"):
+        model.score_samples(np.ones((3, 2)))

@@ -1,0 +1,177 @@
+"""Orders of convergence, grids, and refinement row by row."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_si.exceptions import IntegrationError
+from sklearn_si.solvers import (
+    ODE_SOLVERS,
+    SDE_SOLVERS,
+    TIME_GRIDS,
+    odeint,
+    refine,
+    require_finite,
+    sdeint,
+    time_grid,
+)
+
+
+def slope(steps, errors):
+    return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+
+
+@pytest.mark.parametrize("method", ODE_SOLVERS)
+@pytest.mark.parametrize("forward", [True, False])
+def test_ode_order(method, forward):
+    """Of dx/dt = x cos(t), solved by exp(sin t)."""
+    start, stop = (0.0, 2.0) if forward else (2.0, 0.0)
+    x = torch.full((1, 1), np.exp(np.sin(start)), dtype=torch.float64)
+    steps = [16, 32, 64, 128]
+    errors = [
+        abs(odeint(lambda t, x: x * torch.cos(t), x, time_grid(n, "uniform", start, stop), method).item()
+            - np.exp(np.sin(stop)))
+        for n in steps
+    ]  # fmt: skip
+    assert abs(slope(steps, errors) - ODE_SOLVERS[method].order) < 0.35
+
+
+@pytest.mark.parametrize("law", TIME_GRIDS)
+def test_order_survives_crowded_grids(law):
+    x = torch.ones((1, 1), dtype=torch.float64)
+    steps = [16, 32, 64]
+    errors = [
+        abs(odeint(lambda t, x: x * torch.cos(t), x, time_grid(n, law)).item() - np.exp(np.sin(1))) for n in steps
+    ]
+    assert slope(steps, errors) > 3.6
+
+
+def test_tableaus_are_consistent():
+    for tableau in ODE_SOLVERS.values():
+        np.testing.assert_allclose(sum(tableau.b), 1, atol=1e-14)
+        np.testing.assert_allclose([sum(row) for row in tableau.a], tableau.c, atol=1e-14)
+
+
+def test_dense_output_has_states_and_slopes_of_all_times():
+    times = torch.linspace(0, 1, 9, dtype=torch.float64)
+    states, slopes = odeint(lambda t, x: x * t, torch.ones(3, 2, dtype=torch.float64), times, dense=True)
+    assert states.shape == slopes.shape == (9, 3, 2)
+    torch.testing.assert_close(slopes, states * times[:, None, None])
+
+
+# N(0, 1) -> N(1, 1/4), linear, Gaussian base: m = t, C = (1-t)^2 + t^2/4.
+def _coefficients(t):
+    c = (1 - t) ** 2 + t**2 / 4
+    return (-(1 - t) + t / 4) / c, c
+
+
+def _drift(t, x, e):
+    a, c = _coefficients(t)
+    return 1 + (a - e / c) * (x - t)
+
+
+def _exact_moments(method, level, n, start=0.0, stop=1.0):
+    """Mean and variance at t = 1 of the chain, by probing each (affine) step at three points."""
+    step, times = SDE_SOLVERS[method], time_grid(n, "uniform", start, stop)
+    mean, variance = (0.0, 1.0) if start == 0 else (1.0, 0.25)
+    sign = 1.0 if stop > start else -1.0
+    x = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
+    noise = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
+    for t, t_next in itertools.pairwise(times):
+        shift, moved, kicked = step(
+            lambda t, x, e: _drift(t, x, sign * e), lambda t: torch.full_like(t, level), t, t_next - t, x, noise
+        ).ravel()
+        mean = float(shift + (moved - shift) * mean)
+        variance = float((moved - shift) ** 2 * variance + (kicked - shift) ** 2)
+    return mean, variance
+
+
+@pytest.mark.parametrize(("method", "order"), [("euler-maruyama", 1), ("stochastic-heun", 2)])
+@pytest.mark.parametrize("level", [0.5, 5.0])
+@pytest.mark.parametrize("span", [(0.0, 1.0), (1.0, 0.0)])
+def test_weak_order_of_the_sde_steppers(method, order, level, span):
+    steps = [100, 200, 400, 800]
+    target = 0.25 if span[1] == 1 else 1.0
+    errors = [abs(_exact_moments(method, level, n, *span)[1] - target) for n in steps]
+    assert abs(slope(steps, errors) - order) < 0.25
+    assert abs(_exact_moments(method, level, 400, *span)[0] - span[1]) < 1e-3
+
+
+def test_the_two_time_heun_step_is_second_order_where_the_one_time_step_of_the_authors_is_first():
+    """Erratum: noise first, both slopes at t + dt, is of weak order one (theory 3.6)."""
+
+    def printed(drift, epsilon, t, h, x, noise):
+        y = x + torch.sqrt(2 * epsilon(t) * h) * noise
+        slope = drift(t + h, y, epsilon(t))
+        return y + h / 2 * (slope + drift(t + h, y + h * slope, epsilon(t)))
+
+    SDE_SOLVERS["printed"] = printed
+    try:
+        errors = [abs(_exact_moments("printed", 0.5, n)[1] - 0.25) for n in (100, 200, 400)]
+    finally:
+        del SDE_SOLVERS["printed"]
+    assert slope([100, 200, 400], errors) < 1.2
+    assert errors[0] > 50 * abs(_exact_moments("stochastic-heun", 0.5, 100)[1] - 0.25)
+
+
+def test_sdeint_draws_the_moments_it_should():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100_000, 1, generator=generator, dtype=torch.float64)
+    end = sdeint(_drift, lambda t: torch.full_like(t, 0.5), x, time_grid(100, "uniform"), generator)
+    assert abs(float(end.mean()) - 1) < 4 * 0.5 / 100_000**0.5
+    assert abs(float(end.var()) - 0.25) < 4 * 0.25 * (2 / 100_000) ** 0.5
+
+
+def test_time_grid():
+    assert time_grid(4, "uniform", 0.2, 0.6).tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6])
+    for law in TIME_GRIDS:
+        rising, falling = time_grid(10, law), time_grid(10, law, 1.0, 0.0)
+        torch.testing.assert_close(rising, falling.flip(0))
+        assert (rising.diff() > 0).all() and rising[0] == 0 and rising[-1] == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize("span", [(0.0, 1.0), (1.0, 0.0), (0.1, 0.8)])
+def test_a_kink_is_put_on_the_grid(n, span):
+    times = time_grid(n, "uniform", *span, node=0.5)
+    assert 0.5 in times.tolist()
+    assert (times.diff().sign() == np.sign(span[1] - span[0])).all()
+
+
+def _solve(x):
+    """dx/dt = k x with k = |x0|: rows of very different stiffness."""
+
+    def solve(rows, level):
+        k = x[rows].abs()
+        return odeint(lambda t, y: k * y, x[rows], time_grid(4 * 2**level, "uniform")), 1 + 0 * k[:, 0]
+
+    return solve
+
+
+def test_refinement_meets_its_tolerance_row_by_row():
+    x = torch.linspace(0.1, 5, 40, dtype=torch.float64)[:, None]
+    for tolerance in (1e-3, 1e-6, 1e-9):
+        value, error = refine(_solve(x), len(x), tolerance, 12)
+        true = (value - x * torch.exp(x)).abs()[:, 0]
+        assert (error <= tolerance).all()
+        assert (true <= error).all()
+
+
+def test_a_row_does_not_depend_on_its_batch_mates():
+    x = torch.linspace(0.1, 5, 40, dtype=torch.float64)[:, None]
+    together, _ = refine(_solve(x), len(x), 1e-6, 12)
+    alone = torch.cat([refine(_solve(r[None]), 1, 1e-6, 12)[0] for r in x])
+    torch.testing.assert_close(together, alone, rtol=0, atol=0)
+
+
+def test_refinement_says_what_it_could_not_reach():
+    x = torch.tensor([[0.1], [20.0]], dtype=torch.float64)
+    _, error = refine(_solve(x), 2, 1e-6, 3)
+    assert error[0] <= 1e-6 < error[1]
+
+
+def test_non_finite_rows_are_counted():
+    with pytest.raises(IntegrationError, match="2 of 3 rows left the finite numbers while sampling"):
+        require_finite(torch.tensor([[0.0], [torch.nan], [torch.inf]]), "sampling")

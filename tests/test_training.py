@@ -1,0 +1,588 @@
+"""The training loop: laws of time, losses at the exact field, batches, averages, the weights that are kept."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.special import logit
+from sklearn.exceptions import ConvergenceWarning
+from torch import nn
+
+from sklearn_si._objectives import _T_MARGIN, TIME_LAWS, denoiser_loss, draw_times, velocity_loss
+from sklearn_si._training import ROUND, Sampler, Settings, _antithetic, _Average, _rate, loss_of, train
+from sklearn_si.couplings import COUPLINGS, independent, paired
+from sklearn_si.exceptions import FitDivergedError
+from sklearn_si.interpolants import GaussianBase, Linear, Trigonometric, VariancePreserving
+from sklearn_si.networks import FiLMNetwork, PreconditionedField
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normals(*shape, seed=0):
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
+
+
+# ------------------------------------------------------------------------------ laws of time
+
+CDFS = {
+    "uniform": stats.uniform.cdf,
+    "logit-normal": lambda t: stats.norm.cdf(logit(t) / 2),
+    "data-end": lambda t: stats.norm.cdf((logit(t) - 1) / 2),
+    "arcsine": stats.arcsine.cdf,
+}
+
+
+@pytest.mark.parametrize("n", [1, 2, 64, 400])
+@pytest.mark.parametrize("law", TIME_LAWS)
+def test_one_time_in_each_part_of_the_mass(law, n):
+    t = draw_times(law, n, generator(), "cpu")
+    assert t.shape == (n,) and t.dtype == torch.float32
+    strata = n * CDFS[law](t.double().numpy())
+    # in float32: 1 - t has seven digits less those that t has lost near 1
+    assert (strata > np.arange(n) - 1e-2).all() and (strata < np.arange(n) + 1 + 1e-2).all()
+    assert not torch.equal(t, draw_times(law, n, generator(1), "cpu"))
+
+
+@pytest.mark.parametrize("law", TIME_LAWS)
+def test_quantiles_of_the_law(law):
+    u = torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
+    np.testing.assert_allclose(CDFS[law](TIME_LAWS[law](u).numpy()), u, rtol=1e-10)
+    t = draw_times(law, 20_000, generator(), "cpu").double().numpy()
+    for p in (0.1, 0.5, 0.9):
+        assert abs(CDFS[law](np.quantile(t, p)) - p) < 2 / 20_000  # stratified: not 1 / sqrt(n)
+
+
+@pytest.mark.parametrize("law", TIME_LAWS)
+def test_times_keep_their_distance_from_the_ends(law):
+    # so many that the uniform numbers round to 1 in float32, where quantiles are infinite
+    t = draw_times(law, 2**22, generator(), "cpu")
+    assert t.min() >= _T_MARGIN and t.max() <= 1 - _T_MARGIN * (1 - 1e-2)
+
+
+# --------------------------------------------------------------- losses at the exact field
+
+D = 2
+V0, V1 = torch.tensor([1.0, 1.0]).double(), torch.tensor([0.3, 2.5]).double()
+PATHS = {
+    "one-sided": GaussianBase(Linear()),
+    "one-sided-singular": GaussianBase(VariancePreserving()),
+    "two-sided": Trigonometric(),
+    "two-sided-quadratic": Linear("quadratic"),
+    "two-sided-singular": Linear("brownian"),
+}
+
+
+def exact_field(path, target="velocity"):
+    """The exact field of centred normal ends: the closed-form part, around a network that is zero."""
+    network = FiLMNetwork(D, 0, (4,), "silu", generator()).double()
+    return PreconditionedField(path, network, target, V0, V1)
+
+
+class Tilted(nn.Module):
+    """A field plus (shift + tilt * x), one pair of parameters a row: gradients row by row."""
+
+    def __init__(self, field, n, weighted=True):
+        super().__init__()
+        self.field = field
+        self.shift = nn.Parameter(torch.zeros(n, D, dtype=torch.float64))
+        self.tilt = nn.Parameter(torch.zeros(n, D, dtype=torch.float64))
+        if weighted:
+            self.output_scale = field.output_scale
+
+    def forward(self, t, x, condition=None):
+        return self.field(t, x) + self.shift + self.tilt * x
+
+
+def draw_points(path, n, t, seed=0):
+    """Points of independent normal ends, each with its mirror image where the target is singular."""
+    x0, x1, z = (normals(n, D, seed=s) for s in (seed, seed + 1, seed + 2))
+    points = t, V0.sqrt() * x0, V1.sqrt() * x1, z if path.has_noise else None, None
+    return _antithetic(path, *points) if path.singular_target else points
+
+
+def pair_means(value, path):
+    """Means over mirror images, which are independent of each other, a row."""
+    return (value[: len(value) // 2] + value[len(value) // 2 :]) / 2 if path.singular_target else value
+
+
+def standard_scores(value, path):
+    """Mean over its standard error, a column."""
+    value = pair_means(value.detach(), path)
+    return value.mean(0) / (value.std(0) / math.sqrt(len(value)))
+
+
+def row_gradients(loss, field, points, path, weighted=True):
+    """Gradients of the loss with respect to shift and tilt, of shape (rows, 2 d)."""
+    t, x0, x1, z, condition = points
+    model = Tilted(field, len(x0), weighted)
+    loss(model, path, t, x0, x1, z, condition).backward()
+    return torch.cat([model.shift.grad, model.tilt.grad], 1)
+
+
+@pytest.mark.parametrize("law", TIME_LAWS)
+@pytest.mark.parametrize("name", PATHS)
+def test_the_exact_velocity_is_a_projection(name, law):
+    """E[f . (f - dx_t/dt)] = 0 for f = E[dx_t/dt | x_t], at every time."""
+    path, n = PATHS[name], 20_000
+    t, x0, x1, z, _ = draw_points(path, n, draw_times(law, n, generator(9), "cpu").double())
+    f = exact_field(path)(t, path.point(t, x0, x1, z))
+    products = (f * (f - path.point_dot(t, x0, x1, z))).sum(1, keepdim=True)
+    assert standard_scores(products, path).abs().max() < 4
+
+
+@pytest.mark.parametrize("name", ["two-sided-quadratic", "two-sided-singular"])
+def test_the_exact_denoiser_is_a_projection(name):
+    path, n = PATHS[name], 20_000
+    t, x0, x1, z, _ = draw_points(path, n, draw_times("uniform", n, generator(9), "cpu").double())
+    eta = exact_field(path, "denoiser")(t, path.point(t, x0, x1, z))
+    assert standard_scores((eta * (eta - z)).sum(1, keepdim=True), path).abs().max() < 4
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", PATHS)
+def test_the_gradient_of_the_velocity_loss_vanishes_at_the_exact_field(name, weighted):
+    """Along an added constant and an added multiple of x: the weight does not move the minimiser."""
+    path, n = PATHS[name], 20_000
+    points = draw_points(path, n, draw_times("uniform", n, generator(9), "cpu").double())
+    gradients = row_gradients(velocity_loss, exact_field(path), points, path, weighted)
+    assert standard_scores(gradients, path).abs().max() < 4
+    # the same rows tell a wrong field: here one of ends with other variances
+    wrong = exact_field(path)
+    wrong.v1 = 1.3 * V1
+    assert standard_scores(row_gradients(velocity_loss, wrong, points, path, weighted), path).abs().max() > 8
+
+
+@pytest.mark.parametrize("name", ["two-sided-quadratic", "two-sided-singular"])
+def test_the_gradient_of_the_denoiser_loss_vanishes_at_the_exact_field(name):
+    path, n = PATHS[name], 20_000
+    points = draw_points(path, n, draw_times("uniform", n, generator(9), "cpu").double())
+    gradients = row_gradients(denoiser_loss, exact_field(path, "denoiser"), points, path, weighted=False)
+    assert standard_scores(gradients, path).abs().max() < 4
+    wrong = exact_field(path, "denoiser")
+    wrong.v1 = 3 * V1  # further off: the noise is a small part of x_t, so its estimate says little of x_t
+    gradients = row_gradients(denoiser_loss, wrong, points, path, weighted=False)
+    assert standard_scores(gradients, path).abs().max() > 8
+
+
+def test_the_velocity_loss_is_a_mean_of_weighted_squares():
+    path, field, n = PATHS["two-sided"], exact_field(PATHS["two-sided"]), 7
+    t, x0, x1, z, _ = draw_points(path, n, torch.linspace(0.1, 0.9, n).double())
+    squares = (field(t, path.point(t, x0, x1, z)) - path.point_dot(t, x0, x1, z)) ** 2
+    expected = (squares / field.output_scale(t)[:, None] ** 2).mean()
+    torch.testing.assert_close(velocity_loss(field, path, t, x0, x1, z), expected, rtol=1e-12, atol=0)
+    plain = velocity_loss(field.forward, path, t, x0, x1, z)
+    torch.testing.assert_close(plain, squares.mean(), rtol=1e-12, atol=0)
+
+
+# Near the singular end dx_t/dt has a part u / 2 sqrt(s) or so, s the distance; its mirror image has minus that.
+# What is left of the mean of f - dx_t/dt over a pair, in the limit: x0 / (2 v0) - x1, and -x1 / v1.
+SINGULAR = {
+    "two-sided-singular": (lambda s: s, lambda s: 1 / (4 * s), 1 / (4 * V0) + V1),
+    "one-sided-singular": (lambda s: 1 - s, lambda s: 1 / (2 * s), 1 / V1),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_mirror_images_cancel_the_singular_part_of_the_gradient(name):
+    time, singular_variance, limit = SINGULAR[name]
+    path, n = PATHS[name], 20_000
+    for s in (1e-4, 1e-6, 1e-8):
+        t = torch.full((n,), time(s), dtype=torch.float64)
+        points = draw_points(path, n, t, seed=3)
+        gradients = row_gradients(velocity_loss, exact_field(path), points, path, weighted=False)[:, :D]
+        residuals = gradients * (2 * n * D) / 2  # the loss is a mean over rows and features of squares
+        error = 4 * math.sqrt(2 / n)  # four standard errors of the variance of a normal law
+        plain, together = residuals[:n].var(0), pair_means(residuals, path).var(0)
+        # neglected terms are of order sqrt(s) of those that are kept
+        torch.testing.assert_close(together, limit, rtol=error + 2 * math.sqrt(s), atol=0)
+        torch.testing.assert_close(
+            plain, singular_variance(s) * torch.ones(D).double(), rtol=error + 30 * s**0.5, atol=0
+        )
+
+
+def test_mirror_images_have_the_noise_of_opposite_sign_and_all_else_alike():
+    t, condition = torch.linspace(0.1, 0.9, 5).double(), normals(5, 1, seed=3)
+    x0, x1, z = (normals(5, D, seed=s) for s in range(3))
+    two = _antithetic(Linear("brownian"), t, x0, x1, z, condition)
+    for both, once, sign in zip(two, (t, x0, x1, z, condition), (1, 1, 1, -1, 1), strict=True):
+        assert torch.equal(both, torch.cat([once, sign * once]))
+    one = _antithetic(PATHS["one-sided-singular"], t, x0, x1, None, None)
+    assert torch.equal(one[1], torch.cat([x0, -x0])) and torch.equal(one[2], torch.cat([x1, x1]))
+    assert one[3] is None and one[4] is None
+
+
+class Recorder(nn.Module):
+    """A field that is zero and keeps the points it was asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = []
+
+    def forward(self, t, x, condition=None):
+        self.points.append((t, x))
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(8, 8), (7, 6), (1, 2)])
+def test_pairs_count_as_two_points_of_the_batch(batch, expected):
+    sampler = Sampler(normals(40, D), normals(40, D), None, independent, True)
+    singular = nn.ModuleDict({"velocity": Recorder(), "denoiser": Recorder()})
+    loss_of(singular, Linear("brownian"), "uniform", sampler, batch, generator())
+    [(t, x)], [(t_eta, x_eta)] = singular["velocity"].points, singular["denoiser"].points
+    assert t.shape == (expected,) and torch.equal(t[: expected // 2], t[expected // 2 :])
+    assert torch.equal(t, t_eta) and torch.equal(x, x_eta)  # both fields see the same points
+    smooth = nn.ModuleDict({"velocity": Recorder()})
+    loss_of(smooth, Linear("quadratic"), "uniform", sampler, batch, generator())
+    assert smooth["velocity"].points[0][0].shape == (batch,)
+
+
+def test_the_loss_is_the_sum_over_the_fields():
+    sampler = Sampler(normals(40, D), normals(40, D), None, paired, True)
+    fields = nn.ModuleDict({"velocity": Recorder(), "denoiser": Recorder()})
+    path = Linear("quadratic")
+    total = loss_of(fields, path, "uniform", sampler, 8, generator())
+    same = generator()
+    points = draw_times("uniform", 8, same, "cpu"), *Sampler(sampler.x0, sampler.x1, None, paired, True).draw(8, same)
+    parts = velocity_loss(fields["velocity"], path, *points) + denoiser_loss(fields["denoiser"], path, *points)
+    torch.testing.assert_close(total, parts, rtol=0, atol=0)
+
+
+# ----------------------------------------------------------------------------------- batches
+
+
+def numbered(n, sign=1.0):
+    """Row i holds i, so that rows can be told apart."""
+    return sign * torch.arange(n, dtype=torch.float64)[:, None].repeat(1, 2)
+
+
+def drawn(sampler, batch, n_batches):
+    """Numbers of the rows of the base and of the target, a batch a row."""
+    same = generator(5)
+    batches = [sampler.draw(batch, same) for _ in range(n_batches)]
+    return tuple(torch.stack([b[end][:, 0] for b in batches]).abs().long() for end in (0, 1))
+
+
+@pytest.mark.parametrize(("n", "batch"), [(12, 6), (12, 4), (12, 5), (13, 1), (100, 7)])
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_no_row_repeats_within_a_pass(coupling, n, batch):
+    sampler = Sampler(numbered(n), numbered(n, -1), None, COUPLINGS[coupling], False)
+    a_pass = n // batch  # a rest that does not fill a batch waits for the next permutation
+    for rows in drawn(sampler, batch, 3 * a_pass):
+        passes = rows.reshape(3, a_pass * batch)
+        assert all(len(set(p.tolist())) == a_pass * batch for p in passes)
+        assert not torch.equal(passes[0], passes[1])
+
+
+def test_samples_of_unequal_length_have_passes_of_their_own():
+    rows0, rows1 = drawn(Sampler(numbered(12), numbered(30), None, independent, False), 6, 5)
+    assert sorted(rows1.flatten().tolist()) == list(range(30))
+    for start in (0, 2):
+        assert sorted(rows0[start : start + 2].flatten().tolist()) == list(range(12))
+
+
+def test_independent_rows_are_paired_at_random_and_paired_rows_stay_together():
+    rows0, rows1 = drawn(Sampler(numbered(1000), numbered(1000, -1), None, independent, False), 500, 2)
+    # each pair is the diagonal's with probability 1/1000: 1 expected, 10 has probability 1e-7
+    assert (rows0 == rows1).sum() < 10
+    for n, batch in [(1000, 500), (7, 50)]:  # by passes, and with replacement
+        rows0, rows1 = drawn(Sampler(numbered(n), numbered(n, -1), None, paired, False), batch, 2)
+        assert torch.equal(rows0, rows1)
+
+
+def test_the_condition_travels_with_the_target():
+    for n, batch in [(20, 5), (6, 50)]:
+        for coupling in COUPLINGS.values():
+            sampler = Sampler(numbered(n, 3.0), numbered(n), numbered(n)[:, :1] + 0.5, coupling, False)
+            _, x1, z, condition = sampler.draw(batch, generator())
+            assert torch.equal(condition, x1[:, :1] + 0.5) and z is None
+
+
+def test_a_coupling_has_the_last_word():
+    def reversed_rows(x0, x1, condition, generator):
+        return x0, x1.flip(0), condition.flip(0)
+
+    plain = Sampler(numbered(20), numbered(20), numbered(20), independent, False).draw(8, generator())
+    turned = Sampler(numbered(20), numbered(20), numbered(20), reversed_rows, False).draw(8, generator())
+    assert torch.equal(turned[0], plain[0])
+    assert torch.equal(turned[1], plain[1].flip(0)) and torch.equal(turned[3], plain[3].flip(0))
+
+
+@pytest.mark.parametrize(("n", "batch"), [(5, 3), (5, 1000), (1, 4)])
+def test_small_samples_are_drawn_with_replacement(n, batch):
+    rows = drawn(Sampler(None, numbered(n), None, independent, False), batch, 600)[1].flatten()
+    assert rows.shape == (600 * batch,)
+    counts = torch.bincount(rows, minlength=n)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-4 if n > 1 else counts[0] == 600 * batch
+    # as independent draws repeat: three of five differ with probability 12/25
+    if batch == 3:
+        distinct = sum(len(set(r.tolist())) == 3 for r in rows.reshape(-1, 3))
+        assert abs(distinct / 600 - 0.48) < 4 * math.sqrt(0.48 * 0.52 / 600)
+
+
+def test_the_base_without_a_sample_and_the_latent_noise_are_standard_normal():
+    sampler = Sampler(None, numbered(5000), None, independent, True)
+    x0, x1, z, condition = sampler.draw(2500, generator())
+    assert condition is None and x0.dtype == z.dtype == x1.dtype
+    for noise in (x0, z):
+        assert noise.shape == x1.shape
+        assert stats.kstest(noise.flatten().numpy(), "norm").pvalue > 1e-4
+    assert abs(torch.corrcoef(torch.stack([x0.flatten(), z.flatten()]))[0, 1]) < 4 / math.sqrt(5000)
+
+
+# ---------------------------------------------------------------------------------- averages
+
+
+def average_of(values):
+    """The averages after each of a sequence of values of two parameters."""
+    parameters = [nn.Parameter(torch.zeros(2).double()), nn.Parameter(torch.zeros(()).double())]
+    average, means = _Average(parameters), []
+    for value in values:
+        for p in parameters:
+            p.data.fill_(value)
+        average.update()
+        assert torch.equal(average.means[0], average.means[1].expand(2))
+        means.append(float(average.means[1]))
+    return means
+
+
+def test_the_average_of_the_first_steps_is_their_mean():
+    values = normals(10).tolist()
+    np.testing.assert_allclose(average_of(values), np.cumsum(values) / np.arange(1, 11), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [100, 1000, 5000])
+def test_the_average_lags_by_its_window(n):
+    """Of the numbers 1, 2, ...: the mean lies near a window of 10 + n / 50 steps behind."""
+    lag = n - average_of(range(1, n + 1))[-1]
+    window = 10 + 0.02 * n
+    # an exponential window that grows by 1 step in 50 holds w - 1 steps, less 2 % for its growth
+    assert 0.9 * window < lag + 1 < window
+    assert average_of([3.0] * n)[-1] == pytest.approx(3.0, rel=1e-12)
+
+
+def test_swapping_twice_is_the_identity():
+    parameters = list(FiLMNetwork(2, 0, (4, 4), "silu", generator()).parameters())
+    average = _Average(parameters)
+    with torch.no_grad():
+        for p in parameters:
+            p.add_(1)
+    live, means = ([p.detach().clone() for p in group] for group in (parameters, average.means))
+    for expected in ((means, live), (live, means)):
+        average.swap()
+        for group, values in zip((parameters, average.means), expected, strict=True):
+            assert all(torch.equal(p, v) for p, v in zip(group, values, strict=True))
+
+
+# --------------------------------------------------------------------------- the training loop
+
+
+def settings(**changes):
+    defaults = {
+        "batch_size": 8, "learning_rate_init": 0.01, "max_iter": 500, "max_time": None, "tol": 0.0,
+        "n_iter_no_change": 3, "early_stopping": True, "verbose": 0, "time_law": "uniform",
+    }  # fmt: skip
+    return Settings(**{**defaults, **changes})
+
+
+class Script:
+    """A quadratic loss and validation scores by script, with the weights that each score was given to."""
+
+    def __init__(self, scores=(), event=None):
+        self.networks = nn.ModuleDict({"velocity": nn.Linear(1, 2)}).double()
+        with torch.no_grad():
+            for p in self.networks.parameters():
+                p.zero_()
+        self.scores, self.event = list(scores), event or {}
+        self.n_losses, self.validated = 0, []
+
+    def weights(self):
+        return torch.cat([p.detach().flatten() for p in self.networks.parameters()])
+
+    def loss(self):
+        event = self.event.get(self.n_losses)
+        self.n_losses += 1
+        if isinstance(event, type):
+            raise event
+        value = sum((p - 3).square().sum() for p in self.networks.parameters())
+        return value if event is None else value * event
+
+    def validate(self):
+        self.validated.append(self.weights())
+        score = self.scores[len(self.validated) - 1]
+        if isinstance(score, type):
+            raise score
+        return score
+
+    def train(self, **changes):
+        return train(self.networks, self.loss, self.validate if self.scores else None, settings(**changes))
+
+
+def test_training_reaches_the_minimum():
+    script = Script()
+    history = script.train(max_iter=1000, learning_rate_init=0.1)
+    torch.testing.assert_close(script.weights(), torch.full((4,), 3.0).double(), rtol=1e-4, atol=0)
+    assert history.loss_curve[0] > 1e3 * history.loss_curve[-1]
+    assert history.validation_scores == [] and history.best_score == -math.inf and not history.converged
+
+
+@pytest.mark.parametrize(
+    "scores", [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [1, 3, 2, 3, 0], [-math.inf, -1, -3, -2, -5]], ids=str
+)
+def test_the_best_validated_weights_are_kept(scores):
+    script = Script(scores)
+    history = script.train(n_iter_no_change=10)
+    assert history.validation_scores == scores and history.best_score == max(scores)
+    assert len({tuple(w.tolist()) for w in script.validated}) == len(scores)
+    assert torch.equal(script.weights(), script.validated[scores.index(max(scores))])
+
+
+def test_what_is_validated_is_the_average():
+    script = Script([1.0])
+    live = []
+    original = script.loss
+    script.loss = lambda: live.append(script.weights()) or original()
+    script.train(max_iter=ROUND)
+    # weights before each step; means lag behind weights that rise all the time
+    assert (script.validated[0] < live[-1]).all() and (script.validated[0] > live[ROUND // 2]).all()
+
+
+def test_validation_does_not_disturb_the_training():
+    paths = []
+    for script in (Script(), Script([1.0, 2.0, 3.0])):
+        seen, original = [], script.loss
+        script.loss = lambda seen=seen, script=script, original=original: seen.append(script.weights()) or original()
+        script.train(max_iter=250)
+        paths.append(torch.stack(seen))
+    assert torch.equal(*paths)
+
+
+@pytest.mark.parametrize("max_iter", [1, 7, ROUND, ROUND + 1, 250])
+def test_max_iter_is_exact(max_iter):
+    script = Script([float(k) for k in range(9)])
+    history = script.train(max_iter=max_iter)
+    assert history.n_iter == script.n_losses == max_iter
+    assert len(history.loss_curve) == len(history.validation_scores) == math.ceil(max_iter / ROUND)
+    assert not history.converged
+
+
+@pytest.mark.parametrize(
+    ("scores", "tol", "n_rounds", "best"),
+    [
+        ([1, 2, 3, 2, 2, 2, 9], 0.0, 6, 3),
+        ([1, 1, 1, 1, 9], 0.0, 4, 1),  # a repeated score is no rise
+        ([1, 0, 0, 2, 0, 0, 0, 9], 0.0, 7, 2),  # patience starts again
+        ([1, 1.4, 1.8, 2.2, 2.2, 2.2, 9], 0.5, 4, 2.2),  # rises below tol are stale, but kept
+        ([-5, -4, -4, -4, -4, 9], 0.0, 5, -4),
+    ],
+)
+def test_patience(scores, tol, n_rounds, best):
+    script = Script(scores)
+    history = script.train(tol=tol, max_iter=10_000)
+    assert history.n_iter == n_rounds * ROUND and history.converged
+    assert history.best_score == best
+    assert torch.equal(script.weights(), script.validated[scores.index(best)])
+
+
+def test_without_early_stopping_scores_do_not_stop_the_training():
+    scores = [5.0, 1, 1, 1, 1, 1, 1]
+    script = Script(scores)
+    history = script.train(early_stopping=False, max_iter=700)
+    assert history.n_iter == 700 and history.best_score == 5.0
+    assert torch.equal(script.weights(), script.validated[0])
+
+
+@pytest.mark.parametrize("step", [0, 99, 100, 137])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_diverged_loss_names_its_first_step_and_the_ways_out(step, value):
+    script = Script([1.0, 2.0], event={step: value, step + 1: math.nan})
+    with pytest.raises(FitDivergedError, match=f"at step {step}. Try a smaller learning_rate_init than 0.01, prep"):
+        script.train()
+
+
+def test_an_interrupt_keeps_the_best_weights():
+    script = Script([2.0, 1.0, 3.0], event={250: KeyboardInterrupt})
+    with pytest.warns(ConvergenceWarning, match="interrupted after 250 steps: the best weights so far are kept"):
+        history = script.train()
+    assert history.interrupted and not history.converged and history.n_iter == 250
+    assert torch.equal(script.weights(), script.validated[0])
+
+
+def test_an_interrupt_of_the_validation_keeps_the_best_weights():
+    script = Script([2.0, KeyboardInterrupt])
+    with pytest.warns(ConvergenceWarning, match="interrupted after 200 steps"):
+        history = script.train()
+    assert history.interrupted and history.validation_scores == [2.0]
+    assert torch.equal(script.weights(), script.validated[0])
+
+
+def test_an_interrupt_before_any_validation_keeps_the_average():
+    script, seen = Script([2.0], event={10: KeyboardInterrupt}), []
+    original = script.loss
+    script.loss = lambda: seen.append(script.weights()) or original()
+    with pytest.warns(ConvergenceWarning, match="interrupted after 10 steps"):
+        script.train()
+    # the loss of step k + 1 is taken at the weights of step k
+    torch.testing.assert_close(script.weights(), torch.stack(seen[1:]).mean(0), rtol=1e-12, atol=0)
+
+
+def test_an_interrupt_of_the_first_validation_keeps_the_average():
+    script = Script([KeyboardInterrupt])
+    with pytest.warns(ConvergenceWarning, match="interrupted after 100 steps"):
+        script.train()
+    assert torch.equal(script.weights(), script.validated[0])
+
+
+def test_a_first_score_that_is_not_a_number_is_not_the_best():
+    script = Script([math.nan, 1.0, 2.0, 0.0])
+    history = script.train(max_iter=400)
+    assert history.best_score == 2.0
+    assert torch.equal(script.weights(), script.validated[2])
+
+
+def test_the_networks_are_left_without_gradients():
+    script = Script([1.0, 2.0])
+    script.networks.requires_grad_(False)
+    script.train(max_iter=150)
+    assert all(p.grad is None and not p.requires_grad for p in script.networks.parameters())
+
+
+@pytest.mark.parametrize("max_iter", [1, 9, 300, 3000])
+def test_the_rate_warms_up_and_ends_near_zero(max_iter):
+    rates = [_rate(step, 0.0, settings(max_iter=max_iter)) for step in range(max_iter)]
+    warm_up = min(200, max(1, max_iter // 10))
+    assert rates[0] == 1 / warm_up and min(rates) >= 0 and max(rates) <= 1
+    assert (np.diff(rates[:warm_up]) > 0).all() and (np.diff(rates[warm_up:]) < 0).all()
+    k = np.arange(warm_up, max_iter)
+    np.testing.assert_allclose(rates[warm_up:], np.cos(np.pi / 2 * k / max_iter) ** 2, rtol=1e-9)
+    if max_iter > 1:
+        assert rates[-1] < (math.pi / 2 / max_iter) ** 2
+
+
+def test_the_rate_follows_whichever_of_steps_and_time_is_nearer_its_end():
+    limits = settings(max_iter=1000, max_time=10.0)
+    assert _rate(500, 1.0, limits) == _rate(500, 0.0, settings(max_iter=1000)) == pytest.approx(0.5)
+    assert _rate(500, 7.5, limits) == pytest.approx(math.cos(math.pi / 2 * 0.75) ** 2)
+    assert _rate(500, 10.0, limits) == _rate(500, 99.0, limits) == pytest.approx(0.0, abs=1e-15)
+
+
+def test_the_optimiser_takes_the_rate_of_its_step():
+    """Adam's first step is the rate itself; the last ones are nearly nil."""
+    script = Script()
+    seen = []
+    original = script.loss
+    script.loss = lambda: seen.append(script.weights()) or original()
+    script.train(max_iter=300, learning_rate_init=0.01)
+    first = seen[1] - seen[0]
+    torch.testing.assert_close(first, torch.full((4,), 0.01 / 30).double(), rtol=1e-6, atol=0)
+    assert (seen[-1] - seen[-2]).abs().max() < 1e-3 * 0.01
+
+
+def test_verbose_prints_a_line_a_round(capsys):
+    Script([1.0, 2.0, 3.0]).train(max_iter=250, verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["step 100", "step 200", "step 250"]
+    assert lines[1].endswith("validation score 2.0000")
