@@ -2,7 +2,6 @@
 
 import abc
 import copy
-import datetime
 import numbers
 import warnings
 from typing import ClassVar
@@ -16,15 +15,16 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import _fitting
 from ._base_density import BASE_DENSITIES
+from ._field_methods import FieldMethods
+from ._generation import check_noise, forecast, generate
 from ._likelihood import carry, density_parts, ode_log_density, standard_normal_parts
-from ._objectives import TIME_LAWS, Fields
+from ._objectives import FIELDS, TIME_LAWS, Fields
 from ._tensors import (
     SAMPLE_STREAM,
     as_array,
@@ -36,22 +36,18 @@ from ._tensors import (
     normal,
     resolve_device,
 )
+from ._validation import DTYPES, check_labels, is_sample, reject_dates
 from .couplings import COUPLINGS
 from .exceptions import IntegrationWarning, NoDensityError
 from .interpolants import GAMMAS, INTERPOLANTS, Interpolant
-from .networks import ACTIVATIONS
-from .solvers import ODE_SOLVERS, SOLVERS, odeint, require_finite, sdeint, time_grid
+from .networks import ACTIVATIONS, GuidedField, drop_condition
+from .solvers import SOLVERS, require_finite
 
 # Rows of one chunk in sampling: it stays in cache (measured: 3.3x over 65,536).
 _CHUNK = 4096
-_DTYPES = (np.float64, np.float32)
-# How the names of such columns begin, in numpy, pandas, pyarrow and polars.
-_DATED_DTYPES = ("date", "time", "period", "duration")
-_DATED_TYPES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
-_SDE_WITHOUT_NOISE = {"euler-maruyama": "euler", "stochastic-heun": "heun"}
 
 
-class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator, abc.ABC):
+class BaseInterpolant(FieldMethods, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator, abc.ABC):
     """Fit, sample, transform and score of a stochastic interpolant.
 
     A leaf says whether it learns a denoiser beside the velocity (`_learns_denoiser`).
@@ -69,11 +65,14 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         "preprocessing": [StrOptions({"auto", "standardize", "whiten"}), None],
         "base_density": [StrOptions(set(BASE_DENSITIES)), HasMethods(["fit", "score_samples"]), None],
         "noise_level": [Interval(numbers.Real, 0, None, closed="left")],
-        "noise_schedule": [StrOptions({"gamma", "constant"})],
+        "noise_schedule": [StrOptions({"gamma", "constant", "optimal"}), callable],
         "n_steps": [Interval(numbers.Integral, 1, None, closed="left")],
-        "solver": [StrOptions({"auto", *SOLVERS}), callable],
+        "solver": [StrOptions({"auto", "denoising", "dopri5-adaptive", *SOLVERS}), callable],
         "ode_tol": [Interval(numbers.Real, 0, None, closed="neither")],
         "time_law": [StrOptions({"auto", *TIME_LAWS})],
+        "fields": [StrOptions({"auto", *FIELDS})],
+        "guidance": [Interval(numbers.Real, 0, None, closed="left")],
+        "condition_dropout": [Interval(numbers.Real, 0, 1, closed="left")],
         "network": [StrOptions({"mlp"}), callable],
         "hidden_layer_sizes": [StrOptions({"auto"}), "array-like", Interval(numbers.Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -94,7 +93,7 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
     _learns_denoiser = False
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X0, X1=None):
+    def fit(self, X0, X1=None, *, condition=None):
         """Fit the model to one sample, or to a bridge between two.
 
         Parameters
@@ -104,6 +103,9 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         X1 : array-like of shape (n_samples_1, n_features), default=None
             The target of a bridge, if it has two dimensions. One-dimensional values are what
             pipelines hand over as labels: they are ignored.
+        condition : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            One row for each row of the last sample given: the law of the target is then learned given it.
+            Numbers are standardised; strings, booleans and categories become one-hot columns.
 
         Returns
         -------
@@ -119,14 +121,31 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
             When the training loss stops being finite.
         """
         X0, X1 = self._validate_samples(X0, X1)
-        plan = _fitting.make_plan(self, X0, X1)
-        self._check_noise(plan.interpolant)
+        plan = _fitting.make_plan(self, X0, X1, condition)
+        check_noise(self, plan.interpolant, plan.fields not in (("velocity",), ("forecast",)))
         state = _fitting.fit_plan(self, plan)
         for name, value in state.items():
             setattr(self, name, value)
         return self
 
-    def sample(self, n_samples=1, *, random_state=None):
+    def fit_transform(self, X, y=None, *, condition=None):
+        """Fit, and carry the rows of the first argument to the other end.
+
+        Parameters
+        ----------
+        X, y : array-like
+            X0 and X1 of `fit`, under the names that scikit-learn's transformers have here.
+        condition : array-like, default=None
+            As in `fit`; it goes to `transform` as well, row by row, and so needs as many rows as X.
+
+        Returns
+        -------
+        X_t : ndarray of shape (n_samples, n_features)
+            The carried rows.
+        """
+        return self.fit(X, y, condition=condition).transform(X, condition=condition)
+
+    def sample(self, n_samples=1, *, condition=None, random_state=None):
         """Draw rows of the target law.
 
         dX = b dt (noise_level 0) or dX = (b + epsilon s) dt + sqrt(2 epsilon) dW, from t = 0 to 1
@@ -136,6 +155,9 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         ----------
         n_samples : int, default=1
             Number of rows.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition; with
+            start="condition", the start rows.
         random_state : int, RandomState instance or None, default=None
             Seed of the draw; None means the estimator's own, and with None in both the rows are
             fresh at each call.
@@ -149,19 +171,50 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         self._validate_params()
         if not isinstance(n_samples, numbers.Integral) or isinstance(n_samples, bool) or n_samples < 1:
             raise ValueError(f"Got n_samples={n_samples!r}, but expected an integer of at least 1.")
-        self._check_noise(self.interpolant_)
-        device = resolve_device(self.device)
-        seed = draw_seed(self.random_state if random_state is None else random_state)
-        generator = make_generator(seed, SAMPLE_STREAM, device)
-        fields = self._fields(self.dtype_, device)
-        parts = []
-        for size in _chunk_sizes(int(n_samples)):
-            x = self._generate(fields, self._base_rows(size, generator, self.dtype_, device), generator)
-            parts.append(self.preprocessing_.inverse_transform(as_array(x, np.float64)))
-        X = np.concatenate(parts).astype(self.dtype_, copy=False)
+        generator = self._sample_generator(random_state)
+        if self._forecasts:
+            X = forecast(self, condition, int(n_samples), generator)
+            return _wrap_data_with_container("transform", X, X, self)
+        fields = self._fields(self.dtype_, generator.device, condition, int(n_samples))
+        X = self._move(fields, lambda rows: self._base_rows(len(rows), generator), int(n_samples), generator)
         return _wrap_data_with_container("transform", X, X, self)
 
-    def score_samples(self, X):
+    def resample(self, X, *, condition=None, random_state=None):
+        """Move rows to fresh ones of their own law, by the SDE of a mirror model.
+
+        dX = (epsilon - gamma gamma_dot) s dt + sqrt(2 epsilon) dW    (2303.08797, sec. 3.3)
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows; the larger `noise_level`, the further they move. At noise_level 0 they stay.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the noise; None means the estimator's own.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, n_features)
+
+        Raises
+        ------
+        ValueError
+            When the model is not of interpolant="mirror".
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        if self.interpolant_.kind != "mirror":
+            raise ValueError(
+                "resample needs interpolant='mirror': other models carry rows to another law (`transform`)."
+            )
+        X = self._validate_rows(X)
+        generator = self._sample_generator(random_state)
+        fields = self._fields(X.dtype, generator.device, condition, len(X))
+        x = as_tensor(self.preprocessing_.transform(X), evaluation_dtype(X.dtype, generator.device), generator.device)
+        return self._move(fields, lambda rows: x[rows], len(X), generator).astype(X.dtype, copy=False)
+
+    def score_samples(self, X, *, condition=None):
         """Log-density of the target at each row, in the units of X.
 
         log rho_1(x) = log rho_0(X_{1,0}(x)) - int_0^1 div b(t, X_{1,t}(x)) dt    (2303.08797, (2.53))
@@ -170,6 +223,8 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
 
         Returns
         -------
@@ -184,9 +239,9 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         """
         check_is_fitted(self)
         self._validate_params()
-        return self._score_samples(self._validate_rows(X))
+        return self._score_samples(self._validate_rows(X), condition)
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X, y=None, sample_weight=None, *, condition=None):
         """Mean log-likelihood of the rows of y if it is a (2-D) sample, else of X.
 
         Parameters
@@ -197,6 +252,8 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
             Rows of the target, if it has two dimensions; else ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the mean.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
 
         Returns
         -------
@@ -205,11 +262,11 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         """
         check_is_fitted(self)
         self._validate_params()
-        X = self._validate_rows(y if _is_sample(y, "y") else X)
+        X = self._validate_rows(y if is_sample(y, "y") else X)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        return float(np.average(self._score_samples(X), weights=weight))
+        return float(np.average(self._score_samples(X, condition), weights=weight))
 
-    def transform(self, X):
+    def transform(self, X, *, condition=None):
         """Carry rows of fit's first argument to the other end, along the ODE.
 
         One sample: data to standard normal. Two samples: X0 to X1.
@@ -218,6 +275,8 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows of the law of fit's first argument.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
 
         Returns
         -------
@@ -228,16 +287,18 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         self._validate_params()
         X = self._validate_rows(X)
         if self.base_preprocessing_ is None:
-            return self._carry(X, self.preprocessing_, None, 1.0, 0.0)
-        return self._carry(X, self.base_preprocessing_, self.preprocessing_, 0.0, 1.0)
+            return self._carry(X, condition, self.preprocessing_, None, 1.0, 0.0)
+        return self._carry(X, condition, self.base_preprocessing_, self.preprocessing_, 0.0, 1.0)
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X, *, condition=None):
         """Carry rows back: the inverse of `transform`.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows of the end that `transform` reaches.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
 
         Returns
         -------
@@ -246,12 +307,10 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         """
         check_is_fitted(self)
         self._validate_params()
-        X = check_array(_reject_dates(X, "X"), dtype=_DTYPES)
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(f"X has {X.shape[1]} features, but {type(self).__name__} expects {self.n_features_in_}.")
+        X = self._points(reject_dates(X, "X"), "X")
         if self.base_preprocessing_ is None:
-            return self._carry(X, None, self.preprocessing_, 0.0, 1.0)
-        return self._carry(X, self.preprocessing_, self.base_preprocessing_, 1.0, 0.0)
+            return self._carry(X, condition, None, self.preprocessing_, 0.0, 1.0)
+        return self._carry(X, condition, self.preprocessing_, self.base_preprocessing_, 1.0, 0.0)
 
     def __sklearn_tags__(self):
         """Floats of both sizes are kept; X must be dense and finite."""
@@ -266,37 +325,49 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
     def __getstate__(self):
         """The state with its networks on the CPU, so that a model fitted on a GPU loads anywhere."""
         state = dict(super().__getstate__())
-        for name in ("network_", "denoiser_network_"):
-            if state.get(name) is not None:
-                state[name] = copy.deepcopy(state[name]).cpu()
+        names = [name for name in ("network_", "denoiser_network_", "_learned_") if state.get(name) is not None]
+        # one copy for all, because the networks share their parts
+        for name, value in copy.deepcopy({name: state[name] for name in names}).items():
+            modules = value.values() if isinstance(value, dict) else [value]
+            for module in modules:
+                module.cpu()
+            state[name] = value
         return state
 
     def _validate_samples(self, X0, X1):
-        X0 = validate_data(self, _reject_dates(X0, "X0"), dtype=_DTYPES, ensure_min_samples=2)
-        if not _is_sample(X1, "X1"):
-            _check_labels(X1, X0)
+        X0 = validate_data(self, reject_dates(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)
+        if not is_sample(X1, "X1"):
+            check_labels(X1, X0)
             return X0, None
-        X1 = validate_data(self, _reject_dates(X1, "X1"), dtype=_DTYPES, ensure_min_samples=2, reset=False)
+        X1 = validate_data(self, reject_dates(X1, "X1"), dtype=DTYPES, ensure_min_samples=2, reset=False)
         return X0, X1
 
     def _validate_rows(self, X):
-        return validate_data(self, _reject_dates(X, "X"), dtype=_DTYPES, reset=False)
+        return validate_data(self, reject_dates(X, "X"), dtype=DTYPES, reset=False)
 
-    def _check_noise(self, interpolant):
-        if self.noise_level > 0 and not (self._learns_denoiser or interpolant.kind == "one-sided"):
-            raise ValueError(
-                f"Got noise_level={self.noise_level:g} after a fit of two samples, but the velocity alone does not "
-                "give the score function there: use InterpolantDiffusion, or noise_level=0."
-            )
-
-    def _fields(self, array_dtype, device):
+    def _fields(self, array_dtype, device, condition=None, n_rows=1):
+        """The fields in the dtype of some rows, with their encoded condition."""
         dtype = evaluation_dtype(np.dtype(array_dtype), device)
-        denoiser = self.denoiser_network_
-        return Fields(
-            self.interpolant_,
-            cast_module(self.network_, dtype, device),
-            None if denoiser is None else cast_module(denoiser, dtype, device),
-        )
+        networks = []
+        for network in (self.network_, self.denoiser_network_):
+            network = None if network is None else cast_module(network, dtype, device)
+            networks.append(network if network is None or self.guidance == 1 else GuidedField(network, self.guidance))
+        return Fields(self.interpolant_, *networks, self._encoded(condition, n_rows, dtype, device))
+
+    def _encoded(self, condition, n_rows, dtype, device):
+        codec = getattr(self, "condition_codec_", None)
+        if codec is None:
+            if condition is not None:
+                raise ValueError("Got a condition, but the model was fitted without one: call fit(..., condition=).")
+            return None
+        if condition is None:
+            if not codec.droppable:
+                raise ValueError(
+                    "The model was fitted with a condition: pass condition=, or fit with condition_dropout > 0, "
+                    "which learns the law without one as well."
+                )
+            return drop_condition(torch.zeros((n_rows, codec.n_outputs_), dtype=dtype, device=device))
+        return as_tensor(codec.transform(condition, n_rows), dtype, device)
 
     def _grid(self):
         """The law of the solver's grids, and the time of a kink in the fields."""
@@ -306,53 +377,65 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
         path = getattr(self.interpolant_, "path", self.interpolant_)
         return law, getattr(path, "crossing", None)
 
-    def _base_rows(self, n, generator, array_dtype, device):
+    @property
+    def _forecasts(self):
+        """Whether the process starts from given rows, and so has neither a base law nor a density."""
+        return getattr(self, "start", "base") == "condition"
+
+    def _refuse_forecast(self, what):
+        if self._forecasts:
+            raise NoDensityError(
+                f"{what} has no meaning with start='condition': the process starts from a given row, has noise, and "
+                "knows no law of the start rows. Use sample(n, condition=row)."
+            )
+
+    def _sample_generator(self, random_state):
+        """The generator of one call, on the device of the computation."""
+        check_noise(self, self.interpolant_, self.denoiser_network_ is not None)
+        seed = draw_seed(self.random_state if random_state is None else random_state)
+        return make_generator(seed, SAMPLE_STREAM, resolve_device(self.device))
+
+    def _base_rows(self, n, generator):
         """Rows at t = 0 in scaled units: normal, or drawn with replacement from the stored sample."""
-        dtype = evaluation_dtype(np.dtype(array_dtype), device)
+        device = generator.device
+        dtype = evaluation_dtype(np.dtype(self.dtype_), device)
         if self.base_sample_ is None:
             return normal((n, self.n_features_in_), generator, dtype=dtype, device=device)
         rows = torch.randint(len(self.base_sample_), (n,), generator=generator, device=device)
-        return as_tensor(self.base_preprocessing_.transform(self.base_sample_[rows.cpu().numpy()]), dtype, device)
+        base_map = self.base_preprocessing_ or self.preprocessing_  # a mirror has one map for both ends
+        return as_tensor(base_map.transform(self.base_sample_[rows.cpu().numpy()]), dtype, device)
+
+    def _move(self, fields, start_rows, n, generator):
+        """N rows at t = 1, in data units: chunk by chunk from start_rows(row numbers)."""
+        parts = []
+        for rows in torch.arange(n).split(_CHUNK):
+            x = generate(self, fields.rows(rows), start_rows(rows), generator)
+            parts.append(self.preprocessing_.inverse_transform(as_array(x, np.float64)))
+        return np.concatenate(parts).astype(self.dtype_, copy=False)
 
     @torch.no_grad()
-    def _generate(self, fields, x, generator):
-        """Rows at t = 1 from rows at t = 0, by the ODE or the SDE."""
-        law, node = self._grid()
-        times = time_grid(self.n_steps, "uniform" if self.noise_level > 0 else law, node=node).to(x)
-        solver = self.solver
-        if self.noise_level > 0:
-            solver = "stochastic-heun" if solver == "auto" else solver
-            if callable(solver) or solver in ODE_SOLVERS:
-                raise ValueError(
-                    f"solver={self.solver!r} integrates the ODE, but noise_level={self.noise_level:g} > 0 asks for "
-                    "the SDE: use solver='auto', 'euler-maruyama' or 'stochastic-heun', or noise_level=0."
-                )
-            drift, epsilon = fields.sde(self.noise_level, self.noise_schedule, times)
-            x = sdeint(drift, epsilon, x, times, generator, solver)
-        elif callable(solver):
-            x = solver(fields.velocity, x, times)
-        else:
-            solver = "rk4" if solver == "auto" else _SDE_WITHOUT_NOISE.get(solver, solver)
-            x = odeint(fields.velocity, x, times, solver)
-        return require_finite(x, "sampling")
-
-    @torch.no_grad()
-    def _carry(self, X, map_in, map_out, start, stop):
+    def _carry(self, X, condition, map_in, map_out, start, stop):
+        self._refuse_forecast("transform")
+        if self.interpolant_.kind == "mirror":
+            return X.copy()  # its ODE starts and ends at the same point
         device = resolve_device(self.device)
         dtype = evaluation_dtype(X.dtype, device)
         x = as_tensor(X if map_in is None else map_in.transform(X), dtype, device)
         law, node = self._grid()
-        x, error = carry(self._fields(X.dtype, device), x, start, stop, self.ode_tol, law, node)
+        x, error = carry(self._fields(X.dtype, device, condition, len(X)), x, start, stop, self.ode_tol, law, node)
         x = as_array(require_finite(x, "following the ODE"), np.float64)
         self._warn_missed(error)
         return (x if map_out is None else map_out.inverse_transform(x)).astype(X.dtype, copy=False)
 
     @torch.no_grad()
-    def _score_samples(self, X):
+    def _score_samples(self, X, condition=None):
+        self._refuse_forecast("score_samples")
+        if self.interpolant_.kind == "mirror":
+            raise NoDensityError("interpolant='mirror' knows no density at either end: use 'linear'.")
         device = resolve_device(self.device)
         x = as_tensor(self.preprocessing_.transform(X), evaluation_dtype(X.dtype, device), device)
         law, node = self._grid()
-        fields = self._fields(X.dtype, device)
+        fields = self._fields(X.dtype, device, condition, len(X))
         value, error = ode_log_density(fields, x, 1.0, self._base_parts(), self.ode_tol, law, node)
         value = as_array(require_finite(value, "computing log-densities"), np.float64)
         self._warn_missed(error)
@@ -396,53 +479,3 @@ class BaseInterpolant(OneToOneFeatureMixin, TransformerMixin, DensityMixin, Base
                 IntegrationWarning,
                 stacklevel=5,
             )
-
-
-def _chunk_sizes(n):
-    full, rest = divmod(n, _CHUNK)
-    return [_CHUNK] * full + [rest] * (rest > 0)
-
-
-def _is_sample(X, name):
-    """Whether a second argument is a sample: if and only if it has two dimensions."""
-    if X is None:
-        return False
-    ndim = X.ndim if hasattr(X, "ndim") else np.ndim(np.asarray(X))
-    if ndim not in (1, 2):
-        raise ValueError(
-            f"{name} has {ndim} dimensions: expected a sample of shape (n_samples, n_features), or labels of shape "
-            "(n_samples,), which are ignored."
-        )
-    return ndim == 2
-
-
-def _check_labels(y, X0):
-    """Refuse a 1-D second argument that could have been meant as a sample."""
-    if y is None:
-        return
-    if X0.shape[1] == 1:
-        raise ValueError(
-            "X1 is 1-D and X0 has one column (n_features = 1), so it cannot be told whether X1 is a sample or labels: "
-            "pass X1.reshape(-1, 1) for a bridge, or leave it out."
-        )
-    n_labels = len(np.asarray(y))
-    if n_labels != len(X0):
-        raise ValueError(
-            f"X1 is 1-D with {n_labels} entries while X0 has {len(X0)} rows, so it is neither labels nor a sample: "
-            "pass a 2-D X1 for a bridge, or leave it out."
-        )
-
-
-def _reject_dates(X, name):
-    """Refuse dates and time differences, which would become 1.6e15 in silence."""
-    values = X if hasattr(X, "dtype") or hasattr(X, "dtypes") else np.asarray(X)
-    dtypes = list(values.dtypes) if np.ndim(getattr(values, "dtypes", None)) else [values.dtype]
-    dated = any(str(dtype).lower().startswith(_DATED_DTYPES) for dtype in dtypes)
-    if not dated and any(str(dtype) == "object" for dtype in dtypes):
-        dated = any(isinstance(value, _DATED_TYPES) for value in np.asarray(values, dtype=object).flat)
-    if dated:
-        raise ValueError(
-            f"{name} holds dates or time differences, which are not numbers of a known unit: convert them first, "
-            "for example to days since a date of your choice."
-        )
-    return X

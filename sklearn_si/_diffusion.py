@@ -1,5 +1,9 @@
 """The stochastic model: velocity and denoiser, a family of SDEs with one law at each time."""
 
+from typing import ClassVar
+
+from sklearn.utils._param_validation import StrOptions
+
 from ._base import BaseInterpolant
 
 
@@ -13,10 +17,12 @@ class InterpolantDiffusion(BaseInterpolant):
 
     Parameters
     ----------
-    interpolant : {"linear", "trigonometric"} or Interpolant, default="linear"
-        The path x_t = alpha(t) x0 + beta(t) x1 + gamma(t) z between base and target.
-    gamma : {"auto", "brownian"} or None, default="auto"
-        The latent noise; "auto" is "brownian" for two samples, none for one.
+    interpolant : str or Interpolant, default="linear"
+        The path x_t = alpha(t) x0 + beta(t) x1 + gamma(t) z between base and target: "linear", "trigonometric",
+        "trigonometric-preserving", "encoding-decoding", "encoding-decoding-preserving", "vp" (one sample),
+        "mirror" (one sample, from its law to itself), or an instance of a class of your own.
+    gamma : {"auto", "brownian", "quadratic", "sine", "sine-squared", "sigmoid"} or None, default="auto"
+        The latent noise; "auto" is what the interpolant needs, else "brownian" for two samples, none for one.
     gamma_scale : float, default=1.0
         Factor of gamma^2.
     coupling : {"independent", "paired"} or callable, default="independent"
@@ -30,19 +36,31 @@ class InterpolantDiffusion(BaseInterpolant):
         None, which saves the time and makes `score_samples` raise.
     noise_level : float, default=1.0
         Size of the diffusion epsilon(t) in `sample`; 0 is the ODE. May be changed after fit.
-    noise_schedule : {"gamma", "constant"}, default="gamma"
-        epsilon(t) = noise_level * gamma(t) (alpha(t) with a Gaussian base), or noise_level.
+    noise_schedule : {"gamma", "constant", "optimal"} or callable, default="gamma"
+        epsilon(t) = noise_level * schedule(t): gamma(t) (alpha(t) with a Gaussian base), one, the minimiser of the
+        KL bound (Gaussian base only), or a function of t.
     n_steps : int, default=100
         Steps of `sample`. May be changed after fit.
-    solver : {"auto", "euler", "midpoint", "heun", "rk4", "dopri5", "euler-maruyama", "stochastic-heun"} or callable, \
-            default="auto"
-        The stepper of `sample`: "auto" is "rk4" for the ODE and "stochastic-heun" for the SDE. A
-        callable takes (f, x, times) and returns x at the last time.
+    solver : str or callable, default="auto"
+        The stepper of `sample`: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (steps by `ode_tol`)
+        or "denoising" (Gaussian base) for the ODE, "euler-maruyama" or "stochastic-heun" for the SDE; "auto"
+        is "rk4" and "stochastic-heun". A callable takes (f, x, times) and returns x at the last time.
     ode_tol : float, default=1e-3
         Error allowed in log-densities (nats) and carried rows (relative); each row is refined until it
         is met. May be changed after fit.
-    time_law : {"auto", "uniform", "logit-normal", "data-end", "arcsine"}, default="auto"
+    time_law : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
         Law of t in training; "auto" is "data-end" for one sample and "logit-normal" for two.
+    fields : {"auto", "b", "b+eta", "b+s", "v+eta", "v+s"}, default="auto"
+        What is learned: velocity b or drift v, denoiser eta or score s. "auto" is b with a Gaussian base,
+        eta for a mirror, else both.
+    guidance : float, default=1.0
+        Weight of the condition in classifier-free guidance; 1 is the conditional law. May be changed after fit.
+    condition_dropout : float, default=0.0
+        Share of training rows whose condition is dropped, as guidance and sampling without a condition need.
+    start : {"base", "condition"}, default="base"
+        "condition": forecasting from a point (2303.08797, sec. 3.1). fit(X0, X1) takes pairs, the process starts
+        from the given row, sample(n, condition=x0) draws continuations of it; its noise level is
+        gamma_scale / 2 and fixed, and it has no density.
     network : "mlp" or callable, default="mlp"
         A factory callable(n_features, n_conditions) -> Module with forward(t, x, condition=None).
     hidden_layer_sizes : "auto", int or array-like of int, default="auto"
@@ -88,7 +106,9 @@ class InterpolantDiffusion(BaseInterpolant):
     base_density_ : estimator or None
         The density of the base of a bridge.
     base_sample_ : ndarray or None
-        The rows of X0 from which `sample` starts.
+        The rows of X0 (of X for a mirror) from which `sample` starts.
+    condition_codec_ : object or None
+        What encodes the condition.
     n_iter_ : int
         Gradient steps taken.
     loss_ : float
@@ -117,6 +137,11 @@ class InterpolantDiffusion(BaseInterpolant):
 
     _learns_denoiser = True
 
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseInterpolant._parameter_constraints,
+        "start": [StrOptions({"base", "condition"})],
+    }
+
     def __init__(
         self,
         interpolant="linear",
@@ -131,6 +156,10 @@ class InterpolantDiffusion(BaseInterpolant):
         solver="auto",
         ode_tol=1e-3,
         time_law="auto",
+        fields="auto",
+        guidance=1.0,
+        condition_dropout=0.0,
+        start="base",
         network="mlp",
         hidden_layer_sizes="auto",
         activation="silu",
@@ -159,6 +188,10 @@ class InterpolantDiffusion(BaseInterpolant):
         self.solver = solver
         self.ode_tol = ode_tol
         self.time_law = time_law
+        self.fields = fields
+        self.guidance = guidance
+        self.condition_dropout = condition_dropout
+        self.start = start
         self.network = network
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

@@ -10,13 +10,21 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from ._base_density import fit_base_density
+from ._conditions import ConditionCodec
 from ._likelihood import flow_with_divergence, standard_normal_log_density
-from ._objectives import Fields
+from ._objectives import FIELDS, LOSSES, Fields
 from ._tensors import FIT_STREAM, as_tensor, draw_seed, make_generator, resolve_device
 from ._training import History, Sampler, Settings, loss_of, train
 from .couplings import COUPLINGS
 from .interpolants import make_interpolant
-from .networks import FiLMNetwork, PreconditionedField
+from .networks import (
+    ComposedVelocity,
+    DenoiserOfScore,
+    FiLMNetwork,
+    ForecastField,
+    PreconditionedField,
+    StraightScales,
+)
 from .preprocessing import check_has_density, fit_one_sample_map, fit_two_sample_maps
 
 # Rows on which a round is validated, and times two-sample losses are averaged over.
@@ -34,6 +42,9 @@ class Plan:
     interpolant: object
     coupling: object
     seed: int
+    condition: np.ndarray | None  # encoded, one row for each row of X1
+    codec: object  # what encoded it
+    fields: tuple  # names of the learned fields, keys of LOSSES
     train0: np.ndarray | None
     train1: np.ndarray
     held0: np.ndarray | None
@@ -44,19 +55,25 @@ class Plan:
         return self.X0 is not None
 
 
-def make_plan(estimator, X0, X1):
+def make_plan(estimator, X0, X1, condition):
     """Check the parameters against the samples and split off validation rows."""
     base, target = (None, X0) if X1 is None else (X0, X1)
+    forecast = _check_start(estimator, X1, condition)
     interpolant = make_interpolant(
         estimator.interpolant, estimator.gamma, estimator.gamma_scale,
         two_samples=base is not None, latent_noise=estimator._learns_denoiser,
     )  # fmt: skip
-    _check_coupling(estimator.coupling, base, target)
-    if base is None:
+    coupling = "paired" if forecast else estimator.coupling
+    _check_coupling(coupling, base, target)
+    fields = ("forecast",) if forecast else _learned_fields(estimator, interpolant)
+    codec, encoded = _encode(estimator, condition, len(target))
+    if forecast or interpolant.kind == "mirror":
+        pass  # transport only: no density is promised
+    elif base is None:
         check_has_density(target)
     elif estimator.base_density is not None:
         check_has_density(target, "X1", "drop them, or set base_density=None if transport is all that is needed")
-    coupling = COUPLINGS[estimator.coupling] if isinstance(estimator.coupling, str) else estimator.coupling
+    coupling = COUPLINGS[coupling] if isinstance(coupling, str) else coupling
     seed = draw_seed(estimator.random_state)
     rng = np.random.default_rng([seed, FIT_STREAM])
     # A sample of two rows has none to spare: one row has no spread.
@@ -69,7 +86,62 @@ def make_plan(estimator, X0, X1):
         train0, held0 = train1, held1
     else:
         train0, held0 = _split(len(base), fraction, rng)
-    return Plan(base, target, interpolant, coupling, seed, train0, train1, held0, held1)
+    return Plan(base, target, interpolant, coupling, seed, encoded, codec, fields, train0, train1, held0, held1)
+
+
+def _check_start(estimator, X1, condition):
+    """Whether the model starts from given rows; the parameters that it rules out."""
+    if getattr(estimator, "start", "base") == "base":
+        return False
+    if X1 is None or condition is not None:
+        raise ValueError(
+            "start='condition' takes pairs, fit(X0, X1) with row i of X0 the start of row i of X1, and no other "
+            "condition."
+        )
+    if estimator.interpolant != "linear" or estimator.gamma not in ("auto", "brownian") or estimator.fields != "auto":
+        raise ValueError(
+            "start='condition' needs interpolant='linear', gamma='auto' and fields='auto': got "
+            f"{estimator.interpolant!r}, {estimator.gamma!r} and {estimator.fields!r}."
+        )
+    return True
+
+
+def _learned_fields(estimator, interpolant):
+    """Names of the fields to learn: what the interpolant needs, or what `fields` says where it leaves a choice."""
+    name = estimator.fields
+    if interpolant.kind == "mirror":
+        if name != "auto":
+            raise ValueError(f"Got fields={name!r}, but interpolant='mirror' learns the denoiser alone: use 'auto'.")
+        return ("denoiser",)
+    if interpolant.kind == "one-sided":
+        if name not in ("auto", "b"):
+            raise ValueError(
+                f"Got fields={name!r}, but with a normal base the velocity gives all other fields: use 'auto'."
+            )
+        return ("velocity",)
+    name = ("b+eta" if estimator._learns_denoiser else "b") if name == "auto" else name
+    if name != "b" and not interpolant.has_noise:
+        raise ValueError(
+            f"fields={name!r} needs a latent noise, but gamma is None: use gamma='brownian' or fields='b'."
+        )
+    return FIELDS[name]
+
+
+def _encode(estimator, condition, n_rows):
+    """The codec of the condition and its encoded rows, (None, None) without one."""
+    droppable = estimator.condition_dropout > 0
+    if estimator.guidance != 1 and not droppable:
+        raise ValueError(
+            f"Got guidance={estimator.guidance:g}, which needs a model trained with dropped conditions: set "
+            "condition_dropout (0.1 is usual) and fit with condition=."
+        )
+    if condition is None:
+        if droppable:
+            raise ValueError(f"Got condition_dropout={estimator.condition_dropout:g}, but fit was given no condition.")
+        return None, None
+    codec = ConditionCodec(droppable).fit(condition)
+    encoded = codec.transform(condition, n_rows)
+    return codec, encoded
 
 
 def _check_coupling(coupling, base, target):
@@ -96,7 +168,8 @@ def _split(n, fraction, rng):
 def fit_plan(estimator, plan):
     """Fit base density, preprocessing and networks; the fitted attributes as a dict."""
     settings = _settings(estimator, plan)
-    density = fit_base_density(estimator.base_density, estimator, plan.X0, plan.seed) if plan.two_samples else None
+    wants_density = plan.two_samples and plan.fields != ("forecast",)
+    density = fit_base_density(estimator.base_density, estimator, plan.X0, plan.seed) if wants_density else None
     if density is not None and settings.max_time is not None and estimator.base_density == "flow":
         settings.max_time /= 2
     run = _warm_run(estimator, plan) or _choose_run(estimator, plan, settings)
@@ -125,7 +198,7 @@ def _choose_run(estimator, plan, settings):
     kind = estimator.preprocessing
     if kind != "auto":
         return _Run(estimator, plan, kind)
-    if plan.two_samples or plan.X1.shape[1] == 1 or plan.held1 is None:
+    if plan.two_samples or plan.X1.shape[1] == 1 or plan.held1 is None or plan.fields != ("velocity",):
         return _Run(estimator, plan, "standardize")
     short = dataclasses.replace(
         settings,
@@ -149,10 +222,8 @@ def _warm_run(estimator, plan):
     if not (estimator.warm_start and hasattr(estimator, "network_")):
         return None
     _check_warm_start(estimator, plan)
-    networks = {"velocity": estimator.network_, "denoiser": estimator.denoiser_network_}
-    kept = {name: module for name, module in networks.items() if module is not None}
     maps = estimator.base_preprocessing_, estimator.preprocessing_
-    run = _Run(estimator, plan, None, maps=maps, networks=kept)
+    run = _Run(estimator, plan, None, maps=maps, networks=dict(estimator._learned_))
     run.earlier = History(estimator.n_iter_, estimator.loss_curve_, estimator.validation_scores_ or [])
     return run
 
@@ -169,6 +240,13 @@ def _check_warm_start(estimator, plan):
         old, new = ("one", "two") if plan.two_samples else ("two", "one")
         raise ValueError(
             f"warm_start=True goes on from a fit of {old} sample(s), but fit was given {new} sample(s): {way_out}"
+        )
+    n_old = 0 if estimator.condition_codec_ is None else estimator.condition_codec_.n_outputs_
+    n_new = 0 if plan.codec is None else plan.codec.n_outputs_
+    if n_old != n_new or set(estimator._learned_) != set(plan.fields):
+        raise ValueError(
+            f"warm_start=True goes on from fields {tuple(estimator._learned_)} with {n_old} encoded condition columns, "
+            f"but this fit needs {plan.fields} with {n_new}: {way_out}"
         )
 
 
@@ -189,6 +267,7 @@ class _Run:
         self.base_map, self.target_map = maps or self._fit_maps(kind)
         self.x0 = self._scaled(plan.X0, self.base_map)
         self.x1 = self._scaled(plan.X1, self.target_map)
+        self.condition = None if plan.condition is None else as_tensor(plan.condition, torch.float32, self.device)
         self.networks = nn.ModuleDict(networks or self._build_networks()).to(self.device)
 
     def _fit_maps(self, kind):
@@ -205,29 +284,32 @@ class _Run:
         return as_tensor(scaling.transform(X), torch.float32, self.device)
 
     def _build_networks(self):
-        estimator, plan = self.estimator, self.plan
-        targets = ["velocity"]
-        if plan.two_samples and estimator._learns_denoiser:
-            targets.append("denoiser")
+        plan = self.plan
         v1 = self.x1[plan.train1].var(0, correction=0)
         v0 = torch.ones_like(v1) if self.x0 is None else self.x0[plan.train0].var(0, correction=0)
         c = None
         if getattr(plan.coupling, "row_by_row", False):
             a, b = self.x0[plan.train0], self.x1[plan.train1]
             c = ((a - a.mean(0)) * (b - b.mean(0))).mean(0)
-        return {name: self._build_network(name, v0, v1, c) for name in targets}
+        return {name: self._build_network(name, v0, v1, c) for name in plan.fields}
 
     def _build_network(self, target, v0, v1, c):
-        estimator, d = self.estimator, self.x1.shape[1]
-        generator = make_generator(self.plan.seed, FIT_STREAM if target == "velocity" else FIT_STREAM + 100)
+        estimator, plan, d = self.estimator, self.plan, self.x1.shape[1]
+        n_conditions = d if target == "forecast" else 0 if plan.codec is None else plan.codec.n_outputs_
+        # a stream of its own for each field, the same whatever the others are
+        generator = make_generator(plan.seed, FIT_STREAM + 100 * list(LOSSES).index(target))
         if estimator.network != "mlp":
             with torch.random.fork_rng(devices=[]):
                 # not torch.manual_seed, which seeds CUDA's generators as well and for good
-                torch.default_generator.manual_seed(self.plan.seed)
-                return estimator.network(d, 0)
-        network = FiLMNetwork(d, 0, _widths(estimator.hidden_layer_sizes, d), estimator.activation, generator)
+                torch.default_generator.manual_seed(plan.seed)
+                return estimator.network(d, n_conditions)
+        widths = _widths(estimator.hidden_layer_sizes, d)
+        network = FiLMNetwork(d, n_conditions, widths, estimator.activation, generator)
+        if target == "forecast":
+            return ForecastField(network, estimator.gamma_scale / 2)
+        path = plan.interpolant if plan.interpolant.is_linear else StraightScales(plan.interpolant)
         ends = (v.clamp(min=1e-6).cpu() for v in (v0, v1))
-        return PreconditionedField(self.plan.interpolant, network, target, *ends, None if c is None else c.cpu())
+        return PreconditionedField(path, network, target, *ends, None if c is None else c.cpu())
 
     def train(self, settings):
         """Train the networks in place; the history is kept."""
@@ -243,14 +325,16 @@ class _Run:
 
     def _sampler(self, rows0, rows1):
         x0 = None if self.x0 is None else self.x0[rows0]
-        return Sampler(x0, self.x1[rows1], None, self.plan.coupling, self.plan.interpolant.has_noise)
+        condition = None if self.condition is None else self.condition[rows1]
+        dropout = self.estimator.condition_dropout
+        return Sampler(x0, self.x1[rows1], condition, self.plan.coupling, self.plan.interpolant.has_noise, dropout)
 
     def _validation(self, settings):
-        """The score of a round: log-likelihood for one sample, minus the loss for two."""
+        """The score of a round: log-likelihood for a normal base, else minus the loss."""
         plan = self.plan
         if plan.held1 is None:
             return None
-        if not plan.two_samples:
+        if plan.fields == ("velocity",) and not plan.two_samples:
             return self._held_out_likelihood
         sampler = self._sampler(plan.held0, plan.held1)
 
@@ -266,25 +350,33 @@ class _Run:
     def _held_out_likelihood(self):
         """Mean log-density of held-out rows in data units, by 16 steps (right to .01 nats)."""
         rows = self.plan.held1[:_VALIDATION_ROWS]
-        fields = Fields(self.plan.interpolant, self.networks["velocity"])
+        condition = None if self.condition is None else self.condition[rows]
+        fields = Fields(self.plan.interpolant, self.networks["velocity"], condition=condition)
         end, divergence = flow_with_divergence(fields, self.x1[rows], 1.0, 0.0, 2, "sine")
         value = standard_normal_log_density(end) + divergence
         return float(value.mean()) + float(np.mean(self.target_map.log_abs_det_jacobian(self.plan.X1[rows])))
+
+    def _stored_rows(self):
+        """A copy (the caller may write in his own) of the rows that `sample` starts from; None for a normal base."""
+        rows = self.plan.X1 if self.plan.interpolant.kind == "mirror" else self.plan.X0
+        return None if rows is None else rows.copy()
 
     def attributes(self, history: History, density):
         """The fitted attributes of the estimator."""
         plan = self.plan
         loss_curve = self.earlier.loss_curve + history.loss_curve
         scores = self.earlier.validation_scores + history.validation_scores
-        networks = dict(self.networks)
+        velocity, denoiser = compose(plan.interpolant, dict(self.networks))
         return {
-            "network_": networks["velocity"],
-            "denoiser_network_": networks.get("denoiser"),
+            "network_": velocity,
+            "denoiser_network_": denoiser,
+            "_learned_": dict(self.networks),
+            "condition_codec_": plan.codec,
             "interpolant_": plan.interpolant,
             "preprocessing_": self.target_map,
             "base_preprocessing_": self.base_map,
             "base_density_": density,
-            "base_sample_": None if plan.X0 is None else plan.X0.copy(),  # the caller may write in his own
+            "base_sample_": self._stored_rows(),
             "dtype_": np.result_type(plan.X1, plan.X1 if plan.X0 is None else plan.X0),
             "n_iter_": max(1, self.earlier.n_iter + history.n_iter),
             "loss_": loss_curve[-1] if loss_curve else np.nan,
@@ -292,6 +384,21 @@ class _Run:
             "validation_scores_": scores or None,
             "best_validation_score_": history.best_score if history.validation_scores else None,
         }
+
+
+def compose(interpolant, learned):
+    """The velocity and the denoiser (or None) from the learned fields."""
+    denoiser = learned.get("denoiser")
+    if "score" in learned:
+        denoiser = DenoiserOfScore(interpolant, learned["score"])
+    if "velocity" in learned or "forecast" in learned:
+        return learned.get("velocity", learned.get("forecast")), denoiser
+    if not hasattr(denoiser, "as_score"):
+        raise ValueError(
+            "A network factory gives the denoiser without its score, so the velocity cannot be composed from it at "
+            "both ends: use fields='b+eta' or network='mlp'."
+        )
+    return ComposedVelocity(interpolant, denoiser.as_score(), learned.get("drift")), denoiser
 
 
 def _widths(sizes, n_features):

@@ -19,6 +19,8 @@ TIME_LAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "data-end": lambda u: torch.sigmoid(1 + 2 * torch.special.ndtri(u)),
     # bounded second moments of the velocity's target under the brownian gamma
     "arcsine": lambda u: torch.sin(math.pi / 2 * u) ** 2,
+    # Beta(1, 1/2), the law of 2209.15571 for tables: density (1 - t)^(-1/2) / 2
+    "beta": lambda u: 1 - (1 - u) ** 2,
 }
 
 # The closest that training comes to an end: below it float32 differences of
@@ -39,9 +41,18 @@ def velocity_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=Non
     a factor 1/gamma, the caller gives antithetic pairs, whose singular parts cancel.
     """
     xt = interpolant.point(t, x0, x1, z)
-    residual = network(t, xt, condition) - interpolant.point_dot(t, x0, x1, z)
+    return _weighted(network, t, network(t, xt, condition) - interpolant.point_dot(t, x0, x1, z))
+
+
+def drift_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
+    """Mean of |v - dI/dt|^2 / c_out(t)^2 (2303.08797, (2.29), weighted)."""
+    xt = interpolant.point(t, x0, x1, z)
+    return _weighted(network, t, network(t, xt, condition) - interpolant.mean_dot(t, x0, x1))
+
+
+def _weighted(network, t, residual):
     if hasattr(network, "output_scale"):
-        residual = residual / column(network.output_scale(t), xt)
+        residual = residual / column(network.output_scale(t), residual)
     return residual.square().mean()
 
 
@@ -50,11 +61,51 @@ def denoiser_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=Non
     return (network(t, interpolant.point(t, x0, x1, z), condition) - z).square().mean()
 
 
+def score_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
+    """Mean of |s|^2 + 2 z . s / gamma (2303.08797, (2.16)), for antithetic pairs: 1/gamma cancels in them."""
+    s = network(t, interpolant.point(t, x0, x1, z), condition)
+    return (s.square() + 2 * z * s / column(interpolant.gamma(t), s)).mean()
+
+
+def forecast_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
+    """Mean of |u - (dx_t/dt - a z / gamma)|^2 / c_out(t)^2, with the start row as condition (2303.08797, (3.9)).
+
+    dx_t/dt - a z / gamma = dI/dt - sqrt(2 a t / (1 - t)) z for gamma^2 = 2 a t (1 - t): regular at t = 0.
+    """
+    xt = interpolant.point(t, x0, x1, z)
+    kick = column(torch.sqrt(2 * network.a * t / (1 - t)), xt) * z
+    return _weighted(network, t, network(t, xt, x0) - interpolant.mean_dot(t, x0, x1) + kick)
+
+
+# What each name of the parameter `fields` learns, and by which loss.
+LOSSES = {
+    "velocity": velocity_loss,
+    "drift": drift_loss,
+    "denoiser": denoiser_loss,
+    "score": score_loss,
+    "forecast": forecast_loss,
+}
+FIELDS = {
+    "b": ("velocity",),
+    "b+eta": ("velocity", "denoiser"),
+    "b+s": ("velocity", "score"),
+    "v+eta": ("drift", "denoiser"),
+    "v+s": ("drift", "score"),
+}
+
+
 def denoiser_from_velocity(interpolant, t, x, b) -> Tensor:
     """Eta = (beta_dot x - beta b) / W for a Gaussian base (2303.08797, (4.16)-(4.20))."""
-    return column(interpolant.inverse_wronskian(t), x) * (
+    eta = column(interpolant.inverse_wronskian(t), x) * (
         column(interpolant.beta_dot(t), x) * x - column(interpolant.beta(t), x) * b
     )
+    # where beta has not begun (encoding-decoding before t = 1/2), x_t = alpha z says it all
+    started = column((interpolant.beta(t) != 0) | (interpolant.beta_dot(t) != 0), x)
+    return torch.where(started, eta, x / column(interpolant.alpha(t), x))
+
+
+# How close to an end of (0, 1) a score is asked for, where it is a quotient of two vanishing numbers.
+_SCORE_MARGIN = 1e-3
 
 
 class Fields:
@@ -63,7 +114,7 @@ class Fields:
     Parameters
     ----------
     interpolant : Interpolant
-        One-sided (a `GaussianBase`), where the velocity gives all, or two-sided.
+        One-sided (a `GaussianBase`), where the velocity gives all, two-sided or mirror.
     velocity, denoiser : Module
         The learned (or exact) fields; the denoiser may be None.
     condition : Tensor, default=None
@@ -103,13 +154,60 @@ class Fields:
             return self.denoiser_network(t, x, self.condition)
         return denoiser_from_velocity(self.interpolant, t, x, self.velocity(t, x) if b is None else b)
 
-    def sde(self, level: float, schedule: str, times: Tensor) -> tuple[Callable, Callable]:
+    def score(self, t: Tensor, x: Tensor) -> Tensor:
+        """s(t, x) = grad log rho_t(x).
+
+        From a Gaussian base by s = (beta b - beta_dot x) / (alpha W) (2303.08797, (4.18)); where alpha W vanishes at
+        t = 1, and where a denoiser network must be divided by gamma, at a time kept 1e-3 from the end.
+        """
+        path = self.interpolant
+        if path.kind == "one-sided":
+            t = t if float(path.alpha_wronskian(torch.ones_like(t))) > 0 else t.clamp(max=1 - _SCORE_MARGIN)
+            quotient = column(path.beta(t), x) * self.velocity(t, x) - column(path.beta_dot(t), x) * x
+            return quotient / column(path.alpha_wronskian(t), x)
+        if hasattr(self.denoiser_network, "as_score"):
+            return self.denoiser_network.as_score()(t, x, self.condition)
+        t = t.clamp(_SCORE_MARGIN, 1 - _SCORE_MARGIN)
+        return -self.denoiser(t, x) / column(path.gamma(t), x)
+
+    def target(self, t: Tensor, x: Tensor) -> Tensor:
+        """eta_1(t, x) = E[x1 | x_t = x] (2303.08797, (4.3)-(4.5), (4.16)-(4.20)), dividing by no small number.
+
+        From v = alpha_dot eta_0 + beta_dot eta_1 and x - gamma eta = alpha eta_0 + beta eta_1:
+        eta_1 = [alpha v - alpha_dot (x - gamma eta)] / W, and (x - noise) / beta where beta is not small.
+        """
+        path, beta = self.interpolant, self.interpolant.beta(t)
+        b = self.velocity(t, x)
+        if path.kind == "one-sided":
+            eta = self.denoiser(t, x, b)
+            if beta >= 0.5:
+                return (x - path.alpha(t) * eta) / beta
+            return (path.alpha(t) * b - path.alpha_dot(t) * x) * path.inverse_wronskian(t)
+        noise = path.gamma(t) * self.denoiser(t, x) if path.has_noise else torch.zeros_like(x)
+        alpha = path.alpha(t)
+        if alpha == 0 and beta > 0:
+            return (x - noise) / beta
+        if beta == 0 and path.beta_dot(t) == 0:
+            return torch.zeros_like(x)  # x1 is not in x_t: its mean, in scaled units
+        v = b + path.gamma_gamma_dot(t) * self.score(t, x) if path.has_noise else b
+        return (alpha * v - path.alpha_dot(t) * (x - noise)) / path.wronskian(t)
+
+    def schedule(self, schedule, t: Tensor) -> Tensor:
+        """epsilon(t) for a noise level of one."""
+        if callable(schedule):
+            return torch.as_tensor(schedule(t), dtype=t.dtype, device=t.device)
+        if schedule == "optimal":
+            return self.interpolant.alpha_wronskian(t) / self.interpolant.beta(t)
+        return self.latent_scale(t) if schedule == "gamma" else torch.ones_like(t)
+
+    def sde(self, level: float, schedule, times: Tensor) -> tuple[Callable, Callable]:
         """The drift b +- epsilon s and epsilon(t) of the SDE along a grid, as `sdeint` takes them.
 
-        epsilon = level * latent_scale ("gamma") or level ("constant"), and s = -eta / latent_scale. The fields
-        are asked at times kept half a step inside the interval, so that nothing is divided by what
-        vanishes at an end; under "gamma" the quotient epsilon / latent_scale is the level itself. It shifts
-        one stage of one step by O(h): the steppers keep their order.
+        epsilon = level * schedule(t): latent_scale ("gamma"), 1 ("constant"), the bound-optimal
+        alpha^2 beta_dot / beta - alpha alpha_dot of a Gaussian base ("optimal", infinite at t = 0), or a callable
+        of t; s = -eta / latent_scale. The fields are asked at times kept half a step inside the interval, so
+        that nothing is divided by what vanishes at an end; under "gamma" the quotient epsilon / latent_scale is
+        the level itself. It shifts one stage of one step by O(h): the steppers keep their order.
         """
         margins = (times[1:] - times[:-1]).abs() / 2
         sign = 1.0 if times[-1] > times[0] else -1.0
@@ -117,8 +215,7 @@ class Fields:
         low, high = inner.amin(), inner.amax()
 
         def epsilon(t):
-            scale = self.latent_scale(t.clamp(low, high))
-            return level * (scale if schedule == "gamma" else torch.ones_like(scale))
+            return level * self.schedule(schedule, t.clamp(low, high))
 
         def drift(t, x, e):
             t = t.clamp(low, high)

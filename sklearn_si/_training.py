@@ -10,9 +10,10 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from ._objectives import denoiser_loss, draw_times, velocity_loss
+from ._objectives import LOSSES, draw_times
 from ._tensors import normal
 from .exceptions import FitDivergedError
+from .networks import drop_condition
 
 # Gradient steps of one validation round.
 ROUND = 100
@@ -64,11 +65,13 @@ class Sampler:
         As in `sklearn_si.couplings`.
     latent_noise : bool
         Whether z is drawn.
+    dropout : float, default=0.0
+        Share of the rows whose condition is dropped.
     """
 
-    def __init__(self, x0, x1, condition, coupling, latent_noise):
+    def __init__(self, x0, x1, condition, coupling, latent_noise, dropout=0.0):
         self.x0, self.x1, self.condition = x0, x1, condition
-        self.coupling, self.latent_noise = coupling, latent_noise
+        self.coupling, self.latent_noise, self.dropout = coupling, latent_noise, dropout
         self._orders = {}
 
     def _slice(self, name, n, batch, generator):
@@ -94,6 +97,9 @@ class Sampler:
             x0 = self.x0[self._slice("base", len(self.x0), batch, generator)]
         x0, x1, condition = self.coupling(x0, x1, condition, generator)
         z = normal(x1.shape, generator, like=x1) if self.latent_noise else None
+        if self.dropout > 0:
+            kept = torch.rand((batch, 1), generator=generator, device=x1.device) >= self.dropout
+            condition = torch.where(kept, condition, drop_condition(condition))
         return x0, x1, z, condition
 
 
@@ -108,15 +114,12 @@ def _antithetic(interpolant, t, x0, x1, z, condition):
 
 def loss_of(networks: nn.ModuleDict, interpolant, law: str, sampler: Sampler, batch: int, generator) -> Tensor:
     """The sum of the losses of all learned fields on one fresh batch of `batch` points."""
-    singular = interpolant.singular_target
+    singular = interpolant.singular_target or "score" in networks
     n = max(1, batch // 2) if singular else batch
     points = (draw_times(law, n, generator, sampler.x1.device), *sampler.draw(n, generator))
     if singular:
         points = _antithetic(interpolant, *points)
-    loss = velocity_loss(networks["velocity"], interpolant, *points)
-    if "denoiser" in networks:
-        loss = loss + denoiser_loss(networks["denoiser"], interpolant, *points)
-    return loss
+    return sum(LOSSES[name](network, interpolant, *points) for name, network in networks.items())
 
 
 def _rate(step: int, elapsed: float, settings: Settings) -> float:

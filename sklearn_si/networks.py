@@ -6,7 +6,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "FiLMNetwork", "PreconditionedField", "velocity_and_divergence"]
+from ._tensors import column
+from .interpolants import Linear
+
+__all__ = [
+    "ACTIVATIONS",
+    "ComposedVelocity",
+    "DenoiserOfScore",
+    "FiLMNetwork",
+    "ForecastField",
+    "GuidedField",
+    "PreconditionedField",
+    "velocity_and_divergence",
+]
 
 # Rows times features times width of one block of tangents: small enough for cache.
 _TANGENT_BLOCK = 2**19
@@ -138,6 +150,38 @@ class FiLMNetwork(nn.Module):
         return torch.einsum("rjk,jk,rk->r", inner, self.output, slopes[-1])
 
 
+# Below this latent noise (in scaled units) the residual network of a denoiser has the
+# scale of a score, above it that of the noise.
+_NOISE_FLOOR = 0.05
+
+
+class StraightScales(Linear):
+    """The scales of a network around an I that is not linear in space: a straight path with the same gamma.
+
+    Parameters
+    ----------
+    path : Interpolant
+        The path whose gamma it takes.
+    """
+
+    def __init__(self, path):
+        super().__init__(path.noise, path.gamma_scale)
+        self.path = path
+
+    def gamma(self, t):
+        """Gamma of the path."""
+        return self.path.gamma(t)
+
+    def gamma_gamma_dot(self, t):
+        """The path's product gamma gamma_dot."""
+        return self.path.gamma_gamma_dot(t)
+
+    @property
+    def has_noise(self):
+        """Whether the path's gamma is not identically zero."""
+        return self.path.has_noise
+
+
 class PreconditionedField(nn.Module):
     """A network around the closed-form field of a Gaussian pair of ends.
 
@@ -149,11 +193,11 @@ class PreconditionedField(nn.Module):
     Parameters
     ----------
     interpolant : Interpolant
-        The path, spatially linear.
+        The path.
     network : FiLMNetwork
         The network F.
-    target : {"velocity", "denoiser"}
-        Which field it is.
+    target : {"velocity", "drift", "denoiser", "score"}
+        Which field it is: b, v = E[dI/dt | x_t], eta or s.
     v0, v1, c : Tensor of shape (n_features,)
         Variances of the ends and their covariance, a feature; c may be None.
     """
@@ -167,20 +211,21 @@ class PreconditionedField(nn.Module):
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slope of shape (..., d), c_out and sd of shape (..., 1), for t of shape (...,)."""
-        t = t[..., None]
-        variance = self.interpolant.variance(t, self.v0, self.v1, self.c)
+        t, path = t[..., None], self.interpolant
+        variance = path.variance(t, self.v0, self.v1, self.c)
         # Scalars in space keep the trace of the residual network closed.
         sd = variance.mean(-1, keepdim=True).sqrt()
-        if self.target == "denoiser":
-            gamma = self.interpolant.gamma(t)
-            # gamma / sqrt(gamma^2 + .05^2): eta vanishes with gamma, so that the
-            # score -eta / gamma is never a quotient of two small numbers.
-            return gamma / variance, gamma / torch.sqrt(gamma**2 + 0.0025), sd
-        slope = self.interpolant.covariance_dot(t, self.v0, self.v1, self.c) / variance
-        return slope, self.output_scale(t), sd
+        if self.target in ("denoiser", "score"):
+            # eta = -gamma s: it vanishes with gamma, and the score is never a quotient of two small numbers
+            factor = path.gamma(t) if self.target == "denoiser" else -torch.ones_like(t)
+            return factor / variance, factor / torch.sqrt(path.gamma(t) ** 2 + _NOISE_FLOOR**2), sd
+        slope = path.covariance_dot(t, self.v0, self.v1, self.c)
+        if self.target == "drift":
+            slope = slope - path.gamma_gamma_dot(t)
+        return slope / variance, self.output_scale(t), sd
 
     def output_scale(self, t: Tensor) -> Tensor:
-        """c_out of the velocity, of the shape of t."""
+        """c_out of a velocity, of the shape of t."""
         return self.interpolant.residual_scale(t, self.v0.mean(), self.v1.mean())
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -195,12 +240,134 @@ class PreconditionedField(nn.Module):
         divergence = slope.expand(*slope.shape[:-1], x.shape[1]).sum(-1) + (scale / sd).squeeze(-1) * trace
         return torch.addcmul(slope * x, scale, value), divergence
 
-    def score_factor(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """-eta / gamma without the division, for a denoiser field."""
-        variance = self.interpolant.variance(t[..., None], self.v0, self.v1, self.c)
-        gamma2 = self.interpolant.gamma(t)[..., None] ** 2
-        sd = variance.mean(-1, keepdim=True).sqrt()
-        return -(x / variance + self.network(t, x / sd, condition) / torch.sqrt(gamma2 + 0.0025))
+    def as_score(self) -> "PreconditionedField":
+        """The score -eta / gamma of a denoiser field, without the division: the same weights, another factor."""
+        return PreconditionedField(self.interpolant, self.network, "score", self.v0, self.v1, self.c)
+
+
+class ComposedVelocity(nn.Module):
+    """The velocity from the score, with or without a drift: b = v - gamma gamma_dot s.
+
+    (2303.08797, (2.10)). gamma gamma_dot is finite at the ends, so nothing is divided by what vanishes
+    there. Without a drift it is the velocity of the mirror interpolant, b = -gamma gamma_dot s.
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        The path.
+    score : Module
+        The score s.
+    drift : Module or None
+        The drift v.
+    """
+
+    def __init__(self, interpolant, score, drift=None):
+        super().__init__()
+        self.interpolant, self.score, self.drift = interpolant, score, drift
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """b(t, x), of shape (n, d)."""
+        b = -column(self.interpolant.gamma_gamma_dot(t), x) * self.score(t, x, condition)
+        return b if self.drift is None else b + self.drift(t, x, condition)
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
+        factor = -self.interpolant.gamma_gamma_dot(t)
+        s, trace = velocity_and_divergence(self.score, t, x, condition)
+        b, divergence = column(factor, x) * s, factor * trace
+        if self.drift is None:
+            return b, divergence
+        v, rest = velocity_and_divergence(self.drift, t, x, condition)
+        return b + v, divergence + rest
+
+
+class DenoiserOfScore(nn.Module):
+    """The denoiser of a learned score: eta = -gamma s (2303.08797, (2.17)).
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        The path.
+    score : Module
+        The score s.
+    """
+
+    def __init__(self, interpolant, score):
+        super().__init__()
+        self.interpolant, self.score = interpolant, score
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """eta(t, x), of shape (n, d)."""
+        return -column(self.interpolant.gamma(t), x) * self.score(t, x, condition)
+
+    def as_score(self) -> nn.Module:
+        """The score itself."""
+        return self.score
+
+
+class ForecastField(nn.Module):
+    """The drift u = b + a s of a process that starts from a given row (2303.08797, sec. 3.1).
+
+    u(t, x | x0) = c_out(t) F(t, x, x0),    c_out^2 = 1 + 2 a t / (1 - t + floor)
+
+    c_out is the size of the regression target d_t I - sqrt(2 a t / (1 - t)) z, bounded at t = 1, where u is.
+
+    Parameters
+    ----------
+    network : FiLMNetwork
+        The network F, with x0 as its condition.
+    a : float
+        The noise level.
+    """
+
+    def __init__(self, network, a):
+        super().__init__()
+        self.network, self.a = network, a
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """c_out, of the shape of t."""
+        return torch.sqrt(1 + 2 * self.a * t / (1 - t + _NOISE_FLOOR**2))
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """u(t, x | x0), of shape (n, d)."""
+        # the start row at t = 0 is known: the network sees how far x has come from it
+        return column(self.output_scale(t), x) * self.network(t, x, condition)
+
+
+class GuidedField(nn.Module):
+    """Classifier-free guidance: w f(t, x | condition) + (1 - w) f(t, x | no condition).
+
+    The fields are affine in each other at fixed (t, x), so that all may be guided alike. "No condition" is
+    a row of zeros with a one in its last column.
+
+    Parameters
+    ----------
+    field : Module
+        The field, trained with dropped conditions.
+    weight : float
+        w; 1 is the conditional field itself.
+    """
+
+    def __init__(self, field, weight):
+        super().__init__()
+        self.field, self.weight = field, weight
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The guided field, of shape (n, d)."""
+        plain = self.field(t, x, drop_condition(condition))
+        return plain + self.weight * (self.field(t, x, condition) - plain)
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The guided field and its exact divergence, of shapes (n, d) and (n,)."""
+        pairs = (velocity_and_divergence(self.field, t, x, c) for c in (condition, drop_condition(condition)))
+        return tuple(self.weight * a + (1 - self.weight) * b for a, b in zip(*pairs, strict=True))
+
+
+def drop_condition(condition: Tensor) -> Tensor:
+    """Rows that say "no condition": zeros, and a one in the last column."""
+    dropped = torch.zeros_like(condition)
+    dropped[:, -1] = 1.0
+    return dropped
 
 
 def velocity_and_divergence(network, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,14 @@ class AffineMap:
         """Rows in data units, in float64."""
         return self._apply(np.asarray(X, dtype=np.float64), self.scale) + self.centre
 
+    def without_centre(self):
+        """The map x = D x'."""
+        return AffineMap(np.zeros_like(self.centre), self.scale)
+
+    def pull_back(self, gradient):
+        """Gradients in data units from gradients in scaled units: D^-T g'."""
+        return gradient * self.inverse_scale if self.scale.ndim == 1 else gradient @ self.inverse_scale
+
     def log_abs_det_jacobian(self, X):
         """The log |det dx'/dx| at each row, in data units."""
         return np.full(len(X), -self.log_abs_det)

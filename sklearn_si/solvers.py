@@ -11,7 +11,19 @@ from torch import Tensor
 from ._tensors import normal
 from .exceptions import IntegrationError
 
-__all__ = ["ODE_SOLVERS", "SDE_SOLVERS", "SOLVERS", "TIME_GRIDS", "Tableau", "odeint", "refine", "sdeint", "time_grid"]
+__all__ = [
+    "ODE_SOLVERS",
+    "SDE_SOLVERS",
+    "SOLVERS",
+    "TIME_GRIDS",
+    "Tableau",
+    "denoising_steps",
+    "odeint",
+    "odeint_adaptive",
+    "refine",
+    "sdeint",
+    "time_grid",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +217,85 @@ def time_grid(n_steps: int, law: str, start: float = 0.0, stop: float = 1.0, nod
         inner = times[1:-1]
         inner[(inner - node).abs().argmin()] = node
     return times
+
+
+_DOPRI5 = ODE_SOLVERS["dopri5"]
+# Fifth minus fourth order weights, the last for the slope at the new state.
+_DOPRI5_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+# Steps (taken or refused) after which a row is given up: a field that needs more is not smooth.
+_MAX_ADAPTIVE_STEPS = 10_000
+
+
+def odeint_adaptive(f: Callable, x: Tensor, start: float, stop: float, tolerance: float) -> Tensor:
+    """Integrate dx/dt = f(t, x) by Dormand-Prince 5(4), each row with steps of its own.
+
+    A row's steps follow from its own error alone, so that its answer does not depend on its batch mates.
+
+    Parameters
+    ----------
+    f : callable
+        f(t, x) with t of shape (n,) and x of shape (n, d).
+    x : Tensor of shape (n, d)
+        States at `start`.
+    start, stop : float
+        Times.
+    tolerance : float
+        Error of one step, in any coordinate, relative to 1 + its size.
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+
+    Raises
+    ------
+    IntegrationError
+        When rows are not at `stop` after 10,000 steps.
+    """
+    t = torch.full_like(x[:, 0], start)
+    h = torch.full_like(t, (stop - start) / 16)
+    slope = f(t, x)
+    for _ in range(_MAX_ADAPTIVE_STEPS):
+        h = torch.where((t + h - stop) * (stop - start) > 0, stop - t, h)
+        slopes = [slope]
+        for c, a in zip(_DOPRI5.c[1:], _DOPRI5.a[1:], strict=True):
+            slopes.append(f(t + c * h, x + h[:, None] * _combine(a, slopes)))
+        new = x + h[:, None] * _combine(_DOPRI5.b, slopes)
+        slopes.append(f(t + h, new))
+        size = tolerance * (1 + torch.maximum(x.abs(), new.abs()))
+        error = (h[:, None] * _combine(_DOPRI5_ERROR, slopes) / size).abs().amax(1).nan_to_num(nan=torch.inf)
+        taken = error <= 1
+        x, slope = torch.where(taken[:, None], new, x), torch.where(taken[:, None], slopes[-1], slope)
+        t = torch.where(taken, t + h, t)
+        t = torch.where((t - stop).abs() < 1e-12, stop, t)
+        if bool((t == stop).all()):
+            return x
+        h = h * (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 5.0)
+    raise IntegrationError(
+        f"{int((t != stop).sum())} of {len(x)} rows did not reach t = {stop:g} in {_MAX_ADAPTIVE_STEPS} steps: raise "
+        "ode_tol, or use a fixed-step solver."
+    )
+
+
+def denoising_steps(fields, x: Tensor, times: Tensor) -> Tensor:
+    """The denoiser recursion, a consistent integrator of the ODE of a model with a normal base.
+
+    x_{j+1} = alpha_{j+1} eta(t_j, x_j) + beta_{j+1} eta_1(t_j, x_j)    (2303.08797, (5.13), (5.14))
+
+    Parameters
+    ----------
+    fields : Fields
+        Of a one-sided interpolant.
+    x : Tensor of shape (n, d)
+        State at times[0].
+    times : Tensor of shape (k,)
+        The grid.
+    """
+    path = fields.interpolant
+    if path.kind != "one-sided":
+        raise ValueError("solver='denoising' needs a normal base (one sample): use 'auto' for a bridge.")
+    for t, t_next in itertools.pairwise(times.to(x)):
+        x = path.alpha(t_next) * fields.denoiser(t, x) + path.beta(t_next) * fields.target(t, x)
+    return x
 
 
 def require_finite(x: Tensor, what: str) -> Tensor:

@@ -1,0 +1,93 @@
+"""Conditions: rows beside the target's rows, as columns that a network reads."""
+
+import numpy as np
+from sklearn.preprocessing import OneHotEncoder
+
+from ._validation import reject_dates
+
+
+class ConditionCodec:
+    """Numeric columns standardised, all others one-hot; a last column for "no condition" where it is asked for.
+
+    Parameters
+    ----------
+    droppable : bool
+        Whether a column says that the condition was dropped, as classifier-free guidance needs.
+    """
+
+    def __init__(self, droppable):
+        self.droppable = droppable
+
+    def fit(self, condition):
+        """Learn the kinds, the scales and the categories of the columns."""
+        columns = _columns(condition)
+        self.kinds_ = ["number" if _is_numeric(c) else "category" for c in columns]
+        self.codecs_ = [
+            _Number(c) if k == "number" else _category(c) for k, c in zip(self.kinds_, columns, strict=True)
+        ]
+        self.n_outputs_ = self._encode(columns).shape[1] + self.droppable
+        return self
+
+    def transform(self, condition, n_rows):
+        """Encoded columns, of shape (n_rows, n_outputs); one row stands for all."""
+        columns = _columns(condition)
+        if len(columns) != len(self.codecs_):
+            raise ValueError(f"condition has {len(columns)} columns, but fit was given {len(self.codecs_)}.")
+        if len(columns[0]) not in (1, n_rows):
+            raise ValueError(
+                f"condition has {len(columns[0])} rows, but expected one for all or one for each of {n_rows} rows."
+            )
+        values = self._encode(columns)
+        if self.droppable:
+            values = np.hstack([values, np.zeros((len(values), 1))])
+        return np.repeat(values, n_rows, axis=0) if len(values) == 1 else values
+
+    def _encode(self, columns):
+        return np.hstack([
+            codec.transform(_numbers(c) if kind == "number" else _words(c))
+            for kind, codec, c in zip(self.kinds_, self.codecs_, columns, strict=True)
+        ])  # fmt: skip
+
+
+class _Number:
+    def __init__(self, values):
+        values = _numbers(values)
+        self.mean, scale = values.mean(), values.std()
+        self.scale = scale if scale > 0 else 1.0
+
+    def transform(self, values):
+        return (values - self.mean) / self.scale
+
+
+def _category(values):
+    return OneHotEncoder(sparse_output=False).fit(_words(values))
+
+
+def _columns(condition):
+    """The columns of an array, a series or a frame, one by one: a frame's keep their kinds."""
+    if hasattr(condition, "columns") and hasattr(condition, "iloc"):
+        return [
+            np.asarray(reject_dates(condition.iloc[:, [j]], "condition").iloc[:, 0]) for j in range(condition.shape[1])
+        ]
+    values = np.asarray(reject_dates(condition, "condition"))
+    if values.ndim > 2:
+        raise ValueError(f"condition has {values.ndim} dimensions: expected (n_rows,) or (n_rows, n_columns).")
+    values = values.reshape(1, 1) if values.ndim == 0 else values.reshape(len(values), -1)
+    if not values.size:
+        raise ValueError("condition is empty: expected at least one row and one column.")
+    return list(values.T)
+
+
+def _is_numeric(values):
+    return np.asarray(values).dtype.kind in "iuf"
+
+
+def _numbers(values):
+    values = np.asarray(values, dtype=np.float64)[:, None]
+    if not np.isfinite(values).all():
+        raise ValueError("condition holds NaN or infinite numbers: fill or drop those rows.")
+    return values
+
+
+def _words(values):
+    return np.asarray(values).astype(str)[:, None]
