@@ -2,6 +2,7 @@
 
 from ._diffusion import InterpolantDiffusion
 from ._flow import InterpolantFlow
+from .compose import TransformedDensity
 
-__all__ = ["InterpolantDiffusion", "InterpolantFlow"]
+__all__ = ["InterpolantDiffusion", "InterpolantFlow", "TransformedDensity"]
 __version__ = "0.1.0"

@@ -17,13 +17,15 @@ from sklearn.base import (
 )
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _fitting
 from ._base_density import BASE_DENSITIES
+from ._density_methods import DensityMethods
+from ._diagnostics import DiagnosticMethods
 from ._field_methods import FieldMethods
 from ._generation import check_noise, forecast, generate
-from ._likelihood import carry, density_parts, ode_log_density, standard_normal_parts
+from ._likelihood import carry
 from ._objectives import FIELDS, TIME_LAWS, Fields
 from ._tensors import (
     SAMPLE_STREAM,
@@ -47,7 +49,16 @@ from .solvers import SOLVERS, require_finite
 _CHUNK = 4096
 
 
-class BaseInterpolant(FieldMethods, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator, abc.ABC):
+class BaseInterpolant(
+    FieldMethods,
+    DensityMethods,
+    DiagnosticMethods,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    DensityMixin,
+    BaseEstimator,
+    abc.ABC,
+):
     """Fit, sample, transform and score of a stochastic interpolant.
 
     A leaf says whether it learns a denoiser beside the velocity (`_learns_denoiser`).
@@ -78,7 +89,7 @@ class BaseInterpolant(FieldMethods, OneToOneFeatureMixin, TransformerMixin, Dens
         "activation": [StrOptions(set(ACTIVATIONS))],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(numbers.Real, 0, None, closed="neither")],
-        "max_iter": [Interval(numbers.Integral, 1, None, closed="left")],
+        "max_iter": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
         "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
         "tol": [Interval(numbers.Real, 0, None, closed="left")],
         "n_iter_no_change": [Interval(numbers.Integral, 1, None, closed="left")],
@@ -214,58 +225,6 @@ class BaseInterpolant(FieldMethods, OneToOneFeatureMixin, TransformerMixin, Dens
         x = as_tensor(self.preprocessing_.transform(X), evaluation_dtype(X.dtype, generator.device), generator.device)
         return self._move(fields, lambda rows: x[rows], len(X), generator).astype(X.dtype, copy=False)
 
-    def score_samples(self, X, *, condition=None):
-        """Log-density of the target at each row, in the units of X.
-
-        log rho_1(x) = log rho_0(X_{1,0}(x)) - int_0^1 div b(t, X_{1,t}(x)) dt    (2303.08797, (2.53))
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-        condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            In nats, within `ode_tol` of the model's exact value; rows that could not be brought
-            under it are counted in an `IntegrationWarning`.
-
-        Raises
-        ------
-        NoDensityError
-            After a fit of two samples with base_density=None.
-        """
-        check_is_fitted(self)
-        self._validate_params()
-        return self._score_samples(self._validate_rows(X), condition)
-
-    def score(self, X, y=None, sample_weight=None, *, condition=None):
-        """Mean log-likelihood of the rows of y if it is a (2-D) sample, else of X.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows; after fit(X0, X1) and with a sample y, rows of the base, which are not scored.
-        y : array-like of shape (n_samples, n_features), default=None
-            Rows of the target, if it has two dimensions; else ignored.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the mean.
-        condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
-
-        Returns
-        -------
-        score : float
-            In nats a row.
-        """
-        check_is_fitted(self)
-        self._validate_params()
-        X = self._validate_rows(y if is_sample(y, "y") else X)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        return float(np.average(self._score_samples(X, condition), weights=weight))
-
     def transform(self, X, *, condition=None):
         """Carry rows of fit's first argument to the other end, along the ODE.
 
@@ -348,6 +307,11 @@ class BaseInterpolant(FieldMethods, OneToOneFeatureMixin, TransformerMixin, Dens
     def _fields(self, array_dtype, device, condition=None, n_rows=1):
         """The fields in the dtype of some rows, with their encoded condition."""
         dtype = evaluation_dtype(np.dtype(array_dtype), device)
+        if self.guidance != 1 and not getattr(self.condition_codec_, "droppable", False):
+            raise ValueError(
+                f"Got guidance={self.guidance:g}, but the model was not fitted with dropped conditions: fit with "
+                "condition= and condition_dropout > 0, or leave guidance=1."
+            )
         networks = []
         for network in (self.network_, self.denoiser_network_):
             network = None if network is None else cast_module(network, dtype, device)
@@ -426,48 +390,6 @@ class BaseInterpolant(FieldMethods, OneToOneFeatureMixin, TransformerMixin, Dens
         x = as_array(require_finite(x, "following the ODE"), np.float64)
         self._warn_missed(error)
         return (x if map_out is None else map_out.inverse_transform(x)).astype(X.dtype, copy=False)
-
-    @torch.no_grad()
-    def _score_samples(self, X, condition=None):
-        self._refuse_forecast("score_samples")
-        if self.interpolant_.kind == "mirror":
-            raise NoDensityError("interpolant='mirror' knows no density at either end: use 'linear'.")
-        device = resolve_device(self.device)
-        x = as_tensor(self.preprocessing_.transform(X), evaluation_dtype(X.dtype, device), device)
-        law, node = self._grid()
-        fields = self._fields(X.dtype, device, condition, len(X))
-        value, error = ode_log_density(fields, x, 1.0, self._base_parts(), self.ode_tol, law, node)
-        value = as_array(require_finite(value, "computing log-densities"), np.float64)
-        self._warn_missed(error)
-        return (value + self.preprocessing_.log_abs_det_jacobian(X)).astype(X.dtype, copy=False)
-
-    def _density_parts(self, x, level):
-        """Terms of the log-density of rows in scaled units, by the solver's grid of one level."""
-        fields = self._fields(np.float32 if x.dtype == torch.float32 else np.float64, x.device)
-        law, node = self._grid()
-        return density_parts(fields, x, 1.0, level, law, self._base_parts(), node)
-
-    def _base_parts(self):
-        """Terms of the log-density of the base, as a function of tensors in scaled units."""
-        if self.base_sample_ is None:
-            return standard_normal_parts
-        if self.base_density_ is None:
-            raise NoDensityError(
-                "The density of the base is unknown: fit was called with base_density=None. Fit with "
-                "base_density='flow', 'normal' or a density estimator such as GaussianMixture."
-            )
-        base, base_map = self.base_density_, self.base_preprocessing_
-
-        def parts(x, level):
-            X = base_map.inverse_transform(as_array(x, np.float64))
-            jacobian = -base_map.log_abs_det_jacobian(X)
-            if not isinstance(base, BaseInterpolant):
-                return as_tensor(base.score_samples(X) + jacobian, x.dtype, x.device)[:, None]
-            inner = as_tensor(base.preprocessing_.transform(X), x.dtype, x.device)
-            jacobian = as_tensor(jacobian + base.preprocessing_.log_abs_det_jacobian(X), x.dtype, x.device)
-            return torch.cat([base._density_parts(inner, level), jacobian[:, None]], 1)
-
-        return parts
 
     def _warn_missed(self, error):
         missed = int((error > self.ode_tol).sum())

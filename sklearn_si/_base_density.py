@@ -68,8 +68,8 @@ def fit_base_density(spec, estimator, X0, seed):
         half = None if estimator.max_time is None else estimator.max_time / 2
         density = clone(estimator).set_params(
             interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
-            base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0, condition_dropout=0.0,
-            warm_start=False, max_time=half, random_state=seed,
+            base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
+            condition_dropout=0.0, warm_start=False, max_time=half, random_state=seed,
         )  # fmt: skip
         return density.fit(X0)
     if isinstance(spec, str):

@@ -5,6 +5,9 @@ from sklearn.preprocessing import OneHotEncoder
 
 from ._validation import reject_dates
 
+# How missing values of numpy, Python and pandas print.
+_MISSING = ("nan", "None", "<NA>", "NaT")
+
 
 class ConditionCodec:
     """Numeric columns standardised, all others one-hot; a last column for "no condition" where it is asked for.
@@ -66,16 +69,21 @@ def _category(values):
 def _columns(condition):
     """The columns of an array, a series or a frame, one by one: a frame's keep their kinds."""
     if hasattr(condition, "columns") and hasattr(condition, "iloc"):
-        return [
-            np.asarray(reject_dates(condition.iloc[:, [j]], "condition").iloc[:, 0]) for j in range(condition.shape[1])
-        ]
-    values = np.asarray(reject_dates(condition, "condition"))
-    if values.ndim > 2:
-        raise ValueError(f"condition has {values.ndim} dimensions: expected (n_rows,) or (n_rows, n_columns).")
-    values = values.reshape(1, 1) if values.ndim == 0 else values.reshape(len(values), -1)
-    if not values.size:
+        series = [reject_dates(condition.iloc[:, [j]], "condition").iloc[:, 0] for j in range(condition.shape[1])]
+        columns = [_values(s) for s in series]
+    else:
+        values = _values(reject_dates(condition, "condition"))
+        if values.ndim > 2:
+            raise ValueError(f"condition has {values.ndim} dimensions: expected (n_rows,) or (n_rows, n_columns).")
+        columns = list((values if values.ndim == 2 else values.reshape(-1, 1)).T)
+    if not columns or not len(columns[0]):
         raise ValueError("condition is empty: expected at least one row and one column.")
-    return list(values.T)
+    return columns
+
+
+def _values(condition):
+    """An array, of objects for pandas' categories: they are not numbers even where their names are."""
+    return np.asarray(condition, dtype=object if str(getattr(condition, "dtype", "")) == "category" else None)
 
 
 def _is_numeric(values):
@@ -90,4 +98,7 @@ def _numbers(values):
 
 
 def _words(values):
-    return np.asarray(values).astype(str)[:, None]
+    values = np.asarray(values)
+    if values.dtype.kind == "O" and any(not isinstance(v, str) and str(v) in _MISSING for v in values):
+        raise ValueError("condition holds missing values: fill or drop those rows, or name them as a category.")
+    return values.astype(str)[:, None]

@@ -57,6 +57,9 @@ class InterpolantDiffusion(BaseInterpolant):
         Weight of the condition in classifier-free guidance; 1 is the conditional law. May be changed after fit.
     condition_dropout : float, default=0.0
         Share of training rows whose condition is dropped, as guidance and sampling without a condition need.
+    likelihood : {"ode", "sde"}, default="ode"
+        Whose density `score_samples` gives: the ODE's, or that of the Euler-Maruyama chain of `n_steps` steps
+        at `noise_level`. May be changed after fit.
     start : {"base", "condition"}, default="base"
         "condition": forecasting from a point (2303.08797, sec. 3.1). fit(X0, X1) takes pairs, the process starts
         from the given row, sample(n, condition=x0) draws continuations of it; its noise level is
@@ -72,13 +75,13 @@ class InterpolantDiffusion(BaseInterpolant):
         Points in a gradient step.
     learning_rate_init : float, default=0.01
         Largest rate of Adam: warm-up, then a cosine to zero.
-    max_iter : int, default=3000
-        Gradient steps.
+    max_iter : int or "auto", default="auto"
+        Gradient steps; "auto" is 3000, or with `max_time` as many as fit in it.
     max_time : float or None, default=None
         Seconds of training. Gives up reproducibility.
     tol : float, default=0.0
         A round whose validation score does not rise by more than this counts as stale.
-    n_iter_no_change : int, default=10
+    n_iter_no_change : int, default=20
         Stale rounds (of 100 steps) after which training stops.
     early_stopping : bool, default=True
         Hold out rows, stop when their score stalls and keep the best weights.
@@ -117,6 +120,8 @@ class InterpolantDiffusion(BaseInterpolant):
         One entry a round; scores are held-out log-likelihoods (one sample) or minus the loss (two).
     best_validation_score_ : float
         Score of the weights that were kept.
+    seed_ : int
+        The seed of the fit.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of str
@@ -139,6 +144,7 @@ class InterpolantDiffusion(BaseInterpolant):
 
     _parameter_constraints: ClassVar[dict] = {
         **BaseInterpolant._parameter_constraints,
+        "likelihood": [StrOptions({"ode", "sde"})],
         "start": [StrOptions({"base", "condition"})],
     }
 
@@ -159,16 +165,17 @@ class InterpolantDiffusion(BaseInterpolant):
         fields="auto",
         guidance=1.0,
         condition_dropout=0.0,
+        likelihood="ode",
         start="base",
         network="mlp",
         hidden_layer_sizes="auto",
         activation="silu",
         batch_size=512,
         learning_rate_init=0.01,
-        max_iter=3000,
+        max_iter="auto",
         max_time=None,
         tol=0.0,
-        n_iter_no_change=10,
+        n_iter_no_change=20,
         early_stopping=True,
         validation_fraction=0.1,
         warm_start=False,
@@ -191,6 +198,7 @@ class InterpolantDiffusion(BaseInterpolant):
         self.fields = fields
         self.guidance = guidance
         self.condition_dropout = condition_dropout
+        self.likelihood = likelihood
         self.start = start
         self.network = network
         self.hidden_layer_sizes = hidden_layer_sizes

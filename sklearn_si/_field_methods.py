@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from ._generation import check_schedule
 from ._tensors import (
     PATH_STREAM,
     as_array,
@@ -17,7 +18,7 @@ from ._tensors import (
     resolve_device,
 )
 from ._validation import DTYPES
-from .solvers import odeint, require_finite, sdeint, time_grid
+from .solvers import KINK, odeint, require_finite, sdeint, time_grid
 
 
 class FieldMethods:
@@ -121,6 +122,7 @@ class FieldMethods:
             When the latent noise of a bridge was not learned, or the path is not linear in space.
         """
         check_is_fitted(self)
+        self._refuse_forecast("predict_target")
         if not self.interpolant_.is_linear:
             raise ValueError(
                 "predict_target needs a path that is linear in space: E[x1 | x_t] has no closed form here."
@@ -195,21 +197,19 @@ class FieldMethods:
         fields = self._fields(X.dtype, device, condition, len(X))
         begin, end = self._time(start), self._time(stop)
         x = as_tensor(self._to_scaled(X, begin), evaluation_dtype(X.dtype, device), device)
-        inner = -(-self.n_steps // (n_times - 1))
-        times = time_grid(inner * (n_times - 1), "uniform", float(begin), float(end)).to(x)
+        times, kept = _output_grid(n_times, self.n_steps, float(begin), float(end), self._grid()[1])
+        times = times.to(x)
         if noise_level > 0:
             self._require_score("trajectory with noise_level > 0")
+            check_schedule(self.noise_schedule, self.interpolant_)
             drift, epsilon = fields.sde(noise_level, self.noise_schedule, times)
             seed = draw_seed(self.random_state if random_state is None else random_state)
             states = sdeint(drift, epsilon, x, times, make_generator(seed, PATH_STREAM, device), dense=True)
         else:
             states, _ = odeint(fields.velocity, x, times, "rk4", dense=True)
-        states = require_finite(states[::inner].transpose(0, 1), "following a trajectory").transpose(0, 1)
-        rows = [
-            self._to_data(as_array(s, np.float64), t.double().cpu())
-            for s, t in zip(states, times[::inner], strict=True)
-        ]
-        return np.stack(rows).astype(X.dtype, copy=False)
+        require_finite(states[kept].transpose(0, 1), "following a trajectory")
+        moments = zip(states[kept], times[kept].double().cpu(), strict=True)
+        return np.stack([self._to_data(as_array(x, np.float64), t) for x, t in moments]).astype(X.dtype, copy=False)
 
     @torch.no_grad()
     def _field(self, X, t, condition, field, to_data):
@@ -240,6 +240,7 @@ class FieldMethods:
 
     def _require_score(self, what):
         check_is_fitted(self)
+        self._refuse_forecast(what)
         if not (self.interpolant_.kind == "one-sided" or self.denoiser_network_ is not None):
             raise ValueError(
                 f"{what} needs the score function, which the velocity alone does not give after a fit of two samples: "
@@ -269,6 +270,17 @@ class FieldMethods:
 
     def _velocity_to_data(self, b, time):
         return self.preprocessing_.without_centre().inverse_transform(b) + self._centre(time, derivative=True)
+
+
+def _output_grid(n_times, n_steps, start, stop, node):
+    """A grid of at least n_steps steps with n_times equidistant ones among them (their places), and a kink."""
+    inner = -(-n_steps // (n_times - 1))
+    times = time_grid(inner * (n_times - 1), "uniform", start, stop)
+    outputs = times[::inner]
+    if node is not None and min(start, stop) < node < max(start, stop):
+        sides = torch.tensor([node - KINK, node + KINK], dtype=torch.float64)
+        times = torch.cat([times[(times - node).abs() > KINK], sides]).sort(descending=stop < start).values
+    return times, (times[:, None] - outputs).abs().argmin(0)
 
 
 def _check_trajectory(n_times, start, stop, noise_level):

@@ -29,6 +29,8 @@ from .preprocessing import check_has_density, fit_one_sample_map, fit_two_sample
 
 # Rows on which a round is validated, and times two-sample losses are averaged over.
 _VALIDATION_ROWS, _VALIDATION_DRAWS = 256, 4096
+# Gradient steps of max_iter="auto": without max_time, and with it, where time is the limit.
+_STEPS, _NO_LIMIT = 3000, 10**9
 # Share of the steps that each candidate of preprocessing="auto" gets before the choice.
 _RACE = 0.1
 
@@ -168,7 +170,9 @@ def _split(n, fraction, rng):
 def fit_plan(estimator, plan):
     """Fit base density, preprocessing and networks; the fitted attributes as a dict."""
     settings = _settings(estimator, plan)
-    wants_density = plan.two_samples and plan.fields != ("forecast",)
+    # an encoding-decoding path passes through a normal law, from which either end's density follows
+    known_middle = getattr(plan.interpolant, "crossing", None) is not None
+    wants_density = plan.two_samples and plan.fields != ("forecast",) and not known_middle
     density = fit_base_density(estimator.base_density, estimator, plan.X0, plan.seed) if wants_density else None
     if density is not None and settings.max_time is not None and estimator.base_density == "flow":
         settings.max_time /= 2
@@ -190,7 +194,10 @@ def _settings(estimator, plan):
     if law == "auto":
         law = "logit-normal" if plan.two_samples else "data-end"
     names = [f.name for f in dataclasses.fields(Settings) if f.name != "time_law"]
-    return Settings(**{name: getattr(estimator, name) for name in names}, time_law=law)
+    values = {name: getattr(estimator, name) for name in names}
+    if values["max_iter"] == "auto":
+        values["max_iter"] = _STEPS if estimator.max_time is None else _NO_LIMIT
+    return Settings(**values, time_law=law)
 
 
 def _choose_run(estimator, plan, settings):
@@ -372,6 +379,7 @@ class _Run:
             "denoiser_network_": denoiser,
             "_learned_": dict(self.networks),
             "condition_codec_": plan.codec,
+            "seed_": plan.seed,
             "interpolant_": plan.interpolant,
             "preprocessing_": self.target_map,
             "base_preprocessing_": self.base_map,

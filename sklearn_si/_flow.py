@@ -64,13 +64,13 @@ class InterpolantFlow(BaseInterpolant):
         Points in a gradient step.
     learning_rate_init : float, default=0.01
         Largest rate of Adam: warm-up, then a cosine to zero.
-    max_iter : int, default=3000
-        Gradient steps.
+    max_iter : int or "auto", default="auto"
+        Gradient steps; "auto" is 3000, or with `max_time` as many as fit in it.
     max_time : float or None, default=None
         Seconds of training. Gives up reproducibility.
     tol : float, default=0.0
         A round whose validation score does not rise by more than this counts as stale.
-    n_iter_no_change : int, default=10
+    n_iter_no_change : int, default=20
         Stale rounds (of 100 steps) after which training stops.
     early_stopping : bool, default=True
         Hold out rows, stop when their score stalls and keep the best weights.
@@ -109,6 +109,8 @@ class InterpolantFlow(BaseInterpolant):
         One entry a round; scores are held-out log-likelihoods (one sample) or minus the loss (two).
     best_validation_score_ : float
         Score of the weights that were kept.
+    seed_ : int
+        The seed of the fit.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of str
@@ -148,10 +150,10 @@ class InterpolantFlow(BaseInterpolant):
         activation="silu",
         batch_size=512,
         learning_rate_init=0.01,
-        max_iter=3000,
+        max_iter="auto",
         max_time=None,
         tol=0.0,
-        n_iter_no_change=10,
+        n_iter_no_change=20,
         early_stopping=True,
         validation_fraction=0.1,
         warm_start=False,

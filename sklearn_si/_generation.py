@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ._tensors import as_array, as_tensor, evaluation_dtype
-from ._validation import DTYPES
+from ._validation import DTYPES, reject_dates
 from .solvers import (
     SDE_SOLVERS,
     denoising_steps,
@@ -34,8 +34,17 @@ def check_noise(estimator, interpolant, knows_score):
             f"Got noise_level={level:g} after a fit of two samples, but the velocity alone does not "
             "give the score function there: use InterpolantDiffusion, or noise_level=0."
         )
-    if estimator.noise_schedule == "optimal" and interpolant.kind != "one-sided":
+    check_schedule(estimator.noise_schedule, interpolant)
+
+
+def check_schedule(schedule, interpolant):
+    """Refuse the optimal schedule where its closed form is not known."""
+    if schedule == "optimal" and interpolant.kind != "one-sided":
         raise ValueError("noise_schedule='optimal' is known for a normal base only: use 'gamma' or 'constant'.")
+    if schedule == "optimal" and hasattr(interpolant.path, "crossing"):
+        raise ValueError(
+            "noise_schedule='optimal' is infinite before t = 1/2 on an encoding-decoding path: use 'gamma'."
+        )
 
 
 @torch.no_grad()
@@ -76,7 +85,7 @@ def forecast(estimator, start, n_samples, generator):
     """Continuations of given rows: dX = u dt + sqrt(2 a) dW from X_0 = x0 (2303.08797, sec. 3.1), in data units."""
     if start is None:
         raise ValueError("A model with start='condition' needs the start rows: sample(n, condition=x0).")
-    X0 = np.asarray(start, dtype=DTYPES[0])
+    X0 = np.asarray(reject_dates(start, "condition"), dtype=DTYPES[0])
     X0 = estimator._points(X0[None] if X0.ndim == 1 else X0, "condition")
     if len(X0) not in (1, n_samples):
         raise ValueError(f"condition has {len(X0)} rows, but expected one for all or one for each of {n_samples} rows.")

@@ -1,13 +1,12 @@
 """Log-densities: change of variables along the ODE, the divergence apart from the path."""
 
-import itertools
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .solvers import grid_map, odeint, refine, time_grid
+from .solvers import KINK, grid_map, odeint, refine, time_grid
 
 # Level 0 of the refinement; each level doubles both.
 _STEPS, _NODES = 4, 5
@@ -61,24 +60,26 @@ def flow_with_divergence(fields, x: Tensor, start: float, stop: float, level: in
 
 
 def standard_normal_parts(x: Tensor, level: int) -> Tensor:
-    """The log-density of a normal base as the parts that `ode_log_density` refines."""
+    """The log-density of N(0, I) as the parts that `ode_log_density` refines."""
     return standard_normal_log_density(x)[:, None]
 
 
-def density_parts(fields, x: Tensor, t: float, level: int, law: str, base_parts, node=None) -> Tensor:
+def density_parts(fields, x: Tensor, t: float, level: int, law: str, anchor: float, anchor_parts) -> Tensor:
     """Terms whose sum is the log-density at time t, on the grid of one level, of shape (n, k)."""
-    stops = [t, 0.0] if node is None or not 0 < node < t else [t, node, 0.0]
-    total = 0.0
-    for start, stop in itertools.pairwise(stops):
-        x, divergence = flow_with_divergence(fields, x, start, stop, level, law)
-        total = total + divergence
-    return torch.cat([base_parts(x, level), total[:, None]], 1)
+    if abs(t - anchor) <= KINK:
+        return anchor_parts(x, level)
+    # in the middle of a path the fields may jump: stay on the side of t
+    stop = anchor + math.copysign(KINK, t - anchor) if anchor > 0 else anchor
+    x, divergence = flow_with_divergence(fields, x, t, stop, level, law)
+    return torch.cat([anchor_parts(x, level), divergence[:, None]], 1)
 
 
-def ode_log_density(fields, x: Tensor, t: float, base_parts, tolerance: float, law: str, node=None):
+def ode_log_density(fields, x: Tensor, t: float, anchor: float, anchor_parts, tolerance: float, law: str):
     """Log-density of the ODE model at time t, with its stated error, a row.
 
-    log rho_t(x) = log rho_0(X_{t,0}(x)) - int_0^t div b(u, X_{t,u}(x)) du    (2303.08797, (2.53))
+    log rho_t(x) = log rho_a(X_{t,a}(x)) - int_a^t div b(u, X_{t,u}(x)) du    (2303.08797, (2.53))
+
+    from the time a at which the density is known: the base, or the middle of an encoding-decoding path.
 
     Parameters
     ----------
@@ -86,17 +87,15 @@ def ode_log_density(fields, x: Tensor, t: float, base_parts, tolerance: float, l
         The velocity, in scaled units.
     x : Tensor of shape (n, d)
         Rows in scaled units.
-    t : float
-        Time of the density.
-    base_parts : callable
-        base_parts(x, level) -> terms of the base's log-density in scaled units, of shape (n, k); a base
+    t, anchor : float
+        Time of the density; the time a.
+    anchor_parts : callable
+        anchor_parts(x, level) -> terms of the log-density at time a in scaled units, of shape (n, k); a base
         that is a flow itself is solved at the same level.
     tolerance : float
         Error allowed, in nats; rows that miss it are solved on finer grids.
     law : str
         Law of the grids, a key of `TIME_GRIDS`.
-    node : float, default=None
-        A time at which the field has a kink.
 
     Returns
     -------
@@ -106,12 +105,43 @@ def ode_log_density(fields, x: Tensor, t: float, base_parts, tolerance: float, l
     def solve(rows, level):
         size = max(1, _CHUNK // (_STEPS * 2**level * x.shape[1]))
         solved = [
-            density_parts(fields.rows(part), x[part], t, level, law, base_parts, node) for part in rows.split(size)
+            density_parts(fields.rows(part), x[part], t, level, law, anchor, anchor_parts) for part in rows.split(size)
         ]
         return torch.cat(solved), 1.0
 
     # the terms are compared apart: their errors may cancel at one level only
     parts, error = refine(solve, len(x), tolerance, MAX_LEVEL)
+    return parts.sum(1), error
+
+
+def log_density_ratio(fields, points, law: str, tolerance: float, n_rows: int):
+    """Log rho_1(x) - log rho_0(x) = -int_0^1 (div b + b . s)(t, x) dt at fixed x, with its stated error, a row.
+
+    Parameters
+    ----------
+    fields : Fields
+        Velocity and score.
+    points : callable
+        points(rows, t) -> x in scaled units and the velocity of the scaled frame, of shape (m, d) and (d,).
+    law : str
+        Law of the quadrature nodes.
+    tolerance : float
+        Error allowed, in nats.
+    n_rows : int
+        Number of rows.
+    """
+
+    def solve(rows, level):
+        parameters, weights = (torch.as_tensor(a) for a in _gauss_legendre(level))
+        nodes, rates = grid_map(parameters, law, 0.0, 1.0)
+        total, some = 0.0, fields.rows(rows)
+        for t, weight in zip(nodes, rates * weights, strict=True):
+            x, frame = points(rows, t)
+            b, divergence = some.velocity_and_divergence(t.to(x), x)
+            total = total - float(weight) * (divergence + ((b + frame) * some.score(t.to(x), x)).sum(1))
+        return total[:, None], 1.0
+
+    parts, error = refine(solve, n_rows, tolerance, MAX_LEVEL)
     return parts.sum(1), error
 
 

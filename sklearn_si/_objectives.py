@@ -162,7 +162,10 @@ class Fields:
         """
         path = self.interpolant
         if path.kind == "one-sided":
-            t = t if float(path.alpha_wronskian(torch.ones_like(t))) > 0 else t.clamp(max=1 - _SCORE_MARGIN)
+            if path.beta(t) == 0 and path.beta_dot(t) == 0:
+                return -x / path.alpha(t) ** 2  # nothing of the target has come in yet
+            # 1e-12: sin(pi) is not 0 in floats
+            t = t if float(path.alpha_wronskian(torch.ones_like(t))) > 1e-12 else t.clamp(max=1 - _SCORE_MARGIN)
             quotient = column(path.beta(t), x) * self.velocity(t, x) - column(path.beta_dot(t), x) * x
             return quotient / column(path.alpha_wronskian(t), x)
         if hasattr(self.denoiser_network, "as_score"):
@@ -177,6 +180,8 @@ class Fields:
         eta_1 = [alpha v - alpha_dot (x - gamma eta)] / W, and (x - noise) / beta where beta is not small.
         """
         path, beta = self.interpolant, self.interpolant.beta(t)
+        if beta == 0 and path.beta_dot(t) == 0:
+            return torch.zeros_like(x)  # x1 is not in x_t: its mean, in scaled units
         b = self.velocity(t, x)
         if path.kind == "one-sided":
             eta = self.denoiser(t, x, b)
@@ -187,8 +192,6 @@ class Fields:
         alpha = path.alpha(t)
         if alpha == 0 and beta > 0:
             return (x - noise) / beta
-        if beta == 0 and path.beta_dot(t) == 0:
-            return torch.zeros_like(x)  # x1 is not in x_t: its mean, in scaled units
         v = b + path.gamma_gamma_dot(t) * self.score(t, x) if path.has_noise else b
         return (alpha * v - path.alpha_dot(t) * (x - noise)) / path.wronskian(t)
 

@@ -416,9 +416,11 @@ class GaussianBase(Interpolant):
         """1 / W, finite everywhere: at t = 1 it is a limit."""
         if not self.path.has_noise:
             return self.path.alpha(t) if isinstance(self.path, VariancePreserving) else 1 / self.path.wronskian(t)
-        # 0/0 at t = 1 where gamma gamma_dot vanishes there; the limit is smooth.
-        t = t.clamp(max=1 - 100 * torch.finfo(t.dtype).eps ** 0.5)
-        return self.alpha(t) / self.alpha_wronskian(t)
+        # 0/0 at t = 1 where gamma gamma_dot vanishes there: then W is a limit from times where
+        # rounding has not begun. (Under a brownian gamma 1/W itself vanishes, like sqrt(1 - t).)
+        eps = torch.finfo(t.dtype).eps
+        inside = torch.where(self.alpha_wronskian(t) > eps**0.75, t, t.clamp(max=1 - eps**0.5))
+        return self.alpha(inside) / self.alpha_wronskian(inside)
 
     @property
     def singular_target(self):
@@ -482,6 +484,11 @@ def make_interpolant(interpolant, gamma, gamma_scale, *, two_samples, latent_noi
         _check_shrink(path)
     if two_samples or path.kind == "mirror":
         return path
+    if not path.is_linear:
+        raise ValueError(
+            f"{name} is not linear in space, which a normal base needs: fit(X0, X1) with rows of the base, or give "
+            "alpha and beta."
+        )
     return GaussianBase(path)
 
 

@@ -62,6 +62,10 @@ class AffineMap:
         """Gradients in data units from gradients in scaled units: D^-T g'."""
         return gradient * self.inverse_scale if self.scale.ndim == 1 else gradient @ self.inverse_scale
 
+    def push_forward(self, gradient):
+        """Gradients in scaled units from gradients in data units: D^T g."""
+        return gradient * self.scale if self.scale.ndim == 1 else gradient @ self.scale
+
     def log_abs_det_jacobian(self, X):
         """The log |det dx'/dx| at each row, in data units."""
         return np.full(len(X), -self.log_abs_det)

@@ -190,6 +190,10 @@ TIME_GRIDS = {
 }
 
 
+# How close to a kink in time a grid comes: two neighbours in float32.
+KINK = 1e-7
+
+
 def grid_map(s: Tensor, law: str, start: float, stop: float) -> tuple[Tensor, Tensor]:
     """Times at the parameters s in [0, 1] of a grid from start to stop, and their derivatives."""
     u, rate = TIME_GRIDS[law](s if stop >= start else 1 - s)
@@ -200,8 +204,9 @@ def grid_map(s: Tensor, law: str, start: float, stop: float) -> tuple[Tensor, Te
 def time_grid(n_steps: int, law: str, start: float = 0.0, stop: float = 1.0, node: float | None = None) -> Tensor:
     """A float64 grid of n_steps steps from start to stop.
 
-    A `node` strictly between start and stop (a time at which the field has a kink) takes the
-    place of the nearest inner time; a single step becomes two.
+    A `node` strictly between start and stop (a time at which the field has a kink or a jump) takes the
+    place of the nearest inner time, as two times 1e-7 to its sides: no stage of a step then falls on the
+    wrong side of it. A single step becomes two.
 
     Examples
     --------
@@ -214,8 +219,9 @@ def time_grid(n_steps: int, law: str, start: float = 0.0, stop: float = 1.0, nod
     times, _ = grid_map(torch.linspace(0, 1, n_steps + 1, dtype=torch.float64), law, start, stop)
     times[-1] = stop  # start + (stop - start) * 1 may be off by one rounding
     if node is not None:
-        inner = times[1:-1]
-        inner[(inner - node).abs().argmin()] = node
+        k = 1 + int((times[1:-1] - node).abs().argmin())
+        sides = torch.tensor([-KINK, KINK], dtype=torch.float64) * (1 if stop > start else -1)
+        times = torch.cat([times[:k], node + sides, times[k + 1 :]])
     return times
 
 

@@ -18,9 +18,10 @@ class MixtureFields(nn.Module):
     b = sum w (m_dot + H y), H = alpha alpha_dot C0 + beta beta_dot C1 + gamma gamma_dot I.
     """
 
-    def __init__(self, interpolant, weights1, means1, covs1, weights0=None, means0=None, covs0=None):
+    def __init__(self, interpolant, weights1, means1, covs1, weights0=None, means0=None, covs0=None, noise_cov=None):
         super().__init__()
         d = np.shape(means1)[1]
+        noise_cov = np.eye(d) if noise_cov is None else noise_cov  # of gamma^2: D D^T in data units
         weights0, means0, covs0 = (
             (np.ones(1), np.zeros((1, d)), np.eye(d)[None]) if weights0 is None else (weights0, means0, covs0)
         )
@@ -33,6 +34,7 @@ class MixtureFields(nn.Module):
             "m1": np.asarray(means1)[j],
             "c0": np.asarray(covs0)[i],
             "c1": np.asarray(covs1)[j],
+            "noise_cov": noise_cov,
         }.items():
             self.register_buffer(name, torch.as_tensor(value, dtype=torch.float64))
 
@@ -40,14 +42,13 @@ class MixtureFields(nn.Module):
         """The pieces of every field at one time t of shape ()."""
         it = self.interpolant
         a, b, g = it.alpha(t), it.beta(t), it.gamma(t)
-        eye = torch.eye(x.shape[1], dtype=x.dtype)
-        cov = a**2 * self.c0 + b**2 * self.c1 + g**2 * eye
+        cov = a**2 * self.c0 + b**2 * self.c1 + g**2 * self.noise_cov
         factor = torch.linalg.cholesky(cov)
         u = x[:, None] - (a * self.m0 + b * self.m1)
         y = torch.cholesky_solve(u.permute(1, 2, 0), factor).permute(2, 0, 1)
         log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         log_w = self.log_p - 0.5 * (log_det + (u * y).sum(-1) + x.shape[1] * math.log(2 * math.pi))
-        half = it.alpha_alpha_dot(t) * self.c0 + b * it.beta_dot(t) * self.c1 + it.gamma_gamma_dot(t) * eye
+        half = it.alpha_alpha_dot(t) * self.c0 + b * it.beta_dot(t) * self.c1 + it.gamma_gamma_dot(t) * self.noise_cov
         return log_w, torch.softmax(log_w, 1), y, half, factor
 
     def _mean_dot(self, t):
@@ -114,6 +115,8 @@ class Denoiser(nn.Module):
         self.fields = fields
 
     def forward(self, t, x, condition=None):
+        if t.ndim:
+            return self.fields._slow(t, x, self.fields.denoiser)
         return self.fields.denoiser(t, x)
 
 
@@ -162,6 +165,8 @@ def with_exact_fields(estimator, target, base=None, base_rows=None, base_density
     estimator.base_sample_ = base_rows
     estimator.base_density_ = base_density
     estimator.n_features_in_ = d
+    estimator.seed_ = 0
+    estimator.condition_codec_ = None
     estimator.dtype_ = np.dtype(np.float64)
     return estimator
 

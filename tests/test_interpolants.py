@@ -116,6 +116,10 @@ def test_gaussian_base_absorbs_the_latent_noise(name, gamma):
     torch.testing.assert_close(path.alpha(INSIDE) ** 2, inner.alpha(INSIDE) ** 2 + inner.gamma(INSIDE) ** 2)
     torch.testing.assert_close(path.alpha_alpha_dot(INSIDE), path.alpha(INSIDE) * path.alpha_dot(INSIDE))
     torch.testing.assert_close(path.inverse_wronskian(INSIDE), 1 / path.wronskian(INSIDE), rtol=1e-9, atol=1e-9)
+    for dtype, tolerance in [(torch.float64, 1e-6), (torch.float32, 2e-2)]:
+        late = 1 - torch.logspace(-1, -4, 10, dtype=torch.float64)
+        ratio = path.inverse_wronskian(late.to(dtype)).double() * path.wronskian(late)
+        assert (ratio - 1).abs().max() < tolerance
     near, at = (path.inverse_wronskian(torch.tensor(t, dtype=torch.float64)) for t in (1 - 1e-9, 1.0))
     assert torch.isfinite(at) and abs(float(near - at)) < 1e-4
 

@@ -103,7 +103,7 @@ def test_forward_and_backward_log_densities_agree():
     x0 = torch.as_tensor(rng.normal(size=(100, 2)))
     x1, divergence = flow_with_divergence(fields, x0, 0.0, 1.0, 6, "uniform")
     forward = standard_normal_log_density(x0) - divergence
-    backward, error = ode_log_density(fields, x1, 1.0, standard_normal_parts, 1e-7, "uniform")
+    backward, error = ode_log_density(fields, x1, 1.0, 0.0, standard_normal_parts, 1e-7, "uniform")
     assert (error <= 1e-7).all()
     torch.testing.assert_close(forward, backward, rtol=0, atol=1e-6)
 
@@ -114,7 +114,7 @@ def test_log_density_at_intermediate_times(t):
     path = GaussianBase(Linear())
     exact = MixtureFields(path, *mixture(rng, 3, 2))
     x = torch.as_tensor(rng.normal(size=(50, 2)))
-    value, _ = ode_log_density(Fields(path, exact), x, t, standard_normal_parts, 1e-6, "uniform")
+    value, _ = ode_log_density(Fields(path, exact), x, t, 0.0, standard_normal_parts, 1e-6, "uniform")
     torch.testing.assert_close(value, exact.log_density(torch.tensor(t).double(), x), rtol=0, atol=1e-6)
 
 
@@ -139,7 +139,7 @@ def test_stated_errors_cover_the_true_ones():
         exact = MixtureFields(path, *mixture(rng, 4, d))
         x = torch.as_tensor(rng.normal(size=(300, d)))
         true = exact.log_density(torch.tensor(1.0).double(), x)
-        value, error = ode_log_density(Fields(path, exact), x, 1.0, standard_normal_parts, 1e-3, "uniform")
+        value, error = ode_log_density(Fields(path, exact), x, 1.0, 0.0, standard_normal_parts, 1e-3, "uniform")
         assert ((value - true).abs() <= error).double().mean() >= 0.99
         ends, stated = carry(Fields(path, exact), x, 0.0, 1.0, 1e-3, "uniform")
         finest, _ = carry(Fields(path, exact), x, 0.0, 1.0, 1e-5, "uniform")

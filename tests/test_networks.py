@@ -213,10 +213,10 @@ def test_the_score_is_minus_the_denoiser_over_gamma_without_the_division(gamma):
     field, exact = fresh(path, "denoiser", d)
     x = normals(20, d)
     for t in TIMES:
-        torch.testing.assert_close(field.score_factor(t, x), exact.score_function(t, x), **ROUNDING)
+        torch.testing.assert_close(field.as_score()(t, x), exact.score_function(t, x), **ROUNDING)
     field.network = random_network(d, (5, 6))
     t = torch.linspace(0, 1, 20).double()
-    torch.testing.assert_close(field.score_factor(t, x) * path.gamma(t)[:, None], -field(t, x), **ROUNDING)
+    torch.testing.assert_close(field.as_score()(t, x) * path.gamma(t)[:, None], -field(t, x), **ROUNDING)
 
 
 @pytest.mark.parametrize("gamma", [None, "brownian", "quadratic"])

@@ -33,6 +33,7 @@ CDFS = {
     "logit-normal": lambda t: stats.norm.cdf(logit(t) / 2),
     "data-end": lambda t: stats.norm.cdf((logit(t) - 1) / 2),
     "arcsine": stats.arcsine.cdf,
+    "beta": stats.beta(1, 0.5).cdf,
 }
 
 

@@ -1,0 +1,231 @@
+"""Control of the KL by the errors of the fields, and a report on the calibration of a fitted model."""
+
+import numpy as np
+import torch
+from scipy import stats
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
+
+from ._objectives import TIME_LAWS
+from ._tensors import PATH_STREAM, as_array, as_tensor, make_generator, normal
+
+# Times at which the errors of the fields are averaged: Gauss-Legendre nodes of (0, 1).
+_N_TIMES = 24
+# Bins of time in the report, and rows behind the dearer of its lines.
+_N_BINS, _N_ROWS = 8, 500
+
+
+class Report(Bunch):
+    """A Bunch that prints as its verdicts, one line each."""
+
+    def __str__(self):
+        """The verdicts, one a line."""
+        width = max(len(name) for name in self.verdicts)
+        return "\n".join(f"{name:<{width}}  {line}" for name, line in self.verdicts.items())
+
+
+class DiagnosticMethods:
+    """KL bounds, the noise level that minimises them, and a report on the calibration."""
+
+    def kl_bound(self, X0, X1=None, *, reference):
+        """Upper bounds of KL(target || SDE model) from the errors of the fields, relative to a reference.
+
+        un-split  int 1 / (4 epsilon) E|Db + epsilon Ds|^2 dt    (2303.08797, (2.42))
+
+        split     int (E|Db|^2 / epsilon + epsilon E|Ds|^2) / 2 dt
+
+        with Db, Ds the errors of velocity and score. The split form is (2.45) with its constants corrected: gaps of
+        losses with their halves are multiplied by 1/epsilon and epsilon, not by half of that. Both are for the
+        `noise_level` and `noise_schedule` that are set, epsilon(t) inside the integrals.
+
+        Parameters
+        ----------
+        X0 : array-like of shape (n_samples_0, n_features)
+            Held-out rows of fit's first argument.
+        X1 : array-like of shape (n_samples_1, n_features), default=None
+            Held-out rows of the target, after a fit of two samples.
+        reference : object
+            Has `velocity(X, t)` and `score_function(X, t)` in data units: exact fields, or a stronger
+            fitted model, for which the result is a difference and no bound.
+
+        Returns
+        -------
+        result : Bunch
+            `unsplit`, `split` (nats), and `velocity_error`, `score_error` with `times`: the mean
+            squares along time, in scaled units.
+        """
+        times, weights, db, ds, cross = self._field_errors(X0, X1, reference)
+        if self.noise_level == 0:
+            raise ValueError("kl_bound bounds the SDE model and is infinite at noise_level=0: set a positive one.")
+        epsilon = self.noise_level * self._schedule_at(times)
+        unsplit = (weights * (db / epsilon + 2 * cross + epsilon * ds)).sum() / 4
+        split = (weights * (db / epsilon + epsilon * ds)).sum() / 2
+        return Bunch(unsplit=unsplit, split=split, times=times, velocity_error=db, score_error=ds)
+
+    def optimal_noise_level(self, X0, X1=None, *, reference):
+        """The noise level that minimises the bound of `kl_bound`, constant and in time.
+
+        epsilon* = (gap_b / gap_s)^(1/2)    (2303.08797, (2.49)), pointwise in time as well; with a schedule,
+        level* = (int E|Db|^2 / schedule dt / int schedule E|Ds|^2 dt)^(1/2).
+
+        Parameters
+        ----------
+        X0, X1, reference
+            As in `kl_bound`.
+
+        Returns
+        -------
+        result : Bunch
+            `noise_level` in units of the parameter under the current schedule, and `in_time`, its best value
+            at each of `times`.
+        """
+        times, weights, db, ds, _ = self._field_errors(X0, X1, reference)
+        schedule = self._schedule_at(times)
+        level = np.sqrt((weights * db / schedule).sum() / (weights * ds * schedule).sum())
+        return Bunch(noise_level=float(level), times=times, in_time=np.sqrt(db / ds) / schedule)
+
+    def diagnose(self, X0, X1=None):
+        """Report on held-out rows whether the fields are calibrated, the latent normal and the solver exact.
+
+        At a minimiser of the losses E[b . (b - dx_t/dt)] = 0 and E[eta . (eta - z)] = 0 (2209.15571, (11)): necessary,
+        not sufficient, and free of charge.
+
+        Parameters
+        ----------
+        X0 : array-like of shape (n_samples_0, n_features)
+            Held-out rows of fit's first argument.
+        X1 : array-like of shape (n_samples_1, n_features), default=None
+            Held-out rows of the target, after a fit of two samples.
+
+        Returns
+        -------
+        report : Bunch
+            Prints as one verdict a line. `times`, `loss` (by bin of time), `velocity_calibration` and
+            `denoiser_calibration` with their standard errors (`..._error`), `latent_ks` (p-value a column) and
+            `mahalanobis_ks` (one sample), `nll` and `solver_error`, `nll_sde_bound` where there is noise.
+        """
+        check_is_fitted(self)
+        self._refuse_forecast("diagnose")
+        X0, X1 = self._held_out(X0, X1)
+        report = Report(verdicts={})
+        _calibration(self, X0, X1, report)
+        _latent(self, X0 if X1 is None else None, report)
+        _likelihoods(self, X0 if X1 is None else X1, report)
+        return report
+
+    def _held_out(self, X0, X1):
+        X0 = self._validate_rows(X0)
+        if self.base_preprocessing_ is not None and X1 is None:
+            raise ValueError("The model was fitted to two samples: pass held-out rows of both, X0 and X1.")
+        return X0, None if X1 is None else self._validate_rows(X1)
+
+    def _schedule_at(self, times):
+        fields = self._fields(np.float64, torch.device("cpu"))
+        return np.array([float(fields.schedule(self.noise_schedule, torch.tensor(t).double())) for t in times])
+
+    def _scaled_pairs(self, X0, X1):
+        """Rows of both ends in scaled units, of one length, drawn by the seed of the fit."""
+        generator = make_generator(self.seed_, PATH_STREAM)
+        target = as_tensor(self.preprocessing_.transform(X0 if X1 is None else X1), torch.float64, "cpu")
+        if X1 is None:
+            return normal(target.shape, generator, like=target), target, generator
+        base = as_tensor(self.base_preprocessing_.transform(X0), torch.float64, "cpu")
+        n = max(len(base), len(target))
+        rows = [torch.randperm(n, generator=generator) % len(side) for side in (base, target)]
+        if getattr(self.coupling, "row_by_row", self.coupling == "paired"):
+            rows[1] = rows[0]
+        return base[rows[0]], target[rows[1]], generator
+
+    @torch.no_grad()
+    def _field_errors(self, X0, X1, reference):
+        """Nodes and weights of time, and the mean |Db|^2, |Ds|^2 and Db . Ds at them, in scaled units."""
+        check_is_fitted(self)
+        self._require_score("kl_bound")
+        x0, x1, generator = self._scaled_pairs(*self._held_out(X0, X1))
+        z = normal(x0.shape, generator, like=x0) if self.interpolant_.has_noise else None
+        nodes, weights = np.polynomial.legendre.leggauss(_N_TIMES)
+        times, weights = (nodes + 1) / 2, weights / 2
+        scale = self.preprocessing_.without_centre()
+        errors = []
+        for t in times:
+            time = torch.tensor(t, dtype=torch.float64)
+            X = self._to_data(as_array(self.interpolant_.point(time, x0, x1, z), np.float64), time)
+            t = float(t)
+            db = scale.transform(self.velocity(X, t) - reference.velocity(X, t))
+            gap = self.score_function(X, t) - reference.score_function(X, t)
+            ds = scale.push_forward(gap)
+            errors.append([(db**2).sum(1).mean(), (ds**2).sum(1).mean(), (db * ds).sum(1).mean()])
+        return times, weights, *np.array(errors).T
+
+
+def _calibration(model, X0, X1, report):
+    """Losses by time, and E[f . (f - target)] with standard errors, in scaled units."""
+    x0, x1, generator = model._scaled_pairs(X0, X1)
+    repeat = max(1, 4000 // len(x0))
+    x0, x1 = x0.repeat(repeat, 1), x1.repeat(repeat, 1)
+    if model.base_preprocessing_ is None:  # a fresh base row for every repeat
+        x0 = normal(x1.shape, generator, like=x1)
+    path, n = model.interpolant_, len(x0)
+    z = normal(x0.shape, generator, like=x0) if path.has_noise else None
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    t = TIME_LAWS["uniform"](u)[torch.randperm(n, generator=generator)].clamp(1e-3, 1 - 1e-3)
+    fields = model._fields(np.float64, torch.device("cpu"))
+    # Every point twice with the noise of opposite sign: the singular factors of the targets cancel.
+    pairs = [(x0, x1, z), (-x0 if path.kind == "one-sided" else x0, x1, None if z is None else -z)]
+    with torch.no_grad():
+        velocity, loss, denoiser = zip(*(_residuals(fields, t, *pair) for pair in pairs), strict=True)
+    bins = (t * _N_BINS).long()
+    loss = torch.stack(loss).mean(0)
+    report.times = (np.arange(_N_BINS) + 0.5) / _N_BINS
+    report.loss = np.array([float(loss[bins == k].mean()) for k in range(_N_BINS)])
+    for name, values in (("velocity", velocity), ("denoiser", denoiser)):
+        if values[0] is not None:
+            # repeats of one row are not independent: the error is that of the rows' means
+            _verdict_of_mean(report, name, torch.stack(values).mean(0).reshape(repeat, -1).mean(0).numpy())
+
+
+def _residuals(fields, t, x0, x1, z):
+    path = fields.interpolant
+    xt, target = path.point(t, x0, x1, z), path.point_dot(t, x0, x1, z)
+    b = fields.velocity(t, xt)
+    eta = fields.denoiser(t, xt, b) if fields.has_score else None
+    noise = x0 if path.kind == "one-sided" else z
+    check = None if eta is None else (eta * (eta - noise)).sum(1)
+    return (b * (b - target)).sum(1), (b - target).square().sum(1), check
+
+
+def _verdict_of_mean(report, name, values):
+    mean, error = values.mean(), values.std() / len(values) ** 0.5
+    report[f"{name}_calibration"], report[f"{name}_calibration_error"] = mean, error
+    word = "calibrated" if abs(mean) < 3 * error else "NOT calibrated: fit longer"
+    report.verdicts[f"E[f . (f - target)], {name}"] = f"{mean:.3g} +- {error:.2g}: {word}"
+
+
+def _latent(model, X, report):
+    """Normality of transformed rows: a KS test a column, and one of their squared lengths."""
+    if X is None or model.interpolant_.kind == "mirror":
+        return
+    Z = model.transform(X)
+    report.latent_ks = np.array([stats.kstest(column, "norm").pvalue for column in Z.T])
+    report.mahalanobis_ks = stats.kstest((Z**2).sum(1), stats.chi2(Z.shape[1]).cdf).pvalue
+    # Bonferroni: the least of d p-values
+    worst = min(1.0, report.latent_ks.min() * len(report.latent_ks))
+    for name, p in (("columns", worst), ("lengths", report.mahalanobis_ks)):
+        word = "normal" if p > 0.01 else "NOT normal: the flow misses part of the law"
+        report.verdicts[f"latent, {name}"] = f"KS p = {p:.2g}: {word}"
+
+
+def _likelihoods(model, X, report):
+    """Negative log-likelihood of the ODE with its solver error, and the bound of the SDE chain."""
+    if model.interpolant_.kind == "mirror" or (model.base_sample_ is not None and model.base_density_ is None):
+        return
+    X = X[:_N_ROWS]
+    value, error = model._ode_log_density(X, None, 1.0)
+    report.nll, report.solver_error = -float(value.mean()), float(error.max())
+    word = "met" if report.solver_error <= model.ode_tol else "MISSED by some rows"
+    report.verdicts["NLL, ODE"] = f"{report.nll:.4f} nats; worst solver error {report.solver_error:.2g}: ode_tol {word}"
+    if model.noise_level > 0:
+        report.nll_sde_bound = -float(model._chain(X, None, 16)["bound"].mean())
+        gap = report.nll_sde_bound - report.nll
+        word = "velocity and score agree" if gap < 0.1 else "velocity and score disagree, or n_steps is small"
+        report.verdicts["NLL, bound of the SDE"] = f"{report.nll_sde_bound:.4f} nats, {gap:+.3f}: {word}"

@@ -1,0 +1,500 @@
+"""Densities seen through an invertible transformer of somebody else."""
+
+from typing import ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin, _fit_context, clone
+from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
+
+from ._validation import DTYPES, check_labels, is_sample, reject_dates
+
+__all__ = ["TransformedDensity"]
+
+# Ratio of the variances of two principal axes below which the smaller is rounding (of eigenvalues, hence > eps).
+_COLLINEAR = 1e-13
+# Rows that an error names.
+_NAMED = 5
+
+
+class TransformedDensity(OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator):
+    """An interpolant behind an invertible transformer, with samples and densities in the units of the data.
+
+    log p(x) = log p_T(T(x)) + log |det dT/dx|
+
+    T is fitted to X, or to both samples stacked, and moves both. It must be a bijection onto the whole space with a
+    known Jacobian: StandardScaler, RobustScaler, MaxAbsScaler, MinMaxScaler(clip=False), PCA with all components,
+    PowerTransformer where its image is not bounded, any object with a method ``log_abs_det_jacobian(X)`` that
+    returns shape (n_samples,), and a Pipeline of such steps.
+
+    Parameters
+    ----------
+    transformer : object
+        With `transform` and `inverse_transform`; fitted as a clone, or copied if it has no `fit`.
+    estimator : estimator
+        An interpolant, such as InterpolantFlow; fitted as a clone on transformed rows.
+
+    Attributes
+    ----------
+    transformer_ : object
+        The fitted transformer.
+    estimator_ : estimator
+        The fitted interpolant. What may change without refitting (`n_steps`, `ode_tol`) is changed here.
+    carries_to_ : {"normal", "data"}
+        What `transform` reaches: the standard normal (one sample), or rows in data units (two samples, or a mirror).
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : ndarray of str
+        Names of the columns, where fit was given a frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn_si import InterpolantFlow
+    >>> from sklearn_si.compose import TransformedDensity
+    >>> X = np.random.default_rng(0).normal(3.0, 0.5, size=(200, 2))
+    >>> flow = InterpolantFlow(max_iter=20, hidden_layer_sizes=(8,), random_state=0)
+    >>> model = TransformedDensity(PCA(whiten=True), flow).fit(X)
+    >>> model.sample(4).shape
+    (4, 2)
+    >>> bool(model.score(X) > -2.0)
+    True
+    """
+
+    _doc_link_module = "sklearn_si"
+    # X0 and X1 travel by position; a router must not treat them as metadata.
+    __metadata_request__fit: ClassVar[dict] = {"X0": "$UNUSED$", "X1": "$UNUSED$"}
+
+    _parameter_constraints: ClassVar[dict] = {
+        "transformer": [HasMethods(["transform"])],
+        "estimator": [HasMethods(["fit", "sample", "score_samples", "transform", "inverse_transform"])],
+    }
+
+    def __init__(self, transformer, estimator):
+        self.transformer = transformer
+        self.estimator = estimator
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X0, X1=None, *, condition=None):
+        """Fit the transformer to all rows, then the estimator to the transformed ones.
+
+        Parameters
+        ----------
+        X0 : array-like of shape (n_samples_0, n_features)
+            The sample whose density is learned; with X1, the base of the bridge.
+        X1 : array-like of shape (n_samples_1, n_features), default=None
+            The target of a bridge, if it has two dimensions; labels, of one dimension, are ignored.
+        condition : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            Handed to the estimator as it is.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            When the transformer is not a bijection onto the whole space, when its Jacobian is not known, or when
+            it moves a row to a point that is not finite; and whatever the estimator's own fit raises.
+        """
+        X0, X1 = self._validate_samples(X0, X1)
+        samples = [X0] if X1 is None else [X0, X1]
+        transformer = clone(self.transformer, safe=False)
+        stacked = np.vstack(samples).astype(np.float64)
+        if hasattr(transformer, "fit"):
+            transformer.fit(stacked.copy())
+        for step in _steps(transformer):
+            reason = _reason_against(step)
+            if reason:
+                raise ValueError(f"{_name(step)} cannot stand around a density: {reason}.")
+        _check_round_trip(transformer, stacked)
+        inside = [_forward(transformer, X)[0] for X in samples]
+        estimator = clone(self.estimator).fit(*inside, condition=condition)
+        self.transformer_, self.estimator_ = transformer, estimator
+        self.carries_to_ = "data" if X1 is not None or _keeps_its_law(estimator) else "normal"
+        return self
+
+    def fit_transform(self, X, y=None, *, condition=None):
+        """Fit, and carry the rows of the first argument to the other end.
+
+        Parameters
+        ----------
+        X, y, condition : array-like
+            X0, X1 and condition of `fit`; the last goes to `transform` as well, and so needs as many rows as X.
+
+        Returns
+        -------
+        X_t : ndarray of shape (n_samples, n_features)
+            The carried rows.
+        """
+        return self.fit(X, y, condition=condition).transform(X, condition=condition)
+
+    def sample(self, n_samples=1, *, condition=None, random_state=None):
+        """Draw rows of the target law: T^-1 of the estimator's.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        condition : array-like, default=None
+            As in the estimator's `sample`; the start rows of a forecasting model are in data units.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw; None means the estimator's own.
+
+        Returns
+        -------
+        X : ndarray or frame of shape (n_samples, n_features)
+            Rows in data units, in the dtype of the rows given to fit.
+
+        Raises
+        ------
+        ValueError
+            When a row has no finite preimage.
+        """
+        check_is_fitted(self)
+        if condition is not None and self._forecasts:
+            start = np.asarray(reject_dates(condition, "condition"), dtype=np.float64)
+            start = self._points(start[None] if start.ndim == 1 else start, "condition")
+            condition = _forward(self.transformer_, start)[0]
+        inside = self.estimator_.sample(n_samples, condition=condition, random_state=random_state)
+        X = _backward(self.transformer_, inside)
+        return _wrap_data_with_container("transform", X, X, self)
+
+    def score_samples(self, X, *, t=1.0, condition=None, return_error=False):
+        """Log-density at each row, in the units of X: of the target, or of T^-1(x_t) at any time.
+
+        log p(x) = log p_T(T(x)) + log |det dT/dx|
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        t : float, default=1.0
+            Time of the density, in [0, 1].
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
+        return_error : bool, default=False
+            Return the estimator's stated errors as well; the Jacobian adds none.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats.
+        error : ndarray of shape (n_samples,)
+            With return_error=True, the second of a pair.
+
+        Raises
+        ------
+        ValueError
+            When the transformer moves a row to a point that is not finite: it has no density there.
+        """
+        check_is_fitted(self)
+        value, error = self._log_density(self._validate_rows(X), t, condition)
+        return (value, error) if return_error else value
+
+    def score(self, X, y=None, sample_weight=None, *, condition=None):
+        """Mean log-likelihood of the rows of y if it is a (2-D) sample, else of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows; after fit(X0, X1) and with a sample y, rows of the base, which are not scored.
+        y : array-like of shape (n_samples, n_features), default=None
+            Rows of the target, if it has two dimensions; else ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the mean.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
+
+        Returns
+        -------
+        score : float
+            In nats a row, of the untransformed data: scores of different transformers compare.
+        """
+        check_is_fitted(self)
+        X = self._validate_rows(y if is_sample(y, "y") else X)
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        return float(np.average(self._log_density(X, 1.0, condition)[0], weights=weight))
+
+    def transform(self, X, *, condition=None):
+        """Carry rows of fit's first argument to the other end, along the estimator's ODE.
+
+        One sample: data to standard normal. Two samples: X0 to X1, both in data units.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows of the law of fit's first argument.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
+
+        Returns
+        -------
+        X_t : ndarray of shape (n_samples, n_features)
+            Carried rows.
+        """
+        check_is_fitted(self)
+        inside = _forward(self.transformer_, self._validate_rows(X))[0]
+        carried = self.estimator_.transform(inside, condition=condition)
+        return np.asarray(carried) if self.carries_to_ == "normal" else _backward(self.transformer_, carried)
+
+    def inverse_transform(self, X, *, condition=None):
+        """Carry rows back: the inverse of `transform`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows of the end that `transform` reaches.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
+
+        Returns
+        -------
+        X_t : ndarray of shape (n_samples, n_features)
+            Rows of the law of fit's first argument, in data units.
+        """
+        check_is_fitted(self)
+        X = self._points(reject_dates(X, "X"), "X")
+        inside = X if self.carries_to_ == "normal" else _forward(self.transformer_, X)[0]
+        return _backward(self.transformer_, self.estimator_.inverse_transform(inside, condition=condition))
+
+    def __sklearn_tags__(self):
+        """Floats of both sizes are kept; X must be dense and finite."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _validate_samples(self, X0, X1):
+        X0 = validate_data(self, reject_dates(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)
+        if not is_sample(X1, "X1"):
+            check_labels(X1, X0)
+            return X0, None
+        X1 = validate_data(self, reject_dates(X1, "X1"), dtype=DTYPES, ensure_min_samples=2, reset=False)
+        return X0, X1
+
+    def _validate_rows(self, X):
+        return validate_data(self, reject_dates(X, "X"), dtype=DTYPES, reset=False)
+
+    def _points(self, X, name):
+        """Rows that need not bear the names of the data's columns."""
+        X = check_array(X, dtype=DTYPES, input_name=name)
+        if X.shape[1] != self.n_features_in_:
+            raise ValueError(f"{name} has {X.shape[1]} features, but {_name(self)} expects {self.n_features_in_}.")
+        return X
+
+    def _log_density(self, X, t, condition):
+        inside, jacobian = _forward(self.transformer_, X)
+        value, error = self.estimator_.score_samples(inside, t=t, condition=condition, return_error=True)
+        return (value + jacobian).astype(X.dtype, copy=False), error
+
+    @property
+    def _forecasts(self):
+        return getattr(self.estimator_, "_forecasts", False)
+
+
+def _keeps_its_law(estimator):
+    """Whether the estimator carries data to data even after a fit of one sample: a mirror."""
+    if isinstance(estimator, TransformedDensity):
+        return estimator.carries_to_ == "data"
+    return getattr(getattr(estimator, "interpolant_", None), "kind", None) == "mirror"
+
+
+# ------------------------------------------------------------------------------------ the map and its Jacobian
+
+
+def _steps(transformer):
+    """The single maps of a transformer, in order."""
+    if not isinstance(transformer, Pipeline):
+        return [transformer]
+    steps = [step for _, step in transformer.steps if step is not None and not isinstance(step, str)]
+    return [inner for step in steps for inner in _steps(step)]
+
+
+def _forward(transformer, X):
+    """T(X) in the dtype of X, and log |det dT/dx| at each row in float64, both finite."""
+    rows = X.astype(np.float64)  # a copy: a scaler with copy=False writes into its argument
+    jacobian = np.zeros(len(X))
+    with np.errstate(all="ignore"):  # what is not finite is an error below
+        for step in _steps(transformer):
+            jacobian = jacobian + _log_abs_det_jacobian(step, rows)
+            rows = _moved(step, step.transform(rows), X.shape)
+        inside = np.asarray(rows).astype(X.dtype, copy=False)
+    _require_finite(
+        np.column_stack([inside, jacobian]), transformer,
+        "to a point that is not finite or has no Jacobian there, so that there is no density: leave them out, or use "
+        "a transformer that is smooth at every row",
+    )  # fmt: skip
+    return inside, jacobian
+
+
+def _backward(transformer, inside):
+    """T^-1 of rows, in their dtype and finite."""
+    inside = np.asarray(inside)
+    rows = inside.astype(np.float64)
+    with np.errstate(all="ignore"):  # as in _forward
+        for step in reversed(_steps(transformer)):
+            rows = _moved(step, step.inverse_transform(rows), inside.shape)
+        X = np.asarray(rows).astype(inside.dtype, copy=False)
+    _require_finite(
+        X, transformer,
+        "back to a point that is not finite: it bends so strongly there that the rows leave the floating-point "
+        "numbers. Use a milder transformer (RobustScaler), or float64 rows",
+    )  # fmt: skip
+    return X
+
+
+def _moved(step, rows, shape):
+    if np.shape(rows) != shape:
+        raise ValueError(
+            f"{_name(step)} gave rows of shape {np.shape(rows)} for rows of shape {shape}: a density needs a "
+            "bijection, with as many columns after it as before it."
+        )
+    return rows
+
+
+def _require_finite(rows, transformer, what):
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        raise ValueError(f"{_name(transformer)} moves rows {bad[:_NAMED].tolist()}{more} {what}.")
+
+
+def _check_round_trip(transformer, X):
+    """Refuse a map whose inverse_transform does not bring the rows of fit back."""
+    back = _backward(transformer, _forward(transformer, X)[0])
+    eps = np.finfo(np.float64).eps
+    # half of the digits of the spread, and the rounding of a large offset
+    allowed = np.sqrt(eps) * np.ptp(X, axis=0) + 64 * eps * np.abs(X).max(axis=0)
+    columns = np.flatnonzero((np.abs(back - X) > allowed).any(axis=0))
+    if len(columns):
+        raise ValueError(
+            f"The inverse_transform of {_name(transformer)} does not bring the rows back in columns "
+            f"{columns.tolist()} (worst error {np.abs(back - X).max():.2g}): a density needs a bijection that loses "
+            "nothing. Use another transformer, or scale the columns first (a Pipeline that begins with StandardScaler)."
+        )
+
+
+def _name(transformer):
+    return type(transformer).__name__
+
+
+def _log_abs_det_jacobian(step, rows):
+    """The log |det| of one map at each row, of shape (n_samples,), or one number where it is the same at all."""
+    if not hasattr(step, "log_abs_det_jacobian"):
+        return _jacobian_rule(step)(step, np.asarray(rows))
+    value = np.asarray(step.log_abs_det_jacobian(rows), dtype=np.float64)
+    if value.shape != (len(rows),):
+        raise ValueError(
+            f"{_name(step)}.log_abs_det_jacobian gave shape {value.shape} for {len(rows)} rows: expected one number a "
+            f"row, ({len(rows)},)."
+        )
+    return value
+
+
+def _divided(step, rows):
+    """T(x) = (x - centre) / scale_; scale_ is None where a parameter turns it off."""
+    return 0.0 if step.scale_ is None else -np.log(np.abs(step.scale_)).sum()
+
+
+def _multiplied(step, rows):
+    """T(x) = x scale_ + min_."""
+    return np.log(np.abs(step.scale_)).sum()
+
+
+def _rotated(step, rows):
+    """T(x) = C (x - mean), C orthogonal, and then divided by the standard deviations."""
+    return -0.5 * np.log(step.explained_variance_).sum() if step.whiten else 0.0
+
+
+def _bent(step, rows):
+    """d/dx of Box-Cox: x^(l - 1); of Yeo-Johnson: (1 + |x|)^(+-(l - 1)), + for x >= 0."""
+    slope = np.log(rows) if step.method == "box-cox" else np.copysign(np.log1p(np.abs(rows)), rows)
+    return ((step.lambdas_ - 1) * slope).sum(axis=1) + (_divided(step._scaler, rows) if step.standardize else 0.0)
+
+
+_JACOBIANS = {
+    StandardScaler: _divided, RobustScaler: _divided, MaxAbsScaler: _divided, MinMaxScaler: _multiplied,
+    PCA: _rotated, PowerTransformer: _bent,
+}  # fmt: skip
+
+
+def _jacobian_rule(step):
+    """The rule of the step's class; a subclass that moves rows in its own way has none."""
+    for cls, rule in _JACOBIANS.items():
+        if isinstance(step, cls) and type(step).transform is cls.transform:
+            return rule
+    return None
+
+
+# --------------------------------------------------------------------------------------------- what is refused
+
+_OWN_MAP = "a map of your own onto the whole space, with inverse_transform and log_abs_det_jacobian(X)"
+
+
+def _reason_against(step):
+    """Why a fitted step is no bijection onto the whole space, and the way out; None if it is one."""
+    if not hasattr(step, "inverse_transform"):
+        return f"it has no inverse_transform, so samples cannot come back. Use StandardScaler, or {_OWN_MAP}"
+    if hasattr(step, "log_abs_det_jacobian"):
+        return None
+    if isinstance(step, QuantileTransformer):
+        return (
+            "it clips the rows outside of the range of fit, so it is no bijection there. Use PowerTransformer, or no "
+            "transformer: the estimator learns marginals of any shape"
+        )
+    if _jacobian_rule(step) is None:
+        return (
+            f"its Jacobian is not known. Use {', '.join(cls.__name__ for cls in _JACOBIANS)}, a Pipeline of them, or "
+            f"{_OWN_MAP}, of shape (n_samples,)"
+        )
+    if isinstance(step, MinMaxScaler) and step.clip:
+        return "with clip=True it clips the rows outside of the range of fit. Use MinMaxScaler(clip=False)"
+    if isinstance(step, PCA):
+        return _reason_against_pca(step)
+    if isinstance(step, PowerTransformer):
+        return _reason_against_power(step)
+    return None
+
+
+def _reason_against_pca(step):
+    n_kept, n_features = step.components_.shape
+    if n_kept != n_features:
+        return (
+            f"it keeps {n_kept} of {n_features} components, and rows of fewer columns have no density in "
+            f"{n_features} dimensions. Use PCA(n_components=None) on more rows than columns, or fit the estimator to "
+            "the reduced rows"
+        )
+    if step.explained_variance_.min() <= _COLLINEAR * step.explained_variance_.max():
+        return (
+            "a component has no variance up to rounding: columns are linearly dependent, or of very different units. "
+            "Drop the dependent ones, or put StandardScaler before it in a Pipeline"
+        )
+    return None
+
+
+def _reason_against_power(step):
+    if step.method == "box-cox":
+        bounded, onto = step.lambdas_ != 0, "is not 0"
+    else:
+        bounded, onto = (step.lambdas_ < 0) | (step.lambdas_ > 2), "is outside of [0, 2]"
+    if not bounded.any():
+        return None
+    found = ", ".join(f"{value:.3g}" for value in step.lambdas_[bounded][:_NAMED])
+    return (
+        f"its lambda {onto} in columns {np.flatnonzero(bounded).tolist()} ({found}), where its image is bounded and "
+        f"samples of the estimator may have no preimage. Use RobustScaler, or {_OWN_MAP} (the logarithm, for positive "
+        "columns)"
+    )
