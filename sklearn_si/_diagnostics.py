@@ -11,8 +11,8 @@ from ._tensors import PATH_STREAM, as_array, as_tensor, make_generator, normal
 
 # Times at which the errors of the fields are averaged: Gauss-Legendre nodes of (0, 1).
 _N_TIMES = 24
-# Bins of time in the report, and rows behind the dearer of its lines.
-_N_BINS, _N_ROWS = 8, 500
+# Bins of time in the report; rows and paths behind the dearer of its lines.
+_N_BINS, _N_ROWS, _N_PATHS = 8, 500, 16
 
 
 class Report(Bunch):
@@ -225,7 +225,11 @@ def _likelihoods(model, X, report):
     word = "met" if report.solver_error <= model.ode_tol else "MISSED by some rows"
     report.verdicts["NLL, ODE"] = f"{report.nll:.4f} nats; worst solver error {report.solver_error:.2g}: ode_tol {word}"
     if model.noise_level > 0:
-        report.nll_sde_bound = -float(model._chain(X, None, 16)["bound"].mean())
+        chain = model._chain(X, None, _N_PATHS)
+        report.nll_sde_bound = -float(chain["bound"].mean())
+        # rows share their noise: their Monte Carlo errors do not average out
+        report.nll_sde_bound_error = float(chain["standard_error"].mean())
         gap = report.nll_sde_bound - report.nll
         word = "velocity and score agree" if gap < 0.1 else "velocity and score disagree, or n_steps is small"
-        report.verdicts["NLL, bound of the SDE"] = f"{report.nll_sde_bound:.4f} nats, {gap:+.3f}: {word}"
+        value = f"{report.nll_sde_bound:.4f} +- {report.nll_sde_bound_error:.2g} nats, {gap:+.3f}"
+        report.verdicts["NLL, bound of the SDE"] = f"{value}: {word}"

@@ -496,6 +496,5 @@ def _check_shrink(path):
     largest = float(path.gamma(torch.linspace(0, 1, 101)).max())
     if largest >= 1:
         raise ValueError(
-            f"interpolant='trigonometric-preserving' needs gamma < 1 everywhere, but its largest value is "
-            f"{largest:.3g}: lower gamma_scale."
+            f"interpolant='trigonometric-preserving' needs gamma < 1 everywhere, got {largest:.3g}: lower gamma_scale."
         )

@@ -1,7 +1,5 @@
 """Densities at any time, gradients, ratios, the SDE chain and the control of the KL, against closed forms."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -180,15 +178,15 @@ def test_order_of_the_bounds(x):
 
 def test_chain_density_is_that_of_the_sampled_rows():
     """Importance-weighted densities against a histogram of sample with solver="euler-maruyama"."""
-    rng = np.random.default_rng(0)
     model = with_exact_fields(InterpolantDiffusion(), (np.ones(1), np.ones((1, 1)), np.full((1, 1, 1), 0.25)))
     model.set_params(solver="euler-maruyama", n_steps=20, noise_level=2.0, random_state=0)
     X = model.sample(200_000)
     edges = np.quantile(X, np.linspace(0.01, 0.99, 15))
     share = np.histogram(X, edges)[0] / len(X)
-    grid = np.concatenate([rng.uniform(a, b, 40) for a, b in itertools.pairwise(edges)])[:, None]
+    middles = (np.arange(8) + 0.5) / 8
+    grid = (edges[:-1, None] + np.diff(edges)[:, None] * middles).reshape(-1, 1)
     point = model.log_density_bound(grid, n_paths=4000).point
-    density = np.exp(point).reshape(-1, 40).mean(1) * np.diff(edges)
+    density = np.exp(point).reshape(-1, 8).mean(1) * np.diff(edges)
     assert abs(density / share - 1).max() < 0.05
 
 
@@ -318,7 +316,7 @@ def test_diagnose_finds_exact_fields_calibrated(two):
     assert abs(report.velocity_calibration) < 4 * report.velocity_calibration_error
     assert abs(report.denoiser_calibration) < 4 * report.denoiser_calibration_error
     assert report.solver_error <= model.ode_tol
-    assert report.nll_sde_bound >= report.nll - 0.01
+    assert report.nll_sde_bound >= report.nll - 4 * report.nll_sde_bound_error
     assert np.isfinite(report.loss).all() and len(report.times) == len(report.loss)
     if not two:
         assert (report.latent_ks > 1e-3).all() and report.mahalanobis_ks > 1e-3
@@ -327,7 +325,7 @@ def test_diagnose_finds_exact_fields_calibrated(two):
 
 def test_diagnose_finds_wrong_fields():
     model, X, _, _ = exact(InterpolantDiffusion(noise_level=0.5, n_steps=50), n=600)
-    model.network_ = Shifted(model.network_, lambda t: 0.5)
+    model.network_ = Shifted(model.network_, lambda t: 1.0)
     report = model.diagnose(X)
     assert abs(report.velocity_calibration) > 4 * report.velocity_calibration_error
     assert "NOT calibrated" in str(report) and "NOT normal" in str(report)

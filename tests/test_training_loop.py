@@ -1,0 +1,276 @@
+"""The averaged weights and the training loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import nn
+
+from sklearn_si._training import ROUND, Settings, _Average, _rate, train
+from sklearn_si.exceptions import FitDivergedError
+from sklearn_si.networks import FiLMNetwork
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normals(*shape, seed=0):
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
+
+
+# ---------------------------------------------------------------------------------- averages
+
+
+def average_of(values):
+    """The averages after each of a sequence of values of two parameters."""
+    parameters = [nn.Parameter(torch.zeros(2).double()), nn.Parameter(torch.zeros(()).double())]
+    average, means = _Average(parameters), []
+    for value in values:
+        for p in parameters:
+            p.data.fill_(value)
+        average.update()
+        assert torch.equal(average.means[0], average.means[1].expand(2))
+        means.append(float(average.means[1]))
+    return means
+
+
+def test_the_average_of_the_first_steps_is_their_mean():
+    values = normals(10).tolist()
+    np.testing.assert_allclose(average_of(values), np.cumsum(values) / np.arange(1, 11), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [100, 1000, 5000])
+def test_the_average_lags_by_its_window(n):
+    """Of the numbers 1, 2, ...: the mean lies near a window of 10 + n / 50 steps behind."""
+    lag = n - average_of(range(1, n + 1))[-1]
+    window = 10 + 0.02 * n
+    # an exponential window that grows by 1 step in 50 holds w - 1 steps, less 2 % for its growth
+    assert 0.9 * window < lag + 1 < window
+    assert average_of([3.0] * n)[-1] == pytest.approx(3.0, rel=1e-12)
+
+
+def test_swapping_twice_is_the_identity():
+    parameters = list(FiLMNetwork(2, 0, (4, 4), "silu", generator()).parameters())
+    average = _Average(parameters)
+    with torch.no_grad():
+        for p in parameters:
+            p.add_(1)
+    live, means = ([p.detach().clone() for p in group] for group in (parameters, average.means))
+    for expected in ((means, live), (live, means)):
+        average.swap()
+        for group, values in zip((parameters, average.means), expected, strict=True):
+            assert all(torch.equal(p, v) for p, v in zip(group, values, strict=True))
+
+
+# --------------------------------------------------------------------------- the training loop
+
+
+def settings(**changes):
+    defaults = {
+        "batch_size": 8, "learning_rate_init": 0.01, "max_iter": 500, "max_time": None, "tol": 0.0,
+        "n_iter_no_change": 3, "early_stopping": True, "verbose": 0, "time_law": "uniform",
+    }  # fmt: skip
+    return Settings(**{**defaults, **changes})
+
+
+class Script:
+    """A quadratic loss and validation scores by script, with the weights that each score was given to."""
+
+    def __init__(self, scores=(), event=None):
+        self.networks = nn.ModuleDict({"velocity": nn.Linear(1, 2)}).double()
+        with torch.no_grad():
+            for p in self.networks.parameters():
+                p.zero_()
+        self.scores, self.event = list(scores), event or {}
+        self.n_losses, self.validated = 0, []
+
+    def weights(self):
+        return torch.cat([p.detach().flatten() for p in self.networks.parameters()])
+
+    def loss(self):
+        event = self.event.get(self.n_losses)
+        self.n_losses += 1
+        if isinstance(event, type):
+            raise event
+        value = sum((p - 3).square().sum() for p in self.networks.parameters())
+        return value if event is None else value * event
+
+    def validate(self):
+        self.validated.append(self.weights())
+        score = self.scores[len(self.validated) - 1]
+        if isinstance(score, type):
+            raise score
+        return score
+
+    def train(self, **changes):
+        return train(self.networks, self.loss, self.validate if self.scores else None, settings(**changes))
+
+
+def test_training_reaches_the_minimum():
+    script = Script()
+    history = script.train(max_iter=1000, learning_rate_init=0.1)
+    torch.testing.assert_close(script.weights(), torch.full((4,), 3.0).double(), rtol=1e-4, atol=0)
+    assert history.loss_curve[0] > 1e3 * history.loss_curve[-1]
+    assert history.validation_scores == [] and history.best_score == -math.inf and not history.converged
+
+
+@pytest.mark.parametrize(
+    "scores", [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [1, 3, 2, 3, 0], [-math.inf, -1, -3, -2, -5]], ids=str
+)
+def test_the_best_validated_weights_are_kept(scores):
+    script = Script(scores)
+    history = script.train(n_iter_no_change=10)
+    assert history.validation_scores == scores and history.best_score == max(scores)
+    assert len({tuple(w.tolist()) for w in script.validated}) == len(scores)
+    assert torch.equal(script.weights(), script.validated[scores.index(max(scores))])
+
+
+def test_what_is_validated_is_the_average():
+    script = Script([1.0])
+    live = []
+    original = script.loss
+    script.loss = lambda: live.append(script.weights()) or original()
+    script.train(max_iter=ROUND)
+    # weights before each step; means lag behind weights that rise all the time
+    assert (script.validated[0] < live[-1]).all() and (script.validated[0] > live[ROUND // 2]).all()
+
+
+def test_validation_does_not_disturb_the_training():
+    paths = []
+    for script in (Script(), Script([1.0, 2.0, 3.0])):
+        seen, original = [], script.loss
+        script.loss = lambda seen=seen, script=script, original=original: seen.append(script.weights()) or original()
+        script.train(max_iter=250)
+        paths.append(torch.stack(seen))
+    assert torch.equal(*paths)
+
+
+@pytest.mark.parametrize("max_iter", [1, 7, ROUND, ROUND + 1, 250])
+def test_max_iter_is_exact(max_iter):
+    script = Script([float(k) for k in range(9)])
+    history = script.train(max_iter=max_iter)
+    assert history.n_iter == script.n_losses == max_iter
+    assert len(history.loss_curve) == len(history.validation_scores) == math.ceil(max_iter / ROUND)
+    assert not history.converged
+
+
+@pytest.mark.parametrize(
+    ("scores", "tol", "n_rounds", "best"),
+    [
+        ([1, 2, 3, 2, 2, 2, 9], 0.0, 6, 3),
+        ([1, 1, 1, 1, 9], 0.0, 4, 1),  # a repeated score is no rise
+        ([1, 0, 0, 2, 0, 0, 0, 9], 0.0, 7, 2),  # patience starts again
+        ([1, 1.4, 1.8, 2.2, 2.2, 2.2, 9], 0.5, 4, 2.2),  # rises below tol are stale, but kept
+        ([-5, -4, -4, -4, -4, 9], 0.0, 5, -4),
+    ],
+)
+def test_patience(scores, tol, n_rounds, best):
+    script = Script(scores)
+    history = script.train(tol=tol, max_iter=10_000)
+    assert history.n_iter == n_rounds * ROUND and history.converged
+    assert history.best_score == best
+    assert torch.equal(script.weights(), script.validated[scores.index(best)])
+
+
+def test_without_early_stopping_scores_do_not_stop_the_training():
+    scores = [5.0, 1, 1, 1, 1, 1, 1]
+    script = Script(scores)
+    history = script.train(early_stopping=False, max_iter=700)
+    assert history.n_iter == 700 and history.best_score == 5.0
+    assert torch.equal(script.weights(), script.validated[0])
+
+
+@pytest.mark.parametrize("step", [0, 99, 100, 137])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_diverged_loss_names_its_first_step_and_the_ways_out(step, value):
+    script = Script([1.0, 2.0], event={step: value, step + 1: math.nan})
+    with pytest.raises(FitDivergedError, match=f"at step {step}. Try a smaller learning_rate_init than 0.01, prep"):
+        script.train()
+
+
+def test_an_interrupt_keeps_the_best_weights():
+    script = Script([2.0, 1.0, 3.0], event={250: KeyboardInterrupt})
+    with pytest.warns(ConvergenceWarning, match="interrupted after 250 steps: the best weights so far are kept"):
+        history = script.train()
+    assert history.interrupted and not history.converged and history.n_iter == 250
+    assert torch.equal(script.weights(), script.validated[0])
+
+
+def test_an_interrupt_of_the_validation_keeps_the_best_weights():
+    script = Script([2.0, KeyboardInterrupt])
+    with pytest.warns(ConvergenceWarning, match="interrupted after 200 steps"):
+        history = script.train()
+    assert history.interrupted and history.validation_scores == [2.0]
+    assert torch.equal(script.weights(), script.validated[0])
+
+
+def test_an_interrupt_before_any_validation_keeps_the_average():
+    script, seen = Script([2.0], event={10: KeyboardInterrupt}), []
+    original = script.loss
+    script.loss = lambda: seen.append(script.weights()) or original()
+    with pytest.warns(ConvergenceWarning, match="interrupted after 10 steps"):
+        script.train()
+    # the loss of step k + 1 is taken at the weights of step k
+    torch.testing.assert_close(script.weights(), torch.stack(seen[1:]).mean(0), rtol=1e-12, atol=0)
+
+
+def test_an_interrupt_of_the_first_validation_keeps_the_average():
+    script = Script([KeyboardInterrupt])
+    with pytest.warns(ConvergenceWarning, match="interrupted after 100 steps"):
+        script.train()
+    assert torch.equal(script.weights(), script.validated[0])
+
+
+def test_a_first_score_that_is_not_a_number_is_not_the_best():
+    script = Script([math.nan, 1.0, 2.0, 0.0])
+    history = script.train(max_iter=400)
+    assert history.best_score == 2.0
+    assert torch.equal(script.weights(), script.validated[2])
+
+
+def test_the_networks_are_left_without_gradients():
+    script = Script([1.0, 2.0])
+    script.networks.requires_grad_(False)
+    script.train(max_iter=150)
+    assert all(p.grad is None and not p.requires_grad for p in script.networks.parameters())
+
+
+@pytest.mark.parametrize("max_iter", [1, 9, 300, 3000])
+def test_the_rate_warms_up_and_ends_near_zero(max_iter):
+    rates = [_rate(step, 0.0, settings(max_iter=max_iter)) for step in range(max_iter)]
+    warm_up = min(200, max(1, max_iter // 10))
+    assert rates[0] == 1 / warm_up and min(rates) >= 0 and max(rates) <= 1
+    assert (np.diff(rates[:warm_up]) > 0).all() and (np.diff(rates[warm_up:]) < 0).all()
+    k = np.arange(warm_up, max_iter)
+    np.testing.assert_allclose(rates[warm_up:], np.cos(np.pi / 2 * k / max_iter) ** 2, rtol=1e-9)
+    if max_iter > 1:
+        assert rates[-1] < (math.pi / 2 / max_iter) ** 2
+
+
+def test_the_rate_follows_whichever_of_steps_and_time_is_nearer_its_end():
+    limits = settings(max_iter=1000, max_time=10.0)
+    assert _rate(500, 1.0, limits) == _rate(500, 0.0, settings(max_iter=1000)) == pytest.approx(0.5)
+    assert _rate(500, 7.5, limits) == pytest.approx(math.cos(math.pi / 2 * 0.75) ** 2)
+    assert _rate(500, 10.0, limits) == _rate(500, 99.0, limits) == pytest.approx(0.0, abs=1e-15)
+
+
+def test_the_optimiser_takes_the_rate_of_its_step():
+    """Adam's first step is the rate itself; the last ones are nearly nil."""
+    script = Script()
+    seen = []
+    original = script.loss
+    script.loss = lambda: seen.append(script.weights()) or original()
+    script.train(max_iter=300, learning_rate_init=0.01)
+    first = seen[1] - seen[0]
+    torch.testing.assert_close(first, torch.full((4,), 0.01 / 30).double(), rtol=1e-6, atol=0)
+    assert (seen[-1] - seen[-2]).abs().max() < 1e-3 * 0.01
+
+
+def test_verbose_prints_a_line_a_round(capsys):
+    Script([1.0, 2.0, 3.0]).train(max_iter=250, verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["step 100", "step 200", "step 250"]
+    assert lines[1].endswith("validation score 2.0000")
