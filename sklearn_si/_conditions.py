@@ -59,6 +59,7 @@ class _Number:
         self.scale = scale if scale > 0 else 1.0
 
     def transform(self, values):
+        """The numbers in units of their deviation, as one column."""
         return (values - self.mean) / self.scale
 
 

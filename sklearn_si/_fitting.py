@@ -54,6 +54,7 @@ class Plan:
 
     @property
     def two_samples(self):
+        """Whether the base is a sample."""
         return self.X0 is not None
 
 

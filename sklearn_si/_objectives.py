@@ -181,7 +181,10 @@ class Fields:
         """
         path, beta = self.interpolant, self.interpolant.beta(t)
         if beta == 0 and path.beta_dot(t) == 0:
-            return torch.zeros_like(x)  # x1 is not in x_t: its mean, in scaled units
+            raise ValueError(
+                f"At t = {float(t):g} nothing of the target is in x_t on this path, so E[x1 | x_t] is the plain mean of "
+                "the target: ask at a later time."
+            )
         b = self.velocity(t, x)
         if path.kind == "one-sided":
             eta = self.denoiser(t, x, b)

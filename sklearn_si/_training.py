@@ -140,6 +140,7 @@ class _Average:
         self.steps = 0
 
     def update(self):
+        """Take the weights of one more step into the mean."""
         self.steps += 1
         weight = 1 / min(self.steps, 10 + _AVERAGING * self.steps)
         torch._foreach_lerp_(self.means, [p.detach() for p in self.parameters], weight)

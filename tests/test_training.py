@@ -41,6 +41,9 @@ def test_one_time_in_each_part_of_the_mass(law, n):
     t = draw_times(law, n, generator(), "cpu")
     assert t.shape == (n,) and t.dtype == torch.float32
     strata = n * CDFS[law](t.double().numpy())
+    inside = t < 1 - 1.5 * _T_MARGIN  # the last times of a law crowded at t = 1 are held back
+    strata = np.where(inside, strata, np.arange(n) + 0.5)
+    assert inside.sum() >= n - 2
     # in float32: 1 - t has seven digits less those that t has lost near 1
     assert (strata > np.arange(n) - 1e-2).all() and (strata < np.arange(n) + 1 + 1e-2).all()
     assert not torch.equal(t, draw_times(law, n, generator(1), "cpu"))
