@@ -182,8 +182,8 @@ class Fields:
         path, beta = self.interpolant, self.interpolant.beta(t)
         if beta == 0 and path.beta_dot(t) == 0:
             raise ValueError(
-                f"At t = {float(t):g} nothing of the target is in x_t on this path, so E[x1 | x_t] is the plain mean of "
-                "the target: ask at a later time."
+                f"At t = {float(t):g} nothing of the target is in x_t on this path: E[x1 | x_t] is its plain mean. "
+                "Ask at a later time."
             )
         b = self.velocity(t, x)
         if path.kind == "one-sided":
