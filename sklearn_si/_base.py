@@ -24,7 +24,7 @@ from ._base_density import BASE_DENSITIES
 from ._density_methods import DensityMethods
 from ._diagnostics import DiagnosticMethods
 from ._field_methods import FieldMethods
-from ._generation import check_noise, forecast, generate
+from ._generation import DENOISED, check_noise, forecast, generate
 from ._likelihood import carry
 from ._objectives import FIELDS, TIME_LAWS, Fields
 from ._tensors import (
@@ -78,7 +78,7 @@ class BaseInterpolant(
         "noise_level": [Interval(numbers.Real, 0, None, closed="left")],
         "noise_schedule": [StrOptions({"gamma", "constant", "optimal"}), callable],
         "n_steps": [Interval(numbers.Integral, 1, None, closed="left")],
-        "solver": [StrOptions({"auto", "denoising", "dopri5-adaptive", *SOLVERS}), callable],
+        "solver": [StrOptions({"auto", "denoising", "dopri5-adaptive", DENOISED, *SOLVERS}), callable],
         "ode_tol": [Interval(numbers.Real, 0, None, closed="neither")],
         "time_law": [StrOptions({"auto", *TIME_LAWS})],
         "fields": [StrOptions({"auto", *FIELDS})],

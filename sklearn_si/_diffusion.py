@@ -43,8 +43,9 @@ class InterpolantDiffusion(BaseInterpolant):
         Steps of `sample`. May be changed after fit.
     solver : str or callable, default="auto"
         The stepper of `sample`: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (steps by `ode_tol`)
-        or "denoising" (Gaussian base) for the ODE, "euler-maruyama" or "stochastic-heun" for the SDE; "auto"
-        is "rk4" and "stochastic-heun". A callable takes (f, x, times) and returns x at the last time.
+        or "denoising" (Gaussian base) for the ODE; "euler-maruyama", "stochastic-heun" or
+        "stochastic-heun-denoised" (its last step is E[x1 | x_t], without noise) for the SDE; "auto" is "rk4" and
+        "stochastic-heun". A callable takes (f, x, times) and returns x at the last time.
     ode_tol : float, default=1e-3
         Error allowed in log-densities (nats) and carried rows (relative); each row is refined until it
         is met. May be changed after fit.

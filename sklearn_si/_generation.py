@@ -15,7 +15,8 @@ from .solvers import (
     time_grid,
 )
 
-_SDE_WITHOUT_NOISE = {"euler-maruyama": "euler", "stochastic-heun": "heun"}
+DENOISED = "stochastic-heun-denoised"
+_SDE_WITHOUT_NOISE = {"euler-maruyama": "euler", "stochastic-heun": "heun", DENOISED: "heun"}
 
 
 def check_noise(estimator, interpolant, knows_score):
@@ -56,8 +57,7 @@ def generate(estimator, fields, x, generator):
     level, solver = estimator.noise_level, estimator.solver
     times = time_grid(estimator.n_steps, "uniform" if level > 0 else law, node=node).to(x)
     if level > 0:
-        drift, epsilon = fields.sde(level, estimator.noise_schedule, times)
-        x = sdeint(drift, epsilon, x, times, generator, sde_solver(estimator))
+        x = _sde(fields, x, times, estimator, generator)
     elif callable(solver):
         x = solver(fields.velocity, x, times)
     elif solver == "denoising":
@@ -69,10 +69,20 @@ def generate(estimator, fields, x, generator):
     return require_finite(x, "sampling")
 
 
+def _sde(fields, x, times, estimator, generator):
+    """Rows at t = 1 by the SDE; "denoised": the last step is E[x1 | x_t] (2303.08797, (5.13)), without noise."""
+    drift, epsilon = fields.sde(estimator.noise_level, estimator.noise_schedule, times)
+    solver = sde_solver(estimator)
+    if solver != DENOISED:
+        return sdeint(drift, epsilon, x, times, generator, solver)
+    x = sdeint(drift, epsilon, x, times[:-1], generator, "stochastic-heun")
+    return fields.target(times[-2], x)
+
+
 def sde_solver(estimator):
     """The name of the SDE stepper, or an error that says that the solver is the ODE's."""
     solver = "stochastic-heun" if estimator.solver == "auto" else estimator.solver
-    if callable(solver) or solver not in SDE_SOLVERS:
+    if callable(solver) or solver not in (DENOISED, *SDE_SOLVERS):
         raise ValueError(
             f"solver={solver!r} integrates the ODE, but noise_level={estimator.noise_level:g} > 0 asks for "
             "the SDE: use solver='auto', 'euler-maruyama' or 'stochastic-heun', or noise_level=0."
@@ -93,6 +103,9 @@ def forecast(estimator, start, n_samples, generator):
     x0 = as_tensor(estimator.base_preprocessing_.transform(X0), dtype, generator.device).expand(n_samples, -1)
     fields = estimator._fields(estimator.dtype_, generator.device)
     fields.condition = x0
+    solver = sde_solver(estimator)
+    if solver == DENOISED:
+        raise ValueError(f"solver={solver!r} has no meaning with start='condition': use 'auto' or 'euler-maruyama'.")
     a = estimator.gamma_scale / 2
     times = time_grid(estimator.n_steps, "uniform").to(x0)
     x = sdeint(
@@ -101,7 +114,7 @@ def forecast(estimator, start, n_samples, generator):
         x0,
         times,
         generator,
-        sde_solver(estimator),
+        solver,
     )
     x = as_array(require_finite(x, "sampling"), np.float64)
     return estimator.preprocessing_.inverse_transform(x).astype(estimator.dtype_, copy=False)

@@ -92,6 +92,28 @@ def test_drift_is_finite_at_both_ends(level):
                 assert torch.isfinite(drift(t, torch.ones(3, 2).double(), epsilon(t))).all()
 
 
+@pytest.mark.parametrize("two", [False, True])
+def test_a_last_denoising_step_keeps_the_law(two):
+    rng = np.random.default_rng(11)
+    target, base = mixture(rng, 1, 2), mixture(rng, 1, 2)
+    args = (target, base, sample_mixture(rng, N, *base)) if two else (target,)
+    model = InterpolantDiffusion(noise_level=0.5, n_steps=200, solver="stochastic-heun-denoised", random_state=0)
+    model = with_exact_fields(model, *args)
+    X = model.sample(20_000)
+    assert_moments(X, target)
+    # in one step from t = 0 it is the mean of the target: all noise is gone
+    if not two:
+        np.testing.assert_allclose(model.set_params(n_steps=1).sample(5), np.repeat(target[1], 5, 0), atol=1e-9)
+
+
+def test_a_forecast_has_no_denoising_step():
+    rng = np.random.default_rng(12)
+    X0 = rng.normal(size=(40, 2))
+    model = InterpolantDiffusion(start="condition", max_iter=2, hidden_layer_sizes=(4,)).fit(X0, X0 + 1)
+    with pytest.raises(ValueError, match="has no meaning with start='condition'"):
+        model.set_params(solver="stochastic-heun-denoised").sample(3, condition=X0[0])
+
+
 def test_seeds():
     rng = np.random.default_rng(4)
     model = with_exact_fields(InterpolantFlow(random_state=0), mixture(rng, 2, 2))
