@@ -28,9 +28,10 @@ COLUMNS = ["radius", "texture", "perimeter", "area", "smoothness", "compactness"
 
 def load_rows():
     """Training and test rows, and whether each is malignant."""
-    data = load_breast_cancer(as_frame=True)
-    X = data.data[[f"mean {name}" for name in COLUMNS]].to_numpy()
-    return train_test_split(X, data.target.to_numpy() == 0, stratify=data.target, random_state=0)
+    data = load_breast_cancer()
+    names = data.feature_names.tolist()
+    X = data.data[:, [names.index(f"mean {name}") for name in COLUMNS]]
+    return train_test_split(X, data.target == 0, stratify=data.target, random_state=0)
 
 
 def mean_and_error(values):
