@@ -15,7 +15,7 @@ TIME_LAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "uniform": lambda u: u,
     # sigmoid(2 N(0, 1)): both ends, where the fields of a bridge are hardest
     "logit-normal": lambda u: torch.sigmoid(2 * torch.special.ndtri(u)),
-    # sigmoid(1 + 2 N(0, 1)): the data end of a one-sided model (measured: +.5 nats over N(0, 1))
+    # sigmoid(1 + 2 N(0, 1)): the data end of a one-sided model, where its field is hardest
     "data-end": lambda u: torch.sigmoid(1 + 2 * torch.special.ndtri(u)),
     # bounded second moments of the velocity's target under the brownian gamma
     "arcsine": lambda u: torch.sin(math.pi / 2 * u) ** 2,
