@@ -23,8 +23,8 @@ from .solvers import require_finite
 
 # Paths a row behind `score_samples` with likelihood="sde".
 _N_PATHS = 64
-# The level (64 steps) at which gradients of log-densities are taken, and rows of one chunk.
-_GRADIENT_LEVEL, _GRADIENT_ROWS = 4, 256
+# The level (32 steps) at which gradients of log-densities are taken, and rows of one chunk.
+_GRADIENT_LEVEL, _GRADIENT_ROWS = 2, 256
 
 
 class DensityMethods:
@@ -157,7 +157,7 @@ class DensityMethods:
             with torch.enable_grad():
                 at = x[rows].requires_grad_()
                 some = fields.rows(rows)
-                value = density_parts(some, at, float(time), _GRADIENT_LEVEL, self._grid()[0], anchor, parts)
+                value, _ = density_parts(some, at, float(time), _GRADIENT_LEVEL, self._grid()[0], anchor, parts)
                 gradients.append(torch.autograd.grad(value.sum(), at)[0])
         gradient = require_finite(torch.cat(gradients), "differentiating a log-density")
         return self.preprocessing_.pull_back(as_array(gradient, np.float64)).astype(X.dtype, copy=False)
@@ -290,18 +290,19 @@ class DensityMethods:
         scale = float(Fields(self.interpolant_, None).latent_scale(time))
 
         def parts(x, level):
-            return (standard_normal_log_density(x / scale) - x.shape[1] * float(np.log(scale)))[:, None]
+            value = standard_normal_log_density(x / scale) - x.shape[1] * float(np.log(scale))
+            return value[:, None], torch.zeros_like(value)
 
         return middle, parts
 
     def _density_parts(self, x, level):
-        """Terms of the log-density of rows in scaled units, by the solver's grid of one level."""
+        """Terms of the log-density of rows in scaled units, by the solver's grid of one level, and their error."""
         fields = self._fields(np.float32 if x.dtype == torch.float32 else np.float64, x.device)
         anchor, parts = self._anchor()
         return density_parts(fields, x, 1.0, level, self._grid()[0], anchor, parts)
 
     def _base_parts(self):
-        """Terms of the log-density of the base, as a function of tensors in scaled units."""
+        """Terms of the log-density of the base and their error, as a function of tensors in scaled units."""
         if self.base_sample_ is None:
             return standard_normal_parts
         if self.base_density_ is None and self._grid()[1] is not None:
@@ -320,7 +321,8 @@ class DensityMethods:
 
         def parts(x, level):
             X = base_map.inverse_transform(as_array(x, np.float64))
-            return as_tensor(base.score_samples(X) - base_map.log_abs_det_jacobian(X), x.dtype, x.device)[:, None]
+            value = as_tensor(base.score_samples(X) - base_map.log_abs_det_jacobian(X), x.dtype, x.device)
+            return value[:, None], torch.zeros_like(value)
 
         return parts
 
@@ -335,7 +337,7 @@ def _flow_parts(base, base_map):
 
     def parts(x, level):
         moved = x @ as_tensor(matrix, x.dtype, x.device) + as_tensor(shift, x.dtype, x.device)
-        own = base._density_parts(moved, level)
-        return torch.cat([own, torch.full_like(own[:, :1], jacobian)], 1)
+        own, error = base._density_parts(moved, level)
+        return torch.cat([own, torch.full_like(own[:, :1], jacobian)], 1), error
 
     return parts

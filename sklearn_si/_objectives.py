@@ -154,8 +154,8 @@ class Fields:
             return self.denoiser_network(t, x, self.condition)
         return denoiser_from_velocity(self.interpolant, t, x, self.velocity(t, x) if b is None else b)
 
-    def score(self, t: Tensor, x: Tensor) -> Tensor:
-        """s(t, x) = grad log rho_t(x).
+    def score(self, t: Tensor, x: Tensor, b: Tensor | None = None) -> Tensor:
+        """s(t, x) = grad log rho_t(x); b saves an evaluation where it is known.
 
         From a Gaussian base by s = (beta b - beta_dot x) / (alpha W) (2303.08797, (4.18)); where alpha W vanishes at
         t = 1, and where a denoiser network must be divided by gamma, at a time kept 1e-3 from the end.
@@ -165,8 +165,10 @@ class Fields:
             if path.beta(t) == 0 and path.beta_dot(t) == 0:
                 return -x / path.alpha(t) ** 2  # nothing of the target has come in yet
             # 1e-12: sin(pi) is not 0 in floats
-            t = t if float(path.alpha_wronskian(torch.ones_like(t))) > 1e-12 else t.clamp(max=1 - _SCORE_MARGIN)
-            quotient = column(path.beta(t), x) * self.velocity(t, x) - column(path.beta_dot(t), x) * x
+            if t > 1 - _SCORE_MARGIN and float(path.alpha_wronskian(torch.ones_like(t))) <= 1e-12:
+                t, b = t.clamp(max=1 - _SCORE_MARGIN), None
+            b = self.velocity(t, x) if b is None else b
+            quotient = column(path.beta(t), x) * b - column(path.beta_dot(t), x) * x
             return quotient / column(path.alpha_wronskian(t), x)
         if hasattr(self.denoiser_network, "as_score"):
             return self.denoiser_network.as_score()(t, x, self.condition)

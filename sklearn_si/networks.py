@@ -22,6 +22,8 @@ __all__ = [
 
 # Rows times features times width of one block of tangents: small enough for cache.
 _TANGENT_BLOCK = 2**19
+# Features times width squared of one block of products of weights.
+_PRODUCT_BLOCK = 2**19
 
 
 def _silu(a):
@@ -74,7 +76,8 @@ class FiLMNetwork(nn.Module):
 
     with g_k and c_k affine in `time_features` (and in the condition), zero-initialised output, and
     the exact trace of dF/dx: closed for one and two hidden layers,
-    tr J = s_1^T [(W_1 W_o) * W_2^T] s_2, by tangents of the inner layers beyond.
+    tr J = s_1^T [(W_1 W_o) * W_2^T] s_2, from both sides of the middle one for three (two matrix products
+    a feature, of weights that are multiplied once for all rows), by tangents of the inner layers beyond.
 
     Parameters
     ----------
@@ -137,9 +140,26 @@ class FiLMNetwork(nn.Module):
             return slopes[0] @ (last.T * first).sum(1)
         if len(slopes) == 2:
             return ((slopes[0] @ ((first @ last) * self.weights[1].T)) * slopes[1]).sum(1)
+        if len(slopes) == 3:
+            return self._trace_from_the_middle(*slopes)
         rows = max(1, _TANGENT_BLOCK // (first.shape[1] * max(w.shape[0] for w in self.weights)))
         blocks = zip(*(s.split(rows) for s in slopes), strict=True)
         return torch.cat([self._trace_by_tangents(block) for block in blocks])
+
+    def _trace_from_the_middle(self, first, middle, last) -> Tensor:
+        # tr J = sum_j s_2j sum_i U_ij V_ij, with U_i = W_2 (s_1 * W_1[:, i]) and V_i = W_3^T (s_3 * W_o[i, :])
+        inward, to_middle, from_middle = self.weights
+        size = max(1, _PRODUCT_BLOCK // to_middle.numel())
+        trace = torch.zeros_like(first[:, 0])
+        for a, o in zip(inward.T.split(size), self.output.split(size), strict=True):
+            left = (a[:, None, :] * to_middle).flatten(0, 1)
+            right = (o[:, None, :] * from_middle.T).flatten(0, 1)
+            rows = max(1, _TANGENT_BLOCK // (4 * len(left)))
+            blocks = zip(first.split(rows), middle.split(rows), last.split(rows), strict=True)
+            trace = trace + torch.cat([
+                ((s1 @ left.T * (s3 @ right.T)).view(len(s1), len(a), -1).sum(1) * s2).sum(1) for s1, s2, s3 in blocks
+            ])  # fmt: skip
+        return trace
 
     def _trace_by_tangents(self, slopes) -> Tensor:
         # tangents[r, j, :] is the derivative of the layer with respect to x_j in row r

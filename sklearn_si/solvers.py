@@ -40,12 +40,18 @@ class Tableau:
         Nodes and weights.
     a : tuple of tuple of float
         Coefficients of the stages, row i of length i.
+    error : tuple of float, default=()
+        Weights of the embedded error of the step, one for each slope and for that at the new state.
+    dense : tuple of tuple of float, default=()
+        Weights of the same slopes in the state at the fraction u of the step, as coefficients of u, u^2, ...
     """
 
     order: int
     c: tuple[float, ...]
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
+    error: tuple[float, ...] = ()
+    dense: tuple[tuple[float, ...], ...] = ()
 
 
 ODE_SOLVERS = {
@@ -65,20 +71,38 @@ ODE_SOLVERS = {
             (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
         ),
         (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+        # fifth minus fourth order
+        error=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+        # of fourth order; Shampine, Some practical Runge-Kutta formulas, Math. Comp. 46 (1986)
+        dense=(
+            (1, -8048581381 / 2820520608, 8663915743 / 2820520608, -12715105075 / 11282082432),
+            (0, 0, 0, 0),
+            (0, 131558114200 / 32700410799, -68118460800 / 10900136933, 87487479700 / 32700410799),
+            (0, -1754552775 / 470086768, 14199869525 / 1410260304, -10690763975 / 1880347072),
+            (0, 127303824393 / 49829197408, -318862633887 / 49829197408, 701980252875 / 199316789632),
+            (0, -282668133 / 205662961, 2019193451 / 616988883, -1453857185 / 822651844),
+            (0, 40617522 / 29380423, -110615467 / 29380423, 69997945 / 29380423),
+        ),
     ),
 }
 
 
-def _combine(weights, slopes):
+def combine(weights, slopes):
+    """The weighted sum of slopes, those of weight zero left out."""
     return sum(w * k for w, k in zip(weights, slopes, strict=True) if w != 0.0)
 
 
-def runge_kutta_step(tableau: Tableau, f: Callable, t: Tensor, h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of an explicit Runge-Kutta method: the new state and the slope at the old one."""
-    slopes = [f(t, x)]
+def runge_kutta_step(tableau: Tableau, f: Callable, t, h, x: Tensor, first: Tensor | None = None):
+    """One step of an explicit Runge-Kutta method: the new state and the slopes; the first of them may be known."""
+    slopes = [f(t, x) if first is None else first]
     for c, a in zip(tableau.c[1:], tableau.a[1:], strict=True):
-        slopes.append(f(t + c * h, x + h * _combine(a, slopes)))
-    return x + h * _combine(tableau.b, slopes), slopes[0]
+        slopes.append(f(t + c * h, x + h * combine(a, slopes)))
+    return x + h * combine(tableau.b, slopes), slopes
+
+
+def dense_state(tableau: Tableau, u: float, h, x: Tensor, slopes: list[Tensor]) -> Tensor:
+    """The state at the fraction u of a step of length h from x; the last slope is that at the new state."""
+    return x + h * combine([sum(c * u**k for k, c in enumerate(row, 1)) for row in tableau.dense], slopes)
 
 
 def odeint(f: Callable, x: Tensor, times: Tensor, method: str | Tableau = "rk4", *, dense: bool = False):
@@ -113,10 +137,10 @@ def odeint(f: Callable, x: Tensor, times: Tensor, method: str | Tableau = "rk4",
     times = times.to(x)
     states, slopes = [x], []
     for t, t_next in itertools.pairwise(times):
-        x, slope = runge_kutta_step(tableau, f, t, t_next - t, x)
+        x, stages = runge_kutta_step(tableau, f, t, t_next - t, x)
         if dense:
             states.append(x)
-            slopes.append(slope)
+            slopes.append(stages[0])
     if not dense:
         return x
     return torch.stack(states), torch.stack([*slopes, f(times[-1], x)])
@@ -187,7 +211,15 @@ TIME_GRIDS = {
     "quadratic": lambda u: (1 - (1 - u) ** 2, 2 * (1 - u)),
     # crowded towards both ends, where a bridge meets data
     "sine": lambda u: (torch.sin(math.pi / 2 * u) ** 2, math.pi / 2 * torch.sin(math.pi * u)),
+    # uniform in log((t + c) / (1 - t + c)), the variable of the networks' time features
+    "logit": lambda u: _logit_law(u, 0.03),
 }
+
+
+def _logit_law(u, c):
+    size = math.log((1 + c) / c)
+    s = torch.sigmoid(size * (2 * u - 1))
+    return ((1 + 2 * c) * s - c).clamp(0.0, 1.0), 2 * (1 + 2 * c) * size * s * (1 - s)
 
 
 # How close to a kink in time a grid comes: two neighbours in float32.
@@ -226,8 +258,6 @@ def time_grid(n_steps: int, law: str, start: float = 0.0, stop: float = 1.0, nod
 
 
 _DOPRI5 = ODE_SOLVERS["dopri5"]
-# Fifth minus fourth order weights, the last for the slope at the new state.
-_DOPRI5_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 # Steps (taken or refused) after which a row is given up: a field that needs more is not smooth.
 _MAX_ADAPTIVE_STEPS = 10_000
 
@@ -260,15 +290,16 @@ def odeint_adaptive(f: Callable, x: Tensor, start: float, stop: float, tolerance
     t = torch.full_like(x[:, 0], start)
     h = torch.full_like(t, (stop - start) / 16)
     slope = f(t, x)
+
+    def timed(t, x):
+        return f(t[:, 0], x)
+
     for _ in range(_MAX_ADAPTIVE_STEPS):
         h = torch.where((t + h - stop) * (stop - start) > 0, stop - t, h)
-        slopes = [slope]
-        for c, a in zip(_DOPRI5.c[1:], _DOPRI5.a[1:], strict=True):
-            slopes.append(f(t + c * h, x + h[:, None] * _combine(a, slopes)))
-        new = x + h[:, None] * _combine(_DOPRI5.b, slopes)
+        new, slopes = runge_kutta_step(_DOPRI5, timed, t[:, None], h[:, None], x, slope)
         slopes.append(f(t + h, new))
         size = tolerance * (1 + torch.maximum(x.abs(), new.abs()))
-        error = (h[:, None] * _combine(_DOPRI5_ERROR, slopes) / size).abs().amax(1).nan_to_num(nan=torch.inf)
+        error = (h[:, None] * combine(_DOPRI5.error, slopes) / size).abs().amax(1).nan_to_num(nan=torch.inf)
         taken = error <= 1
         x, slope = torch.where(taken[:, None], new, x), torch.where(taken[:, None], slopes[-1], slope)
         t = torch.where(taken, t + h, t)
@@ -316,20 +347,21 @@ def require_finite(x: Tensor, what: str) -> Tensor:
 
 
 def refine(solve: Callable, n_rows: int, tolerance: float, max_level: int) -> tuple[Tensor, Tensor]:
-    """Solve every row at finer and finer levels until two levels agree within the tolerance.
+    """Solve every row at finer and finer levels until its stated error is within the tolerance.
 
     Only the rows that miss the tolerance are solved again, and the decision on a row
     uses its own values alone: a row's answer does not depend on its batch mates.
 
-    With g_k the distance of levels k and k - 1, the stated error is max(g_k, g_{k-1} / 16) / 2: a
-    fourth-order solver earns g_k / 15, the rest is margin, and the second term keeps two levels that
-    agree by accident from being believed.
+    The error of level 0 is what the solver itself states, if it does. Beyond it, with g_k the distance of
+    levels k and k - 1 (and g_0 the error of level 0), it is max(g_k / 4, g_{k-1} / 32): halved steps of a fifth-order
+    method earn a factor of 32, the rest is margin, and the second term keeps two levels that agree by accident from
+    being believed. Without an error of level 0, for the same reason, no row is accepted before level 2.
 
     Parameters
     ----------
     solve : callable
-        solve(rows, level) -> (parts of shape (m, k), size of shape (m,)); the distance of two
-        levels is that of their parts, over `size`.
+        solve(rows, level) -> (parts of shape (m, k), size of shape (m,) or 1, own error of shape (m,) or None); the
+        distance of two levels is that of their parts, over `size`.
     n_rows : int
         Number of rows.
     tolerance : float
@@ -344,21 +376,22 @@ def refine(solve: Callable, n_rows: int, tolerance: float, max_level: int) -> tu
     error : Tensor of shape (n_rows,)
         Stated error of each row.
     """
-    rows = torch.arange(n_rows)
-    parts, _ = solve(rows, 0)
-    error = torch.full((n_rows,), torch.inf, dtype=parts.dtype, device=parts.device)
-    coarse, last_gap = parts.clone(), torch.zeros_like(error)
+    parts, _, own = solve(torch.arange(n_rows), 0)
+    first = 2 if own is None else 1
+    error = torch.full_like(parts[:, 0], torch.inf) if own is None else own.nan_to_num(nan=torch.inf)
+    missed = ~(error <= tolerance) & torch.isfinite(parts).all(1)
+    last_gap = torch.zeros_like(error[missed]) if own is None else error[missed]
+    rows, coarse = missed.nonzero()[:, 0], parts[missed]
     for level in range(1, max_level + 1):
-        fine, size = solve(rows, level)
-        gap = torch.nan_to_num((fine - coarse).norm(dim=1) / size, nan=torch.inf)
-        stated = torch.maximum(gap, last_gap / 16) / 2
-        parts[rows], error[rows] = fine, stated
-        # level 1 has no g_{k-1} to guard it
-        missed = (stated > tolerance) | (level < 2)
-        # a distance that grows at this level is rounding: finer grids would only add to it
-        missed &= (gap <= last_gap) | (level < 5)
-        missed &= torch.isfinite(fine).all(1)
-        rows, coarse, last_gap = rows[missed.cpu()], fine[missed], gap[missed]
         if not len(rows):
             break
+        fine, size, _ = solve(rows.cpu(), level)
+        gap = torch.nan_to_num((fine - coarse).norm(dim=1) / size, nan=torch.inf)
+        stated = torch.maximum(gap / 4, last_gap / 32)
+        parts[rows], error[rows] = fine, stated
+        missed = (stated > tolerance) | (level < first)
+        # a distance that grows at this level is rounding: finer grids would only add to it
+        missed &= (gap <= last_gap) | (level < 4)
+        missed &= torch.isfinite(fine).all(1)
+        rows, coarse, last_gap = rows[missed], fine[missed], gap[missed]
     return parts, error

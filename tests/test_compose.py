@@ -353,7 +353,8 @@ def test_condition_reaches_every_method():
     assert_allclose(model.inverse_transform(latent, condition=condition), X[:6], rtol=0, atol=0.02)
     assert_allclose(model.sample(6, condition=condition),
                     scaler.inverse_transform(flow.sample(6, condition=condition)), rtol=1e-12)  # fmt: skip
-    assert_array_equal(small(StandardScaler()).fit_transform(X, condition=X[:, 0])[:6], latent)
+    # other batches, other roundings
+    assert_allclose(small(StandardScaler()).fit_transform(X, condition=X[:, 0])[:6], latent, rtol=1e-12)
     with pytest.raises(ValueError, match="fitted with a condition"):
         model.sample(2)
 

@@ -107,7 +107,7 @@ def test_divergence_of_the_preconditioned_field_equals_autograd(layers, d, path,
 
 
 @pytest.mark.parametrize("block", [1, 50, 100])
-@pytest.mark.parametrize("layers", LAYERS[2:], ids=len)
+@pytest.mark.parametrize("layers", LAYERS[3:], ids=len)
 def test_blocks_of_tangents_do_not_change_the_trace(layers, block, monkeypatch):
     """Blocks of one row, of one row again (50 < 2 * 7 * 6), and of two."""
     t, x, condition = inputs(7, True, True)
@@ -119,6 +119,16 @@ def test_blocks_of_tangents_do_not_change_the_trace(layers, block, monkeypatch):
     monkeypatch.setattr(network, "_trace_by_tangents", lambda s: sizes.append(len(s[0])) or original(s))
     torch.testing.assert_close(network.value_and_trace(t, x, condition)[1], whole, **ROUNDING)
     assert set(sizes) == {max(1, block // 42)} and sum(sizes) == N_ROWS
+
+
+@pytest.mark.parametrize("block", [1, 50, 100, 10_000])
+def test_blocks_of_products_do_not_change_the_trace(block, monkeypatch):
+    t, x, condition = inputs(7, True, True)
+    network = random_network(7, LAYERS[2], n_conditions=N_CONDITIONS)
+    whole = network.value_and_trace(t, x, condition)[1]
+    monkeypatch.setattr(networks, "_TANGENT_BLOCK", block)
+    monkeypatch.setattr(networks, "_PRODUCT_BLOCK", block)
+    torch.testing.assert_close(network.value_and_trace(t, x, condition)[1], whole, **ROUNDING)
 
 
 class Plain(nn.Module):

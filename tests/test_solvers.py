@@ -11,9 +11,11 @@ from sklearn_si.solvers import (
     ODE_SOLVERS,
     SDE_SOLVERS,
     TIME_GRIDS,
+    dense_state,
     odeint,
     refine,
     require_finite,
+    runge_kutta_step,
     sdeint,
     time_grid,
 )
@@ -46,6 +48,20 @@ def test_order_survives_crowded_grids(law):
         abs(odeint(lambda t, x: x * torch.cos(t), x, time_grid(n, law)).item() - np.exp(np.sin(1))) for n in steps
     ]
     assert slope(steps, errors) > 3.6
+
+
+def test_dense_output_of_dormand_prince_is_of_fourth_order():
+    """Of dx/dt = x cos(t) at a third of one step, and at its ends."""
+    tableau, errors, f = ODE_SOLVERS["dopri5"], [], lambda t, x: x * np.cos(t)
+    x = torch.ones((1, 1), dtype=torch.float64)
+    steps = [0.4, 0.2, 0.1, 0.05]
+    for h in steps:
+        new, slopes = runge_kutta_step(tableau, f, 0.0, h, x)
+        slopes.append(f(h, new))
+        errors.append(abs(dense_state(tableau, 1 / 3, h, x, slopes).item() - np.exp(np.sin(h / 3))))
+        torch.testing.assert_close(dense_state(tableau, 0.0, h, x, slopes), x)
+        torch.testing.assert_close(dense_state(tableau, 1.0, h, x, slopes), new)
+    assert -slope(steps, errors) > 4.7  # one step: an order more than of many
 
 
 def test_tableaus_are_consistent():
@@ -145,7 +161,7 @@ def _solve(x):
 
     def solve(rows, level):
         k = x[rows].abs()
-        return odeint(lambda t, y: k * y, x[rows], time_grid(4 * 2**level, "uniform")), 1 + 0 * k[:, 0]
+        return odeint(lambda t, y: k * y, x[rows], time_grid(4 * 2**level, "uniform")), 1.0, None
 
     return solve
 
