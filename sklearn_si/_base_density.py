@@ -46,6 +46,12 @@ class NormalDensity(DensityMixin, BaseEstimator):
         return law.logpdf((X - self.mean_) / self.scale_).reshape(len(X)) - np.log(self.scale_).sum()
 
 
+def check_base(spec, X0):
+    """Raise, before anything is fitted, if the rows of X0 have no density."""
+    if spec is not None and spec != "standard_normal":
+        check_has_density(X0, "X0", _WAY_OUT)
+
+
 def fit_base_density(spec, estimator, X0, seed):
     """Fit what `base_density` asks for to the rows of X0; None gives None.
 
@@ -62,8 +68,7 @@ def fit_base_density(spec, estimator, X0, seed):
     """
     if spec is None:
         return None
-    if spec != "standard_normal":
-        check_has_density(X0, "X0", _WAY_OUT)
+    check_base(spec, X0)
     if spec == "flow":
         half = None if estimator.max_time is None else estimator.max_time / 2
         density = clone(estimator).set_params(

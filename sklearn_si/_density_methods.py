@@ -146,8 +146,7 @@ class DensityMethods:
         X, time = self._validate_rows(X), self._time(t)
         x, fields = self._scaled_rows(X, time, condition)
         anchor, parts = self._anchor()
-        known = anchor > 0 or self.base_density_ is None or hasattr(self.base_density_, "_density_parts")
-        if not known:
+        if not self._has_gradient:
             raise NoDensityError(
                 f"The gradient needs a base density that can be differentiated, but it is a "
                 f"{type(self.base_density_).__name__}: fit with base_density='flow'."
@@ -161,6 +160,13 @@ class DensityMethods:
                 gradients.append(torch.autograd.grad(value.sum(), at)[0])
         gradient = require_finite(torch.cat(gradients), "differentiating a log-density")
         return self.preprocessing_.pull_back(as_array(gradient, np.float64)).astype(X.dtype, copy=False)
+
+    @property
+    def _has_gradient(self):
+        """Whether the log-density of the base can be differentiated: normal, a flow, or not needed."""
+        if self._grid()[1] is not None or self.base_sample_ is None:
+            return True
+        return hasattr(self.base_density_, "_density_parts")
 
     @torch.no_grad()
     def density_ratio(self, X, *, condition=None, return_error=False):

@@ -11,6 +11,8 @@ from ._tensors import PATH_STREAM, as_array, as_tensor, make_generator, normal
 
 # Times at which the errors of the fields are averaged: Gauss-Legendre nodes of (0, 1).
 _N_TIMES = 24
+# Times of the Fisher term, whose gradients are dear, and rows at each.
+_N_FISHER_TIMES, _N_FISHER_ROWS = 8, 200
 # Bins of time in the report; rows and paths behind the dearer of its lines.
 _N_BINS, _N_ROWS, _N_PATHS = 8, 500, 16
 
@@ -84,6 +86,54 @@ class DiagnosticMethods:
         level = np.sqrt((weights * db / schedule).sum() / (weights * ds * schedule).sum())
         return Bunch(noise_level=float(level), times=times, in_time=np.sqrt(db / ds) / schedule)
 
+    def fisher_divergence(self, X0, X1=None, *, reference=None):
+        """Fisher divergence between the ODE model and the path, which the losses do not control.
+
+        FI = int E|grad log rho_hat_t(x_t) - s(t, x_t)|^2 dt    (2303.08797, (2.39))
+
+        KL(target || ODE model) <= (FI int E|Db|^2 dt)^(1/2) with exact fields as reference. Without a reference the
+        score is the learned one, and the result says how far the density of the ODE and the score disagree.
+
+        Parameters
+        ----------
+        X0 : array-like of shape (n_samples_0, n_features)
+            Held-out rows of fit's first argument; the first 200 are used.
+        X1 : array-like of shape (n_samples_1, n_features), default=None
+            Held-out rows of the target, after a fit of two samples.
+        reference : object, default=None
+            As in `kl_bound`; None is the estimator itself.
+
+        Returns
+        -------
+        result : Bunch
+            `value` and its `standard_error` over rows, `in_time` at `times` (all in scaled units), `relative` to the
+            Fisher information of the ODE model, and, with a reference, `kl_bound` in nats.
+        """
+        check_is_fitted(self)
+        if reference is None:
+            self._require_score("fisher_divergence without a reference")
+        pairs = [None if X is None else X[:_N_FISHER_ROWS] for X in self._held_out(X0, X1)]
+        scale, rows = self.preprocessing_.without_centre(), []
+        times, weights, points = self._path_points(*pairs, _N_FISHER_TIMES)
+        for t, X in zip(times, points, strict=True):
+            own = self.log_density_gradient(X, t=t)
+            score = (self if reference is None else reference).score_function(X, t)
+            db = 0 if reference is None else self.velocity(X, t) - reference.velocity(X, t)
+            gaps = scale.push_forward(own - score), scale.push_forward(own), scale.transform(db + 0 * X)
+            rows.append([(gap**2).sum(1) for gap in gaps])
+        gap, information, db = np.swapaxes(rows, 0, 1)
+        by_row, in_time = weights @ gap, gap.mean(1)
+        result = Bunch(
+            value=float(by_row.mean()),
+            standard_error=float(by_row.std() / len(by_row) ** 0.5),
+            times=times,
+            in_time=in_time,
+            relative=float(by_row.mean() / (weights @ information).mean()),
+        )
+        if reference is not None:
+            result.kl_bound = float(np.sqrt(result.value * (weights @ db).mean()))
+        return result
+
     def diagnose(self, X0, X1=None):
         """Report on held-out rows whether the fields are calibrated, the latent normal and the solver exact.
 
@@ -102,7 +152,8 @@ class DiagnosticMethods:
         report : Bunch
             Prints as one verdict a line. `times`, `loss` (by bin of time), `velocity_calibration` and
             `denoiser_calibration` with their standard errors (`..._error`), `latent_ks` (p-value a column) and
-            `mahalanobis_ks` (one sample), `nll` and `solver_error`, `nll_sde_bound` where there is noise.
+            `mahalanobis_ks` (one sample), `nll` and `solver_error`, `nll_sde_bound` where there is noise, and
+            `fisher_divergence` (relative) where the score and the density of both ends are known.
         """
         check_is_fitted(self)
         self._refuse_forecast("diagnose")
@@ -111,6 +162,7 @@ class DiagnosticMethods:
         _calibration(self, X0, X1, report)
         _latent(self, X0 if X1 is None else None, report)
         _likelihoods(self, X0 if X1 is None else X1, report)
+        _consistency(self, X0, X1, report)
         return report
 
     def _held_out(self, X0, X1):
@@ -137,25 +189,31 @@ class DiagnosticMethods:
         return base[rows[0]], target[rows[1]], generator
 
     @torch.no_grad()
+    def _path_points(self, X0, X1, n_times):
+        """Gauss-Legendre times and weights, and rows of the path at each time, in data units."""
+        x0, x1, generator = self._scaled_pairs(X0, X1)
+        z = normal(x0.shape, generator, like=x0) if self.interpolant_.has_noise else None
+        nodes, weights = np.polynomial.legendre.leggauss(n_times)
+        times, weights = ((nodes + 1) / 2).tolist(), weights / 2
+        moments = [torch.tensor(t, dtype=torch.float64) for t in times]
+        return (
+            times,
+            weights,
+            [self._to_data(as_array(self.interpolant_.point(t, x0, x1, z), float), t) for t in moments],
+        )
+
     def _field_errors(self, X0, X1, reference):
         """Nodes and weights of time, and the mean |Db|^2, |Ds|^2 and Db . Ds at them, in scaled units."""
         check_is_fitted(self)
         self._require_score("kl_bound")
-        x0, x1, generator = self._scaled_pairs(*self._held_out(X0, X1))
-        z = normal(x0.shape, generator, like=x0) if self.interpolant_.has_noise else None
-        nodes, weights = np.polynomial.legendre.leggauss(_N_TIMES)
-        times, weights = (nodes + 1) / 2, weights / 2
+        times, weights, points = self._path_points(*self._held_out(X0, X1), _N_TIMES)
         scale = self.preprocessing_.without_centre()
         errors = []
-        for t in times:
-            time = torch.tensor(t, dtype=torch.float64)
-            X = self._to_data(as_array(self.interpolant_.point(time, x0, x1, z), np.float64), time)
-            t = float(t)
+        for t, X in zip(times, points, strict=True):
             db = scale.transform(self.velocity(X, t) - reference.velocity(X, t))
-            gap = self.score_function(X, t) - reference.score_function(X, t)
-            ds = scale.push_forward(gap)
+            ds = scale.push_forward(self.score_function(X, t) - reference.score_function(X, t))
             errors.append([(db**2).sum(1).mean(), (ds**2).sum(1).mean(), (db * ds).sum(1).mean()])
-        return times, weights, *np.array(errors).T
+        return np.array(times), weights, *np.array(errors).T
 
 
 def _calibration(model, X0, X1, report):
@@ -233,3 +291,13 @@ def _likelihoods(model, X, report):
         word = "velocity and score agree" if gap < 0.1 else "velocity and score disagree, or n_steps is small"
         value = f"{report.nll_sde_bound:.4f} +- {report.nll_sde_bound_error:.2g} nats, {gap:+.3f}"
         report.verdicts["NLL, bound of the SDE"] = f"{value}: {word}"
+
+
+def _consistency(model, X0, X1, report):
+    """Distance of the score from the gradient of the ODE's own log-density, relative to the latter."""
+    has_score = model.interpolant_.kind == "one-sided" or model.denoiser_network_ is not None
+    if model.interpolant_.kind == "mirror" or not has_score or not model._has_gradient:
+        return
+    report.fisher_divergence = model.fisher_divergence(X0, X1).relative
+    word = "velocity and score agree" if report.fisher_divergence < 0.1 else "velocity and score disagree"
+    report.verdicts["Fisher divergence"] = f"{report.fisher_divergence:.2g} of the Fisher information: {word}"

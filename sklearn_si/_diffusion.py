@@ -29,11 +29,13 @@ class InterpolantDiffusion(BaseInterpolant):
         How rows of the two samples are paired in training; "paired" is row i with row i.
     preprocessing : {"auto", "standardize", "whiten"} or None, default="auto"
         The scaled units in which the interpolant lives. One sample: "auto" chooses on validation rows. Two
-        samples: one scale a feature, pooled over both, each end centred ("auto" is "standardize").
+        samples: one scale a feature, pooled over both, each end centred ("auto" is "standardize"), or the
+        common axes in which both covariances are diagonal ("whiten").
     base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
-        After fit(X0, X1), the density of the base: a clone of this estimator fitted to X0 in the same
-        call, the normal law with its moments, N(0, I), any estimator with `fit` and `score_samples`, or
-        None, which saves the time and makes `score_samples` raise.
+        After fit(X0, X1), the density of the base: a clone of this estimator fitted in the same call
+        to X0 and to as many rows of X1, carried back by the bridge, the normal law with its moments,
+        N(0, I), any estimator with `fit` and `score_samples`, or None, which saves the time and makes
+        `score_samples` raise.
     noise_level : float, default=1.0
         Size of the diffusion epsilon(t) in `sample`; 0 is the ODE. May be changed after fit.
     noise_schedule : {"gamma", "constant", "optimal"} or callable, default="gamma"

@@ -9,11 +9,11 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from ._base_density import fit_base_density
+from ._base_density import check_base, fit_base_density
 from ._conditions import ConditionCodec
 from ._likelihood import GRID_LAW, flow_with_divergence, standard_normal_log_density
 from ._objectives import FIELDS, LOSSES, Fields
-from ._tensors import FIT_STREAM, as_tensor, draw_seed, make_generator, resolve_device
+from ._tensors import BASE_STREAM, FIT_STREAM, as_array, as_tensor, draw_seed, make_generator, resolve_device
 from ._training import History, Sampler, Settings, loss_of, train
 from .couplings import COUPLINGS
 from .interpolants import make_interpolant
@@ -26,6 +26,7 @@ from .networks import (
     StraightScales,
 )
 from .preprocessing import check_has_density, fit_one_sample_map, fit_two_sample_maps
+from .solvers import odeint, time_grid
 
 # Rows on which a round is validated, and times two-sample losses are averaged over.
 _VALIDATION_ROWS, _VALIDATION_DRAWS = 256, 4096
@@ -174,9 +175,12 @@ def fit_plan(estimator, plan):
     # an encoding-decoding path passes through a normal law, from which either end's density follows
     known_middle = getattr(plan.interpolant, "crossing", None) is not None
     wants_density = plan.two_samples and plan.fields != ("forecast",) and not known_middle
-    density = fit_base_density(estimator.base_density, estimator, plan.X0, plan.seed) if wants_density else None
-    if density is not None and settings.max_time is not None and estimator.base_density == "flow":
+    spec, density = estimator.base_density if wants_density else None, None
+    check_base(spec, plan.X0)
+    if spec == "flow" and settings.max_time is not None:
         settings.max_time /= 2
+    if spec != "flow":
+        density = fit_base_density(spec, estimator, plan.X0, plan.seed)
     run = _warm_run(estimator, plan) or _choose_run(estimator, plan, settings)
     # An interrupt of the short runs has ended the fit: there is nothing left to train.
     history = run.history or run.train(settings)
@@ -187,6 +191,8 @@ def fit_plan(estimator, plan):
             ConvergenceWarning,
             stacklevel=4,
         )
+    if spec == "flow":
+        density = fit_base_density(spec, estimator, run.base_rows(), plan.seed)
     return run.attributes(history, density)
 
 
@@ -363,6 +369,22 @@ class _Run:
         end, divergence, _ = flow_with_divergence(fields, self.x1[rows], 1.0, 0.0, 0, GRID_LAW)
         value = standard_normal_log_density(end) + divergence
         return float(value.mean()) + float(np.mean(self.target_map.log_abs_det_jacobian(self.plan.X1[rows])))
+
+    @torch.no_grad()
+    def base_rows(self):
+        """The rows of X0 with as many rows of X1 carried back to t = 0, in data units.
+
+        Both are draws of the base, and a density that has seen X0 alone is steep where the flow misses its support
+        by little: held-out log-likelihoods of X1 were lower by 0.3 to 2.5 nats.
+        """
+        plan, rng = self.plan, np.random.default_rng([self.plan.seed, BASE_STREAM])
+        rows = torch.as_tensor(rng.permutation(len(plan.X1))[: len(plan.X0)])
+        condition = None if self.condition is None else self.condition[rows]
+        velocity, denoiser = compose(plan.interpolant, dict(self.networks))
+        fields = Fields(plan.interpolant, velocity, denoiser, condition)
+        back = odeint(fields.velocity, self.x1[rows], time_grid(20, GRID_LAW, 1.0, 0.0), "dopri5")
+        back = self.base_map.inverse_transform(as_array(back[torch.isfinite(back).all(1)], np.float64))
+        return np.concatenate([plan.X0, back.astype(plan.X0.dtype, copy=False)])
 
     def _stored_rows(self):
         """A copy (the caller may write in his own) of the rows that `sample` starts from; None for a normal base."""

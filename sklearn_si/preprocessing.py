@@ -145,8 +145,9 @@ def fit_two_sample_maps(X0, X1, kind, *, common_centre=False):
     ----------
     X0, X1 : ndarray of shape (n_samples, n_features)
         The samples.
-    kind : {"standardize", None}
-        Which maps.
+    kind : {"standardize", "whiten", None}
+        Which maps. "whiten" takes the axes in which both covariances are diagonal and their mean is the identity: the
+        field of two Gaussian ends with these covariances is then diagonal at all times.
     common_centre : bool, default=False
         One centre for both ends, as an interpolant that is not linear in space needs.
 
@@ -162,6 +163,18 @@ def fit_two_sample_maps(X0, X1, kind, *, common_centre=False):
     scale = np.sqrt((s0**2 + s1**2) / 2)
     size = np.maximum(np.abs(X0).max(axis=0), np.abs(X1).max(axis=0))
     scale = np.where(scale <= _CONSTANT * size, 1.0, scale)
+    if kind == "whiten":
+        scale = _common_axes((X0 - m0) / scale, (X1 - m1) / scale, scale)
     if common_centre:
         m0 = m1 = (m0 + m1) / 2
     return AffineMap(m0, scale), AffineMap(m1, scale)
+
+
+def _common_axes(rows0, rows1, scale):
+    """D that whitens the mean of two covariances and makes both diagonal, times the scale of the columns."""
+    # each end weighs the same, however many rows it has
+    pooled = np.concatenate([rows0 / np.sqrt(len(rows0)), rows1 / np.sqrt(len(rows1))])
+    pooled *= np.sqrt(len(pooled) / 2)
+    whitening = _whitening(pooled, np.zeros_like(scale), np.ones_like(scale))
+    _, rotation = np.linalg.eigh(np.cov(whitening.transform(rows0), rowvar=False).reshape(len(scale), -1))
+    return scale[:, None] * (whitening.scale @ rotation)

@@ -62,9 +62,15 @@ class MixtureFields(nn.Module):
         return (w[..., None] * value).sum(1)
 
     def _slow(self, t, x, function):
-        """Times of shape (n,) one by one."""
-        rows = [function(s, r[None]) for s, r in zip(t, x, strict=True)]
-        return tuple(torch.cat(p) for p in zip(*rows, strict=True)) if isinstance(rows[0], tuple) else torch.cat(rows)
+        """Times of shape (n,), the rows of one time together."""
+        times, place = torch.unique(t, return_inverse=True)
+        order = torch.argsort(place, stable=True)
+        back = torch.argsort(order)
+        counts = torch.bincount(place).tolist()
+        parts = [function(s, r) for s, r in zip(times, x[order].split(counts), strict=True)]
+        if isinstance(parts[0], tuple):
+            return tuple(torch.cat(p)[back] for p in zip(*parts, strict=True))
+        return torch.cat(parts)[back]
 
     def forward(self, t, x, condition=None):
         if t.ndim:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 from scipy.stats import norm
 
 from oracles import MixtureDensity, mixture, mixture_log_density, sample_mixture, with_exact_fields
@@ -277,6 +278,16 @@ def test_erratum_2_45_the_corrected_bound_holds_and_the_printed_one_fails():
     assert printed < kl < result.split
 
 
+def test_erratum_7_1_the_control_variate_makes_every_term_non_negative():
+    x = np.random.default_rng(0).normal(size=100_000)
+    gap = norm(0, 1).logpdf(x) - norm(0.3, 1.2).logpdf(x)
+    terms, printed = gap + (np.exp(-gap) - 1), gap - (np.exp(-gap) - 1)
+    kl = np.log(1.2) + (1 + 0.3**2) / (2 * 1.2**2) - 0.5
+    assert terms.min() >= 0 > printed.min()
+    for values in (terms, printed):
+        assert abs(values.mean() - kl) < 4 * values.std() / len(x) ** 0.5
+
+
 def test_optimal_noise_level_is_the_root_of_the_ratio_of_the_gaps():
     model, reference, X0, X1 = counterexample()
     best = model.optimal_noise_level(X0, X1, reference=reference)
@@ -298,6 +309,26 @@ def test_bounds_are_the_same_in_all_units():
         model, strong = (InterpolantDiffusion(**params).set_params(max_iter=m).fit(X * units) for m in (20, 40))
         values.append(model.kl_bound(X * units, reference=strong).unsplit)
     assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+def test_fisher_term_of_a_shifted_velocity_has_its_closed_form():
+    """N(0, 1) -> N(0, v) with velocity b + c: the model is N(M, n) with M = n^(1/2) int c n^(-1/2) dt."""
+    v, c = 0.5, 0.3
+    law = np.ones(1), np.zeros((1, 1)), np.full((1, 1, 1), v)
+    reference, model = (with_exact_fields(InterpolantDiffusion(preprocessing=None), law) for _ in range(2))
+    model.network_ = Shifted(model.network_, lambda t: c)
+    n = lambda t: (1 - t) ** 2 + v * t**2  # noqa: E731
+    mean = lambda t: n(t) ** 0.5 * quad(lambda u: c * n(u) ** -0.5, 0, t)[0]  # noqa: E731
+    X = np.random.default_rng(0).normal(0, v**0.5, (300, 1))
+    result = model.fisher_divergence(X, reference=reference)
+    # grad log rho_hat - s = M / n, the same at every row
+    np.testing.assert_allclose(result.in_time, [(mean(t) / n(t)) ** 2 for t in result.times], rtol=1e-4)
+    assert result.value == pytest.approx(quad(lambda t: (mean(t) / n(t)) ** 2, 0, 1)[0], rel=1e-3)
+    kl = mean(1) ** 2 / (2 * v)
+    assert kl < result.kl_bound == pytest.approx((result.value * c**2) ** 0.5, rel=1e-6)
+    # (2.39): the KL is the mean of (grad log rho_hat - s) . (b_hat - b)
+    assert quad(lambda t: mean(t) / n(t) * c, 0, 1)[0] == pytest.approx(kl, rel=1e-6)
+    assert reference.fisher_divergence(X).relative < 1e-6
 
 
 def test_errors_of_the_bounds():
@@ -328,4 +359,4 @@ def test_diagnose_finds_wrong_fields():
     model.network_ = Shifted(model.network_, lambda t: 1.0)
     report = model.diagnose(X)
     assert abs(report.velocity_calibration) > 4 * report.velocity_calibration_error
-    assert "NOT calibrated" in str(report) and "NOT normal" in str(report)
+    assert "NOT calibrated" in str(report) and "NOT normal" in str(report) and "disagree" in str(report)

@@ -137,3 +137,31 @@ def test_a_rare_value_that_falls_into_the_held_out_rows_is_no_constant_column():
     assert_allclose(model.preprocessing_.scale[2], rare[:, 2].std(), rtol=1e-12)
     assert np.isfinite(model.loss_)
     assert np.isfinite(model.sample(10)).all()
+
+
+def test_the_base_density_sees_rows_of_x1_carried_back():
+    """Both ends' rows are draws of the base: as many of X1 as X0 has, through the flow at t = 0."""
+    rng = np.random.default_rng(0)
+    X0, X1 = rng.normal(size=(60, 2)), rng.normal(3, 0.5, size=(200, 2))
+    settings = {"max_iter": 300, "hidden_layer_sizes": (16,), "random_state": 0}
+    seen = []
+
+    class Recording(InterpolantFlow):
+        def fit(self, X0, X1=None, *, condition=None):
+            seen.append(np.asarray(X0))
+            return super().fit(X0, X1, condition=condition)
+
+    bridge = Recording(**settings).fit(X0, X1)
+    assert [len(rows) for rows in seen] == [60, 120]
+    np.testing.assert_array_equal(seen[1][:60], X0)
+    carried = seen[1][60:]
+    assert abs(carried.mean(0)).max() < 0.5  # at the base, not at 3
+    # they are rows of X1, moved by the bridge
+    distance = abs(bridge.transform(carried)[:, None] - X1).max(-1).min(1)
+    assert distance.max() < 1e-2
+
+
+def test_a_base_without_a_density_is_refused_before_any_training():
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    with pytest.raises(ValueError, match=r"Columns \[1\] of X0 are constant"):
+        InterpolantFlow(max_iter=10**6).fit(X * [1.0, 0.0], X)

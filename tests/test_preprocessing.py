@@ -349,3 +349,17 @@ def test_what_needs_no_density_of_the_base_takes_any_rows():
     flat = with_column(1, 2.0)
     assert fit_base_density(None, InterpolantFlow(**TINY), flat, 0) is None
     assert fit_base_density("standard_normal", InterpolantFlow(**TINY), flat, 0).mean_.tolist() == [0, 0, 0]
+
+
+def test_whitening_two_samples_makes_both_covariances_diagonal_and_their_mean_the_identity():
+    rng = np.random.default_rng(0)
+    X0 = rng.normal(size=(20_000, 3)) @ rng.normal(size=(3, 3)) + 5
+    X1 = rng.normal(size=(8000, 3)) @ rng.normal(size=(3, 3)) * 2
+    base_map, target_map = fit_two_sample_maps(X0, X1, "whiten")
+    np.testing.assert_array_equal(base_map.scale, target_map.scale)
+    cov0, cov1 = np.cov(base_map.transform(X0).T), np.cov(target_map.transform(X1).T)
+    np.testing.assert_allclose((cov0 + cov1) / 2, np.eye(3), atol=0.01)  # up to the shrinkage
+    for cov in (cov0, cov1):
+        assert abs(cov - np.diag(np.diag(cov))).max() < 0.01
+    np.testing.assert_allclose(base_map.transform(X0).mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(target_map.inverse_transform(target_map.transform(X1)), X1, rtol=1e-9)
