@@ -1,39 +1,24 @@
 """From the parameters of an estimator and its samples to fitted attributes."""
 
 import dataclasses
-import itertools
 import warnings
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import nn
 
 from ._base_density import check_base, fit_base_density
 from ._conditions import ConditionCodec
-from ._likelihood import GRID_LAW, flow_with_divergence, standard_normal_log_density
-from ._objectives import FIELDS, LOSSES, Fields
-from ._tensors import BASE_STREAM, FIT_STREAM, as_array, as_tensor, draw_seed, make_generator, resolve_device
-from ._training import History, Sampler, Settings, loss_of, train
+from ._objectives import FIELDS
+from ._race import train_best
+from ._runs import Run
+from ._tensors import FIT_STREAM, draw_seed
+from ._training import History, Settings
 from .couplings import COUPLINGS
 from .interpolants import make_interpolant
-from .networks import (
-    ComposedVelocity,
-    DenoiserOfScore,
-    FiLMNetwork,
-    ForecastField,
-    PreconditionedField,
-    StraightScales,
-)
-from .preprocessing import check_has_density, fit_one_sample_map, fit_two_sample_maps
-from .solvers import odeint, time_grid
+from .preprocessing import check_has_density
 
-# Rows on which a round is validated, and times two-sample losses are averaged over.
-_VALIDATION_ROWS, _VALIDATION_DRAWS = 256, 4096
 # Gradient steps of max_iter="auto": without max_time, and with it, where time is the limit.
 _STEPS, _NO_LIMIT = 3000, 10**9
-# Share of the steps that each candidate of preprocessing="auto" gets before the choice.
-_RACE = 0.1
 
 
 @dataclasses.dataclass
@@ -181,9 +166,12 @@ def fit_plan(estimator, plan):
         settings.max_time /= 2
     if spec != "flow":
         density = fit_base_density(spec, estimator, plan.X0, plan.seed)
-    run = _warm_run(estimator, plan) or _choose_run(estimator, plan, settings)
-    # An interrupt of the short runs has ended the fit: there is nothing left to train.
-    history = run.history or run.train(settings)
+    run = _warm_run(estimator, plan)
+    if run is None:
+        run = train_best(estimator, plan, settings)
+    else:
+        run.train(settings)
+    history = run.history
     if not history.converged and estimator.early_stopping and estimator.tol > 0 and not history.interrupted:
         warnings.warn(
             f"The validation score was still rising by more than tol={estimator.tol:g} after {history.n_iter} steps: "
@@ -207,37 +195,13 @@ def _settings(estimator, plan):
     return Settings(**values, time_law=law)
 
 
-def _choose_run(estimator, plan, settings):
-    """The run to train: with preprocessing="auto", the winner of short runs on validation rows."""
-    kind = estimator.preprocessing
-    if kind != "auto":
-        return _Run(estimator, plan, kind)
-    if plan.two_samples or plan.X1.shape[1] == 1 or plan.held1 is None or plan.fields != ("velocity",):
-        return _Run(estimator, plan, "standardize")
-    short = dataclasses.replace(
-        settings,
-        max_iter=max(1, int(_RACE * settings.max_iter)),
-        max_time=None if settings.max_time is None else _RACE * settings.max_time,
-        verbose=0,
-    )
-    scores = {}
-    for kind in ("standardize", "whiten"):
-        run = _Run(estimator, plan, kind)
-        scores[kind] = run.train(short).best_score
-        if run.history.interrupted:
-            return run
-    if settings.max_time is not None:
-        settings.max_time *= 1 - len(scores) * _RACE
-    return _Run(estimator, plan, max(scores, key=scores.get))
-
-
 def _warm_run(estimator, plan):
     """With warm_start, a run that goes on from the fitted networks and maps; else None."""
     if not (estimator.warm_start and hasattr(estimator, "network_")):
         return None
     _check_warm_start(estimator, plan)
     maps = estimator.base_preprocessing_, estimator.preprocessing_
-    run = _Run(estimator, plan, None, maps=maps, networks=dict(estimator._learned_))
+    run = Run(estimator, plan, None, maps=maps, networks=dict(estimator._learned_))
     run.earlier = History(estimator.n_iter_, estimator.loss_curve_, estimator.validation_scores_ or [])
     return run
 
@@ -262,181 +226,3 @@ def _check_warm_start(estimator, plan):
             f"warm_start=True goes on from fields {tuple(estimator._learned_)} with {n_old} encoded condition columns, "
             f"but this fit needs {plan.fields} with {n_new}: {way_out}"
         )
-
-
-def _spread_rows(X, train):
-    """The training rows, or all rows where a column (of few distinct values) is constant in the former."""
-    rows = X[train]
-    return X if (rows == rows[0]).all(axis=0).any() else rows
-
-
-class _Run:
-    """One training run under one preprocessing: maps, tensors, networks, loss and validation."""
-
-    def __init__(self, estimator, plan, kind, maps=None, networks=None):
-        self.estimator, self.plan, self.history = estimator, plan, None
-        self.earlier = History()  # of the fits that a warm start goes on from
-        self.device = resolve_device(estimator.device)
-        self.generator = make_generator(plan.seed, FIT_STREAM, self.device)
-        self.base_map, self.target_map = maps or self._fit_maps(kind)
-        self.x0 = self._scaled(plan.X0, self.base_map)
-        self.x1 = self._scaled(plan.X1, self.target_map)
-        self.condition = None if plan.condition is None else as_tensor(plan.condition, torch.float32, self.device)
-        self.networks = nn.ModuleDict(networks or self._build_networks()).to(self.device)
-
-    def _fit_maps(self, kind):
-        plan = self.plan
-        target = _spread_rows(plan.X1, plan.train1)
-        if not plan.two_samples:
-            return None, fit_one_sample_map(target, kind)
-        base = _spread_rows(plan.X0, plan.train0)
-        return fit_two_sample_maps(base, target, kind, common_centre=not plan.interpolant.is_linear)
-
-    def _scaled(self, X, scaling):
-        if X is None:
-            return None
-        return as_tensor(scaling.transform(X), torch.float32, self.device)
-
-    def _build_networks(self):
-        plan = self.plan
-        v1 = self.x1[plan.train1].var(0, correction=0)
-        v0 = torch.ones_like(v1) if self.x0 is None else self.x0[plan.train0].var(0, correction=0)
-        c = None
-        if getattr(plan.coupling, "row_by_row", False):
-            a, b = self.x0[plan.train0], self.x1[plan.train1]
-            c = ((a - a.mean(0)) * (b - b.mean(0))).mean(0)
-        return {name: self._build_network(name, v0, v1, c) for name in plan.fields}
-
-    def _build_network(self, target, v0, v1, c):
-        estimator, plan, d = self.estimator, self.plan, self.x1.shape[1]
-        n_conditions = d if target == "forecast" else 0 if plan.codec is None else plan.codec.n_outputs_
-        # a stream of its own for each field, the same whatever the others are
-        generator = make_generator(plan.seed, FIT_STREAM + 100 * list(LOSSES).index(target))
-        if estimator.network != "mlp":
-            with torch.random.fork_rng(devices=[]):
-                # not torch.manual_seed, which seeds CUDA's generators as well and for good
-                torch.default_generator.manual_seed(plan.seed)
-                return estimator.network(d, n_conditions)
-        widths = _widths(estimator.hidden_layer_sizes, d)
-        network = FiLMNetwork(d, n_conditions, widths, estimator.activation, generator)
-        if target == "forecast":
-            return ForecastField(network, estimator.gamma_scale / 2)
-        path = plan.interpolant if plan.interpolant.is_linear else StraightScales(plan.interpolant)
-        ends = (v.clamp(min=1e-6).cpu() for v in (v0, v1))
-        return PreconditionedField(path, network, target, *ends, None if c is None else c.cpu())
-
-    def train(self, settings):
-        """Train the networks in place; the history is kept."""
-        estimator, plan = self.estimator, self.plan
-        sampler = self._sampler(plan.train0, plan.train1)
-        batch = estimator.batch_size
-
-        def loss():
-            return loss_of(self.networks, plan.interpolant, settings.time_law, sampler, batch, self.generator)
-
-        self.history = train(self.networks, loss, self._validation(settings), settings)
-        return self.history
-
-    def _sampler(self, rows0, rows1):
-        x0 = None if self.x0 is None else self.x0[rows0]
-        condition = None if self.condition is None else self.condition[rows1]
-        dropout = self.estimator.condition_dropout
-        return Sampler(x0, self.x1[rows1], condition, self.plan.coupling, self.plan.interpolant.has_noise, dropout)
-
-    def _validation(self, settings):
-        """The score of a round: log-likelihood for a normal base, else minus the loss."""
-        plan = self.plan
-        if plan.held1 is None:
-            return None
-        if plan.fields == ("velocity",) and not plan.two_samples:
-            return self._held_out_likelihood
-        sampler = self._sampler(plan.held0, plan.held1)
-
-        @torch.no_grad()
-        def score():
-            # the same points at every round: differences between rounds are the model's alone
-            generator = make_generator(plan.seed, FIT_STREAM + 200, self.device)
-            return -loss_of(self.networks, plan.interpolant, settings.time_law, sampler, _VALIDATION_DRAWS, generator)
-
-        return score
-
-    @torch.no_grad()
-    def _held_out_likelihood(self):
-        """Mean log-density of held-out rows in data units, by the coarsest grid (right to .01 nats)."""
-        rows = self.plan.held1[:_VALIDATION_ROWS]
-        condition = None if self.condition is None else self.condition[rows]
-        fields = Fields(self.plan.interpolant, self.networks["velocity"], condition=condition)
-        end, divergence, _ = flow_with_divergence(fields, self.x1[rows], 1.0, 0.0, 0, GRID_LAW)
-        value = standard_normal_log_density(end) + divergence
-        return float(value.mean()) + float(np.mean(self.target_map.log_abs_det_jacobian(self.plan.X1[rows])))
-
-    @torch.no_grad()
-    def base_rows(self):
-        """The rows of X0 with as many rows of X1 carried back to t = 0, in data units.
-
-        Both are draws of the base, and a density that has seen X0 alone is steep where the flow misses its support
-        by little: held-out log-likelihoods of X1 were lower by 0.3 to 2.5 nats.
-        """
-        plan, rng = self.plan, np.random.default_rng([self.plan.seed, BASE_STREAM])
-        rows = torch.as_tensor(rng.permutation(len(plan.X1))[: len(plan.X0)])
-        condition = None if self.condition is None else self.condition[rows]
-        velocity, denoiser = compose(plan.interpolant, dict(self.networks))
-        fields = Fields(plan.interpolant, velocity, denoiser, condition)
-        back = odeint(fields.velocity, self.x1[rows], time_grid(20, GRID_LAW, 1.0, 0.0), "dopri5")
-        back = self.base_map.inverse_transform(as_array(back[torch.isfinite(back).all(1)], np.float64))
-        return np.concatenate([plan.X0, back.astype(plan.X0.dtype, copy=False)])
-
-    def _stored_rows(self):
-        """A copy (the caller may write in his own) of the rows that `sample` starts from; None for a normal base."""
-        rows = self.plan.X1 if self.plan.interpolant.kind == "mirror" else self.plan.X0
-        return None if rows is None else rows.copy()
-
-    def attributes(self, history: History, density):
-        """The fitted attributes of the estimator."""
-        plan = self.plan
-        loss_curve = self.earlier.loss_curve + history.loss_curve
-        scores = self.earlier.validation_scores + history.validation_scores
-        velocity, denoiser = compose(plan.interpolant, dict(self.networks))
-        return {
-            "network_": velocity,
-            "denoiser_network_": denoiser,
-            "_learned_": dict(self.networks),
-            "condition_codec_": plan.codec,
-            "seed_": plan.seed,
-            "interpolant_": plan.interpolant,
-            "preprocessing_": self.target_map,
-            "base_preprocessing_": self.base_map,
-            "base_density_": density,
-            "base_sample_": self._stored_rows(),
-            "dtype_": np.result_type(plan.X1, plan.X1 if plan.X0 is None else plan.X0),
-            "n_iter_": max(1, self.earlier.n_iter + history.n_iter),
-            "loss_": loss_curve[-1] if loss_curve else np.nan,
-            "loss_curve_": loss_curve,
-            "validation_scores_": scores or None,
-            "best_validation_score_": history.best_score if history.validation_scores else None,
-        }
-
-
-def compose(interpolant, learned):
-    """The velocity and the denoiser (or None) from the learned fields."""
-    denoiser = learned.get("denoiser")
-    if "score" in learned:
-        denoiser = DenoiserOfScore(interpolant, learned["score"])
-    if "velocity" in learned or "forecast" in learned:
-        return learned.get("velocity", learned.get("forecast")), denoiser
-    if not hasattr(denoiser, "as_score"):
-        raise ValueError(
-            "A network factory gives the denoiser without its score, so the velocity cannot be composed from it at "
-            "both ends: use fields='b+eta' or network='mlp'."
-        )
-    return ComposedVelocity(interpolant, denoiser.as_score(), learned.get("drift")), denoiser
-
-
-def _widths(sizes, n_features):
-    """Widths of the hidden layers; "auto": three layers while tangents are cheap, then two wide ones."""
-    if isinstance(sizes, str):
-        return (128, 128, 128) if n_features <= 24 else (256, 256)
-    widths = tuple(itertools.chain(np.atleast_1d(sizes).tolist()))
-    if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
-        raise ValueError(f"Got hidden_layer_sizes={sizes!r}, but expected one or more integers of at least 1.")
-    return widths

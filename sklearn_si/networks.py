@@ -16,6 +16,7 @@ __all__ = [
     "FiLMNetwork",
     "ForecastField",
     "GuidedField",
+    "MixtureVelocity",
     "PreconditionedField",
     "velocity_and_divergence",
 ]
@@ -263,6 +264,75 @@ class PreconditionedField(nn.Module):
     def as_score(self) -> "PreconditionedField":
         """The score -eta / gamma of a denoiser field, without the division: the same weights, another factor."""
         return PreconditionedField(self.interpolant, self.network, "score", self.v0, self.v1, self.c)
+
+
+class MixtureVelocity(nn.Module):
+    """A network around the exact velocity of a Gaussian mixture, from a standard normal base.
+
+    b(t, x) = sum_k w_k(t, x) [beta_dot mu_k + H_k C_k^-1 (x - beta mu_k)] + c_out(t) F(t, x / sd(t))
+
+    with C_k = alpha^2 I + beta^2 S_k, H_k half its derivative and w_k the posterior weights (2303.08797, App. A). With
+    F = 0 the model is the mixture itself.
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        A one-sided path.
+    network : FiLMNetwork
+        The network F.
+    weights : Tensor of shape (n_components,)
+    means : Tensor of shape (n_components, n_features)
+    covariances : Tensor of shape (n_components, n_features, n_features)
+    """
+
+    def __init__(self, interpolant, network, weights, means, covariances):
+        super().__init__()
+        self.interpolant, self.network = interpolant, network
+        variances, axes = torch.linalg.eigh(covariances)
+        self.register_buffer("log_weights", weights.log())
+        # coordinates along the axes of each component, side by side: (n_features, n_components * n_features)
+        self.register_buffer("axes", axes.permute(1, 0, 2).flatten(1))
+        self.register_buffer("centres", torch.einsum("kij,ki->kj", axes, means))
+        self.register_buffer("variances", variances)
+        mean = weights @ means
+        total = torch.einsum("k,kj->j", weights, covariances.diagonal(dim1=1, dim2=2) + (means - mean) ** 2)
+        self.register_buffer("v1", total.mean())
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """c_out, of the shape of t."""
+        return self.interpolant.residual_scale(t, torch.ones_like(self.v1), self.v1)
+
+    def _scales(self, t, x):
+        variance = self.interpolant.variance(t, torch.ones_like(self.v1), self.v1)
+        return column(self.output_scale(t), x), column(variance.sqrt(), x)
+
+    def _components(self, t, x):
+        """Posterior weights (n, k), and along the axes: velocities and scores (n, k, d), and slopes H / C."""
+        t, path, one = t[..., None, None], self.interpolant, torch.ones_like(self.variances)
+        variance = path.variance(t, one, self.variances)
+        slope = path.covariance_dot(t, one, self.variances) / variance
+        y = (x @ self.axes).unflatten(1, self.centres.shape) - path.beta(t) * self.centres
+        score = -y / variance
+        w = torch.softmax(self.log_weights + 0.5 * (y * score - variance.log()).sum(-1), 1)
+        return w, path.beta_dot(t) * self.centres + slope * y, score, slope
+
+    def _mean(self, w, values):
+        return (w[..., None] * values).flatten(1) @ self.axes.T
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """b(t, x), of shape (n, d)."""
+        scale, sd = self._scales(t, x)
+        w, velocity, _, _ = self._components(t, x)
+        return self._mean(w, velocity) + scale * self.network(t, x / sd, condition)
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
+        scale, sd = self._scales(t, x)
+        w, velocity, score, slope = self._components(t, x)
+        b = self._mean(w, velocity)
+        divergence = (w * (slope + velocity * score).sum(-1)).sum(1) - (b * self._mean(w, score)).sum(1)
+        value, trace = self.network.value_and_trace(t, x / sd, condition)
+        return b + scale * value, divergence + (scale / sd).squeeze(-1) * trace
 
 
 class ComposedVelocity(nn.Module):

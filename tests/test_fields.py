@@ -429,7 +429,8 @@ def test_adaptive_steps_of_a_row_do_not_depend_on_the_others():
     x = tensor(ROWS)
     together = odeint_adaptive(fields.velocity, x, 0.0, 1.0, 1e-4)
     alone = torch.cat([odeint_adaptive(fields.velocity, row[None], 0.0, 1.0, 1e-4) for row in x])
-    assert_array_equal(together, alone)
+    # other batches, other roundings
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, _fitting
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, _runs
 from sklearn_si._tensors import FIT_STREAM
 from sklearn_si._training import ROUND, loss_of
 from sklearn_si.exceptions import FitDivergedError
@@ -104,7 +104,7 @@ def interrupt(value):
 
 @pytest.mark.parametrize("n_calls", [0, 5, ROUND + 5])
 def test_an_interrupt_keeps_a_usable_model(monkeypatch, n_calls):
-    monkeypatch.setattr(_fitting, "loss_of", after_calls(n_calls, interrupt))
+    monkeypatch.setattr(_runs, "loss_of", after_calls(n_calls, interrupt))
     with pytest.warns(ConvergenceWarning, match=f"interrupted after {n_calls} steps: the best weights so far are kept"):
         model = small(max_iter=3 * ROUND).fit(X)
     assert model.n_iter_ == max(1, n_calls)
@@ -115,7 +115,7 @@ def test_an_interrupt_keeps_a_usable_model(monkeypatch, n_calls):
 
 
 def test_an_interrupt_while_preprocessing_is_chosen_ends_the_fit(monkeypatch):
-    monkeypatch.setattr(_fitting, "loss_of", after_calls(5, interrupt))
+    monkeypatch.setattr(_runs, "loss_of", after_calls(5, interrupt))
     with pytest.warns(ConvergenceWarning, match="interrupted after 5 steps") as record:
         model = small(max_iter=3 * ROUND, preprocessing="auto").fit(X)
     assert len(record) == 1
@@ -125,7 +125,7 @@ def test_an_interrupt_while_preprocessing_is_chosen_ends_the_fit(monkeypatch):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("step", [0, 7, ROUND + 3])
 def test_a_diverged_fit_names_its_step(monkeypatch, step, value):
-    monkeypatch.setattr(_fitting, "loss_of", after_calls(step, lambda loss: loss * value))
+    monkeypatch.setattr(_runs, "loss_of", after_calls(step, lambda loss: loss * value))
     with pytest.raises(FitDivergedError, match=rf"stopped being finite at step {step}\. Try a smaller learning_rate"):
         small(max_iter=2 * ROUND).fit(X)
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from oracles import MixtureFields
+from oracles import MixtureFields, mixture
 from sklearn_si import networks
-from sklearn_si.interpolants import GaussianBase, Linear, Trigonometric, make_interpolant
-from sklearn_si.networks import ACTIVATIONS, FiLMNetwork, PreconditionedField, velocity_and_divergence
+from sklearn_si.interpolants import GaussianBase, Linear, Trigonometric, VariancePreserving, make_interpolant
+from sklearn_si.networks import ACTIVATIONS, FiLMNetwork, MixtureVelocity, PreconditionedField, velocity_and_divergence
 
 LAYERS = [(5,), (5, 6), (6, 4, 5), (4, 6, 5, 3)]  # unequal widths: a transposed weight does not fit
 DIMENSIONS = [1, 2, 7]
@@ -315,3 +315,26 @@ def test_the_dtype_follows_the_input():
         cast = field.to(dtype)
         value, divergence = cast.velocity_and_divergence(torch.tensor(0.5, dtype=dtype), torch.ones(4, 2, dtype=dtype))
         assert value.dtype == divergence.dtype == dtype
+
+
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize(
+    "path", [GaussianBase(Linear()), GaussianBase(Linear("brownian")), GaussianBase(VariancePreserving())]
+)
+def test_mixture_velocity_is_the_exact_field_of_its_mixture(path, timed):
+    """Theory 8.6, with its divergence; and around a network the divergence is that of autograd."""
+    rng = np.random.default_rng(0)
+    law = mixture(rng, 3, 4)
+    exact = MixtureFields(path, *law)
+    network = random_network(4, (6, 5))
+    field = MixtureVelocity(path, network, *(torch.as_tensor(part) for part in law)).double()
+    x = torch.as_tensor(rng.normal(size=(7, 4)))
+    t = torch.linspace(0.05, 0.95, 7).double() if timed else torch.tensor(0.7).double()
+    value, divergence = field.velocity_and_divergence(t, x)
+    torch.testing.assert_close(value, field(t, x), **ROUNDING)
+    torch.testing.assert_close(divergence, autograd_divergence(field, t, x, None), **ROUNDING)
+    with torch.no_grad():
+        network.output.zero_()
+        network.bias.zero_()
+    for own, true in zip(field.velocity_and_divergence(t, x), exact.velocity_and_divergence(t, x), strict=True):
+        torch.testing.assert_close(own, true, **ROUNDING)
