@@ -23,7 +23,7 @@ from .solvers import require_finite
 
 # Paths a row behind `score_samples` with likelihood="sde".
 _N_PATHS = 64
-# The level (32 steps) at which gradients of log-densities are taken, and rows of one chunk.
+# The level (40 steps) at which gradients of log-densities are taken, and rows of one chunk.
 _GRADIENT_LEVEL, _GRADIENT_ROWS = 2, 256
 
 

@@ -106,7 +106,10 @@ def _divergences(fields, points) -> Tensor:
         rows = torch.arange(n).repeat(len(some))
         t = torch.stack(times).repeat_interleave(n) if len(some) > 1 else times[0]
         divergence = fields.rows(rows).velocity_and_divergence(t, torch.cat(states))[1]
-        values.append(divergence.reshape(len(some), n) * torch.tensor(rates).to(divergence)[:, None])
+        values.append(
+            divergence.reshape(len(some), n)
+            * torch.tensor(rates, dtype=divergence.dtype, device=divergence.device)[:, None]
+        )
     return torch.cat(values)
 
 

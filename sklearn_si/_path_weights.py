@@ -61,7 +61,7 @@ def _paths(fields, x, level, schedule, times, noise, base_parts):
 
 # Rows (paths times points) of one chunk: it stays in cache.
 _ROWS = 4096
-# The level at which a base that is a flow itself is solved (16 steps).
+# The level at which a base that is a flow itself is solved (20 steps).
 _BASE_LEVEL = 1
 
 

@@ -28,7 +28,8 @@ def train_best(estimator, plan, settings):
     if estimator.network == "mlp" and plan.codec is None:
         run = race.against_mixture(run)
     race.finish(run)
-    return max(race.runs, key=lambda run: run.history.best_score)
+    # of equals the longest, which is the last
+    return max(reversed(race.runs), key=lambda run: run.history.best_score)
 
 
 class Race:

@@ -170,6 +170,16 @@ def test_a_loose_tolerance_is_met_by_the_coarsest_grid_alone():
     assert calls == ["velocity"] * (1 + 10 * 6) + ["divergence"]  # ten steps of six slopes each, all nodes in one call
 
 
+def test_quadrature_in_double_precision_is_not_rounded_to_single():
+    """A tolerance of 1e-10 in nine columns: float32 rates would stall it at 1e-8."""
+    path = GaussianBase(Linear())
+    exact = MixtureFields(path, np.ones(1), np.zeros((1, 9)), np.diag(np.linspace(0.05, 2, 9))[None])
+    x = torch.as_tensor(np.random.default_rng(0).normal(size=(20, 9)))
+    value, error = ode_log_density(Fields(path, exact), x, 1.0, 0.0, standard_normal_parts, 1e-10, "logit")
+    true = exact.log_density(torch.tensor(1.0).double(), x)
+    assert ((value - true).abs() <= error + 1e-12).all() and error.max() < 1e-9
+
+
 def test_rows_out_of_reach_are_named_in_one_warning():
     estimator, X, _ = one_sample(InterpolantFlow(ode_tol=1e-9), 4, 2, 20)
     with pytest.warns(IntegrationWarning, match=r"\d+ of 20 rows are not within ode_tol=1e-09"):
