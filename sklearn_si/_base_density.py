@@ -76,6 +76,8 @@ def fit_base_density(spec, estimator, X0, seed):
             base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
             condition_dropout=0.0, warm_start=False, max_time=half, random_state=seed,
         )  # fmt: skip
+        # its map must be affine: one matrix product then leads from the bridge's units to its own
+        density._race_maps = ("standardize", "whiten")
         return density.fit(X0)
     if isinstance(spec, str):
         return NormalDensity(standard=spec == "standard_normal").fit(X0)

@@ -10,11 +10,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from ._likelihood import (
     density_parts,
     log_density_ratio,
+    middle_parts,
     ode_log_density,
-    standard_normal_log_density,
     standard_normal_parts,
 )
-from ._objectives import Fields
 from ._path_weights import path_log_weights, summarise
 from ._tensors import PATH_STREAM, as_array, as_tensor, evaluation_dtype, make_generator, resolve_device
 from ._validation import is_sample
@@ -159,7 +158,7 @@ class DensityMethods:
                 value, _ = density_parts(some, at, float(time), _GRADIENT_LEVEL, self._grid()[0], anchor, parts)
                 gradients.append(torch.autograd.grad(value.sum(), at)[0])
         gradient = require_finite(torch.cat(gradients), "differentiating a log-density")
-        return self.preprocessing_.pull_back(as_array(gradient, np.float64)).astype(X.dtype, copy=False)
+        return self._scale.pull_back(as_array(gradient, np.float64)).astype(X.dtype, copy=False)
 
     @property
     def _has_gradient(self):
@@ -195,7 +194,7 @@ class DensityMethods:
         X = self._validate_rows(X)
         _, fields = self._scaled_rows(X, self._time(1.0), condition)
         device, dtype = resolve_device(self.device), evaluation_dtype(X.dtype, resolve_device(self.device))
-        scale = self.preprocessing_.without_centre()
+        scale = self._scale
 
         def points(rows, t):
             frame = scale.transform(self._centre(t, derivative=True)[None])[0]
@@ -292,14 +291,7 @@ class DensityMethods:
         middle = self._grid()[1]
         if middle is None:
             return 0.0, self._base_parts()
-        time = torch.tensor(middle, dtype=torch.float64)
-        scale = float(Fields(self.interpolant_, None).latent_scale(time))
-
-        def parts(x, level):
-            value = standard_normal_log_density(x / scale) - x.shape[1] * float(np.log(scale))
-            return value[:, None], torch.zeros_like(value)
-
-        return middle, parts
+        return middle, middle_parts(self.interpolant_, middle)
 
     def _density_parts(self, x, level):
         """Terms of the log-density of rows in scaled units, by the solver's grid of one level, and their error."""

@@ -18,6 +18,7 @@ from ._tensors import (
     resolve_device,
 )
 from ._validation import DTYPES
+from .preprocessing import AffineMap
 from .solvers import KINK, odeint, require_finite, sdeint, time_grid
 
 
@@ -71,9 +72,7 @@ class FieldMethods:
             When only the velocity of a bridge was learned: it does not give the score.
         """
         self._require_score("score_function")
-        return self._field(
-            X, t, condition, lambda f, t, x: f.score(t, x), lambda s, t: self.preprocessing_.pull_back(s)
-        )
+        return self._field(X, t, condition, lambda f, t, x: f.score(t, x), lambda s, t: self._scale.pull_back(s))
 
     def denoiser(self, X, t, *, condition=None):
         """Denoiser eta(t, x) = E[z | x_t = x], of the standard normal noise z (2303.08797, (2.18)).
@@ -249,11 +248,27 @@ class FieldMethods:
 
     def _base_map(self):
         """The map of the base: the bridge's own, or D alone for a normal base."""
-        return self.preprocessing_.without_centre() if self.base_preprocessing_ is None else self.base_preprocessing_
+        return self._scale if self.base_preprocessing_ is None else self.base_preprocessing_
+
+    @property
+    def _affine(self):
+        """The map of the target, if it is affine: else only t = 1 has data units."""
+        if not isinstance(self.preprocessing_, AffineMap):
+            raise ValueError(
+                "Fields, trajectories and densities at t < 1 have no data units after a map of each column, which "
+                f"preprocessing={self.preprocessing!r} {'chose' if self.preprocessing == 'auto' else 'is'}: fit with "
+                "preprocessing='whiten'."
+            )
+        return self.preprocessing_
+
+    @property
+    def _scale(self):
+        """The map x = D x'."""
+        return self._affine.without_centre()
 
     def _centre(self, time, derivative=False):
         """c(t) = alpha m0 + beta m1, or its derivative."""
-        path, m1 = self.interpolant_, self.preprocessing_.centre
+        path, m1 = self.interpolant_, self._affine.centre
         if not path.is_linear:
             return 0 * m1 if derivative else m1
         beta = float(path.beta_dot(time) if derivative else path.beta(time))
@@ -263,13 +278,15 @@ class FieldMethods:
         return alpha * self.base_preprocessing_.centre + beta * m1
 
     def _to_scaled(self, X, time):
-        return self.preprocessing_.without_centre().transform(X - self._centre(time))
+        if time == 1 and self.base_preprocessing_ is None:
+            return self.preprocessing_.transform(X)
+        return self._scale.transform(X - self._centre(time))
 
     def _to_data(self, x, time):
-        return self.preprocessing_.without_centre().inverse_transform(x) + self._centre(time)
+        return self._scale.inverse_transform(x) + self._centre(time)
 
     def _velocity_to_data(self, b, time):
-        return self.preprocessing_.without_centre().inverse_transform(b) + self._centre(time, derivative=True)
+        return self._scale.inverse_transform(b) + self._centre(time, derivative=True)
 
 
 def _output_grid(n_times, n_steps, start, stop, node):

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._objectives import Fields
+from .networks import GuidedField
 from .solvers import KINK, ODE_SOLVERS, combine, dense_state, grid_map, odeint, refine, runge_kutta_step, time_grid
 
 # Against the other laws: benchmarks/ablation.md.
@@ -67,7 +69,8 @@ def flow_with_divergence(fields, x: Tensor, start: float, stop: float, level: in
     """
     tableau, n_steps = ODE_SOLVERS["dopri5"], _STEPS * 2**level
     nodes, weights = _gauss_legendre(level)
-    states = level == 0 and fields.has_score
+    # a guided score is not that of the guided model's density, and would weigh the errors wrongly
+    states = level == 0 and fields.has_score and not isinstance(fields.velocity_network, GuidedField)
 
     def time(s):
         t, rate = grid_map(torch.tensor(s, dtype=torch.float64), law, start, stop)
@@ -117,6 +120,17 @@ def standard_normal_parts(x: Tensor, level: int):
     """The log-density of N(0, I) as the parts that `ode_log_density` refines, and their error."""
     value = standard_normal_log_density(x)[:, None]
     return value, torch.zeros_like(x[:, 0])
+
+
+def middle_parts(interpolant, time: float):
+    """The same for the middle of an encoding-decoding path, where the law is N(0, scale^2 I)."""
+    scale = float(Fields(interpolant, None).latent_scale(torch.tensor(time, dtype=torch.float64)))
+
+    def parts(x, level):
+        value = standard_normal_log_density(x / scale) - x.shape[1] * math.log(scale)
+        return value[:, None], torch.zeros_like(value)
+
+    return parts
 
 
 def density_parts(fields, x: Tensor, t: float, level: int, law: str, anchor: float, anchor_parts):

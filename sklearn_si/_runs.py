@@ -1,14 +1,12 @@
 """One training run: maps, tensors, networks, loss and validation."""
 
-import copy
 import itertools
 
 import numpy as np
 import torch
 from torch import nn
 
-from ._closed_forms import fit_mixture
-from ._likelihood import GRID_LAW, flow_with_divergence, standard_normal_log_density
+from ._likelihood import GRID_LAW, density_parts, middle_parts, standard_normal_parts
 from ._objectives import LOSSES, Fields
 from ._tensors import BASE_STREAM, FIT_STREAM, as_array, as_tensor, make_generator, resolve_device
 from ._training import History, Sampler, loss_of, train
@@ -24,10 +22,10 @@ from .networks import (
 from .preprocessing import fit_one_sample_map, fit_two_sample_maps
 from .solvers import odeint, time_grid
 
+# Rows carried back at a time.
+_CHUNK = 4096
 # Rows on which a round is validated, and times two-sample losses are averaged over.
 _VALIDATION_ROWS, _VALIDATION_DRAWS = 256, 4096
-# Share of the time in which Gaussian mixtures are tried.
-MIXTURE_SHARE = 0.07
 
 
 def _spread_rows(X, train):
@@ -48,8 +46,10 @@ class Run:
         self.x0 = self._scaled(plan.X0, self.base_map)
         self.x1 = self._scaled(plan.X1, self.target_map)
         self.condition = None if plan.condition is None else as_tensor(plan.condition, torch.float32, self.device)
-        self.mixture = self._fit_mixture() if mixture == "fit" else mixture
-        self.networks = nn.ModuleDict(networks or self._build_networks()).to(self.device)
+        self.mixture = mixture
+        self.until_overfit = False
+        self.dropout = 0.0 if estimator.dropout == "auto" else estimator.dropout
+        self.networks = nn.ModuleDict(networks or self._build_networks()).to(self.device).eval()
 
     def _fit_maps(self, kind):
         plan = self.plan
@@ -59,10 +59,10 @@ class Run:
         base = _spread_rows(plan.X0, plan.train0)
         return fit_two_sample_maps(base, target, kind, common_centre=not plan.interpolant.is_linear)
 
-    def _fit_mixture(self):
-        plan, limit = self.plan, self.estimator.max_time
-        limit = None if limit is None else MIXTURE_SHARE * limit
-        return fit_mixture(self.x1, plan.train1, plan.held1, plan.seed, limit)
+    @property
+    def log_jacobian(self):
+        """The log |det dx'/dx| of the map at each row of X1."""
+        return self.target_map.log_abs_det_jacobian(self.plan.X1)
 
     def _scaled(self, X, scaling):
         if X is None:
@@ -108,13 +108,15 @@ class Run:
         def loss():
             return loss_of(self.networks, plan.interpolant, settings.time_law, sampler, batch, self.generator)
 
-        validate, start = self._validation(settings), copy.deepcopy(self.networks.state_dict())
+        layers = [m for m in self.networks.modules() if isinstance(m, FiLMNetwork)] if self.dropout else []
+        for layer in layers:
+            layer.dropout, layer.masks = self.dropout, self.generator
         # the start, a closed form or an earlier run, may be the best there is
-        score = -np.inf if validate is None else validate()
-        self.history = train(self.networks, loss, validate, settings)
-        if score > self.history.best_score:
-            self.networks.load_state_dict(start)
-            self.history.best_score = score
+        fit_score = (lambda: self._mean_likelihood(plan.train1)) if self.until_overfit else None
+        validate = self._validation(settings)
+        self.history = train(self.networks, loss, validate, settings, keep_start=True, fit_score=fit_score)
+        for layer in layers:
+            layer.dropout, layer.masks = 0.0, None
         return self.history
 
     def _sampler(self, rows0, rows1):
@@ -129,7 +131,7 @@ class Run:
         if plan.held1 is None:
             return None
         if plan.fields == ("velocity",) and not plan.two_samples:
-            return self._held_out_likelihood
+            return lambda: self._mean_likelihood(plan.held1)
         sampler = self._sampler(plan.held0, plan.held1)
 
         @torch.no_grad()
@@ -141,14 +143,16 @@ class Run:
         return score
 
     @torch.no_grad()
-    def _held_out_likelihood(self):
-        """Mean log-density of held-out rows in data units, by the coarsest grid (right to .01 nats)."""
-        rows = self.plan.held1[:_VALIDATION_ROWS]
+    def _mean_likelihood(self, rows):
+        """Mean log-density of rows in data units, by the coarsest grid (right to .01 nats)."""
+        rows = rows[:_VALIDATION_ROWS]
         condition = None if self.condition is None else self.condition[rows]
         fields = Fields(self.plan.interpolant, self.networks["velocity"], condition=condition)
-        end, divergence, _ = flow_with_divergence(fields, self.x1[rows], 1.0, 0.0, 0, GRID_LAW)
-        value = standard_normal_log_density(end) + divergence
-        return float(value.mean()) + float(np.mean(self.target_map.log_abs_det_jacobian(self.plan.X1[rows])))
+        path = self.plan.interpolant
+        middle = getattr(getattr(path, "path", path), "crossing", None)
+        anchor, parts = (0.0, standard_normal_parts) if middle is None else (middle, middle_parts(path, middle))
+        value, _ = density_parts(fields, self.x1[rows], 1.0, 0, GRID_LAW, anchor, parts)
+        return float(value.sum(1).mean()) + float(np.mean(self.target_map.log_abs_det_jacobian(self.plan.X1[rows])))
 
     @torch.no_grad()
     def base_rows(self):
@@ -158,12 +162,15 @@ class Run:
         by little: held-out log-likelihoods of X1 were lower by 0.3 to 2.5 nats.
         """
         plan, rng = self.plan, np.random.default_rng([self.plan.seed, BASE_STREAM])
-        rows = torch.as_tensor(rng.permutation(len(plan.X1))[: len(plan.X0)])
-        condition = None if self.condition is None else self.condition[rows]
         velocity, denoiser = compose(plan.interpolant, dict(self.networks))
-        fields = Fields(plan.interpolant, velocity, denoiser, condition)
-        back = odeint(fields.velocity, self.x1[rows], time_grid(20, GRID_LAW, 1.0, 0.0), "dopri5")
-        back = self.base_map.inverse_transform(as_array(back[torch.isfinite(back).all(1)], np.float64))
+        back, farthest = [], 2 * self.x0.norm(dim=1).max()
+        for rows in torch.as_tensor(rng.permutation(len(plan.X1))[: len(plan.X0)]).split(_CHUNK):
+            condition = None if self.condition is None else self.condition[rows]
+            fields = Fields(plan.interpolant, velocity, denoiser, condition)
+            x = odeint(fields.velocity, self.x1[rows], time_grid(20, GRID_LAW, 1.0, 0.0), "dopri5")
+            # rows that the flow throws out of the base's support tell of its errors, not of the base
+            back.append(x[x.norm(dim=1) <= farthest])
+        back = self.base_map.inverse_transform(as_array(torch.cat(back), np.float64))
         return np.concatenate([plan.X0, back.astype(plan.X0.dtype, copy=False)])
 
     def _stored_rows(self):
@@ -215,6 +222,8 @@ def compose(interpolant, learned):
 def _widths(sizes, n_features):
     """Widths of the hidden layers; "auto": three layers while tangents are cheap, then two wide ones."""
     if isinstance(sizes, str):
+        if n_features <= 3:
+            return (64, 64, 64)
         return (128, 128, 128) if n_features <= 24 else (256, 256)
     widths = tuple(itertools.chain(np.atleast_1d(sizes).tolist()))
     if not widths or any(not isinstance(w, int) or w < 1 for w in widths):

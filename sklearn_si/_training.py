@@ -32,7 +32,7 @@ class Settings:
     max_iter: int
     max_time: float | None
     tol: float
-    n_iter_no_change: int
+    n_iter_no_change: float
     early_stopping: bool
     verbose: int
     time_law: str
@@ -48,6 +48,12 @@ class History:
     best_score: float = -math.inf
     interrupted: bool = False
     converged: bool = False
+    overfitted: bool = False
+
+    @property
+    def rounds_to_best(self):
+        """The round of the highest validation score, from 1."""
+        return 1 + max(range(len(self.validation_scores)), key=self.validation_scores.__getitem__)
 
 
 class Sampler:
@@ -125,9 +131,11 @@ def loss_of(networks: nn.ModuleDict, interpolant, law: str, sampler: Sampler, ba
 def _rate(step: int, elapsed: float, settings: Settings) -> float:
     """Warm-up, then a cosine to zero at the end of the steps or of the time, whichever is nearer."""
     progress = step / settings.max_iter
+    warm_up = (step + 1) / min(_WARM_UP, max(1, settings.max_iter // 10))
     if settings.max_time is not None:
         progress = max(progress, elapsed / settings.max_time)
-    warm_up = min(1.0, (step + 1) / min(_WARM_UP, max(1, settings.max_iter // 10)))
+        warm_up = max(warm_up, 10 * elapsed / settings.max_time)
+    warm_up = min(1.0, warm_up)
     return warm_up * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
@@ -154,13 +162,29 @@ class _Average:
             self.swap()
         return (-math.inf if math.isnan(score) else score), [m.clone() for m in self.means]
 
+    def scored(self, weights, validate):
+        """The score of other weights."""
+        own, self.means = self.means, weights
+        try:
+            return self.validated(validate)[0]
+        finally:
+            self.means = own
+
     def swap(self):
         """Exchange the means and the live weights; the second call undoes the first."""
         for p, m in zip(self.parameters, self.means, strict=True):
             p.data, m.data = m.data, p.data
 
 
-def train(networks: nn.ModuleDict, loss: Callable, validate: Callable | None, settings: Settings) -> History:
+def train(
+    networks: nn.ModuleDict,
+    loss: Callable,
+    validate: Callable | None,
+    settings: Settings,
+    *,
+    keep_start: bool = False,
+    fit_score: Callable | None = None,
+) -> History:
     """Minimise the loss and leave the best (validated) averaged weights in the networks.
 
     Parameters
@@ -173,6 +197,10 @@ def train(networks: nn.ModuleDict, loss: Callable, validate: Callable | None, se
         validate() -> float, higher is better, on held-out rows; None keeps the last weights.
     settings : Settings
         Steps, times, rates.
+    keep_start : bool, default=False
+        Whether the weights before training are validated too, and restored if no others score as high.
+    fit_score : callable, default=None
+        fit_score() -> float, the same as `validate` on training rows: if given, training ends where it overfits.
 
     Returns
     -------
@@ -188,10 +216,14 @@ def train(networks: nn.ModuleDict, loss: Callable, validate: Callable | None, se
     on_cpu_or_cuda = parameters[0].device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate_init, fused=on_cpu_or_cuda)
     average, history, start = _Average(parameters), History(), time.perf_counter()
-    best, stale = None, 0
+    best, stale, first = None, 0, -math.inf
     try:
+        if keep_start and validate is not None:
+            first, start_weights = average.validated(validate)
         while not _finished(history, stale, start, settings):
+            networks.train()
             _round(loss, parameters, optimizer, average, history, start, settings)
+            networks.eval()
             if validate is not None:
                 score, weights = average.validated(validate)
                 stale = 0 if score > history.best_score + settings.tol else stale + 1
@@ -199,6 +231,9 @@ def train(networks: nn.ModuleDict, loss: Callable, validate: Callable | None, se
                     history.best_score, best = score, weights
                 history.validation_scores.append(score)
             _report(history, settings)
+            if fit_score is not None and _lies_far_back(history, stale):
+                # on a plateau of the rate neither rises: only what rises alone overfits
+                history.overfitted = average.validated(fit_score)[0] > average.scored(best, fit_score)
     except KeyboardInterrupt:
         history.interrupted = True
         warnings.warn(
@@ -207,15 +242,25 @@ def train(networks: nn.ModuleDict, loss: Callable, validate: Callable | None, se
             stacklevel=2,
         )
     history.converged = stale >= settings.n_iter_no_change
+    if first > history.best_score:
+        history.best_score, best = first, start_weights
     with torch.no_grad():
         for p, value in zip(parameters, best if best is not None else average.means, strict=True):
             p.copy_(value)
             p.grad = None
-    networks.requires_grad_(False)
+    networks.requires_grad_(False).eval()
     return history
 
 
+def _lies_far_back(history, stale):
+    """Whether the best round lies behind by three rounds and a third of what led to it; said once in three rounds."""
+    rounds = len(history.validation_scores)
+    return history.best_score > -math.inf and stale % 3 == 0 and stale >= 3 + (rounds - stale) / 3
+
+
 def _finished(history, stale, start, settings):
+    if history.overfitted:
+        return True
     out_of_time = settings.max_time is not None and time.perf_counter() - start >= settings.max_time
     patience_lost = settings.early_stopping and stale >= settings.n_iter_no_change
     return history.n_iter >= settings.max_iter or patience_lost or (out_of_time and history.n_iter > 0)

@@ -92,11 +92,19 @@ class FiLMNetwork(nn.Module):
         The activation; smooth, since its derivative is integrated.
     generator : torch.Generator
         The source of the initial weights.
+
+    Attributes
+    ----------
+    dropout : float
+        Share of the hidden units that are dropped at each point in training mode; 0 unless set.
+    masks : torch.Generator
+        Says which.
     """
 
     def __init__(self, n_features, n_conditions, hidden_layer_sizes, activation, generator=None):
         super().__init__()
         self.activation = activation
+        self.dropout, self.masks = 0.0, None
         widths = [n_features, *hidden_layer_sizes]
         # Wide scores (gain sqrt 3) for the inner layers: with the variance of
         # torch's default the signal fades by 3 a layer and early steps are lost.
@@ -124,7 +132,13 @@ class FiLMNetwork(nn.Module):
         h = x
         for w, (g, c) in zip(self.weights, self._modulation(t, condition), strict=True):
             h = act(torch.addcmul(c, nn.functional.linear(h, w), 1 + g))
+            if self.training and self.dropout:
+                h = h * self._mask(h)
         return nn.functional.linear(h, self.output, self.bias)
+
+    def _mask(self, h: Tensor) -> Tensor:
+        kept = torch.empty_like(h).bernoulli_(1 - self.dropout, generator=self.masks)
+        return kept.div_(1 - self.dropout)
 
     def value_and_trace(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """F(t, x) and the trace of dF/dx, of shapes (n, d) and (n,)."""
@@ -288,7 +302,9 @@ class MixtureVelocity(nn.Module):
     def __init__(self, interpolant, network, weights, means, covariances):
         super().__init__()
         self.interpolant, self.network = interpolant, network
-        variances, axes = torch.linalg.eigh(covariances)
+        # in double: in single precision a small variance may come out negative
+        variances, axes = (part.to(means.dtype) for part in torch.linalg.eigh(covariances.double()))
+        variances = variances.clamp(min=torch.finfo(means.dtype).tiny)
         self.register_buffer("log_weights", weights.log())
         # coordinates along the axes of each component, side by side: (n_features, n_components * n_features)
         self.register_buffer("axes", axes.permute(1, 0, 2).flatten(1))

@@ -3,7 +3,11 @@
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
-__all__ = ["AffineMap", "fit_one_sample_map", "fit_two_sample_maps"]
+from ._marginals import fit_spline
+
+__all__ = ["MAPS", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]
+
+MAPS = ("standardize", "whiten", "marginal", "marginal-whiten")
 
 # A standard deviation below this fraction of the column's size is rounding, not spread.
 _CONSTANT = 1e-12
@@ -75,6 +79,46 @@ class AffineMap:
         return X * scale if scale.ndim == 1 else X @ scale.T
 
 
+class MarginalMap:
+    """x' = A^-1 g(x): a smooth monotone map of each column to a normal law, then an affine map.
+
+    log |det dx'/dx| = sum_j log g_j'(x_j) - log |det A|
+
+    Parameters
+    ----------
+    columns : list of MonotoneSpline
+        g, one a column.
+    affine : AffineMap
+        From the normal columns to the scaled units.
+    """
+
+    def __init__(self, columns, affine):
+        self.columns, self.affine = columns, affine
+
+    @property
+    def n_features(self):
+        """Number of columns."""
+        return len(self.columns)
+
+    def transform(self, X):
+        """Rows in scaled units, in float64."""
+        return self.affine.transform(self._forward(X)[0])
+
+    def inverse_transform(self, X):
+        """Rows in data units, in float64."""
+        Z = self.affine.inverse_transform(X)
+        return np.column_stack([g.inverse(z) for g, z in zip(self.columns, Z.T, strict=True)])
+
+    def log_abs_det_jacobian(self, X):
+        """The log |det dx'/dx| at each row, in data units."""
+        return self._forward(X)[1].sum(1) - self.affine.log_abs_det
+
+    def _forward(self, X):
+        X = np.asarray(X, dtype=np.float64)
+        pairs = [g.forward(x) for g, x in zip(self.columns, X.T, strict=True)]
+        return tuple(np.column_stack(parts) for parts in zip(*pairs, strict=True))
+
+
 def constant_columns(X, scale):
     """Numbers of the columns whose spread is nil up to rounding."""
     return np.flatnonzero(scale <= _CONSTANT * np.abs(X).max(axis=0, initial=0.0))
@@ -122,18 +166,24 @@ def _whitening(X, centre, scale):
 
 
 def fit_one_sample_map(X, kind):
-    """The map of a density: "standardize", "whiten" (principal axes, unit variances) or None.
+    """The map of a density: "standardize", "whiten" (principal axes, unit variances), or None.
+
+    "marginal" carries each column to a normal law by a smooth monotone map; "marginal-whiten" then whitens.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
         The sample.
-    kind : {"standardize", "whiten", None}
+    kind : {"standardize", "whiten", "marginal", "marginal-whiten", None}
         Which map.
     """
     if kind is None:
         return _identity(X.shape[1])
     X = np.asarray(X, dtype=np.float64)
+    if kind in MAPS[2:]:
+        columns = [fit_spline(x) for x in X.T]
+        Z = np.column_stack([g.forward(x)[0] for g, x in zip(columns, X.T, strict=True)])
+        return MarginalMap(columns, fit_one_sample_map(Z, "whiten" if kind == "marginal-whiten" else "standardize"))
     centre, scale = _centre_and_scale(X)
     return AffineMap(centre, scale) if kind == "standardize" else _whitening(X, centre, scale)
 
@@ -158,6 +208,11 @@ def fit_two_sample_maps(X0, X1, kind, *, common_centre=False):
     """
     if kind is None:
         return _identity(X0.shape[1]), _identity(X0.shape[1])
+    if kind not in ("standardize", "whiten"):
+        raise ValueError(
+            f"Got preprocessing={kind!r} for two samples, whose path lives in scaled data units: use 'standardize' or "
+            "'whiten', or map the columns of both samples before the fit (TransformedDensity)."
+        )
     X0, X1 = np.asarray(X0, dtype=np.float64), np.asarray(X1, dtype=np.float64)
     (m0, s0), (m1, s1) = _centre_and_scale(X0), _centre_and_scale(X1)
     scale = np.sqrt((s0**2 + s1**2) / 2)
