@@ -31,8 +31,6 @@ from threadpoolctl import threadpool_limits
 
 SECONDS = ("fit_s", "score_s")
 
-SECONDS = ("fit_s", "score_s")
-
 
 def moments(values):
     """Mean and its standard error."""

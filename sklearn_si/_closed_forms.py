@@ -17,9 +17,9 @@ _KINDS = (("full", 1e-4), ("full", 0.03), ("tied", 1e-4))
 _ITERATIONS, _TOLERANCE, _PRODUCTS = 50, 3e-3, 2e9
 # Standard errors of the gain of more components that count as noise.
 _NOISE = 0.5
-# Rows that the mixtures are fitted to while one is chosen, and at last; those that judge them. With fewer than these
-# held out, folds of the former do.
-_ROWS, _ROWS_AT_LAST, _HELD_ROWS, _FEW_HELD, _FOLDS = 4000, 20_000, 1000, 100, 5
+# Rows without which there is no choice to make; rows that the mixtures are fitted to while one is chosen, and at last;
+# those that judge them. With fewer than these held out, folds of the former do.
+_FEWEST, _ROWS, _ROWS_AT_LAST, _HELD_ROWS, _FEW_HELD, _FOLDS = 20, 4000, 20_000, 1000, 100, 5
 
 
 @dataclasses.dataclass
@@ -54,6 +54,8 @@ def fit_mixture(x, log_jacobian, train, held, seed, max_time):
     """
     every, train, held = train[:_ROWS_AT_LAST], train[:_ROWS], held[:_HELD_ROWS]
     x = x.double().cpu().numpy()
+    if len(train) < _FEWEST:
+        return None
     if len(held) < _FEW_HELD:
         pairs = [(np.delete(train, slice(k, None, _FOLDS)), train[k::_FOLDS]) for k in range(_FOLDS)]
     else:

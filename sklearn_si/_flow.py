@@ -120,7 +120,8 @@ class InterpolantFlow(BaseInterpolant):
     loss_curve_, validation_scores_ : list of float
         One entry a round; scores are held-out log-likelihoods (one sample) or minus the loss (two).
     best_validation_score_ : float
-        Score of the weights that were kept.
+        Score of the weights that were kept; with one sample these may be those of the closed form that training
+        starts from, which no round scores.
     seed_ : int
         The seed of the fit.
     n_features_in_ : int

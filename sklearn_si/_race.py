@@ -150,7 +150,9 @@ class Race:
             score = run.history.best_score
             if not run.history.overfitted or score <= best or self.left() < _LEAST_LEFT:
                 break
-            best, rounds = score, run.history.rounds_to_best
+            # the rounds of the start count as well
+            before = [] if self.start.history is None else self.start.history.validation_scores
+            best, rounds = score, run.history.rounds_to_best + 2 * len(before)
             dropout = min(0.5, _MORE * dropout) if dropout else min(_DROPOUT_LIMIT, _DROPOUT_BY_ROUND / rounds)
         if not self.runs:
             raise self.failure

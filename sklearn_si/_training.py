@@ -18,6 +18,8 @@ from .networks import drop_condition
 # Gradient steps of one validation round.
 ROUND = 100
 _WARM_UP = 200
+# Growth of the gap between training and held-out rows, in nats, that is overfitting.
+_WIDER_GAP = 0.1
 # Weights are averaged over about 2 % of the steps taken so far (at least 10 steps):
 # the average is what is validated and kept.
 _AVERAGING = 0.02
@@ -232,8 +234,9 @@ def train(
                 history.validation_scores.append(score)
             _report(history, settings)
             if fit_score is not None and _lies_far_back(history, stale):
-                # on a plateau of the rate neither rises: only what rises alone overfits
-                history.overfitted = average.validated(fit_score)[0] > average.scored(best, fit_score)
+                # on a plateau of the rate neither rises: what overfits, rises alone and by more than noise
+                rise = average.validated(fit_score)[0] - average.scored(best, fit_score)
+                history.overfitted = rise > 0 and rise + history.best_score - score > _WIDER_GAP
     except KeyboardInterrupt:
         history.interrupted = True
         warnings.warn(
