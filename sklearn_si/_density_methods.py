@@ -158,7 +158,7 @@ class DensityMethods:
                 value, _ = density_parts(some, at, float(time), _GRADIENT_LEVEL, self._grid()[0], anchor, parts)
                 gradients.append(torch.autograd.grad(value.sum(), at)[0])
         gradient = require_finite(torch.cat(gradients), "differentiating a log-density")
-        return self._scale.pull_back(as_array(gradient, np.float64)).astype(X.dtype, copy=False)
+        return self.preprocessing_.pull_back_score(as_array(gradient, np.float64), X).astype(X.dtype, copy=False)
 
     @property
     def _has_gradient(self):

@@ -53,6 +53,14 @@ class Tail:
         z = -ndtri_exp(log_mass)
         return z, np.log(rate) - grown + log_mass - _log_normal(z)
 
+    def bend(self, x):
+        """The derivative of log dz/dx beyond the knot."""
+        if self.shape is None:
+            return np.zeros_like(x)
+        _, rate = self._start
+        fall = rate / (1 + self.shape * rate * (x - self.x))
+        return -(1 + self.shape) * fall + self.forward(x)[0] * np.exp(self.forward(x)[1])
+
     def inverse(self, z):
         """X beyond the knot."""
         if self.shape is None:
@@ -85,6 +93,21 @@ class MonotoneSpline:
         z[below] = -mirrored
         z[above], log_slope[above] = self.upper.forward(x[above])
         return z, log_slope
+
+    def bend(self, x):
+        """The derivative of log g'(x); at a knot, that on the left of it."""
+        inside = np.clip(x, self.x[0], self.x[-1])
+        k, width, _, s, left, right = self._bin(self.x, inside)
+        xi = (inside - self.x[k]) / width
+        below, above = (
+            s + (left + right - 2 * s) * xi * (1 - xi),
+            right * xi**2 + 2 * s * xi * (1 - xi) + left * (1 - xi) ** 2,
+        )
+        turn = (2 * right * xi + 2 * s * (1 - 2 * xi) - 2 * left * (1 - xi)) / above
+        value = (turn - 2 * (left + right - 2 * s) * (1 - 2 * xi) / below) / width
+        value[x < self.x[0]] = -self.lower.bend(-x[x < self.x[0]])
+        value[x > self.x[-1]] = self.upper.bend(x[x > self.x[-1]])
+        return value
 
     def inverse(self, z):
         """The x with g(x) = z."""

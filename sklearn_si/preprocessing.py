@@ -66,6 +66,10 @@ class AffineMap:
         """Gradients in data units from gradients in scaled units: D^-T g'."""
         return gradient * self.inverse_scale if self.scale.ndim == 1 else gradient @ self.inverse_scale
 
+    def pull_back_score(self, score, X):
+        """The gradient in data units of a log-density, from that in scaled units."""
+        return self.pull_back(score)
+
     def push_forward(self, gradient):
         """Gradients in scaled units from gradients in data units: D^T g."""
         return gradient * self.scale if self.scale.ndim == 1 else gradient @ self.scale
@@ -112,6 +116,12 @@ class MarginalMap:
     def log_abs_det_jacobian(self, X):
         """The log |det dx'/dx| at each row, in data units."""
         return self._forward(X)[1].sum(1) - self.affine.log_abs_det
+
+    def pull_back_score(self, score, X):
+        """The gradient in data units of a log-density, at rows in data units, from that in scaled units."""
+        X = np.asarray(X, dtype=np.float64)
+        slopes, bends = np.exp(self._forward(X)[1]), [g.bend(x) for g, x in zip(self.columns, X.T, strict=True)]
+        return self.affine.pull_back(score) * slopes + np.column_stack(bends)
 
     def _forward(self, X):
         X = np.asarray(X, dtype=np.float64)

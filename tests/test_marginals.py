@@ -67,6 +67,28 @@ def test_the_slope_is_the_derivative(name):
 
 
 @pytest.mark.parametrize("name", ["normal", "skewed", "two-modes", "uniform", "heavy-tails", "mostly-zero", "few"])
+def test_the_bend_is_the_derivative_of_the_log_slope(name):
+    x = column(name)
+    g, points = fit_spline(x), around(x)
+    step = 1e-6 * np.ptp(x)
+    points = points[np.abs(points[:, None] - g.x).min(1) > 2 * step]
+    numeric = (g.forward(points + step)[1] - g.forward(points - step)[1]) / (2 * step)
+    assert_allclose(g.bend(points), numeric, rtol=1e-4, atol=1e-4 * np.abs(numeric).max() + 1e-14 / step)
+
+
+def test_the_gradient_of_a_log_density_is_that_of_its_differences():
+    X = np.column_stack([column("skewed", 300), column("normal", 300)])
+    settings = {"max_iter": 100, "hidden_layer_sizes": (16, 16), "random_state": 0, "ode_tol": 1e-6}
+    model = InterpolantFlow(preprocessing="marginal-whiten", **settings).fit(X)
+    points, step = X[:20], 1e-4
+    numeric = [
+        (model.score_samples(points + step * e) - model.score_samples(points - step * e)) / (2 * step)
+        for e in np.eye(2)
+    ]
+    assert_allclose(model.log_density_gradient(points), np.transpose(numeric), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("name", ["normal", "skewed", "two-modes", "uniform", "heavy-tails", "mostly-zero", "few"])
 def test_the_density_of_a_column_integrates_to_one(name):
     g = fit_spline(column(name))
 
@@ -156,7 +178,7 @@ FIELDS = {
     "interpolate": lambda m, X: m.interpolate(X, X, 0.5),
     "trajectory": lambda m, X: m.trajectory(X),
     "score_samples": lambda m, X: m.score_samples(X, t=0.5),
-    "log_density_gradient": lambda m, X: m.log_density_gradient(X),
+    "log_density_gradient": lambda m, X: m.log_density_gradient(X, t=0.5),
     "density_ratio": lambda m, X: m.density_ratio(X),
     "fisher_divergence": lambda m, X: m.fisher_divergence(X),
 }
