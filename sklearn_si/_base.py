@@ -50,6 +50,14 @@ from .solvers import SOLVERS, require_finite
 _CHUNK = 4096
 
 
+def _finite_rows(X, dtype):
+    """Rows in data units in their dtype; a heavy tail may lead beyond its largest number."""
+    with np.errstate(over="ignore"):
+        X = X.astype(dtype, copy=False)
+    require_finite(torch.as_tensor(X), f"returning to data units, in {np.dtype(dtype)}")
+    return X
+
+
 class BaseInterpolant(
     FieldMethods,
     DensityMethods,
@@ -89,7 +97,8 @@ class BaseInterpolant(
         "hidden_layer_sizes": [StrOptions({"auto"}), "array-like", Interval(numbers.Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "dropout": [StrOptions({"auto"}), Interval(numbers.Real, 0, 1, closed="left")],
-        "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
+        "bf16": [StrOptions({"auto"}), "boolean"],
+        "batch_size": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(numbers.Real, 0, None, closed="neither")],
         "max_iter": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
         "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
@@ -104,8 +113,8 @@ class BaseInterpolant(
     }
 
     _learns_denoiser = False
-    # What preprocessing="auto" chooses from for one sample.
-    _race_maps = MAPS
+    # Whether preprocessing="auto" of one sample leaves maps of the columns out.
+    _affine_only = False
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X0, X1=None, *, condition=None):
@@ -376,7 +385,7 @@ class BaseInterpolant(
         for rows in torch.arange(n).split(_CHUNK):
             x = generate(self, fields.rows(rows), start_rows(rows), generator)
             parts.append(self.preprocessing_.inverse_transform(as_array(x, np.float64)))
-        return np.concatenate(parts).astype(self.dtype_, copy=False)
+        return _finite_rows(np.concatenate(parts), self.dtype_)
 
     @torch.no_grad()
     def _carry(self, X, condition, map_in, map_out, start, stop):
@@ -390,7 +399,7 @@ class BaseInterpolant(
         x, error = carry(self._fields(X.dtype, device, condition, len(X)), x, start, stop, self.ode_tol, law, node)
         x = as_array(require_finite(x, "following the ODE"), np.float64)
         self._warn_missed(error)
-        return (x if map_out is None else map_out.inverse_transform(x)).astype(X.dtype, copy=False)
+        return _finite_rows(x if map_out is None else map_out.inverse_transform(x), X.dtype)
 
     def _warn_missed(self, error):
         missed = int((error > self.ode_tol).sum())

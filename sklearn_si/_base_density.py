@@ -77,7 +77,7 @@ def fit_base_density(spec, estimator, X0, seed):
             condition_dropout=0.0, warm_start=False, max_time=half, random_state=seed,
         )  # fmt: skip
         # its map must be affine: one matrix product then leads from the bridge's units to its own
-        density._race_maps = ("standardize", "whiten")
+        density._affine_only = True
         return density.fit(X0)
     if isinstance(spec, str):
         return NormalDensity(standard=spec == "standard_normal").fit(X0)

@@ -11,116 +11,149 @@ from sklearn.mixture import GaussianMixture
 
 # Components tried, fewest first, until two more steps of the ladder brought nothing: with covariances of their own and,
 # which few rows bear better, with a higher floor of the variances (in scaled units), or one covariance for all.
-_COMPONENTS = (2, 4, 8, 16, 32)
+_COMPONENTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _KINDS = (("full", 1e-4), ("full", 0.03), ("tied", 1e-4))
-# Iterations of a fit, their tolerance, and the products of numbers that they make in a second at least.
-_ITERATIONS, _TOLERANCE, _PRODUCTS = 50, 3e-3, 2e9
+# Iterations of a fit, their tolerance, and the products of numbers that they make in a second; seconds that any fit
+# takes.
+_ITERATIONS, _TOLERANCE, _PRODUCTS, _LEAST_SECONDS = 50, 3e-3, 2e9, 0.005
 # Standard errors of the gain of more components that count as noise.
 _NOISE = 0.5
-# Rows without which there is no choice to make; rows that the mixtures are fitted to while one is chosen, and at last;
-# those that judge them. With fewer than these held out, folds of the former do.
-_FEWEST, _ROWS, _ROWS_AT_LAST, _HELD_ROWS, _FEW_HELD, _FOLDS = 20, 4000, 20_000, 1000, 100, 5
+# Rows without which there is no choice to make; rows that the mixtures are fitted to while one is chosen, and those
+# that judge them. With fewer than these held out, folds of the former do.
+_FEWEST, _ROWS, _JUDGES, _FEW_HELD, _FOLDS = 20, 4000, 1000, 100, 5
+
+
+class Budget:
+    """Seconds for fits of mixtures: by the clock, or by what they cost on paper, which is the same on every machine."""
+
+    def __init__(self, seconds, timed):
+        self.seconds, self.timed, self.began, self.spent = seconds, timed, time.perf_counter(), 0.0
+
+    @staticmethod
+    def cost(n_components, n_rows, n_features):
+        """Seconds of a fit, as foreseen."""
+        return n_components * n_rows * n_features**2 * _ITERATIONS / _PRODUCTS + _LEAST_SECONDS
+
+    def affords(self, cost):
+        """Whether a fit of this cost may begin; if it may, it is paid."""
+        spent = time.perf_counter() - self.began if self.timed else self.spent
+        affordable = spent + cost <= self.seconds
+        self.spent += cost if affordable else 0.0
+        return affordable
 
 
 @dataclasses.dataclass
-class Mixture:
-    """Weights, means and covariances in scaled units; mean log-densities of the judges and of the held-out rows."""
+class Found:
+    """A mixture, its kind, and the log-density of the judges in data units."""
 
-    parts: tuple
-    score: float
-    held_score: float
+    mixture: GaussianMixture
+    kind: tuple
+    scores: np.ndarray
+
+    @property
+    def n_components(self):
+        """Number of components."""
+        return len(self.mixture.weights_)
+
+    @property
+    def parts(self):
+        """Weights, means and covariances, in scaled units."""
+        m = self.mixture
+        covariances = np.broadcast_to(m.covariances_, (self.n_components, *m.means_.shape[1:] * 2)).copy()
+        return tuple(torch.as_tensor(part, dtype=torch.float32) for part in (m.weights_, m.means_, covariances))
 
 
-def fit_mixture(x, log_jacobian, train, held, seed, max_time):
-    """The mixture of two or more components of the highest log-likelihood on other rows than it was fitted to.
+def find_mixture(train, held, log_jacobian, seed, budget):
+    """The mixture of the highest log-likelihood on other rows than it was fitted to.
 
     Parameters
     ----------
-    x : Tensor of shape (n_samples, n_features)
-        Rows in scaled units.
-    log_jacobian : ndarray of shape (n_samples,)
-        From the density in scaled units to the one in data units.
-    train, held : ndarray
-        Numbers of the rows that it is fitted to, and of those that it is judged by.
+    train, held : ndarray of shape (n_samples, n_features)
+        Rows that it is fitted to, and rows that judge it where they are enough, in scaled units.
+    log_jacobian : tuple of ndarray
+        For each of the two, from the density in scaled units to the one in data units.
     seed : int
         Seed of its starts.
-    max_time : float
-        Seconds after which no further mixture is tried.
+    budget : Budget
+        What may be spent.
 
     Returns
     -------
-    mixture : Mixture or None
-        None where one component is the best.
+    found : Found or None
+        None where one component is the best, or where there are too few rows to tell.
     """
-    every, train, held = train[:_ROWS_AT_LAST], train[:_ROWS], held[:_HELD_ROWS]
-    x = x.double().cpu().numpy()
+    train, held, jacobians = (
+        train[:_ROWS],
+        held[:_JUDGES],
+        [j[:n] for j, n in zip(log_jacobian, (_ROWS, _JUDGES), strict=True)],
+    )
     if len(train) < _FEWEST:
         return None
+    splits = [(train, held, jacobians[1])]
     if len(held) < _FEW_HELD:
-        pairs = [(np.delete(train, slice(k, None, _FOLDS)), train[k::_FOLDS]) for k in range(_FOLDS)]
-    else:
-        pairs = [(train, held)]
-
-    def trial(kind, n_components, seed):
-        fits = [_fit(x[rows], kind, n_components, seed) for rows, _ in pairs]
-        scores = [f.score_samples(x[judges]) + log_jacobian[judges] for f, (_, judges) in zip(fits, pairs, strict=True)]
-        return np.concatenate(scores), fits[0]
-
-    fewest = min(len(rows) for rows, _ in pairs)
-    score, kind, best = _search(trial, fewest, len(pairs) * len(train) * x.shape[1] ** 2, seed, max_time)
-    if len(best.weights_) == 1:
-        return None
-    mixture = _fit(x[every], kind, len(best.weights_), seed, best)
-    shape = (len(mixture.weights_), x.shape[1], x.shape[1])
-    parts = mixture.weights_, mixture.means_, np.broadcast_to(mixture.covariances_, shape).copy()
-    held_score = mixture.score(x[held]) + log_jacobian[held].mean()
-    return Mixture(tuple(torch.as_tensor(part, dtype=torch.float32) for part in parts), score, held_score)
+        folds = [slice(k, None, _FOLDS) for k in range(_FOLDS)]
+        splits = [(np.delete(train, fold, axis=0), train[fold], jacobians[0][fold]) for fold in folds]
+    best = _search(splits, seed, budget)
+    return None if best is None or best.n_components == 1 else best
 
 
-def _search(trial, n_rows, products, seed, max_time):
-    """The mean score of the best mixture, its kind, and the mixture, within the time."""
-    began, best_kind = time.perf_counter(), _KINDS[0]
-    best_scores, best = trial(best_kind, 1, seed)
-
-    def affordable(n_components):
-        left = max_time - (time.perf_counter() - began)
-        return 1 < n_components <= n_rows // 8 and n_components * products * _ITERATIONS / _PRODUCTS < left
+def _search(splits, seed, budget):
+    """What was best of a ladder of components for each kind, and of its neighbours; None if nothing can be afforded."""
+    n_rows, n_features = splits[0][0].shape
+    best = None
 
     def attempt(kind, n_components, seed):
-        """The score of a mixture, which is kept if it is better: with more components, by more than noise."""
-        nonlocal best_scores, best_kind, best
-        scores, mixture = trial(kind, n_components, seed)
-        gain = scores - best_scores
-        noise = _NOISE * gain.std() / len(gain) ** 0.5 if n_components > len(best.weights_) else 0
-        if gain.mean() > noise:
-            best_scores, best_kind, best = scores, kind, mixture
-        return scores.mean()
+        """The mean score of a mixture (None if it cannot be afforded), which is kept if it is better."""
+        nonlocal best
+        cost = len(splits) * Budget.cost(n_components, n_rows, n_features)
+        if n_components > max(1, n_rows // 8) or not budget.affords(cost):
+            return None
+        found = _trial(splits, kind, n_components, seed)
+        best = found if best is None or _is_better(found, best) else best
+        return found.scores.mean()
 
     for kind in _KINDS:
         stale, highest = 0, -np.inf
         for n_components in _COMPONENTS:
-            if stale < 2 and affordable(n_components):
-                score = attempt(kind, n_components, seed)
+            score = attempt(kind, n_components, seed) if stale < 2 else None
+            if score is not None:
                 stale, highest = (0 if score > highest else stale + 1), max(score, highest)
     # numbers between those of the ladder; and the likelihood of a mixture has many maxima
-    n = len(best.weights_)
-    for n_components, other in [(n, 1), (n * 3 // 4, 0), (n * 3 // 2, 0), (n, 2), (n, 3)]:
-        if affordable(n_components):
-            attempt(best_kind, n_components, seed + other)
-    return best_scores.mean(), best_kind, best
+    n = 1 if best is None else best.n_components
+    for n_components, other in [(n, 1), (n * 3 // 4, 0), (n * 3 // 2, 0), (n, 2), (n, 3)] if n > 1 else []:
+        attempt(best.kind, n_components, seed + other)
+    return best
 
 
-class _Collapsed:
-    """What stands for a mixture with a component of too few rows."""
-
-    @staticmethod
-    def score_samples(X):
-        """Never chosen."""
-        return np.full(len(X), -1e100)
+def _is_better(found, best):
+    """Whether the judges' scores are higher: with more components, by more than noise."""
+    gain = found.scores - best.scores
+    noise = _NOISE * gain.std() / len(gain) ** 0.5 if found.n_components > best.n_components else 0
+    return gain.mean() > noise
 
 
-def _fit(rows, kind, n_components, seed, start=None):
-    """A fit, from the k-means clusters of a seed or from another mixture; a collapsed one scores nothing."""
+def _trial(splits, kind, n_components, seed):
+    """Mixtures fitted to each split; the first of them, with the scores of all judges."""
+    mixtures = [fit(rows, kind, n_components, seed) for rows, _, _ in splits]
+    # a component of fewer rows than it has axes is a spike on them
+    n_rows, n_features = splits[0][0].shape
+    spiked = (
+        n_components > 1 and kind == _KINDS[0] and min(m.weights_.min() for m in mixtures) * n_rows < n_features + 3
+    )
+    pairs = zip(mixtures, splits, strict=True)
+    scores = np.concatenate([m.score_samples(judges) + jacobian for m, (_, judges, jacobian) in pairs])
+    return Found(mixtures[0], kind, np.full_like(scores, -1e100) if spiked else scores)
+
+
+def refit(found, train, seed, budget):
+    """The same kind of mixture, gone on with on as many rows as can be afforded."""
+    most = int(len(train) * min(1, (budget.seconds / 2) / Budget.cost(found.n_components, *train.shape)))
+    rows = train[: max(most, _ROWS)]
+    return Found(fit(rows, found.kind, found.n_components, seed, found.mixture), found.kind, found.scores)
+
+
+def fit(rows, kind, n_components, seed, start=None):
+    """A fit, from the k-means clusters of a seed or from another mixture."""
     known = {} if start is None else {
         "weights_init": start.weights_, "means_init": start.means_, "precisions_init": start.precisions_,
     }  # fmt: skip
@@ -131,7 +164,4 @@ def _fit(rows, kind, n_components, seed, start=None):
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture.fit(rows)
-    # a component of fewer rows than it has axes is a spike on them
-    spiked = kind == _KINDS[0] and mixture.weights_.min() * len(rows) < rows.shape[1] + 3
-    return _Collapsed() if start is None and n_components > 1 and spiked else mixture
+        return mixture.fit(rows)

@@ -18,6 +18,7 @@ from ._path_weights import path_log_weights, summarise
 from ._tensors import PATH_STREAM, as_array, as_tensor, evaluation_dtype, make_generator, resolve_device
 from ._validation import is_sample
 from .exceptions import NoDensityError
+from .preprocessing import AffineMap
 from .solvers import require_finite
 
 # Paths a row behind `score_samples` with likelihood="sde".
@@ -165,7 +166,8 @@ class DensityMethods:
         """Whether the log-density of the base can be differentiated: normal, a flow, or not needed."""
         if self._grid()[1] is not None or self.base_sample_ is None:
             return True
-        return hasattr(self.base_density_, "_density_parts")
+        base = self.base_density_
+        return hasattr(base, "_density_parts") and isinstance(base.preprocessing_, AffineMap)
 
     @torch.no_grad()
     def density_ratio(self, X, *, condition=None, return_error=False):
@@ -314,7 +316,7 @@ class DensityMethods:
                 "base_density='flow', 'normal' or a density estimator such as GaussianMixture."
             )
         base, base_map = self.base_density_, self.base_preprocessing_
-        if isinstance(base, DensityMethods):
+        if hasattr(base, "_density_parts") and isinstance(base.preprocessing_, AffineMap):
             return _flow_parts(base, base_map)
 
         def parts(x, level):

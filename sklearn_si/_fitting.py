@@ -10,18 +10,20 @@ from sklearn.exceptions import ConvergenceWarning
 from ._base_density import check_base, fit_base_density
 from ._conditions import ConditionCodec
 from ._objectives import FIELDS
-from ._race import can_race, train_best
-from ._runs import Run
+from ._race import train_best
+from ._runs import Run, can_race
 from ._tensors import FIT_STREAM, draw_seed
 from ._training import History, Settings
 from .couplings import COUPLINGS
 from .interpolants import make_interpolant
-from .preprocessing import check_has_density
+from .preprocessing import check_has_density, check_two_sample_kind
 
 # Gradient steps of max_iter="auto": of two samples, and with max_time, where time is the limit. Of one sample it is a
-# power of the number of training rows: 1,000 for 1,000 rows, 9,000 for 50,000, 30,000 at the most.
+# power of the number of training rows: 1,000 for 1,000 rows, 5,800 for 50,000, 30,000 at the most.
 _STEPS, _NO_LIMIT = 3000, 10**9
-_STEPS_OF_1000, _POWER, _FEWEST, _MOST = 1000, 0.56, 600, 30_000
+_STEPS_OF_1000, _POWER, _FEWEST, _MOST = 1000, 0.45, 600, 30_000
+# Points in a step of batch_size="auto": more for one sample of many rows.
+_BATCH, _LARGE_BATCH, _MANY_ROWS = 512, 1024, 10_000
 # Stale rounds of n_iter_no_change="auto", where no other rule ends the training.
 _STALE_ROUNDS = 20
 # Rows held out at the least, where this is not more than a fifth of them.
@@ -61,6 +63,8 @@ def make_plan(estimator, X0, X1, condition):
     )  # fmt: skip
     coupling = "paired" if forecast else estimator.coupling
     _check_coupling(coupling, base, target)
+    if base is not None:
+        check_two_sample_kind(estimator.preprocessing)
     fields = ("forecast",) if forecast else _learned_fields(estimator, interpolant)
     codec, encoded = _encode(estimator, condition, len(target))
     if forecast or interpolant.kind == "mirror":
@@ -200,6 +204,8 @@ def _settings(estimator, plan):
     values = {name: getattr(estimator, name) for name in names}
     if values["max_iter"] == "auto":
         values["max_iter"] = _auto_steps(plan) if estimator.max_time is None else _NO_LIMIT
+    if values["batch_size"] == "auto":
+        values["batch_size"] = _LARGE_BATCH if can_race(plan) and len(plan.train1) >= _MANY_ROWS else _BATCH
     if values["n_iter_no_change"] == "auto":
         values["n_iter_no_change"] = math.inf if can_race(plan) else _STALE_ROUNDS
     return Settings(**values, time_law=law)

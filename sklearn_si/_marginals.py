@@ -13,8 +13,9 @@ _ROWS, _ROWS_OF_A_BIN = 4000, 8
 _TAIL, _TAIL_ROWS = 0.005, 20
 # Shapes of a tail: 0 is exponential, 1 / shape the power of a polynomial one. One that is not 0 must earn this many
 # nats on the rows beyond the knot.
-_SHAPES, _SHAPE_PRICE = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), 1.0
-# Knots nearer than this share of the column's spread are one: values that repeat have no density.
+_SHAPES, _SHAPE_PRICE = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0), 1.0
+# Knots nearer than this share of the spread (of the middle half, where that is less) are one: values that repeat have
+# no density.
 _GAP = 1e-3
 
 
@@ -53,7 +54,7 @@ class Tail:
         z = -ndtri_exp(log_mass)
         return z, np.log(rate) - grown + log_mass - _log_normal(z)
 
-    def bend(self, x):
+    def curvature(self, x):
         """The derivative of log dz/dx beyond the knot."""
         if self.shape is None:
             return np.zeros_like(x)
@@ -85,6 +86,11 @@ class MonotoneSpline:
     lower: Tail  # of -x and -z
     upper: Tail
 
+    @property
+    def is_line(self):
+        """Whether the map is affine."""
+        return self.upper.shape is None
+
     def forward(self, x):
         """g(x) and log g'(x)."""
         z, log_slope = self._spline(np.clip(x, self.x[0], self.x[-1]))
@@ -94,19 +100,17 @@ class MonotoneSpline:
         z[above], log_slope[above] = self.upper.forward(x[above])
         return z, log_slope
 
-    def bend(self, x):
+    def curvature(self, x):
         """The derivative of log g'(x); at a knot, that on the left of it."""
         inside = np.clip(x, self.x[0], self.x[-1])
         k, width, _, s, left, right = self._bin(self.x, inside)
         xi = (inside - self.x[k]) / width
-        below, above = (
-            s + (left + right - 2 * s) * xi * (1 - xi),
-            right * xi**2 + 2 * s * xi * (1 - xi) + left * (1 - xi) ** 2,
-        )
-        turn = (2 * right * xi + 2 * s * (1 - 2 * xi) - 2 * left * (1 - xi)) / above
-        value = (turn - 2 * (left + right - 2 * s) * (1 - 2 * xi) / below) / width
-        value[x < self.x[0]] = -self.lower.bend(-x[x < self.x[0]])
-        value[x > self.x[-1]] = self.upper.bend(x[x > self.x[-1]])
+        denominator = s + (left + right - 2 * s) * xi * (1 - xi)
+        numerator = right * xi**2 + 2 * s * xi * (1 - xi) + left * (1 - xi) ** 2
+        turn = (2 * right * xi + 2 * s * (1 - 2 * xi) - 2 * left * (1 - xi)) / numerator
+        value = (turn - 2 * (left + right - 2 * s) * (1 - 2 * xi) / denominator) / width
+        value[x < self.x[0]] = -self.lower.curvature(-x[x < self.x[0]])
+        value[x > self.x[-1]] = self.upper.curvature(x[x > self.x[-1]])
         return value
 
     def inverse(self, z):
@@ -143,7 +147,7 @@ class MonotoneSpline:
 
 def fit_spline(x):
     """The monotone map of a column to a normal law, the number of its bins by two-fold cross-validation."""
-    rows = x[: _ROWS // 2 * 2]
+    rows = x[:: max(1, len(x) // _ROWS)][: _ROWS // 2 * 2]
     halves = np.sort(rows[::2]), np.sort(rows[1::2])
     if min(len(half) for half in halves) < _ROWS_OF_A_BIN or min(np.ptp(half) for half in halves) == 0:
         return _with_bins(np.sort(x), 0)
@@ -183,8 +187,12 @@ def _line(x):
 
 def _apart(knots, z):
     """Knots that are distinct; what falls together is one knot at the middle of its z."""
-    gap = _GAP * (knots[-1] - knots[0])
-    group = np.cumsum(np.diff(knots, prepend=knots[0]) > gap)
+    quarters = np.quantile(knots, [0.25, 0.75])
+    gap = _GAP * min(knots[-1] - knots[0], quarters[1] - quarters[0] or np.inf)
+    group, first = np.zeros(len(knots), dtype=int), knots[0]
+    for k in range(1, len(knots)):
+        apart = knots[k] - first > gap
+        group[k], first = group[k - 1] + apart, knots[k] if apart else first
     counts = np.bincount(group)
     return np.bincount(group, knots) / counts, np.bincount(group, z) / counts
 

@@ -8,23 +8,22 @@ import warnings
 
 from sklearn.exceptions import ConvergenceWarning
 
-from ._closed_forms import fit_mixture
-from ._runs import Run
+from ._closed_forms import Budget, find_mixture, refit
+from ._runs import Run, can_race
 from .exceptions import FitDivergedError
+from .preprocessing import AFFINE, MARGINAL, AffineMap
 
-# Share of the steps that each map gets before the choice; share of the time in which Gaussian mixtures are tried; how
-# many times the gain of the last doubling of the steps is still to come.
-_RACE, _MIXTURE_SHARE, _GAINS_TO_COME = 0.05, 0.08, 1.2
+# Share of the steps that each map gets before the choice, in a fit of 20 s or 1,000 steps; of longer ones it is less.
+_RACE, _SECONDS, _STEPS = 0.05, 20.0, 1000
+# Share of the time in which Gaussian mixtures are tried, and seconds (on paper) where the fit has no limit; rows that
+# the mixture is fitted to at last.
+_MIXTURE_SHARE, _MIXTURE_SECONDS, _MIXTURE_ROWS = 0.08, 1.0, 20_000
+# How many times the gain of the last doubling of the steps is still to come; nats by which a map of the columns, after
+# which fields have no data units, must lead.
+_GAINS_TO_COME, _PRICE_OF_FIELDS = 1.2, 0.02
 # A run with dropout follows one that was best after b rounds: the earlier it overfits, the more is dropped. Then, as
 # long as this helps and this share of the steps is left, one with more.
 _DROPOUT_BY_ROUND, _DROPOUT_LIMIT, _MORE, _LEAST_LEFT = 1.2, 0.3, 1.7, 0.15
-# Seconds for which mixtures are tried where the fit has no limit.
-_MIXTURE_SECONDS = 1.0
-
-
-def can_race(plan):
-    """Whether runs can be compared by the log-likelihood of held-out rows."""
-    return not plan.two_samples and plan.held1 is not None and plan.fields == ("velocity",)
 
 
 def train_best(estimator, plan, settings):
@@ -50,6 +49,8 @@ class Race:
         self.estimator, self.plan, self.settings = estimator, plan, settings
         self.began, self.runs, self.start, self.failure = time.perf_counter(), [], None, None
         self.steps = 0  # of the long runs
+        length = settings.max_iter / _STEPS if settings.max_time is None else settings.max_time / _SECONDS
+        self.share = _RACE * min(1.0, length**-0.5)
 
     @property
     def interrupted(self):
@@ -58,19 +59,22 @@ class Race:
 
     def best(self):
         """The run of the highest score; of equals the longest, which is the last."""
-        return max(reversed(self.runs), key=lambda run: run.history.best_score)
+        best = max(reversed(self.runs), key=lambda run: run.history.best_score)
+        # what more steps brought nothing for, has converged
+        best.history.converged |= best is not self.runs[-1]
+        return best
 
     def choose_start(self):
         """The map, and whether the network is built around a Gaussian mixture."""
-        maps = self.estimator._race_maps
         # one column has nothing to whiten
-        affine = maps[:2] if self.plan.X1.shape[1] > 1 else maps[:1]
-        for kind in affine:
-            self.short_run(_RACE, kind)
-        whiten = self.best().kind == "whiten" if self.runs else False
-        if "marginal" in maps:
+        for kind in AFFINE if self.plan.X1.shape[1] > 1 else AFFINE[:1]:
+            self.short_run(Run(self.estimator, self.plan, kind))
+        if not self.estimator._affine_only:
             # what follows the columns' own maps is what suits the columns themselves
-            self.short_run(_RACE, "marginal-whiten" if whiten else "marginal")
+            whiten = bool(self.runs) and self.best().kind == AFFINE[1]
+            run = Run(self.estimator, self.plan, MARGINAL[whiten])
+            if not isinstance(run.target_map, AffineMap):
+                self.short_run(run)
         if not self.runs:
             raise self.failure
         leaders = sorted(self.runs, key=lambda run: -run.history.best_score)[:2]
@@ -83,28 +87,34 @@ class Race:
 
     def second_look(self, run):
         """The score that a start promises to end with, and its run gone on with for as long again."""
-        networks = copy.deepcopy(dict(run.networks))
-        longer = self.short_run(_RACE, run.kind, maps=run.maps, networks=networks) or run
+        longer = self.short_run(self.gone_on(run), run.history.best_score) or run
         score = longer.history.best_score
-        return score + _GAINS_TO_COME * (score - run.history.best_score), longer
+        promise = score + _GAINS_TO_COME * (score - run.history.best_score)
+        return promise - (0 if isinstance(run.target_map, AffineMap) else _PRICE_OF_FIELDS), longer
 
-    def short_run(self, share, *start, **kwargs):
-        """A run on a share of the steps; None where it diverged or the user has stopped one."""
+    def gone_on(self, run):
+        """A run from the weights of another."""
+        networks = copy.deepcopy(dict(run.networks))
+        number = len(self.runs)
+        return Run(self.estimator, self.plan, run.kind, run.mixture, like=run, networks=networks, number=number)
+
+    def short_run(self, run, start_score=None):
+        """The run, trained on a share of the steps; None where it diverged or the user has stopped one."""
         if self.interrupted:
             return None
         settings = self.settings
         short = dataclasses.replace(
             settings,
-            max_iter=max(1, int(share * settings.max_iter)),
-            max_time=None if settings.max_time is None else share * settings.max_time,
+            max_iter=max(1, int(self.share * settings.max_iter)),
+            max_time=None if settings.max_time is None else self.share * settings.max_time,
             verbose=0,
         )
-        return self.trained(Run(self.estimator, self.plan, *start, **kwargs), short)
+        return self.trained(run, short, start_score=start_score)
 
-    def trained(self, run, settings):
+    def trained(self, run, settings, **kwargs):
         """The run, trained and entered; None where it diverged."""
         try:
-            run.train(settings)
+            run.train(settings, **kwargs)
         except FitDivergedError as failure:
             self.failure = failure
             return None
@@ -113,14 +123,11 @@ class Race:
 
     def mixture_run(self):
         """A short run around the best mixture, in the units of the start or of an affine map; None if none leads."""
-        plan, limit = self.plan, self.settings.max_time
-        limit = _MIXTURE_SECONDS if limit is None else _MIXTURE_SHARE * limit
         runs = [self.start]
-        if self.start.kind.startswith("marginal"):
-            runs = [self.start, next((run for run in self.runs if run.kind == "whiten"), self.runs[0])]
-        limit /= len(runs)
+        if not isinstance(self.start.target_map, AffineMap):
+            runs += [run for run in self.runs if run.kind == AFFINE[1]][:1]
         try:
-            fits = [fit_mixture(r.x1, r.log_jacobian, plan.train1, plan.held1, plan.seed, limit) for r in runs]
+            best = self.best_mixture(runs)
         except KeyboardInterrupt:
             self.start.history.interrupted = True
             warnings.warn(
@@ -129,47 +136,70 @@ class Race:
                 stacklevel=2,
             )
             return None
-        pairs = [pair for pair in zip(fits, runs, strict=True) if pair[0] is not None]
-        if not pairs:
+        if best is None:
             return None
-        mixture, run = max(pairs, key=lambda pair: pair[0].score)
-        if mixture.held_score < self.start.history.best_score:
-            return None  # it starts behind what the network has reached, and gains less
-        return self.short_run(_RACE, run.kind, mixture.parts, maps=run.maps)
+        return self.short_run(
+            Run(self.estimator, self.plan, best[0].kind, best[1], like=best[0], number=len(self.runs))
+        )
+
+    def best_mixture(self, runs):
+        """The run in whose units it lives and the parts of the best mixture; None if none leads."""
+        plan, limit = self.plan, self.settings.max_time
+        rows = [plan.train1[:_MIXTURE_ROWS], plan.held1]
+        finds = []
+        for run in runs:
+            budget = Budget((limit * _MIXTURE_SHARE if limit else _MIXTURE_SECONDS) / len(runs), bool(limit))
+            samples = [run.x1[r].cpu().double().numpy() for r in rows]
+            found = find_mixture(*samples, [run.log_jacobian(r) for r in rows], plan.seed, budget)
+            if found is not None:
+                finds.append((found.scores.mean(), run, found, samples[0], budget))
+        if not finds:
+            return None
+        _, run, found, train, budget = max(finds, key=lambda find: find[0])
+        parts = refit(found, train, plan.seed, budget).parts
+        start = Run(self.estimator, plan, run.kind, parts, like=run)
+        # one that starts behind what the network has reached, gains less
+        leads = start.likelihood_of(plan.held1)() > self.start.history.best_score
+        return (run, parts) if leads else None
 
     def finish(self):
         """Train copies of the start's networks to the end; with dropout where a run without it overfits."""
         if self.interrupted:
             return
-        automatic = self.estimator.dropout == "auto"
-        dropout, best = 0.0 if automatic else self.estimator.dropout, -math.inf
+        dropout, best = 0.0 if self.estimator.dropout == "auto" else self.estimator.dropout, -math.inf
         while True:
-            run = self.long_run(dropout, until_overfit=automatic and self.settings.early_stopping)
-            if run is None:
-                break
-            score = run.history.best_score
-            if not run.history.overfitted or score <= best or self.left() < _LEAST_LEFT:
-                break
-            # the rounds of the start count as well
-            before = [] if self.start.history is None else self.start.history.validation_scores
-            best, rounds = score, run.history.rounds_to_best + 2 * len(before)
-            dropout = min(0.5, _MORE * dropout) if dropout else min(_DROPOUT_LIMIT, _DROPOUT_BY_ROUND / rounds)
-        if not self.runs:
-            raise self.failure
+            run = self.long_run(dropout)
+            if run is None and not self.steps:
+                raise self.failure
+            if run is None or not self.goes_on(run, best):
+                return
+            best = run.history.best_score
+            dropout = min(0.5, _MORE * dropout) if dropout else self.first_dropout(run)
+            if self.settings.verbose:
+                print(f"It overfits: again with dropout {dropout:.2f}")
 
-    def long_run(self, dropout, until_overfit):
+    def goes_on(self, run, best):
+        """Whether a run with more dropout follows."""
+        ours = self.estimator.dropout == "auto" and self.estimator.network == "mlp"
+        better = run.history.overfitted and run.history.best_score > best
+        return ours and better and self.left() > _LEAST_LEFT
+
+    def first_dropout(self, run):
+        """The dropout after a run without; the rounds of its start count as well."""
+        # a second look went on from a first, a mixture's run did not
+        before = 0 if self.start.history is None else len(self.start.history.validation_scores)
+        rounds = run.history.best_round + before * (1 if self.start.mixture else 2)
+        return min(_DROPOUT_LIMIT, _DROPOUT_BY_ROUND / max(1, rounds))
+
+    def long_run(self, dropout):
         """A run on what is left, from the best weights of the last, with a rate that starts again."""
-        settings, start = self.settings, self.runs[-1] if self.steps else self.start
+        settings, last = self.settings, self.runs[-1] if self.steps else self.start
         if settings.max_time is None:
-            steps = settings.max_iter - self.steps
-            settings = dataclasses.replace(settings, max_iter=steps)
+            settings = dataclasses.replace(settings, max_iter=settings.max_iter - self.steps)
         else:
-            seconds = max(_RACE, self.left()) * settings.max_time
-            settings = dataclasses.replace(settings, max_time=seconds)
-        networks = copy.deepcopy(dict(start.networks))
-        run = Run(self.estimator, self.plan, start.kind, start.mixture, maps=start.maps, networks=networks)
-        run.dropout, run.until_overfit = dropout, until_overfit
-        run = self.trained(run, settings)
+            settings = dataclasses.replace(settings, max_time=max(_RACE, self.left()) * settings.max_time)
+        score = None if last.history is None else last.history.best_score
+        run = self.trained(self.gone_on(last), settings, dropout=dropout, start_score=score)
         self.steps += run.history.n_iter if run is not None else 0
         return run
 

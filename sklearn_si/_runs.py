@@ -1,5 +1,7 @@
 """One training run: maps, tensors, networks, loss and validation."""
 
+import contextlib
+import functools
 import itertools
 
 import numpy as np
@@ -22,10 +24,13 @@ from .networks import (
 from .preprocessing import fit_one_sample_map, fit_two_sample_maps
 from .solvers import odeint, time_grid
 
-# Rows carried back at a time.
-_CHUNK = 4096
-# Rows on which a round is validated, and times two-sample losses are averaged over.
-_VALIDATION_ROWS, _VALIDATION_DRAWS = 256, 4096
+# Units of the narrowest layer from which bfloat16 pays (measured: at 64 it costs 8 % of the steps).
+_WIDE_ENOUGH = 128
+# Rows carried back at a time, and at the most.
+_CHUNK, _MOST_CARRIED = 4096, 50_000
+# Rows on which a round is validated, fewer where a fit has less than so many seconds, and times that two-sample losses
+# are averaged over.
+VALIDATION_ROWS, _FEW_VALIDATION_ROWS, _SHORT, _VALIDATION_DRAWS = 256, 64, 10.0, 4096
 
 
 def _spread_rows(X, train):
@@ -34,21 +39,53 @@ def _spread_rows(X, train):
     return X if (rows == rows[0]).all(axis=0).any() else rows
 
 
-class Run:
-    """One training run under one preprocessing: maps, tensors, networks, loss and validation."""
+@functools.cache
+def has_bf16():
+    """Whether the processor multiplies bfloat16 numbers by instructions of its own."""
+    # older releases of torch do not say
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
-    def __init__(self, estimator, plan, kind, mixture=None, maps=None, networks=None):
-        self.estimator, self.plan, self.kind, self.history = estimator, plan, kind, None
+
+def can_race(plan):
+    """Whether runs can be compared by the log-likelihood of held-out rows."""
+    return not plan.two_samples and plan.held1 is not None and plan.fields == ("velocity",)
+
+
+class Run:
+    """One training run under one preprocessing: maps, tensors, networks, loss and validation.
+
+    Parameters
+    ----------
+    estimator, plan
+        What is fitted, to what.
+    kind : str or None
+        The preprocessing.
+    mixture : tuple, default=None
+        The Gaussian mixture around which the network is built.
+    like : Run, default=None
+        One whose maps and rows it shares.
+    maps : tuple of maps, default=None
+        Maps that were fitted before.
+    networks : dict, default=None
+        What it goes on from, in place; None builds new ones.
+    number : int, default=0
+        Of several runs of a fit: each draws points of its own.
+    """
+
+    def __init__(self, estimator, plan, kind, mixture=None, *, like=None, maps=None, networks=None, number=0):
+        self.estimator, self.plan, self.kind, self.mixture, self.history = estimator, plan, kind, mixture, None
         self.earlier = History()  # of the fits that a warm start goes on from
         self.device = resolve_device(estimator.device)
-        self.generator = make_generator(plan.seed, FIT_STREAM, self.device)
-        self.maps = self.base_map, self.target_map = maps or self._fit_maps(kind)
-        self.x0 = self._scaled(plan.X0, self.base_map)
-        self.x1 = self._scaled(plan.X1, self.target_map)
-        self.condition = None if plan.condition is None else as_tensor(plan.condition, torch.float32, self.device)
-        self.mixture = mixture
-        self.until_overfit = False
-        self.dropout = 0.0 if estimator.dropout == "auto" else estimator.dropout
+        self.generator = make_generator(plan.seed, FIT_STREAM + 1000 * number, self.device)
+        if like is None:
+            self.base_map, self.target_map = maps or self._fit_maps(kind)
+            self.x0 = self._scaled(plan.X0, self.base_map)
+            self.x1 = self._scaled(plan.X1, self.target_map)
+            self.condition = None if plan.condition is None else as_tensor(plan.condition, torch.float32, self.device)
+        else:
+            for name in ("base_map", "target_map", "x0", "x1", "condition"):
+                setattr(self, name, getattr(like, name))
         self.networks = nn.ModuleDict(networks or self._build_networks()).to(self.device).eval()
 
     def _fit_maps(self, kind):
@@ -59,10 +96,9 @@ class Run:
         base = _spread_rows(plan.X0, plan.train0)
         return fit_two_sample_maps(base, target, kind, common_centre=not plan.interpolant.is_linear)
 
-    @property
-    def log_jacobian(self):
-        """The log |det dx'/dx| of the map at each row of X1."""
-        return self.target_map.log_abs_det_jacobian(self.plan.X1)
+    def log_jacobian(self, rows):
+        """The log |det dx'/dx| of the map at some rows of X1."""
+        return self.target_map.log_abs_det_jacobian(self.plan.X1[rows])
 
     def _scaled(self, X, scaling):
         if X is None:
@@ -99,25 +135,66 @@ class Run:
         ends = (v.clamp(min=1e-6).cpu() for v in (v0, v1))
         return PreconditionedField(path, network, target, *ends, None if c is None else c.cpu())
 
-    def train(self, settings):
-        """Train the networks in place; the history is kept."""
+    def train(self, settings, *, dropout=None, start_score=None):
+        """Train the networks in place; the history is kept.
+
+        `dropout` is the estimator's own unless given; `start_score` saves validating the start where it is known.
+        """
         estimator, plan = self.estimator, self.plan
-        sampler = self._sampler(plan.train0, plan.train1)
-        batch = estimator.batch_size
+        sampler, batch = self._sampler(plan.train0, plan.train1), settings.batch_size
+        if dropout is None:
+            dropout = 0.0 if estimator.dropout == "auto" else estimator.dropout
 
         def loss():
-            return loss_of(self.networks, plan.interpolant, settings.time_law, sampler, batch, self.generator)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+                return loss_of(self.networks, plan.interpolant, settings.time_law, sampler, batch, self.generator)
 
-        layers = [m for m in self.networks.modules() if isinstance(m, FiLMNetwork)] if self.dropout else []
-        for layer in layers:
-            layer.dropout, layer.masks = self.dropout, self.generator
-        # the start, a closed form or an earlier run, may be the best there is
-        fit_score = (lambda: self._mean_likelihood(plan.train1)) if self.until_overfit else None
-        validate = self._validation(settings)
-        self.history = train(self.networks, loss, validate, settings, keep_start=True, fit_score=fit_score)
-        for layer in layers:
-            layer.dropout, layer.masks = 0.0, None
+        low = self._low_precision()
+        with self._dropping(dropout), self._foreign_randomness():
+            validate = self._validation(settings)
+            fit_score = self.likelihood_of(plan.train1) if can_race(plan) else None
+            # the start, a closed form or an earlier run, may be the best there is
+            self.history = train(
+                self.networks, loss, validate, settings, start_score=start_score or validate, fit_score=fit_score
+            )
         return self.history
+
+    def _low_precision(self):
+        """Whether products of matrices in training are in bfloat16 (weights, sums and validation never are)."""
+        bf16 = self.estimator.bf16
+        if bf16 != "auto":
+            return bf16
+        # where it was measured to pay: one sample, our own network, layers wide enough, instructions for it
+        ours = can_race(self.plan) and self.estimator.network == "mlp" and self.device.type == "cpu"
+        widths = _widths(self.estimator.hidden_layer_sizes, self.x1.shape[1])
+        return ours and min(widths) >= _WIDE_ENOUGH and has_bf16()
+
+    @contextlib.contextmanager
+    def _dropping(self, dropout):
+        """Within it, the layers of our own networks drop a share of their units."""
+        layers = [m for m in self.networks.modules() if isinstance(m, FiLMNetwork)]
+        if dropout and not layers:
+            raise ValueError(
+                f"Got dropout={dropout:g}, but the network is a factory's own: give it dropout of its own, or leave "
+                "dropout='auto'."
+            )
+        try:
+            for layer in layers:
+                layer.dropout, layer.masks = dropout, self.generator
+            yield
+        finally:
+            for layer in layers:
+                layer.dropout, layer.masks = 0.0, None
+
+    @contextlib.contextmanager
+    def _foreign_randomness(self):
+        """Within it, layers of a factory that draw from the global generator follow the seed and leave it alone."""
+        if self.estimator.network == "mlp":
+            yield
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.plan.seed)
+            yield
 
     def _sampler(self, rows0, rows1):
         x0 = None if self.x0 is None else self.x0[rows0]
@@ -130,8 +207,8 @@ class Run:
         plan = self.plan
         if plan.held1 is None:
             return None
-        if plan.fields == ("velocity",) and not plan.two_samples:
-            return lambda: self._mean_likelihood(plan.held1)
+        if can_race(plan):
+            return self.likelihood_of(plan.held1)
         sampler = self._sampler(plan.held0, plan.held1)
 
         @torch.no_grad()
@@ -142,17 +219,22 @@ class Run:
 
         return score
 
-    @torch.no_grad()
-    def _mean_likelihood(self, rows):
-        """Mean log-density of rows in data units, by the coarsest grid (right to .01 nats)."""
-        rows = rows[:_VALIDATION_ROWS]
+    def likelihood_of(self, rows):
+        """A function that gives the mean log-density of rows in data units, by the coarsest grid (to .01 nats)."""
+        few = self.estimator.max_time is not None and self.estimator.max_time < _SHORT
+        rows, path = rows[: _FEW_VALIDATION_ROWS if few else VALIDATION_ROWS], self.plan.interpolant
         condition = None if self.condition is None else self.condition[rows]
-        fields = Fields(self.plan.interpolant, self.networks["velocity"], condition=condition)
-        path = self.plan.interpolant
+        fields = Fields(path, self.networks["velocity"], condition=condition)
         middle = getattr(getattr(path, "path", path), "crossing", None)
         anchor, parts = (0.0, standard_normal_parts) if middle is None else (middle, middle_parts(path, middle))
-        value, _ = density_parts(fields, self.x1[rows], 1.0, 0, GRID_LAW, anchor, parts)
-        return float(value.sum(1).mean()) + float(np.mean(self.target_map.log_abs_det_jacobian(self.plan.X1[rows])))
+        x, jacobian = self.x1[rows], float(np.mean(self.log_jacobian(rows)))
+
+        @torch.no_grad()
+        def likelihood():
+            value, _ = density_parts(fields, x, 1.0, 0, GRID_LAW, anchor, parts)
+            return float(value.sum(1).mean()) + jacobian
+
+        return likelihood
 
     @torch.no_grad()
     def base_rows(self):
@@ -164,7 +246,8 @@ class Run:
         plan, rng = self.plan, np.random.default_rng([self.plan.seed, BASE_STREAM])
         velocity, denoiser = compose(plan.interpolant, dict(self.networks))
         back, farthest = [], 2 * self.x0.norm(dim=1).max()
-        for rows in torch.as_tensor(rng.permutation(len(plan.X1))[: len(plan.X0)]).split(_CHUNK):
+        most = min(len(plan.X0), _MOST_CARRIED)
+        for rows in torch.as_tensor(rng.permutation(len(plan.X1))[:most]).split(_CHUNK):
             condition = None if self.condition is None else self.condition[rows]
             fields = Fields(plan.interpolant, velocity, denoiser, condition)
             x = odeint(fields.velocity, self.x1[rows], time_grid(20, GRID_LAW, 1.0, 0.0), "dopri5")

@@ -15,8 +15,9 @@ from ._tensors import normal
 from .exceptions import FitDivergedError
 from .networks import drop_condition
 
-# Gradient steps of one validation round.
-ROUND = 100
+# Gradient steps of one validation round, and the steps from which it is twice and four times as long: a validation
+# costs as much as some twenty steps.
+ROUND, _LONGER_ROUNDS = 100, (2000, 6000)
 _WARM_UP = 200
 # Growth of the gap between training and held-out rows, in nats, that is overfitting.
 _WIDER_GAP = 0.1
@@ -51,11 +52,7 @@ class History:
     interrupted: bool = False
     converged: bool = False
     overfitted: bool = False
-
-    @property
-    def rounds_to_best(self):
-        """The round of the highest validation score, from 1."""
-        return 1 + max(range(len(self.validation_scores)), key=self.validation_scores.__getitem__)
+    best_round: int = 0  # from 1; 0 is the start
 
 
 class Sampler:
@@ -155,20 +152,20 @@ class _Average:
         weight = 1 / min(self.steps, 10 + _AVERAGING * self.steps)
         torch._foreach_lerp_(self.means, [p.detach() for p in self.parameters], weight)
 
-    def validated(self, validate):
-        """The score of the means (-inf for NaN, which compares with nothing), and a copy of them."""
+    def score(self, validate):
+        """The score of the means; -inf for NaN, which compares with nothing."""
         self.swap()
         try:
             score = float(validate())
         finally:
             self.swap()
-        return (-math.inf if math.isnan(score) else score), [m.clone() for m in self.means]
+        return -math.inf if math.isnan(score) else score
 
-    def scored(self, weights, validate):
+    def score_of(self, weights, validate):
         """The score of other weights."""
         own, self.means = self.means, weights
         try:
-            return self.validated(validate)[0]
+            return self.score(validate)
         finally:
             self.means = own
 
@@ -178,13 +175,36 @@ class _Average:
             p.data, m.data = m.data, p.data
 
 
+class _Best:
+    """The weights and buffers of the highest score."""
+
+    def __init__(self, networks):
+        self.networks, self.parameters = networks, list(networks.parameters())
+        self.score, self.weights, self.buffers = -math.inf, None, None
+
+    def offer(self, score, weights):
+        """Keep a copy if the score is the highest."""
+        if score > self.score:
+            self.score, self.weights = score, [w.detach().clone() for w in weights]
+            self.buffers = [b.clone() for b in self.networks.buffers()]
+
+    @torch.no_grad()
+    def restore(self, last):
+        """Put what was kept into the networks; the last weights if nothing was."""
+        for p, value in zip(self.parameters, last if self.weights is None else self.weights, strict=True):
+            p.copy_(value)
+            p.grad = None
+        for b, value in zip(self.networks.buffers(), self.buffers or (), strict=self.buffers is not None):
+            b.copy_(value)
+
+
 def train(
     networks: nn.ModuleDict,
     loss: Callable,
     validate: Callable | None,
     settings: Settings,
     *,
-    keep_start: bool = False,
+    start_score: Callable | float | None = None,
     fit_score: Callable | None = None,
 ) -> History:
     """Minimise the loss and leave the best (validated) averaged weights in the networks.
@@ -199,8 +219,8 @@ def train(
         validate() -> float, higher is better, on held-out rows; None keeps the last weights.
     settings : Settings
         Steps, times, rates.
-    keep_start : bool, default=False
-        Whether the weights before training are validated too, and restored if no others score as high.
+    start_score : callable or float, default=None
+        The score of the weights before training, or what gives it: they are kept if no round scores higher.
     fit_score : callable, default=None
         fit_score() -> float, the same as `validate` on training rows: if given, training ends where it overfits.
 
@@ -214,29 +234,30 @@ def train(
         When the loss stops being finite.
     """
     networks.requires_grad_(True)
-    parameters = list(networks.parameters())
-    on_cpu_or_cuda = parameters[0].device.type in ("cpu", "cuda")
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate_init, fused=on_cpu_or_cuda)
-    average, history, start = _Average(parameters), History(), time.perf_counter()
-    best, stale, first = None, 0, -math.inf
+    best = _Best(networks)
+    average, history = _Average(best.parameters), History()
+    on_cpu_or_cuda = best.parameters[0].device.type in ("cpu", "cuda")
+    optimizer = torch.optim.Adam(best.parameters, lr=settings.learning_rate_init, fused=on_cpu_or_cuda)
+    # the first optimizer of a process loads modules for a second: not at the cost of this run
+    stale, start = 0, time.perf_counter()
     try:
-        if keep_start and validate is not None:
-            first, start_weights = average.validated(validate)
+        if start_score is not None:
+            best.offer(average.score(start_score) if callable(start_score) else start_score, average.means)
         while not _finished(history, stale, start, settings):
             networks.train()
-            _round(loss, parameters, optimizer, average, history, start, settings)
+            _round(loss, best.parameters, optimizer, average, history, start, settings)
             networks.eval()
             if validate is not None:
-                score, weights = average.validated(validate)
-                stale = 0 if score > history.best_score + settings.tol else stale + 1
-                if score > history.best_score:
-                    history.best_score, best = score, weights
+                score = average.score(validate)
                 history.validation_scores.append(score)
+                stale = 0 if score > best.score + settings.tol else stale + 1
+                history.best_round = len(history.validation_scores) if score > best.score else history.best_round
+                best.offer(score, average.means)
             _report(history, settings)
             if fit_score is not None and _lies_far_back(history, stale):
                 # on a plateau of the rate neither rises: what overfits, rises alone and by more than noise
-                rise = average.validated(fit_score)[0] - average.scored(best, fit_score)
-                history.overfitted = rise > 0 and rise + history.best_score - score > _WIDER_GAP
+                rise = average.score(fit_score) - average.score_of(best.weights, fit_score)
+                history.overfitted = rise > 0 and rise + best.score - score > _WIDER_GAP
     except KeyboardInterrupt:
         history.interrupted = True
         warnings.warn(
@@ -244,13 +265,11 @@ def train(
             ConvergenceWarning,
             stacklevel=2,
         )
-    history.converged = stale >= settings.n_iter_no_change
-    if first > history.best_score:
-        history.best_score, best = first, start_weights
-    with torch.no_grad():
-        for p, value in zip(parameters, best if best is not None else average.means, strict=True):
-            p.copy_(value)
-            p.grad = None
+    # without a limit of stale rounds it is enough that the last was not the best
+    patience = 1 if math.isinf(settings.n_iter_no_change) else settings.n_iter_no_change
+    history.converged = history.overfitted or stale >= patience
+    history.best_score = best.score
+    best.restore(average.means)
     networks.requires_grad_(False).eval()
     return history
 
@@ -258,7 +277,7 @@ def train(
 def _lies_far_back(history, stale):
     """Whether the best round lies behind by three rounds and a third of what led to it; said once in three rounds."""
     rounds = len(history.validation_scores)
-    return history.best_score > -math.inf and stale % 3 == 0 and stale >= 3 + (rounds - stale) / 3
+    return stale > 0 and stale % 3 == 0 and stale >= 3 + (rounds - stale) / 3
 
 
 def _finished(history, stale, start, settings):
@@ -271,8 +290,8 @@ def _finished(history, stale, start, settings):
 
 def _round(loss, parameters, optimizer, average, history, start, settings):
     """One round of gradient steps; raises if the loss stopped being finite in it."""
-    losses = []
-    for _ in range(min(ROUND, settings.max_iter - history.n_iter)):
+    losses, longer = [], sum(history.n_iter >= steps for steps in _LONGER_ROUNDS)
+    for _ in range(min(ROUND * 2**longer, settings.max_iter - history.n_iter)):
         elapsed = time.perf_counter() - start
         if settings.max_time is not None and elapsed >= settings.max_time and losses:
             break

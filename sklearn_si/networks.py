@@ -185,6 +185,9 @@ class FiLMNetwork(nn.Module):
         return torch.einsum("rjk,jk,rk->r", inner, self.output, slopes[-1])
 
 
+# Least variance of a component of a mixture, in scaled units.
+_LEAST_VARIANCE = 1e-6
+
 # Below this latent noise (in scaled units) the residual network of a denoiser has the
 # scale of a score, above it that of the noise.
 _NOISE_FLOOR = 0.05
@@ -304,7 +307,7 @@ class MixtureVelocity(nn.Module):
         self.interpolant, self.network = interpolant, network
         # in double: in single precision a small variance may come out negative
         variances, axes = (part.to(means.dtype) for part in torch.linalg.eigh(covariances.double()))
-        variances = variances.clamp(min=torch.finfo(means.dtype).tiny)
+        variances = variances.clamp(min=_LEAST_VARIANCE)
         self.register_buffer("log_weights", weights.log())
         # coordinates along the axes of each component, side by side: (n_features, n_components * n_features)
         self.register_buffer("axes", axes.permute(1, 0, 2).flatten(1))
@@ -338,8 +341,11 @@ class MixtureVelocity(nn.Module):
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """b(t, x), of shape (n, d)."""
         scale, sd = self._scales(t, x)
-        w, velocity, _, _ = self._components(t, x)
-        return self._mean(w, velocity) + scale * self.network(t, x / sd, condition)
+        # towards t = 1 the closed form divides by small variances: it is never computed in half precision
+        with torch.autocast(x.device.type, enabled=False):
+            w, velocity, _, _ = self._components(t, x)
+            mean = self._mean(w, velocity)
+        return mean + scale * self.network(t, x / sd, condition)
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""

@@ -5,9 +5,10 @@ from sklearn.covariance import ledoit_wolf
 
 from ._marginals import fit_spline
 
-__all__ = ["MAPS", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]
+__all__ = ["AFFINE", "MAPS", "MARGINAL", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]
 
-MAPS = ("standardize", "whiten", "marginal", "marginal-whiten")
+AFFINE, MARGINAL = ("standardize", "whiten"), ("marginal", "marginal-whiten")
+MAPS = AFFINE + MARGINAL
 
 # A standard deviation below this fraction of the column's size is rounding, not spread.
 _CONSTANT = 1e-12
@@ -120,8 +121,11 @@ class MarginalMap:
     def pull_back_score(self, score, X):
         """The gradient in data units of a log-density, at rows in data units, from that in scaled units."""
         X = np.asarray(X, dtype=np.float64)
-        slopes, bends = np.exp(self._forward(X)[1]), [g.bend(x) for g, x in zip(self.columns, X.T, strict=True)]
-        return self.affine.pull_back(score) * slopes + np.column_stack(bends)
+        slopes, curvatures = (
+            np.exp(self._forward(X)[1]),
+            [g.curvature(x) for g, x in zip(self.columns, X.T, strict=True)],
+        )
+        return self.affine.pull_back(score) * slopes + np.column_stack(curvatures)
 
     def _forward(self, X):
         X = np.asarray(X, dtype=np.float64)
@@ -190,12 +194,24 @@ def fit_one_sample_map(X, kind):
     if kind is None:
         return _identity(X.shape[1])
     X = np.asarray(X, dtype=np.float64)
-    if kind in MAPS[2:]:
+    if kind in MARGINAL:
         columns = [fit_spline(x) for x in X.T]
+        after = AFFINE[MARGINAL.index(kind)]
+        if all(g.is_line for g in columns):
+            return fit_one_sample_map(X, after)
         Z = np.column_stack([g.forward(x)[0] for g, x in zip(columns, X.T, strict=True)])
-        return MarginalMap(columns, fit_one_sample_map(Z, "whiten" if kind == "marginal-whiten" else "standardize"))
+        return MarginalMap(columns, fit_one_sample_map(Z, after))
     centre, scale = _centre_and_scale(X)
     return AffineMap(centre, scale) if kind == "standardize" else _whitening(X, centre, scale)
+
+
+def check_two_sample_kind(kind):
+    """Refuse maps of the columns: the path of a bridge lives in data units, scaled."""
+    if kind in MARGINAL:
+        raise ValueError(
+            f"Got preprocessing={kind!r} for two samples, whose path lives in scaled data units: use 'standardize' or "
+            "'whiten', or map the columns of both samples before the fit (TransformedDensity)."
+        )
 
 
 def fit_two_sample_maps(X0, X1, kind, *, common_centre=False):
@@ -218,11 +234,7 @@ def fit_two_sample_maps(X0, X1, kind, *, common_centre=False):
     """
     if kind is None:
         return _identity(X0.shape[1]), _identity(X0.shape[1])
-    if kind not in ("standardize", "whiten"):
-        raise ValueError(
-            f"Got preprocessing={kind!r} for two samples, whose path lives in scaled data units: use 'standardize' or "
-            "'whiten', or map the columns of both samples before the fit (TransformedDensity)."
-        )
+    check_two_sample_kind(kind)
     X0, X1 = np.asarray(X0, dtype=np.float64), np.asarray(X1, dtype=np.float64)
     (m0, s0), (m1, s1) = _centre_and_scale(X0), _centre_and_scale(X1)
     scale = np.sqrt((s0**2 + s1**2) / 2)
