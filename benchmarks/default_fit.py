@@ -47,10 +47,8 @@ def compare(rows, seed):
     log_density, _ = METHODS["nsf"](train[held:], train[:held], seconds, seed)
     gap = ours - log_density(parts.test[:2000])
     error = gap.std() / len(gap) ** 0.5
-    print(
-        f"{rows} rows, seed {seed}: {seconds:.1f} s, ours {ours.mean():.3f}, ours minus NSF {gap.mean():+.3f} ({error:.3f})",
-        flush=True,
-    )
+    head = f"{rows} rows, seed {seed}: {seconds:.1f} s, ours {ours.mean():.3f}"
+    print(f"{head}, ours minus NSF {gap.mean():+.3f} ({error:.3f})", flush=True)
 
 
 def main():
