@@ -18,9 +18,9 @@ _RACE, _SECONDS, _STEPS = 0.05, 20.0, 1000
 # Share of the time in which Gaussian mixtures are tried, and seconds (on paper) where the fit has no limit; rows that
 # the mixture is fitted to at last.
 _MIXTURE_SHARE, _MIXTURE_SECONDS, _MIXTURE_ROWS = 0.08, 1.0, 20_000
-# How many times the gain of the last doubling of the steps is still to come; nats by which a map of the columns, after
-# which fields have no data units, must lead.
-_GAINS_TO_COME, _PRICE_OF_FIELDS = 1.2, 0.02
+# How many times the gain of the last doubling of the steps is still to come, and at the most; nats by which a map of the
+# columns, after which fields have no data units, must lead.
+_GAINS_TO_COME, _MOST_TO_COME, _PRICE_OF_FIELDS = 1.2, 3.0, 0.02
 # A run with dropout follows one that was best after b rounds: the earlier it overfits, the more is dropped. Then, as
 # long as this helps and this share of the steps is left, one with more.
 _DROPOUT_BY_ROUND, _DROPOUT_LIMIT, _MORE, _LEAST_LEFT = 1.2, 0.3, 1.7, 0.15
@@ -82,31 +82,40 @@ class Race:
         # a foreign network, or a condition, has no mixture's closed form
         if self.estimator.network == "mlp" and self.plan.codec is None and not self.interrupted:
             rival = self.mixture_run()
-            if rival is not None and rival.history.best_score > promise:
+            if rival is not None and rival.history.best_score > self.last_look(promise, rival):
                 self.start = rival
 
-    def second_look(self, run):
+    def second_look(self, run, shares=1):
         """The score that a start promises to end with, and its run gone on with for as long again."""
-        longer = self.short_run(self.gone_on(run), run.history.best_score) or run
+        longer = self.short_run(self.gone_on(run), run.history.best_score, shares) or run
         score = longer.history.best_score
         promise = score + _GAINS_TO_COME * (score - run.history.best_score)
         return promise - (0 if isinstance(run.target_map, AffineMap) else _PRICE_OF_FIELDS), longer
 
+    def last_look(self, promise, rival):
+        """What the start promises after twice its steps, where that may still decide against a mixture."""
+        gain = (promise - self.start.history.best_score) / _GAINS_TO_COME
+        if rival.history.best_score > self.start.history.best_score + _MOST_TO_COME * gain:
+            return promise
+        promise, self.start = self.second_look(self.start, 2)
+        return promise
+
     def gone_on(self, run):
         """A run from the weights of another."""
-        networks = copy.deepcopy(dict(run.networks))
-        number = len(self.runs)
-        return Run(self.estimator, self.plan, run.kind, run.mixture, like=run, networks=networks, number=number)
+        networks, number = copy.deepcopy(dict(run.networks)), len(self.runs)
+        longer = Run(self.estimator, self.plan, run.kind, run.mixture, like=run, networks=networks, number=number)
+        longer.rounds = run.rounds + (0 if run.history is None else len(run.history.validation_scores))
+        return longer
 
-    def short_run(self, run, start_score=None):
-        """The run, trained on a share of the steps; None where it diverged or the user has stopped one."""
+    def short_run(self, run, start_score=None, shares=1):
+        """The run, trained on shares of the steps; None where it diverged or the user has stopped one."""
         if self.interrupted:
             return None
-        settings = self.settings
+        settings, share = self.settings, shares * self.share
         short = dataclasses.replace(
             settings,
-            max_iter=max(1, int(self.share * settings.max_iter)),
-            max_time=None if settings.max_time is None else self.share * settings.max_time,
+            max_iter=max(1, int(share * settings.max_iter)),
+            max_time=None if settings.max_time is None else share * settings.max_time,
             verbose=0,
         )
         return self.trained(run, short, start_score=start_score)
@@ -186,10 +195,7 @@ class Race:
 
     def first_dropout(self, run):
         """The dropout after a run without; the rounds of its start count as well."""
-        # a second look went on from a first, a mixture's run did not
-        before = 0 if self.start.history is None else len(self.start.history.validation_scores)
-        rounds = run.history.best_round + before * (1 if self.start.mixture else 2)
-        return min(_DROPOUT_LIMIT, _DROPOUT_BY_ROUND / max(1, rounds))
+        return min(_DROPOUT_LIMIT, _DROPOUT_BY_ROUND / max(1, run.rounds + run.history.best_round))
 
     def long_run(self, dropout):
         """A run on what is left, from the best weights of the last, with a rate that starts again."""

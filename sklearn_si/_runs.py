@@ -76,6 +76,7 @@ class Run:
     def __init__(self, estimator, plan, kind, mixture=None, *, like=None, maps=None, networks=None, number=0):
         self.estimator, self.plan, self.kind, self.mixture, self.history = estimator, plan, kind, mixture, None
         self.earlier = History()  # of the fits that a warm start goes on from
+        self.rounds = 0  # of the runs that it goes on from
         self.device = resolve_device(estimator.device)
         self.generator = make_generator(plan.seed, FIT_STREAM + 1000 * number, self.device)
         if like is None:
