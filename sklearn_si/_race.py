@@ -18,8 +18,8 @@ _RACE, _SECONDS, _STEPS = 0.05, 20.0, 1000
 # Share of the time in which Gaussian mixtures are tried, and seconds (on paper) where the fit has no limit; rows that
 # the mixture is fitted to at last.
 _MIXTURE_SHARE, _MIXTURE_SECONDS, _MIXTURE_ROWS = 0.08, 1.0, 20_000
-# How many times the gain of the last doubling of the steps is still to come, and at the most; nats by which a map of the
-# columns, after which fields have no data units, must lead.
+# How many times the gain of the last doubling of the steps is still to come, and at the most; nats by which a map of
+# the columns, after which fields have no data units, must lead.
 _GAINS_TO_COME, _MOST_TO_COME, _PRICE_OF_FIELDS = 1.2, 3.0, 0.02
 # A run with dropout follows one that was best after b rounds: the earlier it overfits, the more is dropped. Then, as
 # long as this helps and this share of the steps is left, one with more.
