@@ -32,9 +32,9 @@ class InterpolantDiffusion(BaseInterpolant):
         axes as well ("whiten"), or a smooth monotone map of each column to a normal law, with tails that bear
         outliers ("marginal"), and then the axes ("marginal-whiten"); after the latter two the fields and trajectories
         have no data units. "auto" chooses on validation rows, and with it whether the network is built around
-        a Gaussian mixture, by short runs of 3 to 5 % of the steps before the long one. Two samples: one scale a feature,
-        pooled over both, each end centred ("auto" is "standardize"), or the common axes in which both covariances are
-        diagonal ("whiten").
+        a Gaussian mixture, by short runs of 3 to 5 % of the steps before the long one. Two samples: one scale a
+        feature, pooled over both, each end centred ("auto" is "standardize"), or the common axes in which both
+        covariances are diagonal ("whiten").
     base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
         After fit(X0, X1), the density of the base: a clone of this estimator fitted in the same call
         to X0 and to as many rows of X1, carried back by the bridge, the normal law with its moments,
