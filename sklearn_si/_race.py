@@ -9,7 +9,7 @@ import warnings
 from sklearn.exceptions import ConvergenceWarning
 
 from ._closed_forms import Budget, find_mixture, refit
-from ._runs import Run, can_race
+from ._runs import VALIDATION_ROWS, Run, can_race
 from .exceptions import FitDivergedError
 from .preprocessing import AFFINE, MARGINAL, AffineMap
 
@@ -18,9 +18,13 @@ _RACE, _SECONDS, _STEPS = 0.05, 20.0, 1000
 # Share of the time in which Gaussian mixtures are tried, and seconds (on paper) where the fit has no limit; rows that
 # the mixture is fitted to at last.
 _MIXTURE_SHARE, _MIXTURE_SECONDS, _MIXTURE_ROWS = 0.08, 1.0, 20_000
-# How many times the gain of the last doubling of the steps is still to come, and at the most; nats by which a map of
-# the columns, after which fields have no data units, must lead.
-_GAINS_TO_COME, _MOST_TO_COME, _PRICE_OF_FIELDS = 1.2, 3.0, 0.02
+# How many times the gain of the last doubling of the steps is still to come: as foreseen of every start, at the most,
+# and where a mixture is the rival, which is kept as it is if the network disappoints; nats by which a map of the
+# columns, after which fields have no data units, must lead.
+_GAINS_TO_COME, _MOST_TO_COME, _LAST_GAINS, _PRICE_OF_FIELDS = 1.2, 3.0, 2.0, 0.02
+# Of the runs within so many nats of the highest, so many are judged once more, by so many held-out rows, in this share
+# of the time.
+_NEAR, _FINALISTS, _FINAL_ROWS, _FINAL_SHARE = 0.1, 2, 1000, 0.03
 # A run with dropout follows one that was best after b rounds: the earlier it overfits, the more is dropped. Then, as
 # long as this helps and this share of the steps is left, one with more.
 _DROPOUT_BY_ROUND, _DROPOUT_LIMIT, _MORE, _LEAST_LEFT = 1.2, 0.3, 1.7, 0.15
@@ -39,7 +43,7 @@ def train_best(estimator, plan, settings):
     else:
         race.start = Run(estimator, plan, kind)
     race.finish()
-    return race.best()
+    return race.winner()
 
 
 class Race:
@@ -59,7 +63,17 @@ class Race:
 
     def best(self):
         """The run of the highest score; of equals the longest, which is the last."""
-        best = max(reversed(self.runs), key=lambda run: run.history.best_score)
+        return max(reversed(self.runs), key=lambda run: run.history.best_score)
+
+    def winner(self):
+        """The best run on more of the held-out rows than a round is judged by, of those that come near the highest."""
+        near = self.best().history.best_score - _NEAR
+        ranked = sorted(enumerate(self.runs), key=lambda pair: (-pair[1].history.best_score, -pair[0]))
+        finalists = [run for _, run in ranked if run.history.best_score >= near][:_FINALISTS]
+        scores = [run.history.best_score for run in finalists]
+        if len(finalists) > 1 and len(self.plan.held1) > VALIDATION_ROWS and not self.interrupted:
+            scores = [run.likelihood_of(self.plan.held1, _FINAL_ROWS)() for run in finalists]
+        best = finalists[scores.index(max(scores))]
         # what more steps brought nothing for, has converged
         best.history.converged |= best is not self.runs[-1]
         return best
@@ -98,7 +112,7 @@ class Race:
         if rival.history.best_score > self.start.history.best_score + _MOST_TO_COME * gain:
             return promise
         promise, self.start = self.second_look(self.start, 2)
-        return promise
+        return promise + (_LAST_GAINS - _GAINS_TO_COME) * (promise - self.start.history.best_score) / _GAINS_TO_COME
 
     def gone_on(self, run):
         """A run from the weights of another."""
@@ -203,7 +217,9 @@ class Race:
         if settings.max_time is None:
             settings = dataclasses.replace(settings, max_iter=settings.max_iter - self.steps)
         else:
-            settings = dataclasses.replace(settings, max_time=max(_RACE, self.left()) * settings.max_time)
+            settings = dataclasses.replace(
+                settings, max_time=max(_RACE, self.left() - _FINAL_SHARE) * settings.max_time
+            )
         score = None if last.history is None else last.history.best_score
         run = self.trained(self.gone_on(last), settings, dropout=dropout, start_score=score)
         self.steps += run.history.n_iter if run is not None else 0

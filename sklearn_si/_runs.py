@@ -220,10 +220,11 @@ class Run:
 
         return score
 
-    def likelihood_of(self, rows):
+    def likelihood_of(self, rows, most=None):
         """A function that gives the mean log-density of rows in data units, by the coarsest grid (to .01 nats)."""
         few = self.estimator.max_time is not None and self.estimator.max_time < _SHORT
-        rows, path = rows[: _FEW_VALIDATION_ROWS if few else VALIDATION_ROWS], self.plan.interpolant
+        most = most or (_FEW_VALIDATION_ROWS if few else VALIDATION_ROWS)
+        rows, path = rows[:most], self.plan.interpolant
         condition = None if self.condition is None else self.condition[rows]
         fields = Fields(path, self.networks["velocity"], condition=condition)
         middle = getattr(getattr(path, "path", path), "crossing", None)

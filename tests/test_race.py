@@ -88,6 +88,25 @@ def test_of_all_runs_the_one_of_the_highest_score_is_kept(monkeypatch):
     assert len(best) > 3 and flow.best_validation_score_ == max(best)
 
 
+def test_runs_that_come_near_each_other_are_judged_by_all_rows_that_are_held_out():
+    X = np.random.default_rng(0).normal(size=(5000, 2))
+
+    class Judged:
+        def __init__(self, score, truth):
+            self.history, self.truth, self.rows = History(best_score=score), truth, None
+
+        def likelihood_of(self, rows, most):
+            self.rows = rows[:most]
+            return lambda: self.truth
+
+    estimator = InterpolantFlow(random_state=0)
+    plan = _fitting.make_plan(estimator, X, None, None)
+    race = Race(estimator, plan, _fitting._settings(estimator, plan))
+    lucky, good, far = race.runs = [Judged(1.0, 0.5), Judged(0.95, 0.9), Judged(0.8, 2.0)]
+    assert race.winner() is good
+    assert len(lucky.rows) == len(good.rows) == 500 and far.rows is None
+
+
 def test_a_candidate_that_diverges_leaves_the_others(monkeypatch):
     trained = Race.trained
 
