@@ -19,9 +19,9 @@ from .interpolants import make_interpolant
 from .preprocessing import check_has_density, check_two_sample_kind
 
 # Gradient steps of max_iter="auto": of two samples, and with max_time, where time is the limit. Of one sample it is a
-# power of the number of training rows: 1,000 for 1,000 rows, 5,800 for 50,000, 30,000 at the most.
+# power of the number of training rows: 600 for 1,000 rows, 5,800 for 50,000, 30,000 at the most.
 _STEPS, _NO_LIMIT = 3000, 10**9
-_STEPS_OF_1000, _POWER, _FEWEST, _MOST = 1000, 0.45, 600, 30_000
+_STEPS_OF_1000, _POWER, _FEWEST, _MOST = 600, 0.58, 400, 30_000
 # Points in a step of batch_size="auto": more for one sample of many rows.
 _BATCH, _LARGE_BATCH, _MANY_ROWS = 512, 1024, 10_000
 # Stale rounds of n_iter_no_change="auto", where no other rule ends the training.

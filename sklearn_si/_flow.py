@@ -79,7 +79,7 @@ class InterpolantFlow(BaseInterpolant):
         Largest rate of Adam: warm-up, then a cosine to zero.
     max_iter : int or "auto", default="auto"
         Gradient steps; "auto" is as many as fit in `max_time`. Without one it is 3000 for two samples, and for one
-        grows with the training rows, 1,000 for 1,000 rows and 5,800 for 50,000; the short runs come before these.
+        grows with the training rows, 600 for 1,000 rows and 5,800 for 50,000; the short runs come before these.
     max_time : float or None, default=None
         Seconds of training. Gives up reproducibility.
     tol : float, default=0.0
