@@ -15,9 +15,9 @@ from .preprocessing import AFFINE, MARGINAL, AffineMap
 
 # Share of the steps that each map gets before the choice, in a fit of 20 s or 1,000 steps; of longer ones it is less.
 _RACE, _SECONDS, _STEPS = 0.05, 20.0, 1000
-# Share of the time in which Gaussian mixtures are tried, and seconds (on paper) where the fit has no limit; rows that
-# the mixture is fitted to at last.
-_MIXTURE_SHARE, _MIXTURE_SECONDS, _MIXTURE_ROWS = 0.08, 1.0, 20_000
+# Share of the time in which Gaussian mixtures are tried; where the fit has no limit, seconds (on paper) at the most and
+# for a step; rows that the mixture is fitted to at last.
+_MIXTURE_SHARE, _MIXTURE_SECONDS, _SECONDS_A_STEP, _MIXTURE_ROWS = 0.08, 1.0, 1e-3, 20_000
 # How many times the gain of the last doubling of the steps is still to come: as foreseen of every start, at the most,
 # and where a mixture is the rival, which is kept as it is if the network disappoints; nats by which a map of the
 # columns, after which fields have no data units, must lead.
@@ -165,13 +165,19 @@ class Race:
             Run(self.estimator, self.plan, best[0].kind, best[1], like=best[0], number=len(self.runs))
         )
 
+    def mixture_seconds(self):
+        """Seconds for the search of a mixture: a share of the time, or what as many steps are worth."""
+        if self.settings.max_time is not None:
+            return _MIXTURE_SHARE * self.settings.max_time
+        return min(_MIXTURE_SECONDS, _SECONDS_A_STEP * self.settings.max_iter)
+
     def best_mixture(self, runs):
         """The run in whose units it lives and the parts of the best mixture; None if none leads."""
         plan, limit = self.plan, self.settings.max_time
         rows = [plan.train1[:_MIXTURE_ROWS], plan.held1]
         finds = []
         for run in runs:
-            budget = Budget((limit * _MIXTURE_SHARE if limit else _MIXTURE_SECONDS) / len(runs), bool(limit))
+            budget = Budget(self.mixture_seconds() / len(runs), bool(limit))
             samples = [run.x1[r].cpu().double().numpy() for r in rows]
             found = find_mixture(*samples, [run.log_jacobian(r) for r in rows], plan.seed, budget)
             if found is not None:
