@@ -99,11 +99,11 @@ class Race:
             if rival is not None and rival.history.best_score > self.last_look(promise, rival):
                 self.start = rival
 
-    def second_look(self, run, shares=1):
+    def second_look(self, run, shares=1, gains=_GAINS_TO_COME):
         """The score that a start promises to end with, and its run gone on with for as long again."""
         longer = self.short_run(self.gone_on(run), run.history.best_score, shares) or run
         score = longer.history.best_score
-        promise = score + _GAINS_TO_COME * (score - run.history.best_score)
+        promise = score + gains * (score - run.history.best_score)
         return promise - (0 if isinstance(run.target_map, AffineMap) else _PRICE_OF_FIELDS), longer
 
     def last_look(self, promise, rival):
@@ -111,8 +111,8 @@ class Race:
         gain = (promise - self.start.history.best_score) / _GAINS_TO_COME
         if rival.history.best_score > self.start.history.best_score + _MOST_TO_COME * gain:
             return promise
-        promise, self.start = self.second_look(self.start, 2)
-        return promise + (_LAST_GAINS - _GAINS_TO_COME) * (promise - self.start.history.best_score) / _GAINS_TO_COME
+        promise, self.start = self.second_look(self.start, 2, _LAST_GAINS)
+        return promise
 
     def gone_on(self, run):
         """A run from the weights of another."""
