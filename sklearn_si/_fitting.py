@@ -200,7 +200,7 @@ def _settings(estimator, plan):
     law = estimator.time_law
     if law == "auto":
         law = "logit-normal" if plan.two_samples else "data-end"
-    names = [f.name for f in dataclasses.fields(Settings) if f.name != "time_law"]
+    names = [f.name for f in dataclasses.fields(Settings) if f.name not in ("time_law", "growth")]
     values = {name: getattr(estimator, name) for name in names}
     if values["max_iter"] == "auto":
         values["max_iter"] = _auto_steps(plan) if estimator.max_time is None else _NO_LIMIT

@@ -1,14 +1,15 @@
-"""Losses of the fields, laws of time, conversions between the fields: pure functions of tensors."""
+"""Losses of the fields as regressions, laws of time, conversions between the fields: pure functions of tensors."""
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._tensors import column
 from .interpolants import Interpolant
-from .networks import velocity_and_divergence
+from .networks import ResidualField, velocity_and_divergence
 
 # Laws of t in training, as quantile functions. They move effort, not the minimiser.
 TIME_LAWS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -28,63 +29,131 @@ TIME_LAWS: dict[str, Callable[[Tensor], Tensor]] = {
 _T_MARGIN = 1e-5
 
 
-def draw_times(law: str, n: int, generator: torch.Generator, device) -> Tensor:
-    """N stratified times, one in each n-th of the law's mass, within 1e-5 of neither end."""
-    u = (torch.arange(n, device=device) + torch.rand(n, generator=generator, device=device)) / n
-    return TIME_LAWS[law](u).clamp(_T_MARGIN, 1 - _T_MARGIN)
+def draw_times(law: str, n: int, generator: torch.Generator, device, batches: int = 1, group: int = 1) -> Tensor:
+    """Stratified times for each of some batches, of shape (batches * n,), within 1e-5 of neither end.
+
+    In a batch there is one in each stratum of the law's mass, of which there are n / group: `group` rows share it.
+    """
+    strata = n // group
+    u = torch.rand((batches, strata), generator=generator, device=device) + torch.arange(strata, device=device)
+    t = TIME_LAWS[law](u / strata).clamp(_T_MARGIN, 1 - _T_MARGIN)
+    return t.repeat_interleave(group, 1).flatten()
 
 
-def velocity_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
+class Regression(NamedTuple):
+    """A loss that is quadratic in the output F of a network: mean of r (r + 2 kick), r = offset + scale F(t, y, c).
+
+    Nothing in it depends on the weights, so that the regressions of many batches are made at once.
+
+    Parameters
+    ----------
+    t : Tensor of shape (n,)
+    y : Tensor of shape (n, d)
+    condition : Tensor or None
+    offset : Tensor of shape (n, d)
+    scale, kick : Tensor that broadcasts with it, or None for 1 and 0
+    """
+
+    t: Tensor
+    y: Tensor
+    condition: Tensor | None
+    offset: Tensor
+    scale: Tensor | None = None
+    kick: Tensor | None = None
+
+    def residual(self, output: Tensor) -> Tensor:
+        """R."""
+        return self.offset + output if self.scale is None else torch.addcmul(self.offset, self.scale, output)
+
+    def loss(self, output: Tensor) -> Tensor:
+        """The mean over rows and features, from F."""
+        r = self.residual(output)
+        return (r.square() if self.kick is None else r * (r + 2 * self.kick)).mean()
+
+    def loss_and_gradient(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and its gradient with respect to F."""
+        r = self.residual(output)
+        pull = r if self.kick is None else r + self.kick
+        loss = torch.dot(r.flatten(), (pull if self.kick is None else pull + self.kick).flatten()) / r.numel()
+        pull = pull * (2 / r.numel())
+        return loss, pull if self.scale is None else pull * self.scale
+
+    def rows(self, rows: slice) -> "Regression":
+        """The regression on some of the rows."""
+        return Regression(*(None if part is None else part[rows] for part in self))
+
+
+def learner(field):
+    """What has the weights of a field: its network, or a field that is one."""
+    return field.network if isinstance(field, ResidualField) else field
+
+
+def _regression(field, t, x, condition, target, *, weighted=False, kick=None) -> Regression:
+    """The regression of a field f on a target: of its network F, where f = g + scale F, else of the field itself.
+
+    With a weight the residual is divided by the field's `output_scale`.
+    """
+    closed, scale, y = field.parts(t, x) if isinstance(field, ResidualField) else (None, None, x)
+    offset = -target if closed is None else closed - target
+    if weighted and hasattr(field, "output_scale"):
+        weight = 1 / column(field.output_scale(t), x)
+        offset, scale = offset * weight, weight if scale is None else scale * weight
+    return Regression(t, y, condition, offset, scale, kick)
+
+
+def velocity_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
     """Mean of |b - dx_t/dt|^2 / c_out(t)^2 over rows and features (2303.08797, (2.13), weighted).
 
     The weight makes the regression target of the residual network of unit size. Where the target has
     a factor 1/gamma, the caller gives antithetic pairs, whose singular parts cancel.
     """
-    xt = interpolant.point(t, x0, x1, z)
-    return _weighted(network, t, network(t, xt, condition) - interpolant.point_dot(t, x0, x1, z))
+    x = interpolant.point(t, x0, x1, z)
+    return _regression(field, t, x, condition, interpolant.point_dot(t, x0, x1, z), weighted=True)
 
 
-def drift_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
+def drift_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
     """Mean of |v - dI/dt|^2 / c_out(t)^2 (2303.08797, (2.29), weighted)."""
-    xt = interpolant.point(t, x0, x1, z)
-    return _weighted(network, t, network(t, xt, condition) - interpolant.mean_dot(t, x0, x1))
+    x = interpolant.point(t, x0, x1, z)
+    return _regression(field, t, x, condition, interpolant.mean_dot(t, x0, x1), weighted=True)
 
 
-def _weighted(network, t, residual):
-    if hasattr(network, "output_scale"):
-        residual = residual / column(network.output_scale(t), residual)
-    return residual.square().mean()
-
-
-def denoiser_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
+def denoiser_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
     """Mean of |eta - z|^2 (2303.08797, (2.19)): bounded at both ends, unlike the loss of the score."""
-    return (network(t, interpolant.point(t, x0, x1, z), condition) - z).square().mean()
+    return _regression(field, t, interpolant.point(t, x0, x1, z), condition, z)
 
 
-def score_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
+def score_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
     """Mean of |s|^2 + 2 z . s / gamma (2303.08797, (2.16)), for antithetic pairs: 1/gamma cancels in them."""
-    s = network(t, interpolant.point(t, x0, x1, z), condition)
-    return (s.square() + 2 * z * s / column(interpolant.gamma(t), s)).mean()
+    x = interpolant.point(t, x0, x1, z)
+    return _regression(field, t, x, condition, torch.zeros_like(x), kick=z / column(interpolant.gamma(t), x))
 
 
-def forecast_loss(network, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
+def forecast_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
     """Mean of |u - (dx_t/dt - a z / gamma)|^2 / c_out(t)^2, with the start row as condition (2303.08797, (3.9)).
 
     dx_t/dt - a z / gamma = dI/dt - sqrt(2 a t / (1 - t)) z for gamma^2 = 2 a t (1 - t): regular at t = 0.
     """
-    xt = interpolant.point(t, x0, x1, z)
-    kick = column(torch.sqrt(2 * network.a * t / (1 - t)), xt) * z
-    return _weighted(network, t, network(t, xt, x0) - interpolant.mean_dot(t, x0, x1) + kick)
+    x = interpolant.point(t, x0, x1, z)
+    kick = column(torch.sqrt(2 * field.a * t / (1 - t)), x) * z
+    return _regression(field, t, x, x0, interpolant.mean_dot(t, x0, x1) - kick, weighted=True)
 
 
 # What each name of the parameter `fields` learns, and by which loss.
-LOSSES = {
-    "velocity": velocity_loss,
-    "drift": drift_loss,
-    "denoiser": denoiser_loss,
-    "score": score_loss,
-    "forecast": forecast_loss,
+REGRESSIONS = {
+    "velocity": velocity_regression,
+    "drift": drift_regression,
+    "denoiser": denoiser_regression,
+    "score": score_regression,
+    "forecast": forecast_regression,
 }
+
+
+def field_loss(name: str, field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
+    """The loss of a field of that name on points of the interpolant."""
+    regression = REGRESSIONS[name](field, interpolant, t, x0, x1, z, condition)
+    return regression.loss(learner(field)(regression.t, regression.y, regression.condition))
+
+
 FIELDS = {
     "b": ("velocity",),
     "b+eta": ("velocity", "denoiser"),

@@ -15,9 +15,12 @@ from .preprocessing import AFFINE, MARGINAL, AffineMap
 
 # Share of the steps that each map gets before the choice, in a fit of 20 s or 1,000 steps; of longer ones it is less.
 _RACE, _SECONDS, _STEPS = 0.05, 20.0, 1000
+# Seconds below which the start of a short run is not validated.
+_HURRY = 10.0
 # Share of the time in which Gaussian mixtures are tried; where the fit has no limit, seconds (on paper) at the most and
-# for a step; rows that the mixture is fitted to at last.
-_MIXTURE_SHARE, _MIXTURE_SECONDS, _SECONDS_A_STEP, _MIXTURE_ROWS = 0.08, 1.0, 1e-3, 20_000
+# for a step; rows that the mixture is fitted to at last, and for a second of the search.
+_MIXTURE_SHARE, _MIXTURE_SECONDS, _SECONDS_A_STEP = 0.08, 1.0, 1e-3
+_MIXTURE_ROWS, _ROWS_A_SECOND = 20_000, 20_000
 # How many times the gain of the last doubling of the steps is still to come: as foreseen of every start, at the most,
 # and where a mixture is the rival, which is kept as it is if the network disappoints; nats by which a map of the
 # columns, after which fields have no data units, must lead.
@@ -25,9 +28,11 @@ _GAINS_TO_COME, _MOST_TO_COME, _LAST_GAINS, _PRICE_OF_FIELDS = 1.2, 3.0, 2.0, 0.
 # Of the runs within so many nats of the highest, so many are judged once more, by so many held-out rows, in this share
 # of the time.
 _NEAR, _FINALISTS, _FINAL_ROWS, _FINAL_SHARE = 0.1, 2, 1000, 0.03
-# A run with dropout follows one that was best after b rounds: the earlier it overfits, the more is dropped. Then, as
+# A run with dropout follows one that was best after b steps: the earlier it overfits, the more is dropped. Then, as
 # long as this helps and this share of the steps is left, one with more.
-_DROPOUT_BY_ROUND, _DROPOUT_LIMIT, _MORE, _LEAST_LEFT = 1.2, 0.3, 1.7, 0.15
+_DROPOUT_BY_STEP, _DROPOUT_LIMIT, _MORE, _LEAST_LEFT = 120, 0.3, 1.7, 0.15
+# Short runs are validated after 100 steps, and each time their number has doubled.
+_FEW_ROUNDS = 1.0
 
 
 def train_best(estimator, plan, settings):
@@ -118,7 +123,7 @@ class Race:
         """A run from the weights of another."""
         networks, number = copy.deepcopy(dict(run.networks)), len(self.runs)
         longer = Run(self.estimator, self.plan, run.kind, run.mixture, like=run, networks=networks, number=number)
-        longer.rounds = run.rounds + (0 if run.history is None else len(run.history.validation_scores))
+        longer.steps = run.steps + (0 if run.history is None else run.history.n_iter)
         return longer
 
     def short_run(self, run, start_score=None, shares=1):
@@ -126,11 +131,14 @@ class Race:
         if self.interrupted:
             return None
         settings, share = self.settings, shares * self.share
+        if start_score is None and run.mixture is None and settings.max_time is not None and settings.max_time < _HURRY:
+            start_score = -math.inf
         short = dataclasses.replace(
             settings,
             max_iter=max(1, int(share * settings.max_iter)),
             max_time=None if settings.max_time is None else share * settings.max_time,
             verbose=0,
+            growth=_FEW_ROUNDS,
         )
         return self.trained(run, short, start_score=start_score)
 
@@ -174,7 +182,8 @@ class Race:
     def best_mixture(self, runs):
         """The run in whose units it lives and the parts of the best mixture; None if none leads."""
         plan, limit = self.plan, self.settings.max_time
-        rows = [plan.train1[:_MIXTURE_ROWS], plan.held1]
+        most = int(min(_MIXTURE_ROWS, max(1000, _ROWS_A_SECOND * self.mixture_seconds())))
+        rows = [plan.train1[:most], plan.held1]
         finds = []
         for run in runs:
             budget = Budget(self.mixture_seconds() / len(runs), bool(limit))
@@ -214,8 +223,8 @@ class Race:
         return ours and better and self.left() > _LEAST_LEFT
 
     def first_dropout(self, run):
-        """The dropout after a run without; the rounds of its start count as well."""
-        return min(_DROPOUT_LIMIT, _DROPOUT_BY_ROUND / max(1, run.rounds + run.history.best_round))
+        """The dropout after a run without; the steps of its start count as well."""
+        return min(_DROPOUT_LIMIT, _DROPOUT_BY_STEP / max(1, run.steps + run.history.best_step))
 
     def long_run(self, dropout):
         """A run on what is left, from the best weights of the last, with a rate that starts again."""

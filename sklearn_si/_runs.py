@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ._batches import Batches, Sampler, held_out_loss
 from ._likelihood import GRID_LAW, density_parts, middle_parts, standard_normal_parts
-from ._objectives import LOSSES, Fields
+from ._objectives import REGRESSIONS, Fields
+from ._perceptrons import Perceptron
 from ._tensors import BASE_STREAM, FIT_STREAM, as_array, as_tensor, make_generator, resolve_device
-from ._training import History, Sampler, loss_of, train
+from ._training import History, train
 from .networks import (
     ComposedVelocity,
     DenoiserOfScore,
@@ -76,7 +78,7 @@ class Run:
     def __init__(self, estimator, plan, kind, mixture=None, *, like=None, maps=None, networks=None, number=0):
         self.estimator, self.plan, self.kind, self.mixture, self.history = estimator, plan, kind, mixture, None
         self.earlier = History()  # of the fits that a warm start goes on from
-        self.rounds = 0  # of the runs that it goes on from
+        self.steps = 0  # of the runs that it goes on from
         self.device = resolve_device(estimator.device)
         self.generator = make_generator(plan.seed, FIT_STREAM + 1000 * number, self.device)
         if like is None:
@@ -120,7 +122,7 @@ class Run:
         estimator, plan, d = self.estimator, self.plan, self.x1.shape[1]
         n_conditions = d if target == "forecast" else 0 if plan.codec is None else plan.codec.n_outputs_
         # a stream of its own for each field, the same whatever the others are
-        generator = make_generator(plan.seed, FIT_STREAM + 100 * list(LOSSES).index(target))
+        generator = make_generator(plan.seed, FIT_STREAM + 100 * list(REGRESSIONS).index(target))
         if estimator.network != "mlp":
             with torch.random.fork_rng(devices=[]):
                 # not torch.manual_seed, which seeds CUDA's generators as well and for good
@@ -142,21 +144,18 @@ class Run:
         `dropout` is the estimator's own unless given; `start_score` saves validating the start where it is known.
         """
         estimator, plan = self.estimator, self.plan
-        sampler, batch = self._sampler(plan.train0, plan.train1), settings.batch_size
+        sampler = self._sampler(plan.train0, plan.train1)
         if dropout is None:
             dropout = 0.0 if estimator.dropout == "auto" else estimator.dropout
-
-        def loss():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-                return loss_of(self.networks, plan.interpolant, settings.time_law, sampler, batch, self.generator)
-
-        low = self._low_precision()
+        law, batch, low = settings.time_law, settings.batch_size, self._low_precision()
+        batches = Batches(self.networks, plan.interpolant, law, sampler, batch, self.generator, low)
         with self._dropping(dropout), self._foreign_randomness():
             validate = self._validation(settings)
             fit_score = self.likelihood_of(plan.train1) if can_race(plan) else None
             # the start, a closed form or an earlier run, may be the best there is
+            start_score = start_score or validate
             self.history = train(
-                self.networks, loss, validate, settings, start_score=start_score or validate, fit_score=fit_score
+                self.networks, batches.loss, validate, settings, start_score=start_score, fit_score=fit_score
             )
         return self.history
 
@@ -173,7 +172,7 @@ class Run:
     @contextlib.contextmanager
     def _dropping(self, dropout):
         """Within it, the layers of our own networks drop a share of their units."""
-        layers = [m for m in self.networks.modules() if isinstance(m, FiLMNetwork)]
+        layers = [m for m in self.networks.modules() if isinstance(m, Perceptron)]
         if dropout and not layers:
             raise ValueError(
                 f"Got dropout={dropout:g}, but the network is a factory's own: give it dropout of its own, or leave "
@@ -212,13 +211,10 @@ class Run:
             return self.likelihood_of(plan.held1)
         sampler = self._sampler(plan.held0, plan.held1)
 
-        @torch.no_grad()
-        def score():
-            # the same points at every round: differences between rounds are the model's alone
-            generator = make_generator(plan.seed, FIT_STREAM + 200, self.device)
-            return -loss_of(self.networks, plan.interpolant, settings.time_law, sampler, _VALIDATION_DRAWS, generator)
-
-        return score
+        # the same points at every round: differences between rounds are the model's alone
+        generator = make_generator(plan.seed, FIT_STREAM + 200, self.device)
+        loss = held_out_loss(self.networks, plan.interpolant, settings.time_law, sampler, _VALIDATION_DRAWS, generator)
+        return lambda: -loss()
 
     def likelihood_of(self, rows, most=None):
         """A function that gives the mean log-density of rows in data units, by the coarsest grid (to .01 nats)."""

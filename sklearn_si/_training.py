@@ -8,22 +8,16 @@ from collections.abc import Callable
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor, nn
+from torch import nn
 
-from ._objectives import LOSSES, draw_times
-from ._tensors import normal
+from ._weights import Weights
 from .exceptions import FitDivergedError
-from .networks import drop_condition
 
-# Gradient steps of one validation round, and the steps from which it is twice and four times as long: a validation
-# costs as much as some twenty steps.
-ROUND, _LONGER_ROUNDS = 100, (2000, 6000)
+# Gradient steps of one validation round, at the least: a validation costs as much as some thirty steps.
+ROUND = 100
 _WARM_UP = 200
 # Growth of the gap between training and held-out rows, in nats, that is overfitting.
 _WIDER_GAP = 0.1
-# Weights are averaged over about 2 % of the steps taken so far (at least 10 steps):
-# the average is what is validated and kept.
-_AVERAGING = 0.02
 
 
 @dataclasses.dataclass
@@ -39,6 +33,7 @@ class Settings:
     early_stopping: bool
     verbose: int
     time_law: str
+    growth: float = 0.06  # of the steps so far that a round has, if they are more than `ROUND`
 
 
 @dataclasses.dataclass
@@ -52,79 +47,7 @@ class History:
     interrupted: bool = False
     converged: bool = False
     overfitted: bool = False
-    best_round: int = 0  # from 1; 0 is the start
-
-
-class Sampler:
-    """Draws training batches (x0, x1, z, condition) from rows in scaled units.
-
-    Parameters
-    ----------
-    x0 : Tensor or None
-        Rows of the base; None for the standard normal law.
-    x1 : Tensor
-        Rows of the target.
-    condition : Tensor or None
-        One row for each row of x1.
-    coupling : callable
-        As in `sklearn_si.couplings`.
-    latent_noise : bool
-        Whether z is drawn.
-    dropout : float, default=0.0
-        Share of the rows whose condition is dropped.
-    """
-
-    def __init__(self, x0, x1, condition, coupling, latent_noise, dropout=0.0):
-        self.x0, self.x1, self.condition = x0, x1, condition
-        self.coupling, self.latent_noise, self.dropout = coupling, latent_noise, dropout
-        self._orders = {}
-
-    def _slice(self, name, n, batch, generator):
-        """The next row numbers of a permuted pass; small samples are drawn with replacement."""
-        device = self.x1.device
-        if n < 2 * batch:
-            return torch.randint(n, (batch,), generator=generator, device=device)
-        order, start = self._orders.get(name, (None, n))
-        if start + batch > n:
-            order, start = torch.randperm(n, generator=generator, device=device), 0
-        self._orders[name] = order, start + batch
-        return order[start : start + batch]
-
-    def draw(self, batch, generator):
-        """One batch, paired by the coupling."""
-        rows = self._slice("target", len(self.x1), batch, generator)
-        x1, condition = self.x1[rows], None if self.condition is None else self.condition[rows]
-        if self.x0 is None:
-            x0 = normal(x1.shape, generator, like=x1)
-        elif getattr(self.coupling, "row_by_row", False):
-            x0 = self.x0[rows]
-        else:
-            x0 = self.x0[self._slice("base", len(self.x0), batch, generator)]
-        x0, x1, condition = self.coupling(x0, x1, condition, generator)
-        z = normal(x1.shape, generator, like=x1) if self.latent_noise else None
-        if self.dropout > 0:
-            kept = torch.rand((batch, 1), generator=generator, device=x1.device) >= self.dropout
-            condition = torch.where(kept, condition, drop_condition(condition))
-        return x0, x1, z, condition
-
-
-def _antithetic(interpolant, t, x0, x1, z, condition):
-    """Every point twice, with the noise of opposite sign, so that singular factors cancel."""
-    t, x1 = torch.cat([t, t]), torch.cat([x1, x1])
-    condition = None if condition is None else torch.cat([condition, condition])
-    if interpolant.kind == "one-sided":
-        return t, torch.cat([x0, -x0]), x1, None, condition
-    return t, torch.cat([x0, x0]), x1, torch.cat([z, -z]), condition
-
-
-def loss_of(networks: nn.ModuleDict, interpolant, law: str, sampler: Sampler, batch: int, generator) -> Tensor:
-    """The sum of the losses of all learned fields on one fresh batch of `batch` points."""
-    singular = interpolant.singular_target or "score" in networks
-    n = max(1, batch // 2) if singular else batch
-    points = (draw_times(law, n, generator, sampler.x1.device), *sampler.draw(n, generator))
-    if singular:
-        points = _antithetic(interpolant, *points)
-    return sum(LOSSES[name](network, interpolant, *points) for name, network in networks.items())
+    best_step: int = 0  # steps after which the score was highest
 
 
 def _rate(step: int, elapsed: float, settings: Settings) -> float:
@@ -136,66 +59,6 @@ def _rate(step: int, elapsed: float, settings: Settings) -> float:
         warm_up = max(warm_up, 10 * elapsed / settings.max_time)
     warm_up = min(1.0, warm_up)
     return warm_up * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-class _Average:
-    """A running mean of weights over a window that grows with the steps taken."""
-
-    def __init__(self, parameters):
-        self.parameters = parameters
-        self.means = [p.detach().clone() for p in parameters]
-        self.steps = 0
-
-    def update(self):
-        """Take the weights of one more step into the mean."""
-        self.steps += 1
-        weight = 1 / min(self.steps, 10 + _AVERAGING * self.steps)
-        torch._foreach_lerp_(self.means, [p.detach() for p in self.parameters], weight)
-
-    def score(self, validate):
-        """The score of the means; -inf for NaN, which compares with nothing."""
-        self.swap()
-        try:
-            score = float(validate())
-        finally:
-            self.swap()
-        return -math.inf if math.isnan(score) else score
-
-    def score_of(self, weights, validate):
-        """The score of other weights."""
-        own, self.means = self.means, weights
-        try:
-            return self.score(validate)
-        finally:
-            self.means = own
-
-    def swap(self):
-        """Exchange the means and the live weights; the second call undoes the first."""
-        for p, m in zip(self.parameters, self.means, strict=True):
-            p.data, m.data = m.data, p.data
-
-
-class _Best:
-    """The weights and buffers of the highest score."""
-
-    def __init__(self, networks):
-        self.networks, self.parameters = networks, list(networks.parameters())
-        self.score, self.weights, self.buffers = -math.inf, None, None
-
-    def offer(self, score, weights):
-        """Keep a copy if the score is the highest."""
-        if score > self.score:
-            self.score, self.weights = score, [w.detach().clone() for w in weights]
-            self.buffers = [b.clone() for b in self.networks.buffers()]
-
-    @torch.no_grad()
-    def restore(self, last):
-        """Put what was kept into the networks; the last weights if nothing was."""
-        for p, value in zip(self.parameters, last if self.weights is None else self.weights, strict=True):
-            p.copy_(value)
-            p.grad = None
-        for b, value in zip(self.networks.buffers(), self.buffers or (), strict=self.buffers is not None):
-            b.copy_(value)
 
 
 def train(
@@ -214,7 +77,7 @@ def train(
     networks : ModuleDict
         What is trained, in place.
     loss : callable
-        loss() -> scalar tensor, on a fresh batch.
+        loss() -> scalar tensor, on a fresh batch: its gradients are with the parameters, or follow by `backward`.
     validate : callable or None
         validate() -> float, higher is better, on held-out rows; None keeps the last weights.
     settings : Settings
@@ -234,30 +97,27 @@ def train(
         When the loss stops being finite.
     """
     networks.requires_grad_(True)
-    best = _Best(networks)
-    average, history = _Average(best.parameters), History()
-    on_cpu_or_cuda = best.parameters[0].device.type in ("cpu", "cuda")
-    optimizer = torch.optim.Adam(best.parameters, lr=settings.learning_rate_init, fused=on_cpu_or_cuda)
-    # the first optimizer of a process loads modules for a second: not at the cost of this run
+    weights, history = Weights(networks), History()
     stale, start = 0, time.perf_counter()
     try:
         if start_score is not None:
-            best.offer(average.score(start_score) if callable(start_score) else start_score, average.means)
+            known = not callable(start_score)
+            weights.offer(start_score if known else weights.score_of(weights.means, start_score))
         while not _finished(history, stale, start, settings):
             networks.train()
-            _round(loss, best.parameters, optimizer, average, history, start, settings)
+            _round(loss, weights, history, start, settings)
             networks.eval()
             if validate is not None:
-                score = average.score(validate)
+                score = weights.score_of(weights.means, validate)
                 history.validation_scores.append(score)
-                stale = 0 if score > best.score + settings.tol else stale + 1
-                history.best_round = len(history.validation_scores) if score > best.score else history.best_round
-                best.offer(score, average.means)
+                stale = 0 if score > weights.score + settings.tol else stale + 1
+                history.best_step = history.n_iter if score > weights.score else history.best_step
+                weights.offer(score)
             _report(history, settings)
             if fit_score is not None and _lies_far_back(history, stale):
                 # on a plateau of the rate neither rises: what overfits, rises alone and by more than noise
-                rise = average.score(fit_score) - average.score_of(best.weights, fit_score)
-                history.overfitted = rise > 0 and rise + best.score - score > _WIDER_GAP
+                rise = weights.score_of(weights.means, fit_score) - weights.score_of(weights.best, fit_score)
+                history.overfitted = rise > 0 and rise + weights.score - score > _WIDER_GAP
     except KeyboardInterrupt:
         history.interrupted = True
         warnings.warn(
@@ -265,19 +125,20 @@ def train(
             ConvergenceWarning,
             stacklevel=2,
         )
+    finally:
+        weights.release()
+        networks.requires_grad_(False).eval()
     # without a limit of stale rounds it is enough that the last was not the best
     patience = 1 if math.isinf(settings.n_iter_no_change) else settings.n_iter_no_change
     history.converged = history.overfitted or stale >= patience
-    history.best_score = best.score
-    best.restore(average.means)
-    networks.requires_grad_(False).eval()
+    history.best_score = weights.score
     return history
 
 
 def _lies_far_back(history, stale):
-    """Whether the best round lies behind by three rounds and a third of what led to it; said once in three rounds."""
-    rounds = len(history.validation_scores)
-    return stale > 0 and stale % 3 == 0 and stale >= 3 + (rounds - stale) / 3
+    """Whether the best step lies behind by three short rounds and a third of its own steps; said once in three."""
+    behind = history.n_iter - history.best_step
+    return stale > 0 and stale % 3 == 0 and behind >= 3 * ROUND + history.best_step / 3
 
 
 def _finished(history, stale, start, settings):
@@ -288,20 +149,17 @@ def _finished(history, stale, start, settings):
     return history.n_iter >= settings.max_iter or patience_lost or (out_of_time and history.n_iter > 0)
 
 
-def _round(loss, parameters, optimizer, average, history, start, settings):
+def _round(loss, weights, history, start, settings):
     """One round of gradient steps; raises if the loss stopped being finite in it."""
-    losses, longer = [], sum(history.n_iter >= steps for steps in _LONGER_ROUNDS)
-    for _ in range(min(ROUND * 2**longer, settings.max_iter - history.n_iter)):
+    losses, length = [], max(ROUND, int(settings.growth * history.n_iter))
+    for _ in range(min(length, settings.max_iter - history.n_iter)):
         elapsed = time.perf_counter() - start
         if settings.max_time is not None and elapsed >= settings.max_time and losses:
             break
-        optimizer.param_groups[0]["lr"] = settings.learning_rate_init * _rate(history.n_iter, elapsed, settings)
         value = loss()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
-        average.update()
+        if value.requires_grad:
+            value.backward()
+        weights.descend(settings.learning_rate_init * _rate(history.n_iter, elapsed, settings))
         history.n_iter += 1
         losses.append(value.detach())
     losses = torch.stack(losses)

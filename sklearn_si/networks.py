@@ -1,16 +1,15 @@
 """Networks f(t, x, condition) -> (n, d) with an exact divergence."""
 
-import itertools
-import math
-
 import torch
 from torch import Tensor, nn
 
+from ._perceptrons import ACTIVATIONS, MLP, FiLMNetwork
 from ._tensors import column
 from .interpolants import Linear
 
 __all__ = [
     "ACTIVATIONS",
+    "MLP",
     "ComposedVelocity",
     "DenoiserOfScore",
     "FiLMNetwork",
@@ -20,170 +19,6 @@ __all__ = [
     "PreconditionedField",
     "velocity_and_divergence",
 ]
-
-# Rows times features times width of one block of tangents: small enough for cache.
-_TANGENT_BLOCK = 2**19
-# Features times width squared of one block of products of weights.
-_PRODUCT_BLOCK = 2**19
-
-
-def _silu(a):
-    s = torch.sigmoid(a)
-    h = a * s
-    return h, s + h * (1 - s)
-
-
-def _tanh(a):
-    h = torch.tanh(a)
-    return h, 1 - h * h
-
-
-def _softplus(a):
-    return nn.functional.softplus(a), torch.sigmoid(a)
-
-
-# name -> (activation, activation with its derivative); smooth ones only, since
-# the divergence of the velocity is integrated.
-ACTIVATIONS = {
-    "silu": (nn.functional.silu, _silu),
-    "tanh": (torch.tanh, _tanh),
-    "softplus": (nn.functional.softplus, _softplus),
-}
-
-
-def time_features(t: Tensor) -> Tensor:
-    """Smooth, bounded functions of t, finite a little outside [0, 1], dense towards both ends.
-
-    With u = log((t + .02) / (1 - t + .02)) / 4: the pair (t, u) and the first three harmonics of u.
-    """
-    # The offset keeps u finite and smooth up to the ends: a clamped logarithm
-    # there would stall a fourth-order solver.
-    u = torch.log((t + 0.02) / (1.02 - t)) / 4
-    harmonics = [f(k * math.pi / 2 * u) for k in (1, 2, 3) for f in (torch.sin, torch.cos)]
-    return torch.stack([2 * t - 1, u, *harmonics], -1)
-
-
-N_TIME_FEATURES = 8
-
-
-def _uniform(shape, bound, generator):
-    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
-
-
-class FiLMNetwork(nn.Module):
-    """A perceptron whose layers are scaled and shifted by smooth functions of time.
-
-    h_k = act( (1 + g_k(t)) * (W_k h_{k-1}) + c_k(t) ),    F = W_o h_L + w_o
-
-    with g_k and c_k affine in `time_features` (and in the condition), zero-initialised output, and
-    the exact trace of dF/dx: closed for one and two hidden layers,
-    tr J = s_1^T [(W_1 W_o) * W_2^T] s_2, from both sides of the middle one for three (two matrix products
-    a feature, of weights that are multiplied once for all rows), by tangents of the inner layers beyond.
-
-    Parameters
-    ----------
-    n_features : int
-        Number of columns of x.
-    n_conditions : int
-        Number of columns of the condition; 0 for none.
-    hidden_layer_sizes : tuple of int
-        Widths of the hidden layers.
-    activation : {"silu", "tanh", "softplus"}
-        The activation; smooth, since its derivative is integrated.
-    generator : torch.Generator
-        The source of the initial weights.
-
-    Attributes
-    ----------
-    dropout : float
-        Share of the hidden units that are dropped at each point in training mode; 0 unless set.
-    masks : torch.Generator
-        Says which.
-    """
-
-    def __init__(self, n_features, n_conditions, hidden_layer_sizes, activation, generator=None):
-        super().__init__()
-        self.activation = activation
-        self.dropout, self.masks = 0.0, None
-        widths = [n_features, *hidden_layer_sizes]
-        # Wide scores (gain sqrt 3) for the inner layers: with the variance of
-        # torch's default the signal fades by 3 a layer and early steps are lost.
-        self.weights = nn.ParameterList(
-            _uniform((m, n), math.sqrt(3 / n), generator) for n, m in itertools.pairwise(widths)
-        )
-        n_inputs = N_TIME_FEATURES + n_conditions
-        self.modulations = nn.ParameterList(
-            _uniform((2 * m, n_inputs), 0.3 / math.sqrt(n_inputs), generator) for m in widths[1:]
-        )
-        self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(2 * m)) for m in widths[1:])
-        self.output = nn.Parameter(torch.zeros(n_features, widths[-1]))
-        self.bias = nn.Parameter(torch.zeros(n_features))
-
-    def _modulation(self, t: Tensor, condition: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        inputs = time_features(t)
-        if condition is not None:
-            inputs = torch.cat([inputs.expand(condition.shape[0], -1), condition], -1)
-        affine = [nn.functional.linear(inputs, m, c) for m, c in zip(self.modulations, self.shifts, strict=True)]
-        return [a.chunk(2, -1) for a in affine]
-
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """F(t, x), for t of shape () or (n,)."""
-        act = ACTIVATIONS[self.activation][0]
-        h = x
-        for w, (g, c) in zip(self.weights, self._modulation(t, condition), strict=True):
-            h = act(torch.addcmul(c, nn.functional.linear(h, w), 1 + g))
-            if self.training and self.dropout:
-                h = h * self._mask(h)
-        return nn.functional.linear(h, self.output, self.bias)
-
-    def _mask(self, h: Tensor) -> Tensor:
-        kept = torch.empty_like(h).bernoulli_(1 - self.dropout, generator=self.masks)
-        return kept.div_(1 - self.dropout)
-
-    def value_and_trace(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """F(t, x) and the trace of dF/dx, of shapes (n, d) and (n,)."""
-        act = ACTIVATIONS[self.activation][1]
-        h, slopes = x, []
-        for w, (g, c) in zip(self.weights, self._modulation(t, condition), strict=True):
-            h, slope = act(torch.addcmul(c, nn.functional.linear(h, w), 1 + g))
-            slopes.append(slope * (1 + g))
-        return nn.functional.linear(h, self.output, self.bias), self._trace(slopes)
-
-    def _trace(self, slopes: list[Tensor]) -> Tensor:
-        first, last = self.weights[0], self.output
-        if len(slopes) == 1:
-            return slopes[0] @ (last.T * first).sum(1)
-        if len(slopes) == 2:
-            return ((slopes[0] @ ((first @ last) * self.weights[1].T)) * slopes[1]).sum(1)
-        if len(slopes) == 3:
-            return self._trace_from_the_middle(*slopes)
-        rows = max(1, _TANGENT_BLOCK // (first.shape[1] * max(w.shape[0] for w in self.weights)))
-        blocks = zip(*(s.split(rows) for s in slopes), strict=True)
-        return torch.cat([self._trace_by_tangents(block) for block in blocks])
-
-    def _trace_from_the_middle(self, first, middle, last) -> Tensor:
-        # tr J = sum_j s_2j sum_i U_ij V_ij, with U_i = W_2 (s_1 * W_1[:, i]) and V_i = W_3^T (s_3 * W_o[i, :])
-        inward, to_middle, from_middle = self.weights
-        size = max(1, _PRODUCT_BLOCK // to_middle.numel())
-        trace = torch.zeros_like(first[:, 0])
-        for a, o in zip(inward.T.split(size), self.output.split(size), strict=True):
-            left = (a[:, None, :] * to_middle).flatten(0, 1)
-            right = (o[:, None, :] * from_middle.T).flatten(0, 1)
-            rows = max(1, _TANGENT_BLOCK // (4 * len(left)))
-            blocks = zip(first.split(rows), middle.split(rows), last.split(rows), strict=True)
-            trace = trace + torch.cat([
-                ((s1 @ left.T * (s3 @ right.T)).view(len(s1), len(a), -1).sum(1) * s2).sum(1) for s1, s2, s3 in blocks
-            ])  # fmt: skip
-        return trace
-
-    def _trace_by_tangents(self, slopes) -> Tensor:
-        # tangents[r, j, :] is the derivative of the layer with respect to x_j in row r
-        tangents = slopes[0][:, None, :] * self.weights[0].T
-        for w, s in zip(self.weights[1:-1], slopes[1:-1], strict=True):
-            tangents = nn.functional.linear(tangents, w) * s[:, None, :]
-        inner = nn.functional.linear(tangents, self.weights[-1])
-        return torch.einsum("rjk,jk,rk->r", inner, self.output, slopes[-1])
-
 
 # Least variance of a component of a mixture, in scaled units.
 _LEAST_VARIANCE = 1e-6
@@ -220,7 +55,20 @@ class StraightScales(Linear):
         return self.path.has_noise
 
 
-class PreconditionedField(nn.Module):
+class ResidualField(nn.Module):
+    """A closed-form field and a network that learns what it lacks: f = g + scale F(t, y, condition)."""
+
+    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """G of shape (n, d), scale of a shape that broadcasts with it, and the y that F is asked at."""
+        raise NotImplementedError
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """f(t, x), of shape (n, d)."""
+        closed, scale, y = self.parts(t, x)
+        return torch.addcmul(closed, scale, self.network(t, y, condition))
+
+
+class PreconditionedField(ResidualField):
     """A network around the closed-form field of a Gaussian pair of ends.
 
     f(t, x) = slope(t) * x + c_out(t) F(t, x / sd(t))
@@ -266,10 +114,10 @@ class PreconditionedField(nn.Module):
         """c_out of a velocity, of the shape of t."""
         return self.interpolant.residual_scale(t, self.v0.mean(), self.v1.mean())
 
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """f(t, x), of shape (n, d)."""
+    def parts(self, t, x):
+        """The field of Gaussian ends, c_out, and x in units of its deviation."""
         slope, scale, sd = self.coefficients(t)
-        return torch.addcmul(slope * x, scale, self.network(t, x / sd, condition))
+        return slope * x, scale, x / sd
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """f(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
@@ -283,7 +131,7 @@ class PreconditionedField(nn.Module):
         return PreconditionedField(self.interpolant, self.network, "score", self.v0, self.v1, self.c)
 
 
-class MixtureVelocity(nn.Module):
+class MixtureVelocity(ResidualField):
     """A network around the exact velocity of a Gaussian mixture, from a standard normal base.
 
     b(t, x) = sum_k w_k(t, x) [beta_dot mu_k + H_k C_k^-1 (x - beta mu_k)] + c_out(t) F(t, x / sd(t))
@@ -338,14 +186,11 @@ class MixtureVelocity(nn.Module):
     def _mean(self, w, values):
         return (w[..., None] * values).flatten(1) @ self.axes.T
 
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """b(t, x), of shape (n, d)."""
+    def parts(self, t, x):
+        """The velocity of the mixture, c_out, and x in units of its deviation."""
         scale, sd = self._scales(t, x)
-        # towards t = 1 the closed form divides by small variances: it is never computed in half precision
-        with torch.autocast(x.device.type, enabled=False):
-            w, velocity, _, _ = self._components(t, x)
-            mean = self._mean(w, velocity)
-        return mean + scale * self.network(t, x / sd, condition)
+        w, velocity, _, _ = self._components(t, x)
+        return self._mean(w, velocity), scale, x / sd
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
@@ -417,7 +262,7 @@ class DenoiserOfScore(nn.Module):
         return self.score
 
 
-class ForecastField(nn.Module):
+class ForecastField(ResidualField):
     """The drift u = b + a s of a process that starts from a given row (2303.08797, sec. 3.1).
 
     u(t, x | x0) = c_out(t) F(t, x, x0),    c_out^2 = 1 + 2 a t / (1 - t + floor)
@@ -440,10 +285,10 @@ class ForecastField(nn.Module):
         """c_out, of the shape of t."""
         return torch.sqrt(1 + 2 * self.a * t / (1 - t + _NOISE_FLOOR**2))
 
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """u(t, x | x0), of shape (n, d)."""
+    def parts(self, t, x):
+        """Nothing, c_out, and x."""
         # the start row at t = 0 is known: the network sees how far x has come from it
-        return column(self.output_scale(t), x) * self.network(t, x, condition)
+        return torch.zeros_like(x), column(self.output_scale(t), x), x
 
 
 class GuidedField(nn.Module):

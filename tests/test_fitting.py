@@ -8,9 +8,10 @@ from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, _runs
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._batches import Batches
 from sklearn_si._tensors import FIT_STREAM
-from sklearn_si._training import ROUND, loss_of
+from sklearn_si._training import ROUND
 from sklearn_si.exceptions import FitDivergedError
 
 SMALL = {
@@ -89,11 +90,11 @@ def test_verbose_prints_a_line_a_round(capsys):
 
 
 def after_calls(n_calls, then):
-    """A loss that is the true one for some calls, then another."""
-    calls = iter(range(10**9))
+    """A method that gives the true loss for some calls, then another."""
+    calls, true = iter(range(10**9)), Batches.loss
 
-    def loss(*args, **kwargs):
-        value = loss_of(*args, **kwargs)
+    def loss(self):
+        value = true(self)
         return then(value) if next(calls) >= n_calls else value
 
     return loss
@@ -105,7 +106,7 @@ def interrupt(value):
 
 @pytest.mark.parametrize("n_calls", [0, 5, ROUND + 5])
 def test_an_interrupt_keeps_a_usable_model(monkeypatch, n_calls):
-    monkeypatch.setattr(_runs, "loss_of", after_calls(n_calls, interrupt))
+    monkeypatch.setattr(Batches, "loss", after_calls(n_calls, interrupt))
     with pytest.warns(ConvergenceWarning, match=f"interrupted after {n_calls} steps: the best weights so far are kept"):
         model = small(max_iter=3 * ROUND).fit(X)
     assert model.n_iter_ == max(1, n_calls)
@@ -116,7 +117,7 @@ def test_an_interrupt_keeps_a_usable_model(monkeypatch, n_calls):
 
 
 def test_an_interrupt_while_preprocessing_is_chosen_ends_the_fit(monkeypatch):
-    monkeypatch.setattr(_runs, "loss_of", after_calls(5, interrupt))
+    monkeypatch.setattr(Batches, "loss", after_calls(5, interrupt))
     with pytest.warns(ConvergenceWarning, match="interrupted after 5 steps") as record:
         model = small(max_iter=3 * ROUND, preprocessing="auto").fit(X)
     assert len(record) == 1
@@ -126,7 +127,7 @@ def test_an_interrupt_while_preprocessing_is_chosen_ends_the_fit(monkeypatch):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("step", [0, 7, ROUND + 3])
 def test_a_diverged_fit_names_its_step(monkeypatch, step, value):
-    monkeypatch.setattr(_runs, "loss_of", after_calls(step, lambda loss: loss * value))
+    monkeypatch.setattr(Batches, "loss", after_calls(step, lambda loss: loss * value))
     with pytest.raises(FitDivergedError, match=rf"stopped being finite at step {step}\. Try a smaller learning_rate"):
         small(max_iter=2 * ROUND).fit(X)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oracles import Denoiser, MixtureFields, mixture, moments, sample_mixture
-from sklearn_si._objectives import Fields, denoiser_from_velocity, denoiser_loss, velocity_loss
+from sklearn_si._objectives import Fields, denoiser_from_velocity, field_loss
 from sklearn_si.interpolants import (
     EncodingDecoding,
     EncodingDecodingPreserving,
@@ -325,9 +325,9 @@ def test_losses_at_the_exact_fields_of_normal_ends(gamma):
         target = mean_dot + torch.trace(c0[0]) + torch.trace(c1[0]) + 2 * g_dot**2
         eta_field = g**2 * torch.trace(torch.linalg.inv(cov))
         draws = [case.draw(2000, seed=k) for k in range(40)]
-        losses = torch.stack([velocity_loss(case.fields, path, t, *rows) for rows in draws])
+        losses = torch.stack([field_loss("velocity", case.fields, path, t, *rows) for rows in draws])
         assert_mean_zero(losses - (target - field) / 2)
-        losses = torch.stack([denoiser_loss(Denoiser(case.fields), path, t, *rows) for rows in draws])
+        losses = torch.stack([field_loss("denoiser", Denoiser(case.fields), path, t, *rows) for rows in draws])
         assert_mean_zero(losses - (2 - eta_field) / 2)
         if gamma:
             rows = path.point(t, *case.draw(50_000))

@@ -6,9 +6,16 @@ import torch
 from torch import nn
 
 from oracles import MixtureFields, mixture
-from sklearn_si import networks
+from sklearn_si import _perceptrons
 from sklearn_si.interpolants import GaussianBase, Linear, Trigonometric, VariancePreserving, make_interpolant
-from sklearn_si.networks import ACTIVATIONS, FiLMNetwork, MixtureVelocity, PreconditionedField, velocity_and_divergence
+from sklearn_si.networks import (
+    ACTIVATIONS,
+    MLP,
+    FiLMNetwork,
+    MixtureVelocity,
+    PreconditionedField,
+    velocity_and_divergence,
+)
 
 LAYERS = [(5,), (5, 6), (6, 4, 5), (4, 6, 5, 3)]  # unequal widths: a transposed weight does not fit
 DIMENSIONS = [1, 2, 7]
@@ -32,8 +39,9 @@ def random_network(d, layers, activation="silu", n_conditions=0):
     """A network none of whose parameters is zero."""
     network = FiLMNetwork(d, n_conditions, layers, activation, generator()).double()
     with torch.no_grad():
-        for i, p in enumerate(network.parameters()):
-            p.copy_(0.5 * normals(*p.shape, seed=i + 1))
+        for i, (name, p) in enumerate(network.named_parameters()):
+            # scales of the layers stay around one
+            p.copy_(0.5 * normals(*p.shape, seed=i + 1) + (p if name == "modulation" else 0))
     return network
 
 
@@ -115,7 +123,7 @@ def test_blocks_of_tangents_do_not_change_the_trace(layers, block, monkeypatch):
     whole = network.value_and_trace(t, x, condition)[1]
     sizes = []
     original = network._trace_by_tangents
-    monkeypatch.setattr(networks, "_TANGENT_BLOCK", block)
+    monkeypatch.setattr(_perceptrons, "_TANGENT_BLOCK", block)
     monkeypatch.setattr(network, "_trace_by_tangents", lambda s: sizes.append(len(s[0])) or original(s))
     torch.testing.assert_close(network.value_and_trace(t, x, condition)[1], whole, **ROUNDING)
     assert set(sizes) == {max(1, block // 42)} and sum(sizes) == N_ROWS
@@ -126,9 +134,46 @@ def test_blocks_of_products_do_not_change_the_trace(block, monkeypatch):
     t, x, condition = inputs(7, True, True)
     network = random_network(7, LAYERS[2], n_conditions=N_CONDITIONS)
     whole = network.value_and_trace(t, x, condition)[1]
-    monkeypatch.setattr(networks, "_TANGENT_BLOCK", block)
-    monkeypatch.setattr(networks, "_PRODUCT_BLOCK", block)
+    monkeypatch.setattr(_perceptrons, "_TANGENT_BLOCK", block)
+    monkeypatch.setattr(_perceptrons, "_PRODUCT_BLOCK", block)
     torch.testing.assert_close(network.value_and_trace(t, x, condition)[1], whole, **ROUNDING)
+
+
+@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layers", LAYERS, ids=len)
+@pytest.mark.parametrize("cls", [FiLMNetwork, MLP])
+def test_hand_written_gradients_equal_autograd(cls, layers, activation, conditioned):
+    for d in (2, 70):  # narrow and wide products
+        t, x, condition = inputs(d, True, conditioned)
+        network = cls(d, N_CONDITIONS if conditioned else 0, layers, activation, generator()).double()
+        with torch.no_grad():
+            for i, p in enumerate(network.parameters()):
+                p.copy_(0.3 * normals(*p.shape, seed=i + 1))
+        pull = normals(N_ROWS, d, seed=3)
+        value = network(t, x, condition)
+        expected = torch.autograd.grad((value * pull).sum(), list(network.parameters()))
+        for p in network.parameters():
+            p.grad = torch.zeros_like(p)
+        features, rows = network.prepare(t, x, condition)
+        output, tape = network.record(features, rows)
+        torch.testing.assert_close(output, value.detach(), **ROUNDING)
+        network.pull(tape, features, pull)
+        for p, gradient in zip(network.parameters(), expected, strict=True):
+            torch.testing.assert_close(p.grad, gradient, **ROUNDING)
+
+
+@pytest.mark.parametrize(("timed", "conditioned"), SHAPES)
+def test_the_trace_of_a_plain_perceptron_equals_autograd(timed, conditioned):
+    for layers in LAYERS:
+        t, x, condition = inputs(2, timed, conditioned)
+        network = MLP(2, N_CONDITIONS if conditioned else 0, layers, "tanh", generator()).double()
+        torch.nn.init.normal_(network.output, generator=generator())
+        value, trace = network.value_and_trace(t, x, condition)
+        torch.testing.assert_close(value, network(t, x, condition), **ROUNDING)
+        torch.testing.assert_close(trace, autograd_divergence(network, t, x, condition), **ROUNDING)
+        for own, generic in zip(velocity_and_divergence(network, t, x, condition), (value, trace), strict=True):
+            torch.testing.assert_close(own, generic, **ROUNDING)
 
 
 class Plain(nn.Module):
@@ -280,15 +325,17 @@ def test_the_network_is_finite_and_smooth_a_little_outside_the_interval(dtype):
     t = torch.tensor([-0.01, 1.01], dtype=dtype)
     value, trace = network.value_and_trace(t, torch.ones(2, 2, dtype=dtype))
     assert torch.isfinite(value).all() and torch.isfinite(trace).all()
-    slopes = torch.func.vmap(torch.func.jacfwd(networks.time_features))(torch.tensor([-0.01, 0, 1, 1.01], dtype=dtype))
+    slopes = torch.func.vmap(torch.func.jacfwd(_perceptrons.time_features))(
+        torch.tensor([-0.01, 0, 1, 1.01], dtype=dtype)
+    )
     assert torch.isfinite(slopes).all()
     assert (slopes[:, :2] > 0).all()  # 2 t - 1 and u go on rising
 
 
 def test_time_features_are_bounded_and_tell_times_apart():
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)
-    features = networks.time_features(t)
-    assert features.shape == (1001, networks.N_TIME_FEATURES)
+    features = _perceptrons.time_features(t)
+    assert features.shape == (1001, _perceptrons.N_TIME_FEATURES)
     assert features.abs().max() <= 1
     # by symmetry of u under t -> 1 - t: odd features change sign, cosines do not
     signs = torch.tensor([-1, -1, -1, 1, -1, 1, -1, 1], dtype=torch.float64)
@@ -304,7 +351,7 @@ def test_a_fresh_network_is_zero_and_its_seed_is_the_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
     for name, value in one.state_dict().items():
         assert torch.equal(value, same.state_dict()[name]), name
-        if name.startswith(("weights", "modulations")):
+        if name.startswith(("weights",)):
             assert not torch.equal(value, other.state_dict()[name]), name
     assert not one(torch.tensor(0.5), torch.ones(4, 3), torch.ones(4, 2)).any()
 

@@ -9,8 +9,10 @@ from scipy import stats
 from scipy.special import logit
 from torch import nn
 
-from sklearn_si._objectives import _T_MARGIN, TIME_LAWS, denoiser_loss, draw_times, velocity_loss
-from sklearn_si._training import Sampler, _antithetic, loss_of
+from sklearn_si import _batches
+from sklearn_si._batches import Batches, Sampler, _antithetic, draw_points
+from sklearn_si._objectives import _T_MARGIN, TIME_LAWS, draw_times, field_loss
+from sklearn_si._weights import Weights
 from sklearn_si.couplings import COUPLINGS, independent, paired
 from sklearn_si.interpolants import GaussianBase, Linear, Trigonometric, VariancePreserving
 from sklearn_si.networks import FiLMNetwork, PreconditionedField
@@ -99,7 +101,7 @@ class Tilted(nn.Module):
         return self.field(t, x) + self.shift + self.tilt * x
 
 
-def draw_points(path, n, t, seed=0):
+def normal_points(path, n, t, seed=0):
     """Points of independent normal ends, each with its mirror image where the target is singular."""
     x0, x1, z = (normals(n, D, seed=s) for s in (seed, seed + 1, seed + 2))
     points = t, V0.sqrt() * x0, V1.sqrt() * x1, z if path.has_noise else None, None
@@ -117,11 +119,11 @@ def standard_scores(value, path):
     return value.mean(0) / (value.std(0) / math.sqrt(len(value)))
 
 
-def row_gradients(loss, field, points, path, weighted=True):
+def row_gradients(name, field, points, path, weighted=True):
     """Gradients of the loss with respect to shift and tilt, of shape (rows, 2 d)."""
     t, x0, x1, z, condition = points
     model = Tilted(field, len(x0), weighted)
-    loss(model, path, t, x0, x1, z, condition).backward()
+    field_loss(name, model, path, t, x0, x1, z, condition).backward()
     return torch.cat([model.shift.grad, model.tilt.grad], 1)
 
 
@@ -130,7 +132,7 @@ def row_gradients(loss, field, points, path, weighted=True):
 def test_the_exact_velocity_is_a_projection(name, law):
     """E[f . (f - dx_t/dt)] = 0 for f = E[dx_t/dt | x_t], at every time."""
     path, n = PATHS[name], 20_000
-    t, x0, x1, z, _ = draw_points(path, n, draw_times(law, n, generator(9), "cpu").double())
+    t, x0, x1, z, _ = normal_points(path, n, draw_times(law, n, generator(9), "cpu").double())
     f = exact_field(path)(t, path.point(t, x0, x1, z))
     products = (f * (f - path.point_dot(t, x0, x1, z))).sum(1, keepdim=True)
     assert standard_scores(products, path).abs().max() < 4
@@ -139,7 +141,7 @@ def test_the_exact_velocity_is_a_projection(name, law):
 @pytest.mark.parametrize("name", ["two-sided-quadratic", "two-sided-singular"])
 def test_the_exact_denoiser_is_a_projection(name):
     path, n = PATHS[name], 20_000
-    t, x0, x1, z, _ = draw_points(path, n, draw_times("uniform", n, generator(9), "cpu").double())
+    t, x0, x1, z, _ = normal_points(path, n, draw_times("uniform", n, generator(9), "cpu").double())
     eta = exact_field(path, "denoiser")(t, path.point(t, x0, x1, z))
     assert standard_scores((eta * (eta - z)).sum(1, keepdim=True), path).abs().max() < 4
 
@@ -149,34 +151,34 @@ def test_the_exact_denoiser_is_a_projection(name):
 def test_the_gradient_of_the_velocity_loss_vanishes_at_the_exact_field(name, weighted):
     """Along an added constant and an added multiple of x: the weight does not move the minimiser."""
     path, n = PATHS[name], 20_000
-    points = draw_points(path, n, draw_times("uniform", n, generator(9), "cpu").double())
-    gradients = row_gradients(velocity_loss, exact_field(path), points, path, weighted)
+    points = normal_points(path, n, draw_times("uniform", n, generator(9), "cpu").double())
+    gradients = row_gradients("velocity", exact_field(path), points, path, weighted)
     assert standard_scores(gradients, path).abs().max() < 4
     # the same rows tell a wrong field: here one of ends with other variances
     wrong = exact_field(path)
     wrong.v1 = 1.3 * V1
-    assert standard_scores(row_gradients(velocity_loss, wrong, points, path, weighted), path).abs().max() > 8
+    assert standard_scores(row_gradients("velocity", wrong, points, path, weighted), path).abs().max() > 8
 
 
 @pytest.mark.parametrize("name", ["two-sided-quadratic", "two-sided-singular"])
 def test_the_gradient_of_the_denoiser_loss_vanishes_at_the_exact_field(name):
     path, n = PATHS[name], 20_000
-    points = draw_points(path, n, draw_times("uniform", n, generator(9), "cpu").double())
-    gradients = row_gradients(denoiser_loss, exact_field(path, "denoiser"), points, path, weighted=False)
+    points = normal_points(path, n, draw_times("uniform", n, generator(9), "cpu").double())
+    gradients = row_gradients("denoiser", exact_field(path, "denoiser"), points, path, weighted=False)
     assert standard_scores(gradients, path).abs().max() < 4
     wrong = exact_field(path, "denoiser")
     wrong.v1 = 3 * V1  # further off: the noise is a small part of x_t, so its estimate says little of x_t
-    gradients = row_gradients(denoiser_loss, wrong, points, path, weighted=False)
+    gradients = row_gradients("denoiser", wrong, points, path, weighted=False)
     assert standard_scores(gradients, path).abs().max() > 8
 
 
 def test_the_velocity_loss_is_a_mean_of_weighted_squares():
     path, field, n = PATHS["two-sided"], exact_field(PATHS["two-sided"]), 7
-    t, x0, x1, z, _ = draw_points(path, n, torch.linspace(0.1, 0.9, n).double())
+    t, x0, x1, z, _ = normal_points(path, n, torch.linspace(0.1, 0.9, n).double())
     squares = (field(t, path.point(t, x0, x1, z)) - path.point_dot(t, x0, x1, z)) ** 2
     expected = (squares / field.output_scale(t)[:, None] ** 2).mean()
-    torch.testing.assert_close(velocity_loss(field, path, t, x0, x1, z), expected, rtol=1e-12, atol=0)
-    plain = velocity_loss(field.forward, path, t, x0, x1, z)
+    torch.testing.assert_close(field_loss("velocity", field, path, t, x0, x1, z), expected, rtol=1e-12, atol=0)
+    plain = field_loss("velocity", field.forward, path, t, x0, x1, z)
     torch.testing.assert_close(plain, squares.mean(), rtol=1e-12, atol=0)
 
 
@@ -194,8 +196,8 @@ def test_mirror_images_cancel_the_singular_part_of_the_gradient(name):
     path, n = PATHS[name], 20_000
     for s in (1e-4, 1e-6, 1e-8):
         t = torch.full((n,), time(s), dtype=torch.float64)
-        points = draw_points(path, n, t, seed=3)
-        gradients = row_gradients(velocity_loss, exact_field(path), points, path, weighted=False)[:, :D]
+        points = normal_points(path, n, t, seed=3)
+        gradients = row_gradients("velocity", exact_field(path), points, path, weighted=False)[:, :D]
         residuals = gradients * (2 * n * D) / 2  # the loss is a mean over rows and features of squares
         error = 4 * math.sqrt(2 / n)  # four standard errors of the variance of a normal law
         plain, together = residuals[:n].var(0), pair_means(residuals, path).var(0)
@@ -233,24 +235,127 @@ class Recorder(nn.Module):
 def test_pairs_count_as_two_points_of_the_batch(batch, expected):
     sampler = Sampler(normals(40, D), normals(40, D), None, independent, True)
     singular = nn.ModuleDict({"velocity": Recorder(), "denoiser": Recorder()})
-    loss_of(singular, Linear("brownian"), "uniform", sampler, batch, generator())
+    Batches(singular, Linear("brownian"), "uniform", sampler, batch, generator()).loss()
     [(t, x)], [(t_eta, x_eta)] = singular["velocity"].points, singular["denoiser"].points
     assert t.shape == (expected,) and torch.equal(t[: expected // 2], t[expected // 2 :])
     assert torch.equal(t, t_eta) and torch.equal(x, x_eta)  # both fields see the same points
     smooth = nn.ModuleDict({"velocity": Recorder()})
-    loss_of(smooth, Linear("quadratic"), "uniform", sampler, batch, generator())
+    Batches(smooth, Linear("quadratic"), "uniform", sampler, batch, generator()).loss()
     assert smooth["velocity"].points[0][0].shape == (batch,)
 
 
-def test_the_loss_is_the_sum_over_the_fields():
-    sampler = Sampler(normals(40, D), normals(40, D), None, paired, True)
-    fields = nn.ModuleDict({"velocity": Recorder(), "denoiser": Recorder()})
-    path = Linear("quadratic")
-    total = loss_of(fields, path, "uniform", sampler, 8, generator())
+def drawn_points(path, sampler, n, batches):
+    """The points of the first batches that `Batches` draws with the same seed, one batch after the other."""
     same = generator()
-    points = draw_times("uniform", 8, same, "cpu"), *Sampler(sampler.x0, sampler.x1, None, paired, True).draw(8, same)
-    parts = velocity_loss(fields["velocity"], path, *points) + denoiser_loss(fields["denoiser"], path, *points)
-    torch.testing.assert_close(total, parts, rtol=0, atol=0)
+    times = draw_times("uniform", n, same, "cpu", batches)
+    return times.double(), *sampler.draw(n, same, batches)
+
+
+def test_the_loss_is_the_sum_over_the_fields_batch_by_batch():
+    samples = normals(40, D), normals(40, D, seed=1)
+    fields, path = nn.ModuleDict({"velocity": Recorder(), "denoiser": Recorder()}), Linear("quadratic")
+    batches = Batches(fields, path, "uniform", Sampler(*samples, None, paired, True), 8, generator())
+    points = drawn_points(path, Sampler(*samples, None, paired, True), 8, batches.size)
+    for k in range(5):
+        rows = [None if p is None else p[8 * k : 8 * k + 8] for p in points]
+        expected = sum(field_loss(name, field, path, *rows) for name, field in fields.items())
+        torch.testing.assert_close(batches.loss(), expected, rtol=1e-12, atol=0)
+
+
+def test_a_new_block_goes_on_with_the_pass(monkeypatch):
+    """Blocks of two batches and one block of six see the rows in passes alike: each once."""
+    for block in (2, 6):
+        monkeypatch.setattr(_batches, "_BLOCK", block * 4 * D)
+        recorder = nn.ModuleDict({"velocity": Recorder()})
+        sampler = Sampler(None, numbered(24), None, independent, False)
+        path = Still()
+        batches = Batches(recorder, path, "uniform", sampler, 4, generator())
+        assert batches.size == block
+        for _ in range(6):
+            batches.loss()
+        rows = torch.cat([x[:, 0] for _, x in recorder["velocity"].points])
+        assert sorted(rows.tolist()) == list(range(24))
+
+
+class Still(Linear):
+    """A path that stays at its target."""
+
+    def mean(self, t, x0, x1):
+        return x1
+
+    def mean_dot(self, t, x0, x1):
+        return torch.zeros_like(x1)
+
+
+OWN = {
+    "velocity": ("velocity", GaussianBase(Linear())),
+    "mirrored": ("velocity", Linear("brownian")),
+    "drift": ("drift", Linear("brownian")),
+    "denoiser": ("denoiser", Linear("quadratic")),
+    "score": ("score", Linear("quadratic")),
+}
+
+
+def own_fields(name, d, activation="silu"):
+    """A learned field around a perceptron none of whose parameters is zero, with its path."""
+    target, path = OWN[name]
+    network = FiLMNetwork(d, 0, (12, 16, 10), activation, generator()).double()
+    with torch.no_grad():
+        for i, p in enumerate(network.parameters()):
+            p.add_(0.3 * normals(*p.shape, seed=i + 1))
+    field = PreconditionedField(path, network, target, torch.ones(d).double(), torch.full((d,), 0.7).double())
+    return nn.ModuleDict({target: field}), path
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_hand_written_gradients_of_the_losses_are_those_of_autograd(name):
+    """On shared and on single times: 128 points have 32 times, 100 have as many."""
+    for batch in (128, 100, 7):
+        fields, path = own_fields(name, 3)
+        x0 = None if path.kind == "one-sided" else normals(300, 3)
+        samples = x0, normals(300, 3, seed=1), None, independent, path.has_noise
+        batches = Batches(fields, path, "uniform", Sampler(*samples), batch, generator())
+        weights = Weights(fields)
+        loss = batches.loss()
+        assert not loss.requires_grad
+        own = weights.gradient.clone()
+        points = draw_points(
+            fields, path, "uniform", Sampler(*samples), batch, generator(), batches.size, batches.group
+        )
+        first = [None if p is None else p[: batches.points] for p in points]
+        for p in fields.parameters():
+            p.grad = None
+        ((target, field),) = fields.items()
+        expected = field_loss(target, field, path, *first)
+        expected.backward()
+        torch.testing.assert_close(loss, expected.detach(), rtol=1e-10, atol=1e-12)
+        autograd = torch.cat([p.grad.flatten() for p in fields.parameters()])
+        torch.testing.assert_close(own, autograd, rtol=1e-9, atol=1e-12)
+        assert own.abs().min() >= 0 and (own != 0).float().mean() > 0.99
+
+
+def test_times_are_shared_only_where_nothing_else_tells_rows_apart():
+    one_sided, two_sided = GaussianBase(Linear()), Linear("brownian")
+
+    def group(batch, condition=None, path=one_sided, names=("velocity",)):
+        fields = nn.ModuleDict({name: Recorder() for name in names})
+        sampler = Sampler(None, numbered(2000), condition, independent, path.has_noise)
+        return Batches(fields, path, "uniform", sampler, batch, generator()).group
+
+    assert group(512) == group(128) == 4
+    assert group(124) == group(510) == 1  # fewer than 32 times; no whole groups
+    assert group(512, condition=numbered(2000)) == 1
+    assert group(256, path=two_sided) == 4 and group(248, path=two_sided) == 1  # of pairs
+    assert group(512, names=("forecast",)) == 1
+
+
+@pytest.mark.parametrize(("n", "batches", "group"), [(12, 1, 1), (12, 3, 4), (8, 2, 2)])
+def test_each_batch_has_its_strata_and_groups_share_a_time(n, batches, group):
+    t = draw_times("uniform", n, generator(), "cpu", batches, group).view(batches, n // group, group)
+    assert (t == t[:, :, :1]).all()
+    strata = (t[:, :, 0] * (n // group)).floor().long()
+    assert torch.equal(strata, torch.arange(n // group).expand(batches, -1))
+    assert batches == 1 or not torch.equal(t[0], t[1])
 
 
 # ----------------------------------------------------------------------------------- batches

@@ -8,7 +8,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from sklearn_si._training import ROUND, Settings, _Average, _rate, train
+from sklearn_si._training import ROUND, Settings, _rate, train
+from sklearn_si._weights import Weights
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.networks import FiLMNetwork
 
@@ -24,16 +25,20 @@ def normals(*shape, seed=0):
 # ---------------------------------------------------------------------------------- averages
 
 
+def module(*shapes):
+    """A module that is nothing but its parameters, all zero."""
+    return nn.ParameterList([nn.Parameter(torch.zeros(shape).double()) for shape in shapes])
+
+
 def average_of(values):
     """The averages after each of a sequence of values of two parameters."""
-    parameters = [nn.Parameter(torch.zeros(2).double()), nn.Parameter(torch.zeros(()).double())]
-    average, means = _Average(parameters), []
+    weights, means = Weights(module((2,), ())), []
     for value in values:
-        for p in parameters:
-            p.data.fill_(value)
-        average.update()
-        assert torch.equal(average.means[0], average.means[1].expand(2))
-        means.append(float(average.means[1]))
+        weights.flat.fill_(value)
+        weights.steps += 1
+        weights.average()
+        assert (weights.means == weights.means[0]).all()
+        means.append(float(weights.means[0]))
     return means
 
 
@@ -53,16 +58,49 @@ def test_the_average_lags_by_its_window(n):
 
 
 def test_swapping_twice_is_the_identity():
-    parameters = list(FiLMNetwork(2, 0, (4, 4), "silu", generator()).parameters())
-    average = _Average(parameters)
-    with torch.no_grad():
-        for p in parameters:
-            p.add_(1)
-    live, means = ([p.detach().clone() for p in group] for group in (parameters, average.means))
-    for expected in ((means, live), (live, means)):
-        average.swap()
-        for group, values in zip((parameters, average.means), expected, strict=True):
-            assert all(torch.equal(p, v) for p, v in zip(group, values, strict=True))
+    network = FiLMNetwork(2, 0, (4, 4), "silu", generator())
+    before = [p.detach().clone() for p in network.parameters()]
+    weights = Weights(network)
+    weights.flat.add_(1)
+    for shift in (0, 1, 0):
+        weights.swap(weights.means)
+        for p, value in zip(network.parameters(), before, strict=True):
+            assert torch.equal(p, value + shift)
+
+
+def test_released_parameters_stand_alone():
+    """Views of one vector would be pickled with all of it, each."""
+    network = FiLMNetwork(2, 0, (4, 4), "silu", generator())
+    weights = Weights(network)
+    sizes = {p.untyped_storage().nbytes() for p in network.parameters()}
+    assert sizes == {4 * len(weights.flat)}
+    weights.release()
+    for p in network.parameters():
+        assert p.untyped_storage().nbytes() == 4 * p.numel() and p.grad is None
+
+
+def test_parameters_of_several_dtypes_are_refused():
+    mixed = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1).double()])
+    with pytest.raises(ValueError, match=r"dtypes \['torch.float32', 'torch.float64'\]: give them one"):
+        Weights(mixed)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3], ids=["plain", "clipped"])
+def test_a_step_is_that_of_adam(scale):
+    """Beside torch's own Adam and clipping, on the same gradients."""
+    ours, theirs = module((3, 2), (4,)), module((3, 2), (4,))
+    weights, optimizer = Weights(ours), torch.optim.Adam(theirs.parameters(), lr=0.01)
+    for step in range(30):
+        gradients = [scale * normals(*p.shape, seed=step) for p in theirs]
+        weights.gradient.copy_(torch.cat([g.flatten() for g in gradients]))
+        for p, g in zip(theirs, gradients, strict=True):
+            p.grad = g.clone()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        optimizer.step()
+        weights.descend(0.01)
+        assert not weights.gradient.any()
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 # --------------------------------------------------------------------------- the training loop
@@ -155,6 +193,18 @@ def test_max_iter_is_exact(max_iter):
     assert history.n_iter == script.n_losses == max_iter
     assert len(history.loss_curve) == len(history.validation_scores) == math.ceil(max_iter / ROUND)
     assert not history.converged
+
+
+@pytest.mark.parametrize(
+    ("growth", "ends"),
+    [(0.0, [100, 200, 300, 400, 500, 600, 700]), (1.0, [100, 200, 400, 700]), (0.5, [100, 200, 300, 450, 675, 700])],
+)
+def test_rounds_grow_with_the_steps_so_far(growth, ends):
+    script, seen = Script([float(k) for k in range(9)]), []
+    validate = script.validate
+    script.validate = lambda: seen.append(script.n_losses) or validate()
+    script.train(max_iter=700, growth=growth)
+    assert seen == ends
 
 
 @pytest.mark.parametrize(

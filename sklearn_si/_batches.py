@@ -1,0 +1,224 @@
+"""Training batches: rows drawn and paired, and made into regressions, many batches at a time."""
+
+import torch
+from torch import Tensor
+
+from ._objectives import REGRESSIONS, draw_times, learner
+from ._perceptrons import Perceptron
+from ._tensors import normal
+from .couplings import independent, paired
+from .networks import drop_condition
+
+# Numbers in the rows of the batches that are made at once: the cost of a call is spread over many rows, which still
+# fit in cache.
+_BLOCK = 2**16
+# Rows of a batch that share their time, where at least so many times are left: what the network makes of time is
+# computed once for them.
+_SHARED_TIME, _FEWEST_TIMES = 4, 32
+
+
+class Sampler:
+    """Draws training batches (x0, x1, z, condition) from rows in scaled units.
+
+    Parameters
+    ----------
+    x0 : Tensor or None
+        Rows of the base; None for the standard normal law.
+    x1 : Tensor
+        Rows of the target.
+    condition : Tensor or None
+        One row for each row of x1.
+    coupling : callable
+        As in `sklearn_si.couplings`.
+    latent_noise : bool
+        Whether z is drawn.
+    dropout : float, default=0.0
+        Share of the rows whose condition is dropped.
+    """
+
+    def __init__(self, x0, x1, condition, coupling, latent_noise, dropout=0.0):
+        self.x0, self.x1, self.condition = x0, x1, condition
+        self.coupling, self.latent_noise, self.dropout = coupling, latent_noise, dropout
+        self._orders = {}
+
+    def _slices(self, name, n, batch, batches, generator):
+        """The next row numbers of permuted passes, batch by batch; small samples are drawn with replacement."""
+        device = self.x1.device
+        if n < 2 * batch:
+            return torch.randint(n, (batches * batch,), generator=generator, device=device)
+        parts, missing = [], batches
+        while missing:
+            order, start = self._orders.get(name, (None, n))
+            if start + batch > n:
+                order, start = torch.randperm(n, generator=generator, device=device), 0
+            taken = min(missing, (n - start) // batch)
+            self._orders[name] = order, start + taken * batch
+            parts.append(order[start : start + taken * batch])
+            missing -= taken
+        return torch.cat(parts)
+
+    def draw(self, batch, generator, batches=1):
+        """Some batches, one after the other, each paired by the coupling."""
+        rows = self._slices("target", len(self.x1), batch, batches, generator)
+        x1 = self.x1.index_select(0, rows)
+        condition = None if self.condition is None else self.condition.index_select(0, rows)
+        if self.x0 is None:
+            x0 = normal(x1.shape, generator, like=x1)
+        else:
+            if not getattr(self.coupling, "row_by_row", False):
+                rows = self._slices("base", len(self.x0), batch, batches, generator)
+            x0 = self.x0.index_select(0, rows)
+        x0, x1, condition = self._coupled(x0, x1, condition, batch, generator)
+        z = normal(x1.shape, generator, like=x1) if self.latent_noise else None
+        if self.dropout > 0:
+            kept = torch.rand((len(x1), 1), generator=generator, device=x1.device) >= self.dropout
+            condition = torch.where(kept, condition, drop_condition(condition))
+        return x0, x1, z, condition
+
+    def _coupled(self, x0, x1, condition, batch, generator):
+        if self.coupling in (independent, paired):
+            return x0, x1, condition
+        pieces = zip(*(_split(part, batch, len(x1)) for part in (x0, x1, condition)), strict=True)
+        return _joined([self.coupling(*piece, generator) for piece in pieces])
+
+
+def _split(part, size, n):
+    return [None] * (n // size) if part is None else part.split(size)
+
+
+def _joined(pieces):
+    """Tensors of several batches one after the other; what is None stays so."""
+    return tuple(None if parts[0] is None else torch.cat(parts) for parts in zip(*pieces, strict=True))
+
+
+def _antithetic(interpolant, t, x0, x1, z, condition):
+    """Every point twice, with the noise of opposite sign, so that singular factors cancel; points on axis -2 of x1."""
+    t, x1 = torch.cat([t, t], x1.ndim - 2), torch.cat([x1, x1], -2)
+    condition = None if condition is None else torch.cat([condition, condition], -2)
+    if interpolant.kind == "one-sided":
+        return t, torch.cat([x0, -x0], -2), x1, None, condition
+    return t, torch.cat([x0, x0], -2), x1, torch.cat([z, -z], -2), condition
+
+
+def draw_points(networks, interpolant, law, sampler, batch, generator, batches=1, group=1):
+    """The points (t, x0, x1, z, condition) of some batches; in mirrored pairs where a loss needs them."""
+    singular = interpolant.singular_target or "score" in networks
+    n = max(1, batch // 2) if singular else batch
+    times = draw_times(law, n, generator, sampler.x1.device, batches, group)
+    points = (times.to(sampler.x1.dtype), *sampler.draw(n, generator, batches))
+    if not singular:
+        return points
+    points = [None if p is None else p.unflatten(0, (batches, n)) for p in points]
+    return tuple(None if p is None else p.flatten(0, 1) for p in _antithetic(interpolant, *points))
+
+
+class Batches:
+    """The losses of all learned fields on fresh batches, and their gradients.
+
+    Batches are drawn in blocks, and whatever does not depend on the weights is computed for a block at once: points,
+    targets, closed forms, features of time.
+
+    Parameters
+    ----------
+    networks : ModuleDict
+        The learned fields by name.
+    interpolant : Interpolant
+    law : str
+        The law of t, a key of `TIME_LAWS`.
+    sampler : Sampler
+    batch : int
+        Points of a batch.
+    generator : torch.Generator
+    low : bool, default=False
+        Whether matrices are multiplied in bfloat16.
+    """
+
+    def __init__(self, networks, interpolant, law, sampler, batch, generator, low=False):
+        self.networks, self.interpolant, self.law = networks, interpolant, law
+        self.sampler, self.batch, self.generator, self.low = sampler, batch, generator, low
+        singular = interpolant.singular_target or "score" in networks
+        self.points = 2 * max(1, batch // 2) if singular else batch  # of a batch, mirror images counted
+        self.group = self._group(self.points // 2 if singular else batch)
+        self.size = max(1, _BLOCK // (self.points * sampler.x1.shape[1]))
+        self.block, self.next = [], self.size
+
+    def _group(self, n):
+        shares = self.sampler.condition is None and n % _SHARED_TIME == 0 and n >= _SHARED_TIME * _FEWEST_TIMES
+        # the drift of a forecast has the start row among its features
+        return _SHARED_TIME if shares and "forecast" not in self.networks else 1
+
+    @torch.no_grad()
+    def _draw_block(self):
+        """The tasks of the fields on the next batches."""
+        points = draw_points(
+            self.networks, self.interpolant, self.law, self.sampler, self.batch, self.generator, self.size, self.group
+        )
+        self.block, self.next = [self._task(name, field, points) for name, field in self.networks.items()], 0
+
+    def _task(self, name, field, points):
+        regression, network = REGRESSIONS[name](field, self.interpolant, *points), learner(field)
+        if not isinstance(network, Perceptron):
+            return _Foreign(network, regression, self.low)
+        features, inputs = network.prepare(regression.t, regression.y, regression.condition)
+        dtype = torch.bfloat16 if self.low else inputs.dtype
+        features = None if features is None else features.to(dtype)
+        return _Own(network, regression, features, inputs.to(dtype), self.group)
+
+    def loss(self) -> Tensor:
+        """The sum of the losses on a fresh batch; its gradients are added to those of the parameters, or await them.
+
+        Those of our own networks are written by hand and added at once; where the loss requires a gradient, that of
+        the other networks is left to its `backward`.
+        """
+        if self.next == self.size:
+            self._draw_block()
+        rows = slice(self.next * self.points, (self.next + 1) * self.points)
+        self.next += 1
+        return sum(task.loss(rows) for task in self.block)
+
+
+class _Own:
+    """A regression of a perceptron."""
+
+    def __init__(self, network, regression, features, inputs, group):
+        self.network, self.regression, self.inputs, self.group = network, regression, inputs, group
+        self.features = features
+        self.shared = None if features is None else features[::group].contiguous()
+
+    def loss(self, rows):
+        """The loss on some rows; its gradients are added to those of the parameters."""
+        features = shared = None
+        if self.features is not None:
+            features = self.features[rows]
+            shared = self.shared[rows.start // self.group : rows.stop // self.group]
+        output, recorded = self.network.record(shared, self.inputs[rows], self.group)
+        loss, gradient = self.regression.rows(rows).loss_and_gradient(output)
+        self.network.pull(recorded, features, gradient, self.group)
+        return loss
+
+
+class _Foreign:
+    """A regression of a network that autograd differentiates."""
+
+    def __init__(self, network, regression, low):
+        self.network, self.regression, self.low = network, regression, low
+
+    def loss(self, rows):
+        """The loss on some rows."""
+        regression = self.regression.rows(rows)
+        with torch.autocast(regression.y.device.type, torch.bfloat16, enabled=self.low):
+            output = self.network(regression.t, regression.y, regression.condition)
+        return regression.loss(output)
+
+
+def held_out_loss(networks, interpolant, law, sampler, n, generator):
+    """A function that gives the sum of the losses of all learned fields on n points, the same at each call."""
+    with torch.no_grad():
+        points = draw_points(networks, interpolant, law, sampler, n, generator)
+        regressions = {name: REGRESSIONS[name](field, interpolant, *points) for name, field in networks.items()}
+
+    @torch.no_grad()
+    def loss():
+        return sum(r.loss(learner(networks[name])(r.t, r.y, r.condition)) for name, r in regressions.items())
+
+    return loss

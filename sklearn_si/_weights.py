@@ -1,0 +1,86 @@
+"""The weights of a training run as one vector: gradients, Adam, their running mean, and the best."""
+
+import math
+
+import torch
+
+# Weights are averaged over about 2 % of the steps taken so far (at least 10 steps):
+# the average is what is validated and kept.
+_AVERAGING = 0.02
+# Adam's usual constants, and the norm to which gradients are clipped.
+_FIRST, _SECOND, _SMALL, _LARGEST_NORM = 0.9, 0.999, 1e-8, 1.0
+
+
+class Weights:
+    """All parameters of some networks as views of one vector, and of their gradients as views of another.
+
+    An update is then a few operations on vectors, whatever the number of parameters.
+
+    Parameters
+    ----------
+    networks : Module
+        What is trained, in place.
+    """
+
+    def __init__(self, networks):
+        self.networks, self.parameters = networks, list(networks.parameters())
+        dtypes = {p.dtype for p in self.parameters}
+        if len(dtypes) != 1:
+            raise ValueError(f"A network factory gives parameters of dtypes {sorted(map(str, dtypes))}: give them one.")
+        self.flat = torch.cat([p.detach().flatten() for p in self.parameters])
+        self.gradient, self.means = torch.zeros_like(self.flat), self.flat.clone()
+        self._first, self._second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        self.steps, self.score, self.best, self.buffers = 0, -math.inf, None, None
+        sizes = [p.numel() for p in self.parameters]
+        for p, value, gradient in zip(self.parameters, self.flat.split(sizes), self.gradient.split(sizes), strict=True):
+            p.data, p.grad = value.view(p.shape), gradient.view(p.shape)
+
+    @torch.no_grad()
+    def descend(self, rate):
+        """One step of Adam (Kingma & Ba 2015, algorithm 1) along the clipped gradient, which starts again from zero."""
+        self.steps += 1
+        gradient = self.gradient
+        gradient.mul_((_LARGEST_NORM / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1.0))
+        self._first.lerp_(gradient, 1 - _FIRST)
+        self._second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
+        spread = torch.sqrt(self._second, out=gradient)
+        spread.mul_((1 - _SECOND**self.steps) ** -0.5).add_(_SMALL)
+        self.flat.addcdiv_(self._first, spread, value=-rate / (1 - _FIRST**self.steps))
+        self.average()
+        gradient.zero_()
+
+    @torch.no_grad()
+    def average(self):
+        """Take the weights of the last step into the mean, over a window that grows with the steps."""
+        self.means.lerp_(self.flat, 1 / min(max(1, self.steps), 10 + _AVERAGING * self.steps))
+
+    @torch.no_grad()
+    def swap(self, other):
+        """Exchange the live weights with others; the second call undoes the first."""
+        live = self.flat.clone()
+        self.flat.copy_(other)
+        other.copy_(live)
+
+    def score_of(self, weights, validate):
+        """The score of some weights; -inf for NaN, which compares with nothing."""
+        self.swap(weights)
+        try:
+            score = float(validate())
+        finally:
+            self.swap(weights)
+        return -math.inf if math.isnan(score) else score
+
+    def offer(self, score):
+        """Keep a copy of the means, and of the buffers, if the score is the highest."""
+        if score > self.score:
+            self.score, self.best = score, self.means.clone()
+            self.buffers = [b.clone() for b in self.networks.buffers()]
+
+    @torch.no_grad()
+    def release(self):
+        """Leave in the networks what was kept (the means if nothing was), each parameter on its own."""
+        self.flat.copy_(self.means if self.best is None else self.best)
+        for p in self.parameters:
+            p.data, p.grad = p.data.clone(), None
+        for b, value in zip(self.networks.buffers(), self.buffers or (), strict=self.buffers is not None):
+            b.copy_(value)
