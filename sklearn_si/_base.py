@@ -23,6 +23,7 @@ from . import _fitting
 from ._base_density import BASE_DENSITIES
 from ._density_methods import DensityMethods
 from ._diagnostics import DiagnosticMethods
+from ._distillation import DistillationMethods
 from ._field_methods import FieldMethods
 from ._generation import DENOISED, check_noise, forecast, generate
 from ._likelihood import GRID_LAW, carry
@@ -31,6 +32,7 @@ from ._tensors import (
     SAMPLE_STREAM,
     as_array,
     as_tensor,
+    blocks,
     cast_module,
     draw_seed,
     evaluation_dtype,
@@ -46,8 +48,15 @@ from .networks import ACTIVATIONS, GuidedField, drop_condition
 from .preprocessing import MAPS
 from .solvers import SOLVERS, require_finite
 
-# Rows of one chunk in sampling: it stays in cache (measured: 3.3x over 65,536).
-_CHUNK = 4096
+# Rows of one chunk in sampling: it stays in cache (measured: 3.3x over 65,536); and of one block of rows that are
+# carried, which bounds the memory beside input and output.
+_CHUNK, _BLOCK = 4096, 2**16
+# n_steps="auto": of the SDE, and of the ODE by a stepper that no grid was measured for.
+_SDE_STEPS, _ODE_STEPS = 100, 16
+
+
+# Attributes that are networks, or a dict of them.
+_NETWORKS = ("network_", "denoiser_network_", "flow_map_", "_learned_")
 
 
 def _finite_rows(X, dtype):
@@ -62,6 +71,7 @@ class BaseInterpolant(
     FieldMethods,
     DensityMethods,
     DiagnosticMethods,
+    DistillationMethods,
     OneToOneFeatureMixin,
     TransformerMixin,
     DensityMixin,
@@ -86,8 +96,8 @@ class BaseInterpolant(
         "base_density": [StrOptions(set(BASE_DENSITIES)), HasMethods(["fit", "score_samples"]), None],
         "noise_level": [Interval(numbers.Real, 0, None, closed="left")],
         "noise_schedule": [StrOptions({"gamma", "constant", "optimal"}), callable],
-        "n_steps": [Interval(numbers.Integral, 1, None, closed="left")],
-        "solver": [StrOptions({"auto", "denoising", "dopri5-adaptive", DENOISED, *SOLVERS}), callable],
+        "n_steps": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
+        "solver": [StrOptions({"auto", "denoising", "distilled", "dopri5-adaptive", DENOISED, *SOLVERS}), callable],
         "ode_tol": [Interval(numbers.Real, 0, None, closed="neither")],
         "time_law": [StrOptions({"auto", *TIME_LAWS})],
         "fields": [StrOptions({"auto", *FIELDS})],
@@ -150,6 +160,8 @@ class BaseInterpolant(
         state = _fitting.fit_plan(self, plan)
         for name, value in state.items():
             setattr(self, name, value)
+        # a map distilled from an earlier fit is not that of this one
+        vars(self).pop("flow_map_", None)
         return self
 
     def fit_transform(self, X, y=None, *, condition=None):
@@ -199,8 +211,12 @@ class BaseInterpolant(
         if self._forecasts:
             X = forecast(self, condition, int(n_samples), generator)
             return _wrap_data_with_container("transform", X, X, self)
-        fields = self._fields(self.dtype_, generator.device, condition, int(n_samples))
-        X = self._move(fields, lambda rows: self._base_rows(len(rows), generator), int(n_samples), generator)
+        # the error of the measured steps is far above that of single precision
+        dtype = np.float32 if self.n_steps == "auto" and self.solver in ("auto", "rk4", "distilled") else self.dtype_
+        fields = self._fields(dtype, generator.device, condition, int(n_samples))
+        X = self._move(
+            fields, lambda rows: self._base_rows(rows.stop - rows.start, generator, dtype), int(n_samples), generator
+        )
         return _wrap_data_with_container("transform", X, X, self)
 
     def resample(self, X, *, condition=None, random_state=None):
@@ -297,7 +313,7 @@ class BaseInterpolant(
     def __getstate__(self):
         """The state with its networks on the CPU, so that a model fitted on a GPU loads anywhere."""
         state = dict(super().__getstate__())
-        names = [name for name in ("network_", "denoiser_network_", "_learned_") if state.get(name) is not None]
+        names = [name for name in _NETWORKS if state.get(name) is not None]
         # one copy for all, because the networks share their parts
         for name, value in copy.deepcopy({name: state[name] for name in names}).items():
             modules = value.values() if isinstance(value, dict) else [value]
@@ -352,6 +368,16 @@ class BaseInterpolant(
         return GRID_LAW, getattr(path, "crossing", None)
 
     @property
+    def _sampling_steps(self):
+        """Steps of `sample`, and the law of their grid where the ODE is solved."""
+        if self.n_steps != "auto":
+            return self.n_steps, GRID_LAW
+        if self.noise_level > 0:
+            return _SDE_STEPS, GRID_LAW
+        measured = getattr(self, "sampling_grid_", None) if self.solver in ("auto", "rk4") else None
+        return measured or (_ODE_STEPS, GRID_LAW)
+
+    @property
     def _forecasts(self):
         """Whether the process starts from given rows, and so has neither a base law nor a density."""
         return getattr(self, "start", "base") == "condition"
@@ -369,10 +395,10 @@ class BaseInterpolant(
         seed = draw_seed(self.random_state if random_state is None else random_state)
         return make_generator(seed, SAMPLE_STREAM, resolve_device(self.device))
 
-    def _base_rows(self, n, generator):
+    def _base_rows(self, n, generator, dtype):
         """Rows at t = 0 in scaled units: normal, or drawn with replacement from the stored sample."""
         device = generator.device
-        dtype = evaluation_dtype(np.dtype(self.dtype_), device)
+        dtype = evaluation_dtype(np.dtype(dtype), device)
         if self.base_sample_ is None:
             return normal((n, self.n_features_in_), generator, dtype=dtype, device=device)
         rows = torch.randint(len(self.base_sample_), (n,), generator=generator, device=device)
@@ -380,12 +406,13 @@ class BaseInterpolant(
         return as_tensor(base_map.transform(self.base_sample_[rows.cpu().numpy()]), dtype, device)
 
     def _move(self, fields, start_rows, n, generator):
-        """N rows at t = 1, in data units: chunk by chunk from start_rows(row numbers)."""
-        parts = []
-        for rows in torch.arange(n).split(_CHUNK):
+        """N rows at t = 1, in data units: chunk by chunk from start_rows(slice)."""
+        X = np.empty((n, self.n_features_in_), self.dtype_)
+        for rows in blocks(n, _CHUNK):
             x = generate(self, fields.rows(rows), start_rows(rows), generator)
-            parts.append(self.preprocessing_.inverse_transform(as_array(x, np.float64)))
-        return _finite_rows(np.concatenate(parts), self.dtype_)
+            with np.errstate(over="ignore"):
+                X[rows] = self.preprocessing_.inverse_transform(as_array(x, np.float64))
+        return _finite_rows(X, self.dtype_)
 
     @torch.no_grad()
     def _carry(self, X, condition, map_in, map_out, start, stop):
@@ -394,12 +421,18 @@ class BaseInterpolant(
             return X.copy()  # its ODE starts and ends at the same point
         device = resolve_device(self.device)
         dtype = evaluation_dtype(X.dtype, device)
-        x = as_tensor(X if map_in is None else map_in.transform(X), dtype, device)
+        fields = self._fields(X.dtype, device, condition, len(X))
         law, node = self._grid()
-        x, error = carry(self._fields(X.dtype, device, condition, len(X)), x, start, stop, self.ode_tol, law, node)
-        x = as_array(require_finite(x, "following the ODE"), np.float64)
-        self._warn_missed(error)
-        return _finite_rows(x if map_out is None else map_out.inverse_transform(x), X.dtype)
+        moved, errors = np.empty(X.shape, X.dtype), []
+        for rows in blocks(len(X), _BLOCK):
+            x = as_tensor(X[rows] if map_in is None else map_in.transform(X[rows]), dtype, device)
+            x, error = carry(fields.rows(rows), x, start, stop, self.ode_tol, law, node)
+            x = as_array(require_finite(x, "following the ODE"), np.float64)
+            with np.errstate(over="ignore"):
+                moved[rows] = x if map_out is None else map_out.inverse_transform(x)
+            errors.append(error)
+        self._warn_missed(torch.cat(errors))
+        return _finite_rows(moved, X.dtype)
 
     def _warn_missed(self, error):
         missed = int((error > self.ode_tol).sum())

@@ -15,7 +15,7 @@ from ._likelihood import (
     standard_normal_parts,
 )
 from ._path_weights import path_log_weights, summarise
-from ._tensors import PATH_STREAM, as_array, as_tensor, evaluation_dtype, make_generator, resolve_device
+from ._tensors import PATH_STREAM, as_array, as_tensor, blocks, evaluation_dtype, make_generator, resolve_device
 from ._validation import is_sample
 from .exceptions import NoDensityError
 from .preprocessing import AffineMap
@@ -25,6 +25,8 @@ from .solvers import require_finite
 _N_PATHS = 64
 # The level (40 steps) at which gradients of log-densities are taken, and rows of one chunk.
 _GRADIENT_LEVEL, _GRADIENT_ROWS = 2, 256
+# Rows that are scored at a time: the memory beside input and output does not grow with their number.
+_BLOCK = 2**16
 
 
 class DensityMethods:
@@ -249,13 +251,20 @@ class DensityMethods:
 
     @torch.no_grad()
     def _ode_log_density(self, X, condition, t):
-        x, fields = self._scaled_rows(X, self._time(t), condition)
+        self._require_density()
+        device, time = resolve_device(self.device), self._time(t)
+        fields, dtype = self._fields(X.dtype, device, condition, len(X)), evaluation_dtype(X.dtype, device)
         anchor, parts = self._anchor()
-        value, error = ode_log_density(fields, x, t, anchor, parts, self.ode_tol, self._grid()[0])
-        value = as_array(require_finite(value, "computing log-densities"), np.float64)
+        density, errors = np.empty(len(X), X.dtype), []
+        for rows in blocks(len(X), _BLOCK):
+            x = as_tensor(self._to_scaled(X[rows], time), dtype, device)
+            value, error = ode_log_density(fields.rows(rows), x, t, anchor, parts, self.ode_tol, self._grid()[0])
+            value = as_array(require_finite(value, "computing log-densities"), np.float64)
+            density[rows] = value + self.preprocessing_.log_abs_det_jacobian(X[rows])
+            errors.append(error)
+        error = torch.cat(errors)
         self._warn_missed(error)
-        value = value + self.preprocessing_.log_abs_det_jacobian(X)
-        return value.astype(X.dtype, copy=False), as_array(error, X.dtype)
+        return density, as_array(error, X.dtype)
 
     @torch.no_grad()
     def _chain(self, X, condition, n_paths):
@@ -270,7 +279,7 @@ class DensityMethods:
         parts = self._base_parts()
         generator = make_generator(self.seed_, PATH_STREAM, x.device)
         weights = path_log_weights(
-            fields, x, self.noise_level, self.noise_schedule, self.n_steps, n_paths, parts, generator
+            fields, x, self.noise_level, self.noise_schedule, self._sampling_steps[0], n_paths, parts, generator
         )
         require_finite(weights.T, "weighting the paths of the SDE")
         jacobian = self.preprocessing_.log_abs_det_jacobian(X)
@@ -281,12 +290,15 @@ class DensityMethods:
 
     def _scaled_rows(self, X, time, condition):
         """Rows at one time in scaled units, as tensors, and the fields in their dtype."""
-        self._refuse_forecast("a log-density")
-        if self.interpolant_.kind == "mirror":
-            raise NoDensityError("interpolant='mirror' knows no density at either end: use 'linear'.")
+        self._require_density()
         device = resolve_device(self.device)
         x = as_tensor(self._to_scaled(X, time), evaluation_dtype(X.dtype, device), device)
         return x, self._fields(X.dtype, device, condition, len(X))
+
+    def _require_density(self):
+        self._refuse_forecast("a log-density")
+        if self.interpolant_.kind == "mirror":
+            raise NoDensityError("interpolant='mirror' knows no density at either end: use 'linear'.")
 
     def _anchor(self):
         """The time at which the density is known, and its terms there as a function of tensors in scaled units."""

@@ -45,11 +45,11 @@ class InterpolantDiffusion(BaseInterpolant):
     noise_schedule : {"gamma", "constant", "optimal"} or callable, default="gamma"
         epsilon(t) = noise_level * schedule(t): gamma(t) (alpha(t) with a Gaussian base), one, the minimiser of the
         KL bound (Gaussian base only), or a function of t.
-    n_steps : int, default=100
+    n_steps : int or "auto", default=100
         Steps of `sample`. May be changed after fit.
     solver : str or callable, default="auto"
-        The stepper of `sample`: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (steps by `ode_tol`)
-        or "denoising" (Gaussian base) for the ODE; "euler-maruyama", "stochastic-heun" or
+        The stepper of `sample`: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (steps by `ode_tol`),
+        "denoising" (Gaussian base) or "distilled" (after `distill`) for the ODE; "euler-maruyama", "stochastic-heun" or
         "stochastic-heun-denoised" (its last step is E[x1 | x_t], without noise) for the SDE; "auto" is "rk4" and
         "stochastic-heun". A callable takes (f, x, times) and returns x at the last time.
     ode_tol : float, default=1e-3

@@ -196,7 +196,7 @@ class FieldMethods:
         fields = self._fields(X.dtype, device, condition, len(X))
         begin, end = self._time(start), self._time(stop)
         x = as_tensor(self._to_scaled(X, begin), evaluation_dtype(X.dtype, device), device)
-        times, kept = _output_grid(n_times, self.n_steps, float(begin), float(end), self._grid()[1])
+        times, kept = _output_grid(n_times, self._sampling_steps[0], float(begin), float(end), self._grid()[1])
         times = times.to(x)
         if noise_level > 0:
             self._require_score("trajectory with noise_level > 0")

@@ -42,11 +42,12 @@ class InterpolantFlow(BaseInterpolant):
     noise_schedule : {"gamma", "constant", "optimal"} or callable, default="gamma"
         epsilon(t) = noise_level * schedule(t): gamma(t) (alpha(t) with a Gaussian base), one, the minimiser of the
         KL bound (Gaussian base only), or a function of t.
-    n_steps : int, default=16
-        Steps of `sample`. May be changed after fit.
+    n_steps : int or "auto", default="auto"
+        Steps of `sample`. "auto" is as many as `fit` found to be enough (`sampling_grid_`), 16 with another stepper
+        than "rk4", and 100 with noise. May be changed after fit.
     solver : str or callable, default="auto"
-        The stepper of `sample`: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (steps by `ode_tol`)
-        or "denoising" (Gaussian base) for the ODE; "euler-maruyama", "stochastic-heun" or
+        The stepper of `sample`: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (steps by `ode_tol`),
+        "denoising" (Gaussian base) or "distilled" (after `distill`) for the ODE; "euler-maruyama", "stochastic-heun" or
         "stochastic-heun-denoised" (its last step is E[x1 | x_t], without noise) for the SDE; "auto" is "rk4" and
         "stochastic-heun". A callable takes (f, x, times) and returns x at the last time.
     ode_tol : float, default=1e-3
@@ -125,6 +126,9 @@ class InterpolantFlow(BaseInterpolant):
     best_validation_score_ : float
         Score of the weights that were kept; with one sample these may be those of the closed form that training
         starts from, which no round scores.
+    sampling_grid_ : tuple of (int, str) or None
+        Steps of RK4, and the law of their grid, that carry rows of the base to t = 1 within .01 of the scaled units
+        (root mean square of a coordinate); None where `sample` solves no ODE.
     seed_ : int
         The seed of the fit.
     n_features_in_ : int
@@ -154,7 +158,7 @@ class InterpolantFlow(BaseInterpolant):
         base_density="flow",
         noise_level=0.0,
         noise_schedule="gamma",
-        n_steps=16,
+        n_steps="auto",
         solver="auto",
         ode_tol=1e-3,
         time_law="auto",

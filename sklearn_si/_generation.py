@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ._tensors import as_array, as_tensor, evaluation_dtype
+from ._tensors import as_array, as_tensor, cast_module, evaluation_dtype
 from ._validation import DTYPES, reject_dates
 from .solvers import (
     SDE_SOLVERS,
@@ -53,13 +53,15 @@ def generate(estimator, fields, x, generator):
     """Rows at t = 1 from rows at t = 0, in scaled units, by the estimator's solver and noise."""
     if estimator.interpolant_.kind == "mirror" and estimator.noise_level == 0:
         return x  # the ODE of a mirror ends where it starts
-    law, node = estimator._grid()
+    (n_steps, law), node = estimator._sampling_steps, estimator._grid()[1]
     level, solver = estimator.noise_level, estimator.solver
-    times = time_grid(estimator.n_steps, "uniform" if level > 0 else law, node=node).to(x)
+    times = time_grid(n_steps, "uniform" if level > 0 else law, node=node).to(x)
     if level > 0:
         x = _sde(fields, x, times, estimator, generator)
     elif callable(solver):
         x = solver(fields.velocity, x, times)
+    elif solver == "distilled":
+        x = cast_module(_flow_map(estimator), x.dtype, x.device)(x, fields.condition)
     elif solver == "denoising":
         x = denoising_steps(fields, x, times)
     elif solver == "dopri5-adaptive":
@@ -67,6 +69,13 @@ def generate(estimator, fields, x, generator):
     else:
         x = odeint(fields.velocity, x, times, "rk4" if solver == "auto" else _SDE_WITHOUT_NOISE.get(solver, solver))
     return require_finite(x, "sampling")
+
+
+def _flow_map(estimator):
+    """The distilled flow map, or an error that says how to get one."""
+    if not hasattr(estimator, "flow_map_"):
+        raise ValueError("solver='distilled' needs a distilled flow map: call distill() after fit.")
+    return estimator.flow_map_
 
 
 def _sde(fields, x, times, estimator, generator):
@@ -107,7 +116,7 @@ def forecast(estimator, start, n_samples, generator):
     if solver == DENOISED:
         raise ValueError(f"solver={solver!r} has no meaning with start='condition': use 'auto' or 'euler-maruyama'.")
     a = estimator.gamma_scale / 2
-    times = time_grid(estimator.n_steps, "uniform").to(x0)
+    times = time_grid(estimator._sampling_steps[0], "uniform").to(x0)
     x = sdeint(
         lambda t, x, e: fields.velocity(t, x),
         lambda t: torch.full_like(t, a),

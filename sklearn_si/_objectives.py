@@ -40,6 +40,10 @@ def draw_times(law: str, n: int, generator: torch.Generator, device, batches: in
     return t.repeat_interleave(group, 1).flatten()
 
 
+# Below this a scale is that of a field which vanishes.
+_LEAST_SCALE = 1e-6
+
+
 class Regression(NamedTuple):
     """A loss that is quadratic in the output F of a network: mean of r (r + 2 kick), r = offset + scale F(t, y, c).
 
@@ -96,7 +100,8 @@ def _regression(field, t, x, condition, target, *, weighted=False, kick=None) ->
     closed, scale, y = field.parts(t, x) if isinstance(field, ResidualField) else (None, None, x)
     offset = -target if closed is None else closed - target
     if weighted and hasattr(field, "output_scale"):
-        weight = 1 / column(field.output_scale(t), x)
+        # on an encoding-decoding path nothing moves at t = 1/2: 0 / 0 there
+        weight = 1 / column(field.output_scale(t), x).clamp(min=_LEAST_SCALE)
         offset, scale = offset * weight, weight if scale is None else scale * weight
     return Regression(t, y, condition, offset, scale, kick)
 

@@ -12,7 +12,17 @@ from ._batches import Batches, Sampler, held_out_loss
 from ._likelihood import GRID_LAW, density_parts, middle_parts, standard_normal_parts
 from ._objectives import REGRESSIONS, Fields
 from ._perceptrons import Perceptron
-from ._tensors import BASE_STREAM, FIT_STREAM, as_array, as_tensor, make_generator, resolve_device
+from ._sampling_grid import PILOT_ROWS, choose_grid
+from ._tensors import (
+    BASE_STREAM,
+    FIT_STREAM,
+    GRID_STREAM,
+    as_array,
+    as_tensor,
+    make_generator,
+    normal,
+    resolve_device,
+)
 from ._training import History, train
 from .networks import (
     ComposedVelocity,
@@ -259,6 +269,21 @@ class Run:
         rows = self.plan.X1 if self.plan.interpolant.kind == "mirror" else self.plan.X0
         return None if rows is None else rows.copy()
 
+    def _sampling_grid(self, velocity):
+        """Steps and law for `sample`, measured on rows of the base; None where it solves no ODE from the base."""
+        path = self.plan.interpolant
+        if path.kind == "mirror" or self.plan.fields == ("forecast",):
+            return None
+        generator = make_generator(self.plan.seed, GRID_STREAM, self.device)
+        rows = torch.randint(len(self.x1), (PILOT_ROWS,), generator=generator, device=self.device)
+        condition = None if self.condition is None else self.condition[rows]
+        if self.x0 is None:
+            x = normal((PILOT_ROWS, self.x1.shape[1]), generator, like=self.x1)
+        else:
+            x = self.x0[torch.randint(len(self.x0), (PILOT_ROWS,), generator=generator, device=self.device)]
+        node = getattr(getattr(path, "path", path), "crossing", None)
+        return choose_grid(Fields(path, velocity, condition=condition), x, node)
+
     def attributes(self, history: History, density):
         """The fitted attributes of the estimator."""
         plan = self.plan
@@ -276,6 +301,7 @@ class Run:
             "base_preprocessing_": self.base_map,
             "base_density_": density,
             "base_sample_": self._stored_rows(),
+            "sampling_grid_": self._sampling_grid(velocity),
             "dtype_": np.result_type(plan.X1, plan.X1 if plan.X0 is None else plan.X0),
             "n_iter_": max(1, self.earlier.n_iter + history.n_iter),
             "loss_": loss_curve[-1] if loss_curve else np.nan,

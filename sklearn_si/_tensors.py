@@ -8,7 +8,7 @@ from sklearn.utils import check_random_state
 
 # Streams of random numbers drawn from one seed: the rows that `sample` returns
 # must not be functions of the numbers that `fit` saw.
-FIT_STREAM, SAMPLE_STREAM, BASE_STREAM, PATH_STREAM = range(4)
+FIT_STREAM, SAMPLE_STREAM, BASE_STREAM, PATH_STREAM, GRID_STREAM, DISTIL_STREAM = range(6)
 
 
 def resolve_device(device):
@@ -65,6 +65,11 @@ def cast_module(module, dtype, device):
     if parameter is None or (parameter.dtype == dtype and parameter.device.type == device.type):
         return module
     return copy.deepcopy(module).to(dtype=dtype, device=device)
+
+
+def blocks(n, size):
+    """Slices of at most `size` rows that make up n."""
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def column(t, x):

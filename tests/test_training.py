@@ -11,10 +11,17 @@ from torch import nn
 
 from sklearn_si import _batches
 from sklearn_si._batches import Batches, Sampler, _antithetic, draw_points
-from sklearn_si._objectives import _T_MARGIN, TIME_LAWS, draw_times, field_loss
+from sklearn_si._objectives import _T_MARGIN, REGRESSIONS, TIME_LAWS, draw_times, field_loss
 from sklearn_si._weights import Weights
 from sklearn_si.couplings import COUPLINGS, independent, paired
-from sklearn_si.interpolants import GaussianBase, Linear, Trigonometric, VariancePreserving
+from sklearn_si.interpolants import (
+    INTERPOLANTS,
+    GaussianBase,
+    Linear,
+    Trigonometric,
+    VariancePreserving,
+    make_interpolant,
+)
 from sklearn_si.networks import FiLMNetwork, PreconditionedField
 
 
@@ -332,6 +339,29 @@ def test_hand_written_gradients_of_the_losses_are_those_of_autograd(name):
         autograd = torch.cat([p.grad.flatten() for p in fields.parameters()])
         torch.testing.assert_close(own, autograd, rtol=1e-9, atol=1e-12)
         assert own.abs().min() >= 0 and (own != 0).float().mean() > 0.99
+
+
+def named_paths():
+    """Every named path with the ends that it takes."""
+    for name in INTERPOLANTS:
+        for two_samples in [False] if name in ("vp", "mirror") else [False, True]:
+            path = make_interpolant(name, "auto", 1.0, two_samples=two_samples, latent_noise=True)
+            yield pytest.param(path, id=f"{'two' if two_samples else 'one'}-{name}")
+
+
+@pytest.mark.parametrize("target", ["velocity", "drift", "denoiser", "score"])
+@pytest.mark.parametrize("path", list(named_paths()))
+def test_no_time_that_is_drawn_has_an_infinite_loss(path, target):
+    """At t = 1/2 in the middle of an encoding-decoding path, and of a mirror, nothing moves."""
+    if target != "velocity" and not path.has_noise:
+        return
+    t = torch.tensor([_T_MARGIN, 0.25, 0.5, 0.75, 1 - _T_MARGIN])
+    network = FiLMNetwork(D, 0, (4,), "silu", generator())
+    field = PreconditionedField(path, network, target, torch.ones(D), torch.ones(D))
+    x0, x1, z = (normals(5, D, seed=s).float() for s in range(3))
+    regression = REGRESSIONS[target](field, path, t, x0, x1, z if path.has_noise else None)
+    for part in regression:
+        assert part is None or torch.isfinite(part).all()
 
 
 def test_times_are_shared_only_where_nothing_else_tells_rows_apart():
