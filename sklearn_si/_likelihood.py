@@ -29,6 +29,11 @@ _TRUSTED = 0.5
 _PATH_MARGIN, _QUADRATURE_MARGIN = 10.0, 1.0
 
 
+def _chunks(rows: Tensor, d: int):
+    """Equal parts of some rows: a rest of few would cost as many calls as a whole chunk."""
+    return rows.tensor_split(max(1, round(len(rows) * d / _CHUNK)))
+
+
 def standard_normal_log_density(x: Tensor) -> Tensor:
     """Log N(x; 0, I), a row."""
     return -0.5 * (x.square().sum(1) + x.shape[1] * math.log(2 * math.pi))
@@ -174,7 +179,7 @@ def ode_log_density(fields, x: Tensor, t: float, anchor: float, anchor_parts, to
     """
 
     def solve(rows, level):
-        chunks = rows.split(max(1, _CHUNK // x.shape[1]))
+        chunks = _chunks(rows, x.shape[1])
         solved = [density_parts(fields.rows(c), x[c], t, level, law, anchor, anchor_parts) for c in chunks]
         parts, errors = zip(*solved, strict=True)
         return torch.cat(parts), 1.0, None if errors[0] is None else torch.cat(errors)
@@ -237,7 +242,7 @@ def carry(fields, x: Tensor, start: float, stop: float, tolerance: float, law: s
         times = time_grid(_STEPS * 2**level, law, start, stop, node)
         value = torch.cat([
             odeint(fields.rows(part).velocity, x[part], times, "dopri5")
-            for part in rows.split(max(1, _CHUNK // x.shape[1]))
+            for part in _chunks(rows, x.shape[1])
         ])  # fmt: skip
         return value, 1 + value.abs().amax(1), None
 

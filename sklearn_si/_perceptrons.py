@@ -1,5 +1,6 @@
 """Perceptrons of (t, x, condition) with an exact trace, and with gradients written by hand for training."""
 
+import functools
 import itertools
 import math
 
@@ -131,6 +132,11 @@ class Perceptron(nn.Module):
         self.output = nn.Parameter(torch.zeros(n_features, widths[-1]))
         self.bias = nn.Parameter(torch.zeros(n_features))
 
+    @functools.cached_property
+    def _matrices(self):
+        # a ParameterList takes longer to look an entry up than a small product takes
+        return tuple(self.weights)
+
     def prepare(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """What depends on no weight: the input of the modulation (or None), a row or one for all, and of the layers."""
         raise NotImplementedError
@@ -209,10 +215,10 @@ class Perceptron(nn.Module):
         `features` holds one row for each `group` of rows of the inputs.
         """
         act, h, layers = ACTIVATIONS[self.activation][0], inputs, []
-        for w, (s, c) in zip(self.weights, self.modulate(features, h.dtype), strict=True):
+        for w, (s, c) in zip(self._matrices, self.modulate(features, h.dtype), strict=True):
             w = w.to(h.dtype)
-            a = h @ w.T
-            u = a + c if s is None else _by_groups(c, a, s, group)
+            a = h @ w.T if s is not None else torch.addmm(c, h, w.T)
+            u = a if s is None else _by_groups(c, a, s, group)
             value = act(u)
             mask = _keep_mask(value.shape, self.dropout, value, self.masks) if self.dropout else None
             layers.append((w, h, a, s, u, value, mask))
@@ -239,7 +245,7 @@ class Perceptron(nn.Module):
             else:
                 self.pull_modulation(k, features, shift * a, shift)
                 inner = _by_groups(None, shift, s, group)
-            _add_over_rows(self.weights[k].grad, inner, below)
+            _add_over_rows(self._matrices[k].grad, inner, below)
             if k:
                 gradient = inner @ w
 

@@ -40,7 +40,8 @@ class Weights:
         """One step of Adam (Kingma & Ba 2015, algorithm 1) along the clipped gradient, which starts again from zero."""
         self.steps += 1
         gradient = self.gradient
-        gradient.mul_((_LARGEST_NORM / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1.0))
+        norm = torch.dot(gradient, gradient).sqrt_()
+        gradient.mul_((_LARGEST_NORM / (norm + 1e-6)).clamp_(max=1.0))
         self._first.lerp_(gradient, 1 - _FIRST)
         self._second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
         spread = torch.sqrt(self._second, out=gradient)

@@ -212,7 +212,7 @@ TIME_GRIDS = {
     # crowded towards both ends, where a bridge meets data
     "sine": lambda u: (torch.sin(math.pi / 2 * u) ** 2, math.pi / 2 * torch.sin(math.pi * u)),
     # uniform in log((t + c) / (1 - t + c)), the variable of the networks' time features
-    "logit": lambda u: _logit_law(u, 0.03),
+    "logit": lambda u: _logit_law(u, 0.06),
 }
 
 
