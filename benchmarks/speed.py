@@ -133,7 +133,7 @@ def flow_matching_loop(X, widths, batch, steps):
 
 
 def our_fit(X, widths, batch, steps, *, plain, bf16=False):
-    """A whole fit of so many steps: scaling of the columns, batches, steps and averages."""
+    """A whole fit of so many steps: scaling of the columns, batches, steps, averages, the grid of `sample`."""
     network = (lambda d, n_conditions: MLP(d, n_conditions, widths)) if plain else "mlp"
     flow = InterpolantFlow(
         network=network, hidden_layer_sizes=widths, batch_size=batch, max_iter=steps, preprocessing="standardize",
@@ -168,11 +168,17 @@ def train(args):
             runs["torchcfm loop, plain"] = torchcfm_loop(X, widths, batch, steps)
         if flow_matching:
             runs["flow_matching loop, plain"] = flow_matching_loop(X, widths, batch, steps)
-        runs["ours, plain"] = our_fit(X, widths, batch, steps, plain=True)
-        runs["ours, default network"] = our_fit(X, widths, batch, steps, plain=False)
-        runs["ours, default network, bfloat16"] = our_fit(X, widths, batch, steps, plain=False, bf16=True)
+        ours = {"ours, plain": {"plain": True}, "ours, default network": {"plain": False}}
+        ours["ours, default network, bfloat16"] = {"plain": False, "bf16": True}
+        for name, kind in ours.items():
+            runs[name] = our_fit(X, widths, batch, steps + 1, **kind)
+            runs[f"{name}, one step"] = our_fit(X, widths, batch, 1, **kind)
         print(f"  {len(widths)} x {widths[0]}, batch {batch}, d = 10")
         spent = interleaved(runs, args.rounds)
+        for name in ours:  # what precedes and follows the steps is counted apart
+            once = np.median(spent.pop(f"{name}, one step"))
+            spent[name] = [took - once for took in spent[name]]
+            print(f"    {name}: {1e3 * once:.0f} ms of a fit before and after its steps")
         print_rates(spent, steps, "steps/s")
         middle = {name: np.median(times) for name, times in spent.items()}
         own = middle["ours, plain"]
@@ -209,7 +215,7 @@ def score(args):
         "d = 43, two layers": (mixed_tails(43), (256,) * 2, 40.0),
     }
     for name, (X, widths, target) in cases.items():
-        flow, rows = fitted(X, widths), mixed_tails(X.shape[1], seed=1)[: args.rows]
+        flow, rows = fitted(X[args.rows :], widths), X[: args.rows]
         reference = contenders(flow, rows, "float64")[2](1e-8)
         runs = {k: v for k, v in contenders(flow, rows, "float32")[0].items() if "our trace" not in k}
         runs = {k: v for k, v in runs.items() if "Hutchinson" not in k}
@@ -224,7 +230,8 @@ def score(args):
         own = at_error(points["ours"], AT)[0]
         for family, goal in (("dopri5 autograd", target), ("zuko exact", 1.0)):
             verdict(f"cost of {family} over ours at {AT:g} nats", at_error(points[family], AT)[0] / own, goal)
-    X, rows = mixed_tails(10, n=50_000), mixed_tails(10, seed=1)[:2000]
+    X = mixed_tails(10, n=52_000)
+    X, rows = X[2000:], X[:2000]
     flow, kde = fitted(X, (128,) * 3), KernelDensity(bandwidth=0.3).fit(X)
     mixture = GaussianMixture(32, random_state=0).fit(X[:5000])
     spent = interleaved(
@@ -262,7 +269,9 @@ def sample(args):
 
     def theirs(tol=1e-5):
         z = torch.randn((n, X.shape[1]), generator=rng)
-        return odeint(lambda t, x: field(t, x), z, torch.tensor([0.0, 1.0]), rtol=tol, atol=tol, method="dopri5")[-1]
+        # unless told to step onto t = 1 it steps past it, where the field is not defined
+        times, options = torch.tensor([0.0, 1.0]), {"step_t": torch.tensor([1.0])}
+        return odeint(lambda t, x: field(t, x), z, times, rtol=tol, atol=tol, method="dopri5", options=options)[-1]
 
     def exact():
         z = torch.randn((n, X.shape[1]), generator=rng)
@@ -323,12 +332,12 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def costs_of(n, steps=300):
+def costs_of(n, steps=3000):
     """Seconds of a step, of a scored and of a sampled row, with n training rows; and MiB of the rows themselves."""
     X = np.random.default_rng(0).normal(size=(n, 10)).astype(np.float32)
-    settings = {"early_stopping": False, "batch_size": 512, "bf16": False}
-    few, _ = seconds(lambda: fitted(X, (128,) * 3, 1, **settings))
-    many, flow = seconds(lambda: fitted(X, (128,) * 3, steps + 1, **settings))
+    settings = {"early_stopping": False, "batch_size": 512, "bf16": False, "ode_tol": 0.1}
+    few, _ = seconds(lambda: fitted(X, (64, 64), 1, **settings))
+    many, flow = seconds(lambda: fitted(X, (64, 64), steps + 1, **settings))
     scored, _ = seconds(lambda: flow.score_samples(X))
     sampled, _ = seconds(lambda: flow.sample(n))
     return (many - few) / steps, scored / n, sampled / n, X.nbytes / 2**20
@@ -336,6 +345,7 @@ def costs_of(n, steps=300):
 
 def scaling(args):
     """Cost a step, a scored row and a sampled row as rows and columns grow."""
+    print("  d = 10, two layers of 64, single precision, ode_tol = 0.1")
     names = ("rows", "ms a step", "us a scored row", "us a sampled row", "MiB of rows", "peak MiB")
     print("  " + "".join(f"{name:>{len(name) + 3}}" for name in names))
     costs = {}
@@ -355,6 +365,24 @@ def scaling(args):
         by_columns[d] = took / 2000
         print(f"  d = {d:<5} two layers of 256: {1e6 * by_columns[d]:.0f} us a scored row")
     verdict("a scored row at d = 100 over d = 10, closed trace", by_columns[100] / by_columns[10], 4.0, at_most=True)
+    if args.picture:
+        draw(costs, by_columns, args.picture)
+
+
+def draw(costs, by_columns, path):
+    """A picture of the costs, in microseconds a row."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
+    n = list(costs)
+    left.loglog(n, [1e6 * costs[k][1] for k in n], "o-", label="score, a row")
+    left.loglog(n, [1e6 * costs[k][2] for k in n], "s-", label="sample, a row")
+    left.loglog(n, [1e6 * costs[k][0] / 512 for k in n], "^-", label="gradient step, a row of the batch")
+    left.set(xlabel="training rows, scored rows, sampled rows", ylabel="microseconds", title="10 columns, 2 x 64")
+    left.legend()
+    right.loglog(list(by_columns), [1e6 * v for v in by_columns.values()], "o-")
+    right.set(xlabel="columns", ylabel="microseconds a scored row", title="exact trace of two layers of 256")
+    figure.savefig(path, dpi=110)
 
 
 PARTS = {"train": train, "score": score, "sample": sample, "quality": quality, "scaling": scaling}
@@ -370,6 +398,7 @@ def main():
     parser.add_argument("--rows", type=int, default=200, help="of score")
     parser.add_argument("--samples", type=int, default=50_000, help="of sample")
     parser.add_argument("--seeds", type=int, default=1, help="of quality")
+    parser.add_argument("--picture", help="of scaling: a file to draw the costs to")
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10_000, 100_000, 1_000_000], help="of scaling")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

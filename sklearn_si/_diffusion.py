@@ -96,8 +96,8 @@ class InterpolantDiffusion(BaseInterpolant):
     tol : float, default=0.0
         A round whose validation score does not rise by more than this counts as stale.
     n_iter_no_change : int or "auto", default="auto"
-        Stale rounds (of 100 steps) after which training stops. "auto" is 20; for one sample, training goes on until it
-        overfits: until the score falls while that of training rows rises.
+        Stale rounds (of 100 steps, or 6 % of the steps so far) after which training stops. "auto" is 20; for one
+        sample, training goes on until it overfits: until the score falls while that of training rows rises.
     early_stopping : bool, default=True
         Hold out rows, stop when their score stalls and keep the best weights.
     validation_fraction : float, default=0.1

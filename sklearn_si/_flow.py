@@ -86,8 +86,8 @@ class InterpolantFlow(BaseInterpolant):
     tol : float, default=0.0
         A round whose validation score does not rise by more than this counts as stale.
     n_iter_no_change : int or "auto", default="auto"
-        Stale rounds (of 100 steps) after which training stops. "auto" is 20; for one sample, training goes on until it
-        overfits: until the score falls while that of training rows rises.
+        Stale rounds (of 100 steps, or 6 % of the steps so far) after which training stops. "auto" is 20; for one
+        sample, training goes on until it overfits: until the score falls while that of training rows rises.
     early_stopping : bool, default=True
         Hold out rows, stop when their score stalls and keep the best weights.
     validation_fraction : float, default=0.1
@@ -127,8 +127,8 @@ class InterpolantFlow(BaseInterpolant):
         Score of the weights that were kept; with one sample these may be those of the closed form that training
         starts from, which no round scores.
     sampling_grid_ : tuple of (int, str) or None
-        Steps of RK4, and the law of their grid, that carry rows of the base to t = 1 within .01 of the scaled units
-        (root mean square of a coordinate); None where `sample` solves no ODE.
+        Steps of RK4, and the law of their grid, that carry rows of the base to t = 1 within .015 of 1 + their size in
+        scaled units (root mean square of a coordinate); None where `sample` solves no ODE.
     seed_ : int
         The seed of the fit.
     n_features_in_ : int

@@ -346,14 +346,19 @@ def require_finite(x: Tensor, what: str) -> Tensor:
     return x
 
 
+# What the solver states of its first level is some ten times its error, to be believed on its own; beside a second
+# level it need not be.
+_OWN_MARGIN = 10.0
+
+
 def refine(solve: Callable, n_rows: int, tolerance: float, max_level: int) -> tuple[Tensor, Tensor]:
     """Solve every row at finer and finer levels until its stated error is within the tolerance.
 
     Only the rows that miss the tolerance are solved again, and the decision on a row
     uses its own values alone: a row's answer does not depend on its batch mates.
 
-    The error of level 0 is what the solver itself states, if it does. Beyond it, with g_k the distance of
-    levels k and k - 1 (and g_0 the error of level 0), it is max(g_k / 4, g_{k-1} / 32): halved steps of a fifth-order
+    The error of level 0 is what the solver itself states, if it does. Beyond it, with g_k the distance of levels k and
+    k - 1 (and g_0 a tenth of the error of level 0), it is max(g_k / 4, g_{k-1} / 32): halved steps of a fifth-order
     method earn a factor of 32, the rest is margin, and the second term keeps two levels that agree by accident from
     being believed. Without an error of level 0, for the same reason, no row is accepted before level 2.
 
@@ -380,7 +385,7 @@ def refine(solve: Callable, n_rows: int, tolerance: float, max_level: int) -> tu
     first = 2 if own is None else 1
     error = torch.full_like(parts[:, 0], torch.inf) if own is None else own.nan_to_num(nan=torch.inf)
     missed = ~(error <= tolerance) & torch.isfinite(parts).all(1)
-    last_gap = torch.zeros_like(error[missed]) if own is None else error[missed]
+    last_gap = torch.zeros_like(error[missed]) if own is None else error[missed] / _OWN_MARGIN
     rows, coarse = missed.nonzero()[:, 0], parts[missed]
     for level in range(1, max_level + 1):
         if not len(rows):
