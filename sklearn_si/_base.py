@@ -212,7 +212,7 @@ class BaseInterpolant(
             X = forecast(self, condition, int(n_samples), generator)
             return _wrap_data_with_container("transform", X, X, self)
         # the error of the measured steps is far above that of single precision
-        dtype = np.float32 if self.n_steps == "auto" and self.solver in ("auto", "rk4", "distilled") else self.dtype_
+        dtype = np.float32 if self._measured_grid or self.solver == "distilled" else self.dtype_
         fields = self._fields(dtype, generator.device, condition, int(n_samples))
         X = self._move(
             fields, lambda rows: self._base_rows(rows.stop - rows.start, generator, dtype), int(n_samples), generator
@@ -374,8 +374,13 @@ class BaseInterpolant(
             return self.n_steps, GRID_LAW
         if self.noise_level > 0:
             return _SDE_STEPS, GRID_LAW
-        measured = getattr(self, "sampling_grid_", None) if self.solver in ("auto", "rk4") else None
-        return measured or (_ODE_STEPS, GRID_LAW)
+        return self._measured_grid or (_ODE_STEPS, GRID_LAW)
+
+    @property
+    def _measured_grid(self):
+        """The grid that `fit` measured, where `sample` follows it; else None."""
+        follows = self.n_steps == "auto" and self.noise_level == 0 and self.solver in ("auto", "rk4")
+        return getattr(self, "sampling_grid_", None) if follows else None
 
     @property
     def _forecasts(self):
