@@ -1,5 +1,7 @@
 """Training batches: rows drawn and paired, and made into regressions, many batches at a time."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
@@ -116,7 +118,8 @@ class Batches:
     """The losses of all learned fields on fresh batches, and their gradients.
 
     Batches are drawn in blocks, and whatever does not depend on the weights is computed for a block at once: points,
-    targets, closed forms, features of time.
+    targets, closed forms, features of time. Where rows are paired by a coupling that takes its time, the next block is
+    drawn in a thread of its own while the networks are trained on this one; `close`, or a with statement, ends it.
 
     Parameters
     ----------
@@ -141,6 +144,22 @@ class Batches:
         self.group = self._group(self.points // 2 if singular else batch)
         self.size = max(1, _BLOCK // (self.points * sampler.x1.shape[1]))
         self.block, self.next = [], self.size
+        # networks of others may draw from the global generator, as their couplings may: the order must not change
+        ours = all(isinstance(learner(field), Perceptron) for field in networks.values())
+        ahead = ours and sampler.coupling not in (independent, paired)
+        self._thread = ThreadPoolExecutor(1, "sklearn_si-coupling") if ahead else None
+        self._ahead = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """End the thread that draws ahead, if there is one."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
 
     def _group(self, n):
         shares = self.sampler.condition is None and n % _SHARED_TIME == 0 and n >= _SHARED_TIME * _FEWEST_TIMES
@@ -153,7 +172,14 @@ class Batches:
         points = draw_points(
             self.networks, self.interpolant, self.law, self.sampler, self.batch, self.generator, self.size, self.group
         )
-        self.block, self.next = [self._task(name, field, points) for name, field in self.networks.items()], 0
+        return [self._task(name, field, points) for name, field in self.networks.items()]
+
+    def _next_block(self):
+        if self._thread is None:
+            return self._draw_block()
+        block = (self._ahead or self._thread.submit(self._draw_block)).result()
+        self._ahead = self._thread.submit(self._draw_block)
+        return block
 
     def _task(self, name, field, points):
         regression, network = REGRESSIONS[name](field, self.interpolant, *points), learner(field)
@@ -171,7 +197,7 @@ class Batches:
         the other networks is left to its `backward`.
         """
         if self.next == self.size:
-            self._draw_block()
+            self.block, self.next = self._next_block(), 0
         rows = slice(self.next * self.points, (self.next + 1) * self.points)
         self.next += 1
         return sum(task.loss(rows) for task in self.block)

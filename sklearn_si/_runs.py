@@ -91,6 +91,8 @@ class Run:
         self.steps = 0  # of the runs that it goes on from
         self.device = resolve_device(estimator.device)
         self.generator = make_generator(plan.seed, FIT_STREAM + 1000 * number, self.device)
+        # of its own, because batches may be drawn ahead in another thread
+        self.masks = make_generator(plan.seed, FIT_STREAM + 300 + 1000 * number, self.device)
         if like is None:
             self.base_map, self.target_map = maps or self._fit_maps(kind)
             self.x0 = self._scaled(plan.X0, self.base_map)
@@ -159,7 +161,7 @@ class Run:
             dropout = 0.0 if estimator.dropout == "auto" else estimator.dropout
         law, batch, low = settings.time_law, settings.batch_size, self._low_precision()
         batches = Batches(self.networks, plan.interpolant, law, sampler, batch, self.generator, low)
-        with self._dropping(dropout), self._foreign_randomness():
+        with batches, self._dropping(dropout), self._foreign_randomness():
             validate = self._validation(settings)
             fit_score = self.likelihood_of(plan.train1) if can_race(plan) else None
             # the start, a closed form or an earlier run, may be the best there is
@@ -190,7 +192,7 @@ class Run:
             )
         try:
             for layer in layers:
-                layer.dropout, layer.masks = dropout, self.generator
+                layer.dropout, layer.masks = dropout, self.masks
             yield
         finally:
             for layer in layers:

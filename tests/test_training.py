@@ -1,6 +1,7 @@
 """The training loop: laws of time, losses at the exact field, batches, averages, the weights that are kept."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy import stats
 from scipy.special import logit
 from torch import nn
 
-from sklearn_si import _batches
+from sklearn_si import InterpolantFlow, _batches
 from sklearn_si._batches import Batches, Sampler, _antithetic, draw_points
 from sklearn_si._objectives import _T_MARGIN, REGRESSIONS, TIME_LAWS, draw_times, field_loss
 from sklearn_si._weights import Weights
@@ -446,6 +447,50 @@ def test_a_coupling_has_the_last_word():
     turned = Sampler(numbered(20), numbered(20), numbered(20), reversed_rows, False).draw(8, generator())
     assert torch.equal(turned[0], plain[0])
     assert torch.equal(turned[1], plain[1].flip(0)) and torch.equal(turned[3], plain[3].flip(0))
+
+
+def threads_named(name):
+    return [t for t in threading.enumerate() if name in t.name]
+
+
+class Reversed:
+    """A coupling that pairs rows in reverse, and remembers the threads that it was called in."""
+
+    def __init__(self, fails_at=None):
+        self.calls, self.fails_at = [], fails_at
+
+    def __call__(self, x0, x1, condition, generator):
+        self.calls.append(threading.current_thread().name)
+        if len(self.calls) == self.fails_at:
+            raise RuntimeError("no plan")
+        return x0, x1.flip(0), condition
+
+
+def test_batches_are_paired_ahead_in_a_thread_with_the_same_outcome(monkeypatch):
+    monkeypatch.setattr(_batches, "_BLOCK", 2 * 8 * D)
+    losses = []
+    for ahead in (True, False):
+        coupling = Reversed()
+        fields, path = own_fields("drift", D)
+        sampler = Sampler(normals(40, D), normals(40, D, seed=1), None, coupling, True)
+        with Batches(fields, path, "uniform", sampler, 8, generator()) as batches:
+            if not ahead:
+                batches._thread.shutdown()
+                batches._thread = None
+            Weights(fields)
+            losses.append([float(batches.loss()) for _ in range(7)])
+        elsewhere = ["sklearn_si-coupling" in name for name in coupling.calls]
+        assert all(elsewhere) if ahead else not any(elsewhere)
+        assert not threads_named("sklearn_si-coupling")
+    assert losses[0] == losses[1]
+
+
+def test_an_error_of_a_coupling_reaches_the_caller():
+    X = normals(60, 2).numpy()
+    flow = InterpolantFlow(coupling=Reversed(fails_at=3), max_iter=50, base_density=None, hidden_layer_sizes=(8,))
+    with pytest.raises(RuntimeError, match="no plan"):
+        flow.fit(X, X + 1)
+    assert not threads_named("sklearn_si-coupling")
 
 
 @pytest.mark.parametrize(("n", "batch"), [(5, 3), (5, 1000), (1, 4)])
