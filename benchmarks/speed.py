@@ -379,9 +379,11 @@ def draw(costs, by_columns, path):
     left.loglog(n, [1e6 * costs[k][2] for k in n], "s-", label="sample, a row")
     left.loglog(n, [1e6 * costs[k][0] / 512 for k in n], "^-", label="gradient step, a row of the batch")
     left.set(xlabel="training rows, scored rows, sampled rows", ylabel="microseconds", title="10 columns, 2 x 64")
-    left.legend()
+    left.set_ylim(1, 1000)
+    left.legend(loc="upper right")
     right.loglog(list(by_columns), [1e6 * v for v in by_columns.values()], "o-")
     right.set(xlabel="columns", ylabel="microseconds a scored row", title="exact trace of two layers of 256")
+    right.set_ylim(100, 10_000)
     figure.savefig(path, dpi=110)
 
 
