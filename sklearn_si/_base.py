@@ -161,7 +161,8 @@ class BaseInterpolant(
         for name, value in state.items():
             setattr(self, name, value)
         # a map distilled from an earlier fit is not that of this one
-        vars(self).pop("flow_map_", None)
+        for name in ("flow_map_", "distillation_report_"):
+            vars(self).pop(name, None)
         return self
 
     def fit_transform(self, X, y=None, *, condition=None):

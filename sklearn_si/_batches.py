@@ -172,7 +172,10 @@ class Batches:
         points = draw_points(
             self.networks, self.interpolant, self.law, self.sampler, self.batch, self.generator, self.size, self.group
         )
-        return [self._task(name, field, points) for name, field in self.networks.items()]
+        return [
+            make_task(learner(field), REGRESSIONS[name](field, self.interpolant, *points), self.group, self.low)
+            for name, field in self.networks.items()
+        ]
 
     def _next_block(self):
         if self._thread is None:
@@ -180,15 +183,6 @@ class Batches:
         block = (self._ahead or self._thread.submit(self._draw_block)).result()
         self._ahead = self._thread.submit(self._draw_block)
         return block
-
-    def _task(self, name, field, points):
-        regression, network = REGRESSIONS[name](field, self.interpolant, *points), learner(field)
-        if not isinstance(network, Perceptron):
-            return _Foreign(network, regression, self.low)
-        features, inputs = network.prepare(regression.t, regression.y, regression.condition)
-        dtype = torch.bfloat16 if self.low else inputs.dtype
-        features = None if features is None else features.to(dtype)
-        return _Own(network, regression, features, inputs.to(dtype), self.group)
 
     def loss(self) -> Tensor:
         """The sum of the losses on a fresh batch; its gradients are added to those of the parameters, or await them.
@@ -201,6 +195,17 @@ class Batches:
         rows = slice(self.next * self.points, (self.next + 1) * self.points)
         self.next += 1
         return sum(task.loss(rows) for task in self.block)
+
+
+@torch.no_grad()
+def make_task(network, regression, group=1, low=False):
+    """The regression of a network, whose `loss` of some rows adds its gradients where the network is a perceptron."""
+    if not isinstance(network, Perceptron):
+        return _Foreign(network, regression, low)
+    features, inputs = network.prepare(regression.t, regression.y, regression.condition)
+    dtype = torch.bfloat16 if low else inputs.dtype
+    features = None if features is None else features.to(dtype)
+    return _Own(network, regression, features, inputs.to(dtype), group)
 
 
 class _Own:

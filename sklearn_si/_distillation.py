@@ -8,6 +8,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from ._batches import make_task
 from ._objectives import Regression
 from ._perceptrons import FiLMNetwork
 from ._tensors import DISTIL_STREAM, blocks, make_generator, resolve_device
@@ -95,13 +96,7 @@ class _Pairs:
         n_steps, n = len(self.states) - 1, self.states.shape[1]
         rows = torch.randint(n, (_BATCH,), generator=self.generator, device=self.states.device)
         steps = torch.randint(n_steps, (_BATCH,), generator=self.generator, device=self.states.device)
-        regression, network = self.regression(rows, steps), self.map.network
-        with torch.no_grad():
-            features, inputs = network.prepare(regression.t, regression.y, regression.condition)
-            output, recorded = network.record(features, inputs)
-            loss, gradient = regression.loss_and_gradient(output)
-            network.pull(recorded, features, gradient)
-        return loss
+        return make_task(self.map.network, self.regression(rows, steps)).loss(slice(0, _BATCH))
 
 
 def distil(fields, x: Tensor, n_steps: int, grid, widths, activation, settings, seed: int):
@@ -189,7 +184,7 @@ class DistillationMethods:
         self : object
             The estimator, with the attributes `flow_map_` and `distillation_report_`: `error` (root mean square of a
             coordinate against the exact flow, in scaled units), `sliced_w2` between rows of the map and of the exact
-            flow from other starts, `sliced_w2_floor` between two samples of the exact flow, and `n_steps`.
+            flow from other starts, `sliced_w2_floor` between two samples of the exact flow, `n_steps` and `guidance`.
 
         Raises
         ------
@@ -217,7 +212,7 @@ class DistillationMethods:
         widths, settings = self._distilled_widths(), _settings(max_iter, max_time, self.verbose)
         grid = self.sampling_grid_[1], self._grid()[1]
         self.flow_map_, report = distil(fields, x, int(n_steps), grid, widths, self.activation, settings, self.seed_)
-        self.distillation_report_ = Bunch(**report, n_steps=int(n_steps))
+        self.distillation_report_ = Bunch(**report, n_steps=int(n_steps), guidance=self.guidance)
         return self
 
     def _distilled_widths(self):

@@ -75,6 +75,12 @@ def _flow_map(estimator):
     """The distilled flow map, or an error that says how to get one."""
     if not hasattr(estimator, "flow_map_"):
         raise ValueError("solver='distilled' needs a distilled flow map: call distill() after fit.")
+    learned = estimator.distillation_report_.guidance
+    if learned != estimator.guidance:
+        raise ValueError(
+            f"The flow map was distilled with guidance={learned:g}, but guidance is {estimator.guidance:g}: call "
+            "distill(condition=) again, or use solver='auto'."
+        )
     return estimator.flow_map_
 
 

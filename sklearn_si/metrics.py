@@ -53,10 +53,7 @@ def energy_distance(X, reference, *, standardize=True):
     >>> abs(energy_distance(X, Y)) < 0.02 < energy_distance(X + 1.0, Y)
     True
     """
-    X, reference = _check_samples(X, reference)
-    if standardize:
-        scale = _deviations(reference)
-        X, reference = X / scale, reference / scale
+    X, reference = _check_samples(X, reference, standardize)
     return float(2 * _mean_distance(X, reference) - _mean_distance(X) - _mean_distance(reference))
 
 
@@ -98,10 +95,7 @@ def sliced_wasserstein(X, reference, *, n_projections=128, standardize=True, ran
     >>> round(sliced_wasserstein([[0.0], [1.0]], [[3.0], [4.0]], standardize=False), 6)
     3.0
     """
-    X, reference = _check_samples(X, reference)
-    if standardize:
-        scale = _deviations(reference)
-        X, reference = X / scale, reference / scale
+    X, reference = _check_samples(X, reference, standardize)
     directions = check_random_state(random_state).standard_normal((X.shape[1], n_projections))
     directions /= np.linalg.norm(directions, axis=0)
     # quantiles are steps: between two levels at which either of them jumps, both are constant
@@ -167,7 +161,7 @@ def sample_scorer(estimator, X, y=None, *, n_samples=None, random_state=0):
     return -energy_distance(_fresh_rows(estimator, n_samples, random_state), reference)
 
 
-def _check_samples(X, reference):
+def _check_samples(X, reference, standardize):
     X = check_array(X, dtype=np.float64, input_name="X")
     reference = check_array(reference, dtype=np.float64, input_name="reference")
     if X.shape[1] != reference.shape[1]:
@@ -180,7 +174,8 @@ def _check_samples(X, reference):
             raise ValueError(
                 f"{name} has {len(rows)} row, but the mean distance within a sample needs at least 2: give more rows."
             )
-    return X, reference
+    scale = _deviations(reference) if standardize else 1.0
+    return X / scale, reference / scale
 
 
 def _deviations(reference):

@@ -139,6 +139,15 @@ def test_a_condition_must_be_given_where_it_was_learned(flow):
         model.distill()
 
 
+def test_a_map_of_another_guidance_is_refused():
+    labels = np.repeat(["a", "b"], 500)
+    model = InterpolantFlow(condition_dropout=0.2, **{**SMALL, "max_iter": 2}).fit(MOONS, condition=labels)
+    model.distill(condition=labels, max_iter=2).set_params(solver="distilled")
+    assert np.isfinite(model.sample(3, condition="a")).all()
+    with pytest.raises(ValueError, match="distilled with guidance=1, but guidance is 2: call distill"):
+        model.set_params(guidance=2.0).sample(3, condition="a")
+
+
 def test_a_model_without_a_flow_from_a_base_is_refused():
     mirror = InterpolantDiffusion(interpolant="mirror", **{**SMALL, "max_iter": 2}).fit(MOONS)
     with pytest.raises(ValueError, match="distill needs a flow from a base: a mirror model"):
