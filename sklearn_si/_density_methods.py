@@ -23,8 +23,8 @@ from .solvers import require_finite
 
 # Paths a row behind `score_samples` with likelihood="sde".
 _N_PATHS = 64
-# The level (40 steps) at which gradients of log-densities are taken, and rows of one chunk.
-_GRADIENT_LEVEL, _GRADIENT_ROWS = 2, 256
+# Steps by which gradients of log-densities are taken, and rows of one chunk.
+_GRADIENT_STEPS, _GRADIENT_ROWS = 48, 256
 # Rows that are scored at a time: the memory beside input and output does not grow with their number.
 _BLOCK = 2**16
 
@@ -158,7 +158,7 @@ class DensityMethods:
             with torch.enable_grad():
                 at = x[rows].requires_grad_()
                 some = fields.rows(rows)
-                value, _ = density_parts(some, at, float(time), _GRADIENT_LEVEL, self._grid()[0], anchor, parts)
+                value, _ = density_parts(some, at, float(time), _GRADIENT_STEPS, self._grid()[0], anchor, parts)
                 gradients.append(torch.autograd.grad(value.sum(), at)[0])
         gradient = require_finite(torch.cat(gradients), "differentiating a log-density")
         return self.preprocessing_.pull_back_score(as_array(gradient, np.float64), X).astype(X.dtype, copy=False)
@@ -307,11 +307,11 @@ class DensityMethods:
             return 0.0, self._base_parts()
         return middle, middle_parts(self.interpolant_, middle)
 
-    def _density_parts(self, x, level):
-        """Terms of the log-density of rows in scaled units, by the solver's grid of one level, and their error."""
+    def _density_parts(self, x, n_steps):
+        """Terms of the log-density of rows in scaled units, by so many steps, and their error."""
         fields = self._fields(np.float32 if x.dtype == torch.float32 else np.float64, x.device)
         anchor, parts = self._anchor()
-        return density_parts(fields, x, 1.0, level, self._grid()[0], anchor, parts)
+        return density_parts(fields, x, 1.0, n_steps, self._grid()[0], anchor, parts)
 
     def _base_parts(self):
         """Terms of the log-density of the base and their error, as a function of tensors in scaled units."""
@@ -331,7 +331,7 @@ class DensityMethods:
         if hasattr(base, "_density_parts") and isinstance(base.preprocessing_, AffineMap):
             return _flow_parts(base, base_map)
 
-        def parts(x, level):
+        def parts(x, n_steps):
             X = base_map.inverse_transform(as_array(x, np.float64))
             value = as_tensor(base.score_samples(X) - base_map.log_abs_det_jacobian(X), x.dtype, x.device)
             return value[:, None], torch.zeros_like(value)
@@ -340,16 +340,16 @@ class DensityMethods:
 
 
 def _flow_parts(base, base_map):
-    """Terms of the density of a base that is a flow: its own solve at the same level, in tensors throughout."""
+    """Terms of the density of a base that is a flow: its own solve by as many steps, in tensors throughout."""
     inner = base.preprocessing_
     # x -> data units -> the scaled units of the base's own flow: one affine map
     matrix = inner.transform(inner.centre + base_map.without_centre().inverse_transform(np.eye(len(inner.centre))))
     shift = inner.transform(base_map.centre[None])[0]
     jacobian = float(inner.log_abs_det_jacobian(shift[None])[0] - base_map.log_abs_det_jacobian(shift[None])[0])
 
-    def parts(x, level):
+    def parts(x, n_steps):
         moved = x @ as_tensor(matrix, x.dtype, x.device) + as_tensor(shift, x.dtype, x.device)
-        own, error = base._density_parts(moved, level)
+        own, error = base._density_parts(moved, n_steps)
         return torch.cat([own, torch.full_like(own[:, :1], jacobian)], 1), error
 
     return parts

@@ -1,5 +1,6 @@
 """Log-densities: change of variables along the ODE, the divergence apart from the path."""
 
+import functools
 import math
 
 import numpy as np
@@ -12,21 +13,26 @@ from .solvers import KINK, ODE_SOLVERS, combine, dense_state, grid_map, odeint, 
 
 # Against the other laws: benchmarks/ablation.md.
 GRID_LAW = "logit"
-# Level 0 of the refinement; each level doubles the steps and the panels of nodes.
-_STEPS, _NODES = 10, 20
-# 10 * 2^8 steps: beyond that the error is rounding, or the field is not smooth.
+# Law of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable that
+# crowds the ends less.
+_NODE_LAWS = {"logit": "logit-wide"}
+# Steps of the first solve, from a tolerance of .1 nats on and below it; there are twice as many nodes. Each further
+# solve doubles the steps, and the panels of as many nodes.
+_COARSE, STEPS, _LOOSE = 8, 12, 0.1
+# Doublings: beyond 12 * 2^8 steps the error is rounding, or the field is not smooth.
 MAX_LEVEL = 8
+# Steps of the first solve of carried rows.
+_CARRY_STEPS = 10
 # A flow that pulls clusters together stretches errors by up to a hundred on the way
 # back; carried rows are held to a tolerance that leaves room for it.
 _STRETCH = 100
 # Floats of the rows of one chunk, and rows that it has at the least: fewer cost as many calls, more leave the cache.
 _CHUNK, _CHUNK_ROWS = 2**13, 1024
-# Nats beyond which the error that level 0 states of itself is no estimate: its steps are too long for their order.
+# Nats beyond which the error that the first solve states of itself is no estimate: its steps are too long.
 _TRUSTED = 0.5
-# Stated over estimated errors. Measured on fits with 2, 9 and 43 columns: the embedded errors of the steps, weighted
-# by the score, are a tenth of the true error or more for 99 % of rows; the last Legendre coefficients
-# of the divergence are larger than the error of its quadrature for as many.
-_PATH_MARGIN, _QUADRATURE_MARGIN = 10.0, 1.0
+# Stated over estimated errors, such that 99 % of rows are within them (benchmarks/ablation.md). The embedded errors of
+# the steps, weighted by the score, are a tenth of the true error or more.
+_PATH_MARGIN, _QUADRATURE_MARGIN = 10.0, 3.0
 
 
 def _chunks(rows: Tensor, d: int):
@@ -43,23 +49,57 @@ def standard_normal_log_density(x: Tensor) -> Tensor:
     return -0.5 * (x.square().sum(1) + x.shape[1] * math.log(2 * math.pi))
 
 
-def _gauss_legendre(level: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1]: 2^level panels of 20 nodes each."""
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    panels = 2**level
+def _doublings(start: int) -> list[int]:
+    """Numbers of steps, from the first solve on."""
+    return [start * 2**k for k in range(MAX_LEVEL + 1)]
+
+
+def _gauss_legendre(n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on [0, 1], twice as many as steps: a panel for each doubling of 8 or 12 steps."""
+    panels = n_steps // (_COARSE if n_steps % 3 else STEPS)
+    nodes, weights = np.polynomial.legendre.leggauss(2 * n_steps // panels)
     nodes = ((nodes + 1) / 2 + np.arange(panels)[:, None]) / panels
     return nodes.ravel(), np.tile(weights / 2 / panels, panels)
 
 
-def _last_coefficients(values: Tensor) -> Tensor:
-    """The larger of the last two (orthonormal) Legendre coefficients of values at the 20 nodes of [0, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    degrees = np.arange(_NODES)
-    basis = np.polynomial.legendre.legvander(nodes, _NODES - 1) * np.sqrt(2 * degrees + 1) * weights[:, None] / 2
-    return (torch.as_tensor(basis[:, -2:].T).to(values) @ values).abs().amax(0)
+@functools.lru_cache(maxsize=64)
+def _nodes(n_steps: int, law: str, start: float, stop: float) -> tuple[list[float], list[float]]:
+    """Parameters of the path's grid at which the divergence is taken, and weights of divergence times rate there."""
+    nodes, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
+    own = _NODE_LAWS.get(law, law)
+    if own == law:
+        return nodes.tolist(), weights.tolist()
+    times, rates = grid_map(nodes, own, start, stop)
+    parameters = _parameters_of(times, law, start, stop)
+    return parameters.tolist(), (weights * rates / grid_map(parameters, law, start, stop)[1]).tolist()
 
 
-def flow_with_divergence(fields, x: Tensor, start: float, stop: float, level: int, law: str):
+def _parameters_of(times, law, start, stop):
+    """The parameters at which a grid has some times, by bisection."""
+    low, high = torch.zeros_like(times), torch.ones_like(times)
+    for _ in range(60):
+        middle = (low + high) / 2
+        early = (grid_map(middle, law, start, stop)[0] < times) == (start < stop)
+        low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+    return (low + high) / 2
+
+
+def _quadrature_error(values: Tensor) -> Tensor:
+    """What Gauss's quadrature misses, from values at the n nodes of [0, 1], of shape (n, rows).
+
+    It misses coefficients a_k (orthonormal, Legendre) from k = 2 n on. If they fall like a power of k, or like one of
+    a number, a_2n is a_n times a_n / a_{n/2}; and it is no larger than a_n.
+    """
+    n = len(values)
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    basis = np.polynomial.legendre.legvander(nodes, n - 1) * np.sqrt(2 * np.arange(n) + 1) * weights[:, None] / 2
+    coefficients = torch.as_tensor(basis.T).to(values) @ values
+    last = coefficients[-3:].abs().amax(0)
+    middle = coefficients[n // 2 - 2 : n // 2 + 2].square().mean(0).sqrt()
+    return last * (_QUADRATURE_MARGIN * last / middle).clamp(max=1.0)
+
+
+def flow_with_divergence(fields, x: Tensor, start: float, stop: float, n_steps: int, law: str):
     """Carry rows along the ODE and integrate the divergence on the way.
 
     x(stop),    int_start^stop div b(t, x_t) dt    (2303.08797, (2.52))
@@ -72,39 +112,42 @@ def flow_with_divergence(fields, x: Tensor, start: float, stop: float, level: in
     end : Tensor of shape (n, d)
     integral : Tensor of shape (n,)
     error : Tensor of shape (n,) or None
-        At level 0, what the two errors amount to in nats: the embedded errors e of the steps change a log-density by
-        s . e, with s the score, and the quadrature misses what lies beyond its last Legendre coefficients. None
-        at other levels, and where the score is not known.
+        After 8 or 12 steps, what the two errors amount to in nats: the embedded errors e of the steps change a
+        log-density by s . e, with s the score, and the quadrature misses what its last Legendre coefficients tell.
+        None for more steps, and where the score is not known.
     """
-    tableau, n_steps = ODE_SOLVERS["dopri5"], _STEPS * 2**level
-    nodes, weights = _gauss_legendre(level)
+    tableau = ODE_SOLVERS["dopri5"]
+    nodes, weights = _nodes(n_steps, law, start, stop)
     # a guided score is not that of the guided model's density, and would weigh the errors wrongly
-    states = level == 0 and fields.has_score and not isinstance(fields.velocity_network, GuidedField)
+    states = n_steps <= STEPS and fields.has_score and not isinstance(fields.velocity_network, GuidedField)
 
-    def time(s):
-        t, rate = grid_map(torch.tensor(s, dtype=torch.float64), law, start, stop)
-        return t.to(x), float(rate)
+    # all times at once: what the field does with them costs a call as much for one as for many
+    h = 1 / n_steps
+    stages = [k * h + c * h for k in range(n_steps) for c in (0.0, *tableau.c)] + [n_steps * h, 1.0]
+    parameters = [*dict.fromkeys([*stages, *nodes])]
+    times, rates = grid_map(torch.tensor(parameters, dtype=torch.float64), law, start, stop)
+    clock = dict(zip(parameters, zip(times.to(x), rates.tolist(), strict=True), strict=True))
+    velocities = dict(zip(parameters, fields.velocities(times.to(x)), strict=True))
 
     def slope(s, x):
-        t, rate = time(s)
-        return rate * fields.velocity(t, x)
+        return clock[s][1] * velocities[s](x)
 
-    h, first, path_error, points = 1 / n_steps, slope(0.0, x), 0.0, []
+    first, path_error, points = slope(0.0, x), 0.0, []
     for k in range(n_steps):
         new, slopes = runge_kutta_step(tableau, slope, k * h, h, x, first)
         slopes.append(slope((k + 1) * h, new))
-        inside = nodes[(nodes > k * h) & (nodes < (k + 1) * h)]
-        points += [(*time(s), dense_state(tableau, s * n_steps - k, h, x, slopes)) for s in inside]
+        inside = [s for s in nodes if k * h < s <= (k + 1) * h]
+        points += [(*clock[s], dense_state(tableau, s * n_steps - k, h, x, slopes)) for s in inside]
         if states:
-            t, rate = time((k + 1) * h)
+            t, rate = clock[(k + 1) * h]
             error = h * combine(tableau.error, slopes)
             path_error = path_error + (fields.score(t, new, slopes[-1] / rate) * error).sum(1).abs()
         x, first = new, slopes[-1]
     values = _divergences(fields, points)
-    integral = torch.as_tensor(weights).to(x) @ values
+    integral = torch.tensor(weights, dtype=x.dtype, device=x.device) @ values
     if not states:
         return x, integral, None
-    error = _PATH_MARGIN * path_error + _QUADRATURE_MARGIN * _last_coefficients(values)
+    error = _PATH_MARGIN * path_error + _quadrature_error(values)
     return x, integral, torch.where(error <= _TRUSTED, error, torch.inf)
 
 
@@ -125,7 +168,7 @@ def _divergences(fields, points) -> Tensor:
     return torch.cat(values)
 
 
-def standard_normal_parts(x: Tensor, level: int):
+def standard_normal_parts(x: Tensor, n_steps: int):
     """The log-density of N(0, I) as the parts that `ode_log_density` refines, and their error."""
     value = standard_normal_log_density(x)[:, None]
     return value, torch.zeros_like(x[:, 0])
@@ -135,21 +178,21 @@ def middle_parts(interpolant, time: float):
     """The same for the middle of an encoding-decoding path, where the law is N(0, scale^2 I)."""
     scale = float(Fields(interpolant, None).latent_scale(torch.tensor(time, dtype=torch.float64)))
 
-    def parts(x, level):
+    def parts(x, n_steps):
         value = standard_normal_log_density(x / scale) - x.shape[1] * math.log(scale)
         return value[:, None], torch.zeros_like(value)
 
     return parts
 
 
-def density_parts(fields, x: Tensor, t: float, level: int, law: str, anchor: float, anchor_parts):
+def density_parts(fields, x: Tensor, t: float, n_steps: int, law: str, anchor: float, anchor_parts):
     """Terms whose sum is the log-density at time t, of shape (n, k), and their error (None where it is not known)."""
     if abs(t - anchor) <= KINK:
-        return anchor_parts(x, level)
+        return anchor_parts(x, n_steps)
     # in the middle of a path the fields may jump: stay on the side of t
     stop = anchor + math.copysign(KINK, t - anchor) if anchor > 0 else anchor
-    x, divergence, error = flow_with_divergence(fields, x, t, stop, level, law)
-    parts, base_error = anchor_parts(x, level)
+    x, divergence, error = flow_with_divergence(fields, x, t, stop, n_steps, law)
+    parts, base_error = anchor_parts(x, n_steps)
     error = None if error is None or base_error is None else error + base_error
     return torch.cat([parts, divergence[:, None]], 1), error
 
@@ -170,8 +213,8 @@ def ode_log_density(fields, x: Tensor, t: float, anchor: float, anchor_parts, to
     t, anchor : float
         Time of the density; the time a.
     anchor_parts : callable
-        anchor_parts(x, level) -> terms of the log-density at time a in scaled units, of shape (n, k), and their
-        error (or None); a base that is a flow itself is solved at the same level.
+        anchor_parts(x, n_steps) -> terms of the log-density at time a in scaled units, of shape (n, k), and their
+        error (or None); a base that is a flow itself is solved by as many steps.
     tolerance : float
         Error allowed, in nats; rows that miss it are solved on finer grids.
     law : str
@@ -182,14 +225,14 @@ def ode_log_density(fields, x: Tensor, t: float, anchor: float, anchor_parts, to
     log_density, error : Tensor of shape (n,)
     """
 
-    def solve(rows, level):
+    def solve(rows, n_steps):
         chunks = _chunks(rows, x.shape[1])
-        solved = [density_parts(fields.rows(c), x[c], t, level, law, anchor, anchor_parts) for c in chunks]
+        solved = [density_parts(fields.rows(c), x[c], t, n_steps, law, anchor, anchor_parts) for c in chunks]
         parts, errors = zip(*solved, strict=True)
         return torch.cat(parts), 1.0, None if errors[0] is None else torch.cat(errors)
 
-    # the terms are compared apart: their errors may cancel at one level only
-    parts, error = refine(solve, len(x), tolerance, MAX_LEVEL)
+    # the terms are compared apart: their errors may cancel in one solve only
+    parts, error = refine(solve, len(x), tolerance, _doublings(_COARSE if tolerance >= _LOOSE else STEPS))
     return parts.sum(1), error
 
 
@@ -210,8 +253,8 @@ def log_density_ratio(fields, points, law: str, tolerance: float, n_rows: int):
         Number of rows.
     """
 
-    def solve(rows, level):
-        parameters, weights = (torch.as_tensor(a) for a in _gauss_legendre(level))
+    def solve(rows, n_steps):
+        parameters, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
         nodes, rates = grid_map(parameters, law, 0.0, 1.0)
         total, some = 0.0, fields.rows(rows)
         for t, weight in zip(nodes, rates * weights, strict=True):
@@ -220,7 +263,7 @@ def log_density_ratio(fields, points, law: str, tolerance: float, n_rows: int):
             total = total - float(weight) * (divergence + ((b + frame) * some.score(t.to(x), x)).sum(1))
         return total[:, None], 1.0, None
 
-    parts, error = refine(solve, n_rows, tolerance, MAX_LEVEL)
+    parts, error = refine(solve, n_rows, tolerance, _doublings(_COARSE))
     return parts.sum(1), error
 
 
@@ -242,13 +285,13 @@ def carry(fields, x: Tensor, start: float, stop: float, tolerance: float, law: s
     error : Tensor of shape (n,)
     """
 
-    def solve(rows, level):
-        times = time_grid(_STEPS * 2**level, law, start, stop, node)
+    def solve(rows, n_steps):
+        times = time_grid(n_steps, law, start, stop, node)
         value = torch.cat([
             odeint(fields.rows(part).velocity, x[part], times, "dopri5")
             for part in _chunks(rows, x.shape[1])
         ])  # fmt: skip
         return value, 1 + value.abs().amax(1), None
 
-    rows, error = refine(solve, len(x), tolerance / _STRETCH, MAX_LEVEL)
+    rows, error = refine(solve, len(x), tolerance / _STRETCH, _doublings(_CARRY_STEPS))
     return rows, error * _STRETCH

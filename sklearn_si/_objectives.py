@@ -1,5 +1,6 @@
 """Losses of the fields as regressions, laws of time, conversions between the fields: pure functions of tensors."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -208,6 +209,13 @@ class Fields:
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """b(t, x)."""
         return self.velocity_network(t, x, self.condition)
+
+    def velocities(self, times: Tensor) -> list[Callable]:
+        """B at each of some times, as a function of x alone."""
+        field = self.velocity_network
+        if self.condition is None and hasattr(getattr(field, "network", None), "modulations"):
+            return field.instants(times)
+        return [functools.partial(self.velocity, t) for t in times]
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """b(t, x) and div b(t, x)."""

@@ -56,13 +56,13 @@ def _paths(fields, x, level, schedule, times, noise, base_parts):
         miss = x - earlier - h * forward(times[k], earlier, e)
         log_weight = log_weight + (kick.square().sum(1) - miss.square().sum(1)) / (4 * e * h)
         x = earlier
-    return (log_weight + base_parts(x, _BASE_LEVEL)[0].sum(1)).reshape(p, n)
+    return (log_weight + base_parts(x, _BASE_STEPS)[0].sum(1)).reshape(p, n)
 
 
 # Rows (paths times points) of one chunk: it stays in cache.
 _ROWS = 4096
-# The level at which a base that is a flow itself is solved (20 steps).
-_BASE_LEVEL = 1
+# Steps by which a base that is a flow itself is solved.
+_BASE_STEPS = 24
 
 
 def summarise(log_weights: Tensor) -> dict[str, Tensor]:

@@ -152,8 +152,12 @@ class Perceptron(nn.Module):
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """F(t, x), for t of shape () or (n,)."""
         features, h = self.prepare(t, x, condition)
+        return self.modulated(self.modulate(features, h.dtype), h)
+
+    def modulated(self, modulation: list[tuple[Tensor | None, Tensor]], h: Tensor) -> Tensor:
+        """F for the input h of the layers, from what `modulate` gave."""
         act = ACTIVATIONS[self.activation][0]
-        for w, (s, c) in zip(self.weights, self.modulate(features, h.dtype), strict=True):
+        for w, (s, c) in zip(self._matrices, modulation, strict=True):
             a = h @ w.T
             h = act(a + c if s is None else torch.addcmul(c, a, s))
         return _times_transposed(h, self.output) + self.bias
@@ -162,7 +166,7 @@ class Perceptron(nn.Module):
         """F(t, x) and the trace of dF/dx, of shapes (n, d) and (n,)."""
         features, h = self.prepare(t, x, condition)
         act, slopes = ACTIVATIONS[self.activation][1], []
-        for w, (s, c) in zip(self.weights, self.modulate(features, h.dtype), strict=True):
+        for w, (s, c) in zip(self._matrices, self.modulate(features, h.dtype), strict=True):
             a = h @ w.T
             h, slope = act(a + c if s is None else torch.addcmul(c, a, s))
             slopes.append(slope if s is None else slope * s)
@@ -302,6 +306,12 @@ class FiLMNetwork(Perceptron):
         """Both are affine in the features."""
         parts = (features @ self.modulation.T.to(dtype)).split(self.sides, -1)
         return list(zip(parts[::2], parts[1::2], strict=True))
+
+    def modulations(self, times: Tensor) -> list:
+        """What `modulate` gives at each of some times, without a condition."""
+        features, _ = self.prepare(times, None)
+        layers = ((s.unbind(), c.unbind()) for s, c in self.modulate(features, times.dtype))
+        return list(zip(*(zip(*layer, strict=True) for layer in layers), strict=True))
 
     def pull_modulation(self, k, features, scale, shift):
         """Sums over rows of products with the features."""

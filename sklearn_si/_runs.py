@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ._batches import Batches, Sampler, held_out_loss
-from ._likelihood import GRID_LAW, density_parts, middle_parts, standard_normal_parts
+from ._likelihood import GRID_LAW, STEPS, density_parts, middle_parts, standard_normal_parts
 from ._objectives import REGRESSIONS, Fields
 from ._perceptrons import Perceptron
 from ._sampling_grid import PILOT_ROWS, choose_grid
@@ -229,7 +229,7 @@ class Run:
         return lambda: -loss()
 
     def likelihood_of(self, rows, most=None):
-        """A function that gives the mean log-density of rows in data units, by the coarsest grid (to .01 nats)."""
+        """A function that gives the mean log-density of rows in data units, by a coarse grid (to .01 nats)."""
         few = self.estimator.max_time is not None and self.estimator.max_time < _SHORT
         most = most or (_FEW_VALIDATION_ROWS if few else VALIDATION_ROWS)
         rows, path = rows[:most], self.plan.interpolant
@@ -241,7 +241,7 @@ class Run:
 
         @torch.no_grad()
         def likelihood():
-            value, _ = density_parts(fields, x, 1.0, 0, GRID_LAW, anchor, parts)
+            value, _ = density_parts(fields, x, 1.0, STEPS, GRID_LAW, anchor, parts)
             return float(value.sum(1).mean()) + jacobian
 
         return likelihood

@@ -1,5 +1,7 @@
 """Networks f(t, x, condition) -> (n, d) with an exact divergence."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -67,6 +69,25 @@ class ResidualField(nn.Module):
         closed, scale, y = self.parts(t, x)
         return torch.addcmul(closed, scale, self.network(t, y, condition))
 
+    def clock(self, times: Tensor) -> tuple[Tensor, ...]:
+        """What the closed form takes of the time alone, for times of shape (k,)."""
+        raise NotImplementedError
+
+    def parts_at(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same as `parts`, from the clock at one time."""
+        raise NotImplementedError
+
+    def instants(self, times: Tensor) -> list:
+        """The field at each of some times, as a function of x alone: whatever depends on time alone is known."""
+        moments = zip(*(part.unbind() for part in self.clock(times)), strict=True)
+
+        def at(moment, modulation, x):
+            closed, scale, y = self.parts_at(moment, x)
+            return torch.addcmul(closed, scale, self.network.modulated(modulation, y))
+
+        modulations = self.network.modulations(times)
+        return [functools.partial(at, *both) for both in zip(moments, modulations, strict=True)]
+
 
 class PreconditionedField(ResidualField):
     """A network around the closed-form field of a Gaussian pair of ends.
@@ -116,7 +137,15 @@ class PreconditionedField(ResidualField):
 
     def parts(self, t, x):
         """The field of Gaussian ends, c_out, and x in units of its deviation."""
-        slope, scale, sd = self.coefficients(t)
+        return self.parts_at(self.coefficients(t), x)
+
+    def clock(self, times):
+        """The coefficients."""
+        return self.coefficients(times)
+
+    def parts_at(self, moment, x):
+        """The same from the coefficients."""
+        slope, scale, sd = moment
         return slope * x, scale, x / sd
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -169,33 +198,41 @@ class MixtureVelocity(ResidualField):
         """c_out, of the shape of t."""
         return self.interpolant.residual_scale(t, torch.ones_like(self.v1), self.v1)
 
-    def _scales(self, t, x):
-        variance = self.interpolant.variance(t, torch.ones_like(self.v1), self.v1)
-        return column(self.output_scale(t), x), column(variance.sqrt(), x)
-
-    def _components(self, t, x):
-        """Posterior weights (n, k), and along the axes: velocities and scores (n, k, d), and slopes H / C."""
-        t, path, one = t[..., None, None], self.interpolant, torch.ones_like(self.variances)
+    def clock(self, times):
+        """Scales of shape (..., 1); of each component along its axes variance, slope, centre and its rate, log-mass."""
+        t, path, one = times[..., None, None], self.interpolant, torch.ones_like(self.variances)
         variance = path.variance(t, one, self.variances)
         slope = path.covariance_dot(t, one, self.variances) / variance
-        y = (x @ self.axes).unflatten(1, self.centres.shape) - path.beta(t) * self.centres
+        mass = self.log_weights - 0.5 * variance.log().sum(-1)
+        sd = path.variance(times, torch.ones_like(self.v1), self.v1).sqrt()
+        scales = self.output_scale(times)[..., None], sd[..., None]
+        return *scales, variance, slope, path.beta(t) * self.centres, path.beta_dot(t) * self.centres, mass
+
+    def _components(self, moment, x):
+        """Posterior weights (n, k), and along the axes: velocities and scores (n, k, d), and slopes H / C."""
+        _, _, variance, slope, centre, rate, mass = moment
+        y = (x @ self.axes).unflatten(1, self.centres.shape) - centre
         score = -y / variance
-        w = torch.softmax(self.log_weights + 0.5 * (y * score - variance.log()).sum(-1), 1)
-        return w, path.beta_dot(t) * self.centres + slope * y, score, slope
+        w = torch.softmax(mass + 0.5 * (y * score).sum(-1), 1)
+        return w, torch.addcmul(rate, slope, y), score, slope
 
     def _mean(self, w, values):
         return (w[..., None] * values).flatten(1) @ self.axes.T
 
     def parts(self, t, x):
         """The velocity of the mixture, c_out, and x in units of its deviation."""
-        scale, sd = self._scales(t, x)
-        w, velocity, _, _ = self._components(t, x)
-        return self._mean(w, velocity), scale, x / sd
+        return self.parts_at(self.clock(t), x)
+
+    def parts_at(self, moment, x):
+        """The same from the clock."""
+        w, velocity, _, _ = self._components(moment, x)
+        return self._mean(w, velocity), moment[0], x / moment[1]
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
-        scale, sd = self._scales(t, x)
-        w, velocity, score, slope = self._components(t, x)
+        moment = self.clock(t)
+        scale, sd = moment[:2]
+        w, velocity, score, slope = self._components(moment, x)
         b = self._mean(w, velocity)
         divergence = (w * (slope + velocity * score).sum(-1)).sum(1) - (b * self._mean(w, score)).sum(1)
         value, trace = self.network.value_and_trace(t, x / sd, condition)

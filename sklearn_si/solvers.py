@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -212,7 +212,8 @@ TIME_GRIDS = {
     # crowded towards both ends, where a bridge meets data
     "sine": lambda u: (torch.sin(math.pi / 2 * u) ** 2, math.pi / 2 * torch.sin(math.pi * u)),
     # uniform in log((t + c) / (1 - t + c)), the variable of the networks' time features
-    "logit": lambda u: _logit_law(u, 0.06),
+    "logit": lambda u: _logit_law(u, 0.03),
+    "logit-wide": lambda u: _logit_law(u, 0.15),
 }
 
 
@@ -346,21 +347,21 @@ def require_finite(x: Tensor, what: str) -> Tensor:
     return x
 
 
-# What the solver states of its first level is some ten times its error, to be believed on its own; beside a second
+# What the solver states of the first level is some ten times its error, to be believed on its own; beside a second
 # level it need not be.
 _OWN_MARGIN = 10.0
 
 
-def refine(solve: Callable, n_rows: int, tolerance: float, max_level: int) -> tuple[Tensor, Tensor]:
+def refine(solve: Callable, n_rows: int, tolerance: float, levels: Sequence) -> tuple[Tensor, Tensor]:
     """Solve every row at finer and finer levels until its stated error is within the tolerance.
 
     Only the rows that miss the tolerance are solved again, and the decision on a row
     uses its own values alone: a row's answer does not depend on its batch mates.
 
-    The error of level 0 is what the solver itself states, if it does. Beyond it, with g_k the distance of levels k and
-    k - 1 (and g_0 a tenth of the error of level 0), it is max(g_k / 4, g_{k-1} / 32): halved steps of a fifth-order
-    method earn a factor of 32, the rest is margin, and the second term keeps two levels that agree by accident from
-    being believed. Without an error of level 0, for the same reason, no row is accepted before level 2.
+    The error of the first level is what the solver itself states, if it does. Beyond it, with g_k the distance of the
+    levels k and k - 1 (and g_0 a tenth of the error of the first), it is max(g_k / 4, g_{k-1} / 32): halved steps of a
+    fifth-order method earn a factor of 32, the rest is margin, and the second term keeps two levels that agree by
+    accident from being believed. Without an error of the first, for the same reason, a row is solved three times.
 
     Parameters
     ----------
@@ -371,8 +372,8 @@ def refine(solve: Callable, n_rows: int, tolerance: float, max_level: int) -> tu
         Number of rows.
     tolerance : float
         Largest error allowed.
-    max_level : int
-        The finest level.
+    levels : sequence
+        The levels, from the coarsest on.
 
     Returns
     -------
@@ -381,22 +382,22 @@ def refine(solve: Callable, n_rows: int, tolerance: float, max_level: int) -> tu
     error : Tensor of shape (n_rows,)
         Stated error of each row.
     """
-    parts, _, own = solve(torch.arange(n_rows), 0)
+    parts, _, own = solve(torch.arange(n_rows), levels[0])
     first = 2 if own is None else 1
     error = torch.full_like(parts[:, 0], torch.inf) if own is None else own.nan_to_num(nan=torch.inf)
     missed = ~(error <= tolerance) & torch.isfinite(parts).all(1)
     last_gap = torch.zeros_like(error[missed]) if own is None else error[missed] / _OWN_MARGIN
     rows, coarse = missed.nonzero()[:, 0], parts[missed]
-    for level in range(1, max_level + 1):
+    for k, level in enumerate(levels[1:], 1):
         if not len(rows):
             break
         fine, size, _ = solve(rows.cpu(), level)
         gap = torch.nan_to_num((fine - coarse).norm(dim=1) / size, nan=torch.inf)
         stated = torch.maximum(gap / 4, last_gap / 32)
         parts[rows], error[rows] = fine, stated
-        missed = (stated > tolerance) | (level < first)
+        missed = (stated > tolerance) | (k < first)
         # a distance that grows at this level is rounding: finer grids would only add to it
-        missed &= (gap <= last_gap) | (level < 4)
+        missed &= (gap <= last_gap) | (k < 4)
         missed &= torch.isfinite(fine).all(1)
         rows, coarse, last_gap = rows[missed], fine[missed], gap[missed]
     return parts, error

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 from scipy.stats import multivariate_normal
 
 from oracles import (
@@ -17,6 +18,8 @@ from oracles import (
 )
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._likelihood import (
+    _nodes,
+    _quadrature_error,
     carry,
     flow_with_divergence,
     ode_log_density,
@@ -26,6 +29,7 @@ from sklearn_si._likelihood import (
 from sklearn_si._objectives import Fields
 from sklearn_si.exceptions import IntegrationWarning
 from sklearn_si.interpolants import GaussianBase, Linear
+from sklearn_si.solvers import grid_map
 
 TARGETS = [(1, 2), (4, 2), (5, 16)]  # components, dimensions
 
@@ -101,7 +105,7 @@ def test_forward_and_backward_log_densities_agree():
     rng = np.random.default_rng(0)
     fields = Fields(*(lambda p: (p, MixtureFields(p, *mixture(rng, 3, 2))))(GaussianBase(Linear())))
     x0 = torch.as_tensor(rng.normal(size=(100, 2)))
-    x1, divergence, _ = flow_with_divergence(fields, x0, 0.0, 1.0, 4, "uniform")
+    x1, divergence, _ = flow_with_divergence(fields, x0, 0.0, 1.0, 192, "uniform")
     forward = standard_normal_log_density(x0) - divergence
     backward, error = ode_log_density(fields, x1, 1.0, 0.0, standard_normal_parts, 1e-7, "uniform")
     assert (error <= 1e-7).all()
@@ -126,10 +130,30 @@ def test_decoupled_solver_is_of_fifth_order(law):
     x = torch.as_tensor(rng.normal(size=(50, 2)))
     true = exact.log_density(torch.tensor(1.0).double(), x)
     errors = []
-    for level in range(4):
-        end, divergence, _ = flow_with_divergence(Fields(path, exact), x, 1.0, 0.0, level, law)
+    for n_steps in (12, 24, 48, 96):
+        end, divergence, _ = flow_with_divergence(Fields(path, exact), x, 1.0, 0.0, n_steps, law)
         errors.append(float((standard_normal_log_density(end) + divergence - true).abs().mean()))
     assert -np.polyfit(np.arange(4), np.log2(errors), 1)[0] > 4.5
+
+
+@pytest.mark.parametrize(("values", "n"), [(lambda s: 1 / (s + 0.05), 16), (lambda s: abs(s - 0.3) ** 1.5, 24)])
+def test_the_quadrature_knows_what_it_misses(values, n):
+    """A pole near the interval, whose coefficients fall like powers of a number, and a kink: like a power of k."""
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    at_nodes = torch.as_tensor(values((nodes + 1) / 2))[:, None]
+    exact, _ = quad(values, 0, 1, points=[0.3], epsabs=1e-13)
+    true = abs(float(weights / 2 @ at_nodes[:, 0].numpy()) - exact)
+    assert true <= float(_quadrature_error(at_nodes)[0]) <= 1000 * true
+
+
+@pytest.mark.parametrize("span", [(1.0, 0.0), (0.0, 1.0), (0.7, 0.5)])
+def test_nodes_of_a_law_of_their_own_integrate_as_well(span):
+    """The integral of a polynomial in time, of nodes that are given as parameters of the steps' law."""
+    parameters, weights = _nodes(12, "logit", *span)
+    times, rates = grid_map(torch.tensor(parameters, dtype=torch.float64), "logit", *span)
+    integral = float((torch.tensor(weights, dtype=torch.float64) * rates * times**3).sum())
+    assert integral == pytest.approx((span[1] ** 4 - span[0] ** 4) / 4, rel=1e-12)
+    assert (np.diff(parameters) > 0).all()
 
 
 def test_stated_errors_cover_the_true_ones():
@@ -167,7 +191,7 @@ def test_a_loose_tolerance_is_met_by_the_coarsest_grid_alone():
     path, one = GaussianBase(Linear()), np.ones(1)
     fields = Counting(path, MixtureFields(path, one, np.ones((1, 2)), 0.25 * np.eye(2)[None]))
     ode_log_density(fields, torch.ones((1, 2)).double(), 1.0, 0.0, standard_normal_parts, 10.0, "logit")
-    assert calls == ["velocity"] * (1 + 10 * 6) + ["divergence"]  # ten steps of six slopes each, all nodes in one call
+    assert calls == ["velocity"] * (1 + 8 * 6) + ["divergence"]  # eight steps of six slopes each, all nodes in one call
 
 
 def test_quadrature_in_double_precision_is_not_rounded_to_single():

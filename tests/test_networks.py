@@ -114,6 +114,16 @@ def test_divergence_of_the_preconditioned_field_equals_autograd(layers, d, path,
     torch.testing.assert_close(divergence, autograd_divergence(field, t, x, condition), **ROUNDING)
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("layers", LAYERS, ids=len)
+def test_the_field_at_known_times_is_the_field(layers, path):
+    times = torch.tensor([0.0, 0.3, 0.5, 1.0], dtype=torch.float64)
+    _, x, _ = inputs(2, False, False)
+    field = preconditioned(path, random_network(2, layers), 2)
+    for t, at in zip(times, field.instants(times), strict=True):
+        torch.testing.assert_close(at(x), field(t, x), **ROUNDING)
+
+
 @pytest.mark.parametrize("block", [1, 50, 100])
 @pytest.mark.parametrize("layers", LAYERS[3:], ids=len)
 def test_blocks_of_tangents_do_not_change_the_trace(layers, block, monkeypatch):
@@ -380,6 +390,8 @@ def test_mixture_velocity_is_the_exact_field_of_its_mixture(path, timed):
     value, divergence = field.velocity_and_divergence(t, x)
     torch.testing.assert_close(value, field(t, x), **ROUNDING)
     torch.testing.assert_close(divergence, autograd_divergence(field, t, x, None), **ROUNDING)
+    for moment, at in zip(t.reshape(-1), field.instants(t.reshape(-1)), strict=True):
+        torch.testing.assert_close(at(x), field(moment, x), **ROUNDING)
     with torch.no_grad():
         network.output.zero_()
         network.bias.zero_()
