@@ -16,11 +16,14 @@ GRID_LAW = "logit"
 # Law of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable that
 # crowds the ends less.
 _NODE_LAWS = {"logit": "logit-wide"}
-# Steps of the first solve, from a tolerance of .1 nats on and below it; there are twice as many nodes. Each further
-# solve doubles the steps, and the panels of as many nodes.
-_COARSE, STEPS, _LOOSE = 8, 12, 0.1
-# Doublings: beyond 12 * 2^8 steps the error is rounding, or the field is not smooth.
+# Steps of the first solve from a tolerance on, in nats: a fifth-order method. Each further solve doubles the steps.
+_FIRST = {0.1: 8, 0.01: 12, 0.0: 18}
+# Steps that bring most rows to .01 nats, for who solves once.
+STEPS = 12
+# Doublings: beyond 18 * 2^8 steps the error is rounding, or the field is not smooth.
 MAX_LEVEL = 8
+# Nodes of a panel at the most; there are twice as many nodes as steps.
+_PANEL = 40
 # Steps of the first solve of carried rows.
 _CARRY_STEPS = 10
 # A flow that pulls clusters together stretches errors by up to a hundred on the way
@@ -54,9 +57,19 @@ def _doublings(start: int) -> list[int]:
     return [start * 2**k for k in range(MAX_LEVEL + 1)]
 
 
+def _first(tolerance: float) -> int:
+    """Steps of the first solve."""
+    return next(n_steps for least, n_steps in _FIRST.items() if tolerance >= least)
+
+
+def _n_panels(n_steps: int) -> int:
+    """The fewest panels, a power of two, that have no more than their nodes."""
+    return 2 ** max(0, math.ceil(math.log2(2 * n_steps / _PANEL)))
+
+
 def _gauss_legendre(n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1], twice as many as steps: a panel for each doubling of 8 or 12 steps."""
-    panels = n_steps // (_COARSE if n_steps % 3 else STEPS)
+    """Nodes and weights on [0, 1], twice as many as steps, in panels."""
+    panels = _n_panels(n_steps)
     nodes, weights = np.polynomial.legendre.leggauss(2 * n_steps // panels)
     nodes = ((nodes + 1) / 2 + np.arange(panels)[:, None]) / panels
     return nodes.ravel(), np.tile(weights / 2 / panels, panels)
@@ -112,14 +125,14 @@ def flow_with_divergence(fields, x: Tensor, start: float, stop: float, n_steps: 
     end : Tensor of shape (n, d)
     integral : Tensor of shape (n,)
     error : Tensor of shape (n,) or None
-        After 8 or 12 steps, what the two errors amount to in nats: the embedded errors e of the steps change a
+        Of one panel of nodes, what the two errors amount to in nats: the embedded errors e of the steps change a
         log-density by s . e, with s the score, and the quadrature misses what its last Legendre coefficients tell.
-        None for more steps, and where the score is not known.
+        None for more panels, and where the score is not known.
     """
     tableau = ODE_SOLVERS["dopri5"]
     nodes, weights = _nodes(n_steps, law, start, stop)
     # a guided score is not that of the guided model's density, and would weigh the errors wrongly
-    states = n_steps <= STEPS and fields.has_score and not isinstance(fields.velocity_network, GuidedField)
+    states = _n_panels(n_steps) == 1 and fields.has_score and not isinstance(fields.velocity_network, GuidedField)
 
     # all times at once: what the field does with them costs a call as much for one as for many
     h = 1 / n_steps
@@ -232,7 +245,7 @@ def ode_log_density(fields, x: Tensor, t: float, anchor: float, anchor_parts, to
         return torch.cat(parts), 1.0, None if errors[0] is None else torch.cat(errors)
 
     # the terms are compared apart: their errors may cancel in one solve only
-    parts, error = refine(solve, len(x), tolerance, _doublings(_COARSE if tolerance >= _LOOSE else STEPS))
+    parts, error = refine(solve, len(x), tolerance, _doublings(_first(tolerance)))
     return parts.sum(1), error
 
 
@@ -263,7 +276,7 @@ def log_density_ratio(fields, points, law: str, tolerance: float, n_rows: int):
             total = total - float(weight) * (divergence + ((b + frame) * some.score(t.to(x), x)).sum(1))
         return total[:, None], 1.0, None
 
-    parts, error = refine(solve, n_rows, tolerance, _doublings(_COARSE))
+    parts, error = refine(solve, n_rows, tolerance, _doublings(STEPS))
     return parts.sum(1), error
 
 
