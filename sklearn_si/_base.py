@@ -14,6 +14,7 @@ from sklearn.base import (
     OneToOneFeatureMixin,
     TransformerMixin,
     _fit_context,
+    clone,
 )
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
@@ -300,6 +301,18 @@ class BaseInterpolant(
         if self.base_preprocessing_ is None:
             return self._carry(X, condition, None, self.preprocessing_, 0.0, 1.0)
         return self._carry(X, condition, self.preprocessing_, self.base_preprocessing_, 1.0, 0.0)
+
+    def _train(self, run, settings):
+        """Train the one run of a fit that compares none."""
+        run.train(settings)
+
+    def _base_flow(self, max_time):
+        """The estimator of the density of the base with base_density="flow"."""
+        return clone(self).set_params(
+            interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
+            base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
+            condition_dropout=0.0, warm_start=False, max_time=max_time,
+        )  # fmt: skip
 
     def __sklearn_tags__(self):
         """Floats of both sizes are kept; X must be dense and finite."""

@@ -70,12 +70,8 @@ def fit_base_density(spec, estimator, X0, seed):
         return None
     check_base(spec, X0)
     if spec == "flow":
-        half = None if estimator.max_time is None else estimator.max_time / 2
-        density = clone(estimator).set_params(
-            interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
-            base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
-            condition_dropout=0.0, warm_start=False, max_time=half, random_state=seed,
-        )  # fmt: skip
+        density = estimator._base_flow(None if estimator.max_time is None else estimator.max_time / 2)
+        density.set_params(random_state=seed)
         # its map must be affine: one matrix product then leads from the bridge's units to its own
         density._affine_only = True
         return density.fit(X0)

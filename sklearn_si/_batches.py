@@ -41,7 +41,7 @@ class Sampler:
     def __init__(self, x0, x1, condition, coupling, latent_noise, dropout=0.0):
         self.x0, self.x1, self.condition = x0, x1, condition
         self.coupling, self.latent_noise, self.dropout = coupling, latent_noise, dropout
-        self._orders = {}
+        self._orders, self._pool, self._left = {}, None, 0
 
     def _slices(self, name, n, batch, batches, generator):
         """The next row numbers of permuted passes, batch by batch; small samples are drawn with replacement."""
@@ -60,7 +60,40 @@ class Sampler:
         return torch.cat(parts)
 
     def draw(self, batch, generator, batches=1):
-        """Some batches, one after the other, each paired by the coupling."""
+        """Some batches, one after the other, each paired by the coupling, or drawn from a pool of pairs."""
+        if hasattr(self.coupling, "batch_size"):
+            x0, x1, condition = _joined([*self._from_pools(batch, generator, batches)])
+        else:
+            x0, x1, condition = self._coupled(*self._rows(batch, generator, batches), batch, generator)
+        z = normal(x1.shape, generator, like=x1) if self.latent_noise else None
+        if self.dropout > 0:
+            kept = torch.rand((len(x1), 1), generator=generator, device=x1.device) >= self.dropout
+            condition = torch.where(kept, condition, drop_condition(condition))
+        return x0, x1, z, condition
+
+    def _from_pools(self, batch, generator, batches):
+        """Batches of permuted passes over pairs that are made for many of them, pool after pool."""
+        while batches:
+            if self._left <= 0:
+                self._pool = self._pairs(generator)
+                self._orders.pop("pool", None)
+                self._left = self.coupling.passes * len(self._pool[1])
+            some = min(batches, max(1, self._left // batch))
+            rows = self._slices("pool", len(self._pool[1]), batch, some, generator)
+            self._left -= some * batch
+            batches -= some
+            yield tuple(None if part is None else part.index_select(0, rows) for part in self._pool)
+
+    def _pairs(self, generator):
+        """Pairs of as many rows as the coupling takes at a time; of all rows, where they are not many more."""
+        n, size = len(self.x1), self.coupling.batch_size
+        if self.x0 is not None and len(self.x0) == n and n <= 2 * size:
+            return self.coupling(self.x0, self.x1, self.condition, generator)
+        size = min(size, n if self.x0 is None else min(n, len(self.x0)))
+        return self.coupling(*self._rows(size, generator, 1), generator)
+
+    def _rows(self, batch, generator, batches):
+        """The next rows of both samples, with those of the condition."""
         rows = self._slices("target", len(self.x1), batch, batches, generator)
         x1 = self.x1.index_select(0, rows)
         condition = None if self.condition is None else self.condition.index_select(0, rows)
@@ -70,12 +103,7 @@ class Sampler:
             if not getattr(self.coupling, "row_by_row", False):
                 rows = self._slices("base", len(self.x0), batch, batches, generator)
             x0 = self.x0.index_select(0, rows)
-        x0, x1, condition = self._coupled(x0, x1, condition, batch, generator)
-        z = normal(x1.shape, generator, like=x1) if self.latent_noise else None
-        if self.dropout > 0:
-            kept = torch.rand((len(x1), 1), generator=generator, device=x1.device) >= self.dropout
-            condition = torch.where(kept, condition, drop_condition(condition))
-        return x0, x1, z, condition
+        return x0, x1, condition
 
     def _coupled(self, x0, x1, condition, batch, generator):
         if self.coupling in (independent, paired):

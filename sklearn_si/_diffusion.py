@@ -25,8 +25,10 @@ class InterpolantDiffusion(BaseInterpolant):
         The latent noise; "auto" is what the interpolant needs, else "brownian" for two samples, none for one.
     gamma_scale : float, default=1.0
         Factor of gamma^2.
-    coupling : {"independent", "paired"} or callable, default="independent"
-        How rows of the two samples are paired in training; "paired" is row i with row i.
+    coupling : {"independent", "paired", "optimal", "entropic"} or callable, default="independent"
+        How rows of the two samples are paired in training: at random, row i with row i, by the plan of least mean
+        squared distance in scaled units, or by the entropic plan, tied to gamma ("brownian"); the last two in batches
+        (`sklearn_si.couplings.Optimal`, `Entropic`), and among rows of like conditions.
     preprocessing : {"auto", "standardize", "whiten", "marginal", "marginal-whiten"} or None, default="auto"
         The scaled units in which the interpolant lives. One sample: each column centred and scaled, or the principal
         axes as well ("whiten"), or a smooth monotone map of each column to a normal law, with tails that bear

@@ -63,6 +63,9 @@ def make_plan(estimator, X0, X1, condition):
     )  # fmt: skip
     coupling = "paired" if forecast else estimator.coupling
     _check_coupling(coupling, base, target)
+    coupling = COUPLINGS[coupling] if isinstance(coupling, str) else coupling
+    if hasattr(coupling, "tied_to"):
+        coupling = coupling.tied_to(interpolant)
     if base is not None:
         check_two_sample_kind(estimator.preprocessing)
     fields = ("forecast",) if forecast else _learned_fields(estimator, interpolant)
@@ -73,7 +76,6 @@ def make_plan(estimator, X0, X1, condition):
         check_has_density(target)
     elif estimator.base_density is not None:
         check_has_density(target, "X1", "drop them, or set base_density=None if transport is all that is needed")
-    coupling = COUPLINGS[coupling] if isinstance(coupling, str) else coupling
     seed = draw_seed(estimator.random_state)
     rng = np.random.default_rng([seed, FIT_STREAM])
     # A sample of two rows has none to spare: one row has no spread.
@@ -145,11 +147,12 @@ def _encode(estimator, condition, n_rows):
 
 
 def _check_coupling(coupling, base, target):
-    if coupling != "paired":
-        return
-    if base is None:
-        raise ValueError("coupling='paired' pairs the rows of two samples, but fit was given one: pass X1 as well.")
-    if len(base) != len(target):
+    if base is None and coupling in ("paired", "optimal", "entropic"):
+        raise ValueError(
+            f"coupling={coupling!r} pairs the rows of two samples, but fit was given one: pass X1 as well. (With a "
+            "base of normal rows, fit(X0, X) and base_density='standard_normal'.)"
+        )
+    if coupling == "paired" and len(base) != len(target):
         raise ValueError(
             f"coupling='paired' pairs row i with row i, but X0 has {len(base)} rows and X1 has {len(target)}: "
             "use coupling='independent'."
@@ -183,7 +186,7 @@ def fit_plan(estimator, plan):
         run = train_best(estimator, plan, settings)
     else:
         run.train(settings)
-    history = run.history
+    history = run.history or History(converged=True)
     if not history.converged and estimator.early_stopping and estimator.tol > 0 and not history.interrupted:
         warnings.warn(
             f"The validation score was still rising by more than tol={estimator.tol:g} after {history.n_iter} steps: "

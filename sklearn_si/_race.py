@@ -40,7 +40,7 @@ def train_best(estimator, plan, settings):
     kind = estimator.preprocessing
     if not can_race(plan):
         run = Run(estimator, plan, "standardize" if kind == "auto" else kind)
-        run.train(settings)
+        estimator._train(run, settings)
         return run
     race = Race(estimator, plan, settings)
     if kind == "auto":

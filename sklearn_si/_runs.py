@@ -24,6 +24,7 @@ from ._tensors import (
     resolve_device,
 )
 from ._training import History, train
+from .couplings import paired
 from .networks import (
     ComposedVelocity,
     DenoiserOfScore,
@@ -38,6 +39,8 @@ from .solvers import odeint, time_grid
 
 # Units of the narrowest layer from which bfloat16 pays (measured: at 64 it costs 8 % of the steps).
 _WIDE_ENOUGH = 128
+# Pairs from which the covariance of the ends of a coupling is estimated.
+_MOMENT_ROWS = 4096
 # Rows carried back at a time, and at the most.
 _CHUNK, _MOST_CARRIED = 4096, 50_000
 # Rows on which a round is validated, fewer where a fit has less than so many seconds, and times that two-sample losses
@@ -89,6 +92,7 @@ class Run:
         self.estimator, self.plan, self.kind, self.mixture, self.history = estimator, plan, kind, mixture, None
         self.earlier = History()  # of the fits that a warm start goes on from
         self.steps = 0  # of the runs that it goes on from
+        self.pairs = None  # of training rows and of held-out rows, where they are no longer drawn from the samples
         self.device = resolve_device(estimator.device)
         self.generator = make_generator(plan.seed, FIT_STREAM + 1000 * number, self.device)
         # of its own, because batches may be drawn ahead in another thread
@@ -120,14 +124,23 @@ class Run:
             return None
         return as_tensor(scaling.transform(X), torch.float32, self.device)
 
+    @property
+    def widths(self):
+        """Widths of the hidden layers of our own networks."""
+        return _widths(self.estimator.hidden_layer_sizes, self.x1.shape[1])
+
     def _build_networks(self):
         plan = self.plan
+        if hasattr(self.estimator, "_build_networks"):
+            return self.estimator._build_networks(self)
         v1 = self.x1[plan.train1].var(0, correction=0)
         v0 = torch.ones_like(v1) if self.x0 is None else self.x0[plan.train0].var(0, correction=0)
         c = None
         if getattr(plan.coupling, "row_by_row", False):
-            a, b = self.x0[plan.train0], self.x1[plan.train1]
-            c = ((a - a.mean(0)) * (b - b.mean(0))).mean(0)
+            c = _covariance(self.x0[plan.train0], self.x1[plan.train1])
+        elif hasattr(plan.coupling, "batch_size"):
+            pairs = make_generator(plan.seed, FIT_STREAM + 400, self.device)
+            c = _covariance(*self._sampler(plan.train0, plan.train1).draw(_MOMENT_ROWS, pairs)[:2])
         return {name: self._build_network(name, v0, v1, c) for name in plan.fields}
 
     def _build_network(self, target, v0, v1, c):
@@ -140,8 +153,7 @@ class Run:
                 # not torch.manual_seed, which seeds CUDA's generators as well and for good
                 torch.default_generator.manual_seed(plan.seed)
                 return estimator.network(d, n_conditions)
-        widths = _widths(estimator.hidden_layer_sizes, d)
-        network = FiLMNetwork(d, n_conditions, widths, estimator.activation, generator)
+        network = FiLMNetwork(d, n_conditions, self.widths, estimator.activation, generator)
         if target == "forecast":
             return ForecastField(network, estimator.gamma_scale / 2)
         if self.mixture is not None:
@@ -178,8 +190,7 @@ class Run:
             return bf16
         # where it was measured to pay: one sample, our own network, layers wide enough, instructions for it
         ours = can_race(self.plan) and self.estimator.network == "mlp" and self.device.type == "cpu"
-        widths = _widths(self.estimator.hidden_layer_sizes, self.x1.shape[1])
-        return ours and min(widths) >= _WIDE_ENOUGH and has_bf16()
+        return ours and min(self.widths) >= _WIDE_ENOUGH and has_bf16()
 
     @contextlib.contextmanager
     def _dropping(self, dropout):
@@ -209,6 +220,9 @@ class Run:
             yield
 
     def _sampler(self, rows0, rows1):
+        if self.pairs is not None:
+            x0, x1 = self.pairs["train" if rows0 is self.plan.train0 else "held"]
+            return Sampler(x0, x1, None, paired, self.plan.interpolant.has_noise)
         x0 = None if self.x0 is None else self.x0[rows0]
         condition = None if self.condition is None else self.condition[rows1]
         dropout = self.estimator.condition_dropout
@@ -311,6 +325,11 @@ class Run:
             "validation_scores_": scores or None,
             "best_validation_score_": history.best_score if history.validation_scores else None,
         }
+
+
+def _covariance(x0, x1):
+    """That of paired rows, a feature."""
+    return ((x0 - x0.mean(0)) * (x1 - x1.mean(0))).mean(0)
 
 
 def compose(interpolant, learned):

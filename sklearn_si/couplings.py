@@ -1,6 +1,21 @@
 """Couplings: how rows of the base and rows of the target are paired in training."""
 
-__all__ = ["COUPLINGS", "independent", "paired"]
+import copy
+import math
+import warnings
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+__all__ = ["COUPLINGS", "Entropic", "Optimal", "entropic_plan", "independent", "optimal_pairs", "paired"]
+
+# Sinkhorn steps at the most; steps by matrix products between two in logarithms, after which the error is looked at.
+_MOST_STEPS, _PRODUCTS = 5000, 20
+# Share of the mean eigenvalue that is added to covariances of few rows.
+_RIDGE = 1e-6
 
 
 def independent(x0, x1, condition, generator):
@@ -19,4 +34,242 @@ def paired(x0, x1, condition, generator):
 # The training loop draws the same row numbers from both samples for this coupling.
 paired.row_by_row = True
 
-COUPLINGS = {"independent": independent, "paired": paired}
+
+class Optimal:
+    """Pair rows by the plan of least mean squared distance: minibatch optimal transport.
+
+    argmin over permutations of sum_i |x0_i - x1_p(i)|^2
+
+    exactly, in batches of their own (arXiv 2302.00482). Pairs follow the exact plan of the two laws up to a bias that
+    falls with the size of the batch, slowly in many dimensions; the ends keep their laws in any case. With a condition
+    c of the target, the base rows are given conditions at random and w |c0 - c1|^2 is added to the cost: a base row
+    then tells nothing of the condition, and conditional models are not biased.
+
+    Parameters
+    ----------
+    batch_size : int, default=1024
+        Rows that are paired at a time. Samples of equal length and at most twice as many rows are paired once and
+        for all.
+    passes : int, default=16
+        How often in training the pairs of a batch are used before new ones are made.
+    condition_weight : float, default=10.0
+        w, in units of the mean squared distance of x over that of c.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_si.couplings import Optimal
+    >>> x0, x1, _ = Optimal()(torch.tensor([[0.0], [1.0]]), torch.tensor([[5.0], [4.0]]), None, None)
+    >>> x1[:, 0]
+    tensor([4., 5.])
+    """
+
+    def __init__(self, batch_size=1024, passes=16, condition_weight=10.0):
+        self.batch_size, self.passes, self.condition_weight = batch_size, passes, condition_weight
+
+    def __call__(self, x0, x1, condition, generator):
+        """The rows of x0, with those of x1 (and of its condition) that they are paired with."""
+        penalty = _condition_cost(x0, x1, condition, self.condition_weight, generator)
+        rows = torch.as_tensor(optimal_pairs(x0, x1, penalty), device=x1.device)
+        return x0, x1[rows], None if condition is None else condition[rows]
+
+
+class Entropic:
+    """Pair rows by the entropic plan, which a Schroedinger bridge has between its ends.
+
+    argmin over plans of E|x0 - x1|^2 + 4 epsilon KL(plan || rho0 x rho1)
+
+    With I linear and gamma^2 = 2 epsilon t (1 - t), the interpolant of these pairs is the bridge of a Brownian motion
+    of diffusion epsilon, and b + epsilon s its drift. The plan is that of batches, by Sinkhorn's steps in logarithms;
+    the pairs are drawn from it.
+
+    Parameters
+    ----------
+    epsilon : float or None, default=None
+        The diffusion, in scaled units; None takes gamma_scale / 2 from a path with the brownian gamma.
+    batch_size, passes, condition_weight
+        As in `Optimal`.
+    draws : int, default=4
+        Partners that are drawn for each row of the base.
+    """
+
+    def __init__(self, epsilon=None, batch_size=1024, passes=4, condition_weight=10.0, draws=4):
+        self.epsilon, self.batch_size, self.passes = epsilon, batch_size, passes
+        self.condition_weight, self.draws = condition_weight, draws
+
+    def tied_to(self, interpolant):
+        """The coupling with the epsilon of a path, gamma^2 = 2 epsilon t (1 - t)."""
+        if self.epsilon is not None:
+            return self
+        middle = torch.tensor([0.25, 0.5], dtype=torch.float64)
+        a = interpolant.gamma(middle) ** 2 / (middle * (1 - middle))
+        if not interpolant.has_noise or not bool(torch.isclose(a[0], a[1])):
+            raise ValueError(
+                "coupling='entropic' takes its epsilon from the brownian gamma, gamma^2 = gamma_scale t (1 - t): use "
+                "gamma='brownian' (InterpolantDiffusion's default), or pass couplings.Entropic(epsilon)."
+            )
+        tied = copy.copy(self)
+        tied.epsilon = float(a[0]) / 2
+        return tied
+
+    def __call__(self, x0, x1, condition, generator):
+        """Pairs drawn from the plan, `draws` for each row of x0."""
+        if self.epsilon is None:
+            raise ValueError("Entropic() has no epsilon: pass one, or use coupling='entropic' in an estimator.")
+        penalty = _condition_cost(x0, x1, condition, self.condition_weight, generator)
+        plan = entropic_plan(x0, x1, self.epsilon, penalty)
+        rows = torch.multinomial(plan, self.draws, replacement=True, generator=generator).flatten()
+        return x0.repeat_interleave(self.draws, 0), x1[rows], None if condition is None else condition[rows]
+
+
+def _condition_cost(x0, x1, condition, weight, generator):
+    """The cost of pairing rows of unlike conditions, of shape (n, m), with random conditions for x0; else None."""
+    if condition is None:
+        return None
+    given = condition[torch.randint(len(condition), (len(x0),), generator=generator, device=condition.device)]
+    if len(x0) == len(condition):  # then each is given once
+        given = condition[torch.randperm(len(condition), generator=generator, device=condition.device)]
+    penalty = torch.cdist(given.double(), condition.double()).square()
+    distance = (x0.double().var(0).sum() + x1.double().var(0).sum()) if len(x0) > 1 else torch.ones(())
+    return weight * distance / penalty.mean().clamp(min=1e-12) * penalty
+
+
+def _gaussian_map(covariance0, covariance1):
+    """The matrix of the optimal map between two centred normal laws."""
+    values, axes = np.linalg.eigh(covariance0)
+    root = (axes * np.sqrt(values)) @ axes.T
+    inverse = (axes / np.sqrt(values)) @ axes.T
+    values, axes = np.linalg.eigh(root @ covariance1 @ root)
+    return inverse @ (axes * np.sqrt(values.clip(min=0))) @ axes.T @ inverse
+
+
+def _covariance(x):
+    covariance = np.atleast_2d(np.cov(x.T)) if len(x) > 1 else np.zeros((x.shape[1],) * 2)
+    return covariance + (_RIDGE * np.trace(covariance) / len(covariance) + 1e-30) * np.eye(len(covariance))
+
+
+def _quadratic(x, matrix):
+    return ((x @ matrix) * x).sum(1)
+
+
+def optimal_pairs(x0: Tensor, x1: Tensor, penalty: Tensor | None = None) -> np.ndarray:
+    """The rows of x1 that the rows of x0 are paired with, of least total squared distance.
+
+    What a row costs with every partner alike does not change the plan: from the cost the Kantorovich potentials of two
+    normal laws with the moments of the samples are subtracted, which leaves the solver two to ten times less to do.
+
+    Parameters
+    ----------
+    x0, x1 : Tensor of shape (n, d)
+        Equally many rows.
+    penalty : Tensor of shape (n, n), default=None
+        What is added to the squared distances.
+
+    Returns
+    -------
+    rows : ndarray of shape (n,)
+    """
+    if len(x0) != len(x1):
+        raise ValueError(f"Optimal pairs need equally many rows, but got {len(x0)} and {len(x1)}: draw as many.")
+    # the plan does not change when either sample is shifted
+    x0, x1 = (x.detach().cpu().double().numpy() for x in (x0, x1))
+    x0, x1 = x0 - x0.mean(0), x1 - x1.mean(0)
+    s0, s1 = _covariance(x0), _covariance(x1)
+    cost = _quadratic(x0, _gaussian_map(s0, s1))[:, None] + _quadratic(x1, _gaussian_map(s1, s0)) - 2 * x0 @ x1.T
+    if penalty is not None:
+        cost = cost + penalty.cpu().numpy()
+    return linear_sum_assignment(cost)[1]
+
+
+@torch.no_grad()
+def entropic_plan(x0: Tensor, x1: Tensor, epsilon: float, penalty: Tensor | None = None, tol: float = 1e-3) -> Tensor:
+    """The entropic plan between two samples: argmin E|x0 - x1|^2 + 4 epsilon KL(plan || product), of shape (n, m).
+
+    Sinkhorn's steps: u = a / (K v), v = b / (K^T u), with u and v absorbed in the exponents of K now and then, so that
+    nothing overflows however small epsilon is. The first potentials are those of two normal laws.
+
+    Parameters
+    ----------
+    x0 : Tensor of shape (n, d)
+    x1 : Tensor of shape (m, d)
+    epsilon : float
+        The diffusion of the bridge.
+    penalty : Tensor of shape (n, m), default=None
+        What is added to the squared distances.
+    tol : float, default=1e-3
+        Total variation between the first marginal of the plan and equal weights, at which the steps end.
+
+    Returns
+    -------
+    plan : Tensor of shape (n, m)
+        In double precision, of total mass one, with exact weights 1 / m of the columns.
+    """
+    x0, x1 = x0.double() - x0.double().mean(0), x1.double() - x1.double().mean(0)
+    f, g = _gaussian_potentials(x0, x1, epsilon)
+    log_kernel = (x0 @ x1.T) / (2 * epsilon) - _half_squares(x0, epsilon)[:, None] - _half_squares(x1, epsilon)
+    if penalty is not None:
+        log_kernel = log_kernel - penalty.to(log_kernel) / (4 * epsilon)
+    log_a, log_b = (-math.log(n) for n in log_kernel.shape)
+    for _ in range(_MOST_STEPS // _PRODUCTS):
+        f = log_a - torch.logsumexp(log_kernel + g, 1)
+        g = log_b - torch.logsumexp(log_kernel + f[:, None], 0)
+        kernel = torch.exp(log_kernel + f[:, None] + g)
+        # the columns have their weights
+        missed = float((kernel.sum(1) - math.exp(log_a)).abs().sum() / 2)
+        if missed <= tol:
+            return kernel
+        u, v = _products(kernel, math.exp(log_a), math.exp(log_b))
+        f, g = f + u.log(), g + v.log()
+    warnings.warn(
+        f"Sinkhorn's steps ended after {_MOST_STEPS} with a share of {missed:.2g} of the rows' weight misplaced: "
+        f"epsilon={epsilon:g} is small for these distances. Use coupling='optimal', or a larger epsilon.",
+        ConvergenceWarning,
+        stacklevel=2,
+    )
+    return kernel
+
+
+def _half_squares(x, epsilon):
+    return x.square().sum(1) / (4 * epsilon)
+
+
+def _products(kernel, a, b):
+    """Some steps by products alone; they end before what they multiply with leaves the range of floats."""
+    u, v = torch.ones_like(kernel[:, 0]), torch.ones_like(kernel[0])
+    for _ in range(_PRODUCTS):
+        new_u = a / (kernel @ v)
+        new_v = b / (kernel.T @ new_u)
+        extreme = torch.cat([new_u, new_v]).log().abs().amax()
+        if not bool(extreme < 100):
+            break
+        u, v = new_u, new_v
+    return u, v
+
+
+def _gaussian_potentials(x0, x1, epsilon):
+    """Potentials of the plan of two centred normal laws, at the rows of both samples."""
+    s0, s1 = (_covariance(x.cpu().numpy()) for x in (x0, x1))
+    conditional = [conditional_covariance(*pair, epsilon) for pair in ((s1, s0), (s0, s1))]
+    one = np.eye(len(s0))
+    potentials = []
+    for x, s, c in zip((x0, x1), (s0, s1), conditional, strict=True):
+        matrix = np.linalg.inv(c) - np.linalg.inv(s) - one / (2 * epsilon)
+        potentials.append(-0.5 * ((x @ torch.as_tensor(matrix).to(x)) * x).sum(1))
+    return potentials
+
+
+def conditional_covariance(s0: np.ndarray, s1: np.ndarray, epsilon: float) -> np.ndarray:
+    """Cov(x1 | x0) of the Schroedinger bridge of diffusion epsilon between N(., s0) and N(., s1).
+
+    2 epsilon times the (symmetric) matrix S of E[x1 | x0] = m1 + S (x0 - m0).
+    """
+    values, axes = np.linalg.eigh(s0)
+    root, inverse = (axes * np.sqrt(values)) @ axes.T, (axes / np.sqrt(values)) @ axes.T
+    values, axes = np.linalg.eigh(root @ s1 @ root)
+    # S = S0^(-1/2) [(S0^(1/2) S1 S0^(1/2) + epsilon^2)^(1/2) - epsilon] S0^(-1/2), without cancellation
+    values = values.clip(min=0)
+    inner = values / (np.sqrt(values + epsilon**2) + epsilon)
+    return 2 * epsilon * (inverse @ (axes * inner) @ axes.T @ inverse)
+
+
+COUPLINGS = {"independent": independent, "paired": paired, "optimal": Optimal(), "entropic": Entropic()}

@@ -8,7 +8,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.fixes import parse_version
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
 
 SMALL = {"max_iter": 3, "hidden_layer_sizes": (8,), "n_steps": 4, "random_state": 0}
 
@@ -18,6 +18,7 @@ ESTIMATORS = [
     InterpolantFlow(noise_level=0.5, early_stopping=False, **SMALL),
     InterpolantDiffusion(**SMALL),
     InterpolantDiffusion(gamma="quadratic", noise_level=0.0, **SMALL),
+    SchroedingerBridge(**SMALL),
 ]
 
 # Public functions that neither check_estimator nor parametrize_with_checks calls.
@@ -48,7 +49,9 @@ def test_scikit_learn_checks(estimator, check):
 
 
 @pytest.mark.parametrize("name", FURTHER_CHECKS)
-@pytest.mark.parametrize("estimator", [ESTIMATORS[0], ESTIMATORS[3]], ids=["flow", "diffusion"])
+@pytest.mark.parametrize(
+    "estimator", [ESTIMATORS[0], ESTIMATORS[3], ESTIMATORS[5]], ids=["flow", "diffusion", "bridge"]
+)
 def test_checks_that_check_estimator_leaves_out(estimator, name):
     getattr(estimator_checks, name)(type(estimator).__name__, sklearn.clone(estimator))
 
@@ -57,7 +60,7 @@ def test_expected_failures_are_strict_where_scikit_learn_can():
     assert bool(STRICT) == (parse_version(sklearn.__version__) >= parse_version("1.8"))
 
 
-@pytest.mark.parametrize("cls", [InterpolantFlow, InterpolantDiffusion])
+@pytest.mark.parametrize("cls", [InterpolantFlow, InterpolantDiffusion, SchroedingerBridge])
 def test_every_parameter_has_a_constraint_and_a_line_in_the_docstring(cls):
     names = set(cls().get_params())
     assert names == set(cls._parameter_constraints)
