@@ -303,7 +303,9 @@ class BaseInterpolant(
         return self._carry(X, condition, self.preprocessing_, self.base_preprocessing_, 1.0, 0.0)
 
     def _train(self, run, settings):
-        """Train the one run of a fit that compares none."""
+        """Train the one run of a fit that compares none; a path that is learned comes first."""
+        if hasattr(run.plan.interpolant, "build"):
+            run.learn_path(settings)
         run.train(settings)
 
     def _base_flow(self, max_time):

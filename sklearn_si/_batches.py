@@ -162,19 +162,23 @@ class Batches:
     generator : torch.Generator
     low : bool, default=False
         Whether matrices are multiplied in bfloat16.
+    path : Ascent, default=None
+        What takes a step of a learned path before each block.
+    size : int, default=None
+        Batches of a block.
     """
 
-    def __init__(self, networks, interpolant, law, sampler, batch, generator, low=False):
+    def __init__(self, networks, interpolant, law, sampler, batch, generator, low=False, path=None, size=None):
         self.networks, self.interpolant, self.law = networks, interpolant, law
         self.sampler, self.batch, self.generator, self.low = sampler, batch, generator, low
         singular = interpolant.singular_target or "score" in networks
         self.points = 2 * max(1, batch // 2) if singular else batch  # of a batch, mirror images counted
         self.group = self._group(self.points // 2 if singular else batch)
-        self.size = max(1, _BLOCK // (self.points * sampler.x1.shape[1]))
+        self.path, self.size = path, size or max(1, _BLOCK // (self.points * sampler.x1.shape[1]))
         self.block, self.next = [], self.size
         # networks of others may draw from the global generator, as their couplings may: the order must not change
         ours = all(isinstance(learner(field), Perceptron) for field in networks.values())
-        ahead = ours and sampler.coupling not in (independent, paired)
+        ahead = ours and path is None and sampler.coupling not in (independent, paired)
         self._thread = ThreadPoolExecutor(1, "sklearn_si-coupling") if ahead else None
         self._ahead = None
 
@@ -197,6 +201,8 @@ class Batches:
     @torch.no_grad()
     def _draw_block(self):
         """The tasks of the fields on the next batches."""
+        if self.path is not None:
+            self.path.step()
         points = draw_points(
             self.networks, self.interpolant, self.law, self.sampler, self.batch, self.generator, self.size, self.group
         )

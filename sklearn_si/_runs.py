@@ -1,6 +1,7 @@
 """One training run: maps, tensors, networks, loss and validation."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 
@@ -11,6 +12,7 @@ from torch import nn
 from ._batches import Batches, Sampler, held_out_loss
 from ._likelihood import GRID_LAW, STEPS, density_parts, middle_parts, standard_normal_parts
 from ._objectives import REGRESSIONS, Fields
+from ._path_ascent import MOVING_SHARE, STEPS_BETWEEN, Ascent
 from ._perceptrons import Perceptron
 from ._sampling_grid import PILOT_ROWS, choose_grid
 from ._tensors import (
@@ -92,6 +94,7 @@ class Run:
         self.estimator, self.plan, self.kind, self.mixture, self.history = estimator, plan, kind, mixture, None
         self.earlier = History()  # of the fits that a warm start goes on from
         self.steps = 0  # of the runs that it goes on from
+        self.action_curve = None  # of a learned path
         self.pairs = None  # of training rows and of held-out rows, where they are no longer drawn from the samples
         self.device = resolve_device(estimator.device)
         self.generator = make_generator(plan.seed, FIT_STREAM + 1000 * number, self.device)
@@ -131,6 +134,8 @@ class Run:
 
     def _build_networks(self):
         plan = self.plan
+        if hasattr(plan.interpolant, "build"):
+            plan.interpolant.build(self.x1.shape[1], plan.seed, self.device)
         if hasattr(self.estimator, "_build_networks"):
             return self.estimator._build_networks(self)
         v1 = self.x1[plan.train1].var(0, correction=0)
@@ -161,6 +166,22 @@ class Run:
         path = plan.interpolant if plan.interpolant.is_linear else StraightScales(plan.interpolant)
         ends = (v.clamp(min=1e-6).cpu() for v in (v0, v1))
         return PreconditionedField(path, network, target, *ends, None if c is None else c.cpu())
+
+    def learn_path(self, settings):
+        """Train the fields and the path between the ends in turn, for a share of the steps."""
+        plan, sampler = self.plan, self._sampler(self.plan.train0, self.plan.train1)
+        steps = max(1, round(MOVING_SHARE * settings.max_iter))
+        seconds = None if settings.max_time is None else MOVING_SHARE * settings.max_time
+        moving = dataclasses.replace(settings, max_iter=steps, max_time=seconds, early_stopping=False)
+        law, batch = settings.time_law, settings.batch_size
+        generator = make_generator(plan.seed, FIT_STREAM + 900, self.device)
+        ascent = Ascent(plan.interpolant, self.networks, sampler, batch, generator, steps / STEPS_BETWEEN)
+        batches = Batches(
+            self.networks, plan.interpolant, law, sampler, batch, self.generator, path=ascent, size=STEPS_BETWEEN
+        )
+        with batches, self._foreign_randomness():
+            train(self.networks, batches.loss, None, moving)
+        self.action_curve = ascent.close()
 
     def train(self, settings, *, dropout=None, start_score=None):
         """Train the networks in place; the history is kept.
@@ -306,7 +327,8 @@ class Run:
         loss_curve = self.earlier.loss_curve + history.loss_curve
         scores = self.earlier.validation_scores + history.validation_scores
         velocity, denoiser = compose(plan.interpolant, dict(self.networks))
-        return {
+        learned = {} if self.action_curve is None else {"action_curve_": self.action_curve}
+        return learned | {
             "network_": velocity,
             "denoiser_network_": denoiser,
             "_learned_": dict(self.networks),

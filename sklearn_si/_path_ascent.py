@@ -1,0 +1,80 @@
+"""Max-min: steps of a learned path for fixed fields, in turn with steps of the fields for a fixed path."""
+
+import numpy as np
+import torch
+
+from ._batches import draw_points
+from ._tensors import column
+
+# Steps of the fields between two of the path; share of all steps after which the path stays as it is, and the fields
+# are fitted to it.
+STEPS_BETWEEN, MOVING_SHARE = 5, 0.5
+# Entries of the curve of the action.
+_ENTRIES = 20
+
+
+class Ascent:
+    """Steps of the path for fixed fields, which raise the value of the max-min.
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        One that has `parameters` and their `rate`.
+    networks : ModuleDict
+        The fields.
+    sampler : Sampler
+    batch : int
+    generator : torch.Generator
+    n_steps : int
+        Steps after which the rate is zero.
+
+    Attributes
+    ----------
+    actions : list of float
+        E |v(t, x_t)|^2 (of u = b + epsilon s with a latent noise) before each step.
+    """
+
+    def __init__(self, interpolant, networks, sampler, batch, generator, n_steps):
+        self.interpolant, self.networks = interpolant, networks
+        self.sampler, self.batch, self.generator = sampler, batch, generator
+        for parameter in interpolant.parameters():
+            parameter.requires_grad_(True)
+        self.optimiser = torch.optim.Adam(interpolant.parameters(), interpolant.rate, betas=(0.5, 0.99))
+        self.cooling = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda k: max(0.0, 1 - k / n_steps))
+        self.actions = []
+
+    def step(self):
+        """One step."""
+        points = draw_points(self.networks, self.interpolant, "uniform", self.sampler, self.batch, self.generator)
+        wanted = [parameter.requires_grad for parameter in self.networks.parameters()]
+        self.networks.requires_grad_(False)
+        try:
+            with torch.enable_grad():
+                half_action, work = self._terms(*points)
+                gradients = torch.autograd.grad(work - half_action, self.interpolant.parameters())
+        finally:
+            for parameter, flag in zip(self.networks.parameters(), wanted, strict=True):
+                parameter.requires_grad_(flag)
+        for parameter, gradient in zip(self.interpolant.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        self.optimiser.step()
+        self.cooling.step()
+        self.actions.append(2 * half_action.item())
+
+    def _terms(self, t, x0, x1, z, condition):
+        path = self.interpolant
+        x, kick = path.point(t, x0, x1, z), path.mean_dot(t, x0, x1)
+        u = self.networks["velocity"](t, x, condition)
+        if z is not None:
+            # u = b + epsilon s; gamma_dot - epsilon / gamma = -sqrt(2 epsilon t / (1 - t))
+            epsilon = path.gamma_scale / 2
+            u = u - epsilon * self.networks["denoiser"](t, x, condition) / column(path.gamma(t), x)
+            kick = kick - column(torch.sqrt(2 * epsilon * t / (1 - t)), x) * z
+        return 0.5 * u.square().sum(1).mean(), (kick * u).sum(1).mean()
+
+    def close(self):
+        """Leave the path as it is; the action, averaged over twentieths of the steps."""
+        for parameter in self.interpolant.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        return [float(part.mean()) for part in np.array_split(self.actions, min(_ENTRIES, len(self.actions)))]
