@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ._interpolant import Interpolant
-from ._tensors import FIT_STREAM, cast_module, column, make_generator
+from ._tensors import FIT_STREAM, column, make_generator
 
 # Rates of a learned path and of learned schedules, modes of the latter, units of a layer of the former.
 _RATE, _SCHEDULE_RATE, _MODES, _UNITS = 5e-3, 2e-2, 7, 64
@@ -49,7 +49,7 @@ class LearnedInterpolant(Interpolant):
         straight = (1 - t) * x0 + t * x1
         if self.network is None:
             return straight
-        return straight + t * (1 - t) * cast_module(self.network, x0.dtype, x0.device)(t, x0, x1)
+        return straight + t * (1 - t) * self.network(t, x0, x1)
 
 
 class _PathNetwork(nn.Module):
@@ -68,9 +68,11 @@ class _PathNetwork(nn.Module):
     def forward(self, t, x0, x1):
         """N, of shape (n, d)."""
         h = torch.cat([t.expand(len(x0), 1), x0, x1], 1)
-        for layer in self.layers[:-1]:
-            h = nn.functional.silu(layer(h))
-        return self.layers[-1](h)
+        for k, layer in enumerate(self.layers):
+            h = h if k == 0 else nn.functional.silu(h)
+            # in the precision of the rows: the path is asked in single and in double
+            h = nn.functional.linear(h, layer.weight.to(h), layer.bias.to(h))
+        return h
 
 
 class LearnedSchedule(Interpolant):

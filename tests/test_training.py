@@ -345,7 +345,8 @@ def test_hand_written_gradients_of_the_losses_are_those_of_autograd(name):
 def named_paths():
     """Every named path with the ends that it takes."""
     for name in INTERPOLANTS:
-        for two_samples in [False] if name in ("vp", "mirror") else [False, True]:
+        kinds = {"vp": [False], "mirror": [False], "learned": [], "learned-schedule": [True]}
+        for two_samples in kinds.get(name, [False, True]):
             path = make_interpolant(name, "auto", 1.0, two_samples=two_samples, latent_noise=True)
             yield pytest.param(path, id=f"{'two' if two_samples else 'one'}-{name}")
 
