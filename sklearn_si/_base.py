@@ -29,6 +29,7 @@ from ._field_methods import FieldMethods
 from ._generation import DENOISED, check_noise, forecast, generate
 from ._likelihood import GRID_LAW, carry
 from ._objectives import FIELDS, TIME_LAWS, Fields
+from ._rectification import RectificationMethods
 from ._tensors import (
     SAMPLE_STREAM,
     as_array,
@@ -73,6 +74,7 @@ class BaseInterpolant(
     DensityMethods,
     DiagnosticMethods,
     DistillationMethods,
+    RectificationMethods,
     OneToOneFeatureMixin,
     TransformerMixin,
     DensityMixin,
@@ -162,7 +164,7 @@ class BaseInterpolant(
         for name, value in state.items():
             setattr(self, name, value)
         # a map distilled from an earlier fit is not that of this one
-        for name in ("flow_map_", "distillation_report_"):
+        for name in ("flow_map_", "distillation_report_", "rectification_report_"):
             vars(self).pop(name, None)
         return self
 

@@ -8,7 +8,7 @@ from sklearn.utils import check_random_state
 
 # Streams of random numbers drawn from one seed: the rows that `sample` returns
 # must not be functions of the numbers that `fit` saw.
-FIT_STREAM, SAMPLE_STREAM, BASE_STREAM, PATH_STREAM, GRID_STREAM, DISTIL_STREAM = range(6)
+FIT_STREAM, SAMPLE_STREAM, BASE_STREAM, PATH_STREAM, GRID_STREAM, DISTIL_STREAM, RECTIFY_STREAM = range(7)
 
 
 def resolve_device(device):

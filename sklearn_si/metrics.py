@@ -5,7 +5,17 @@ from scipy.spatial.distance import cdist
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array, check_random_state
 
-__all__ = ["energy_distance", "sample_scorer", "sliced_wasserstein"]
+from ._transport_metrics import path_energy, plan_moments, transport_report, wasserstein_distance
+
+__all__ = [
+    "energy_distance",
+    "path_energy",
+    "plan_moments",
+    "sample_scorer",
+    "sliced_wasserstein",
+    "transport_report",
+    "wasserstein_distance",
+]
 
 # Floats in one block of pairwise distances: 32 MiB, whatever the number of rows.
 _BLOCK = 2**22
