@@ -16,6 +16,8 @@ _MOST_ROWS, _TRIAL_ROWS, _HELD = 8192, 2048, 1000
 _LEAST_ROWS, _LEAST_GAIN = 20, 0.01
 # Numbers of components that are tried, and steps of the optimiser.
 _COMPONENTS, _STEPS, _TRIAL_STEPS = (1, 4, 16), 100, 50
+# Starts from different clusters, and steps after which the best of them is chosen.
+_STARTS, _SHORT = 4, 15
 
 
 class MixturePotential(nn.Module):
@@ -157,8 +159,12 @@ def _fit(x0, x1, epsilon, n_components, generator, steps=_STEPS):
     if n_components == 1:
         return normal_potential(*(p.numpy() for p in (m0, c0, m1, c1)), epsilon)
     x0, x1 = x0[:_MOST_ROWS] - m0, x1[:_MOST_ROWS] - m0
-    start = _clusters(x1, c0, epsilon, n_components, generator)
-    return MixturePotential(epsilon, m0, *_descend(x0, x1, epsilon, start, steps))
+    # clusterings differ in the valley that they lie in: the best of some short descents goes on
+    few = x0[:_TRIAL_ROWS], x1[:_TRIAL_ROWS]
+    starts = (_clusters(x1, c0, epsilon, n_components, generator) for _ in range(_STARTS))
+    _, start = min((_descend(*few, epsilon, start, _SHORT) for start in starts), key=lambda found: found[0])
+    weights, shifts, factors = _descend(x0, x1, epsilon, start, steps)[1]
+    return MixturePotential(epsilon, m0, weights, shifts, factors @ factors.transpose(1, 2))
 
 
 def _clusters(x1, c0, epsilon, n_components, generator):
@@ -198,7 +204,7 @@ def _losses(potential, x0, x1):
 
 
 def _descend(x0, x1, epsilon, start, steps):
-    """The minimiser by L-BFGS, as weights, shifts and matrices."""
+    """The loss after some steps of L-BFGS, and its weights, shifts and factors."""
     lower = torch.tril_indices(x0.shape[1], x0.shape[1])
     shapes = [start[0].shape, start[1].shape, (len(start[0]), lower.shape[1])]
     sizes = [math.prod(shape) for shape in shapes]
@@ -220,4 +226,4 @@ def _descend(x0, x1, epsilon, start, steps):
 
     found = minimize(value_and_gradient, flat.numpy(), jac=True, method="L-BFGS-B", options={"maxiter": steps})
     weights, shifts, factors = parts(torch.as_tensor(found.x))
-    return weights - torch.logsumexp(weights, 0), shifts, factors @ factors.transpose(1, 2)
+    return found.fun, (weights - torch.logsumexp(weights, 0), shifts, factors)
