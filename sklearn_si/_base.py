@@ -308,6 +308,9 @@ class BaseInterpolant(
         """Train the one run of a fit that compares none; a path that is learned comes first."""
         if hasattr(run.plan.interpolant, "build"):
             run.learn_path(settings)
+            if run.history.interrupted:
+                return
+            run.keep_history()
         run.train(settings)
 
     def _base_flow(self, max_time):

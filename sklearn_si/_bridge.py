@@ -242,6 +242,9 @@ class SchroedingerBridge(BaseInterpolant):
             return
         run.train(settings)
         for number in range(self.n_rounds):
+            if run.history.interrupted:
+                return
+            run.keep_history()
             # how far the last training had drawn ahead is chance: the next one has a generator of its own
             run.generator = make_generator(run.plan.seed, FIT_STREAM + 700 + number, run.device)
             run.pairs = simulate_pairs(run, self.epsilon, _SIMULATION_STEPS, number)
@@ -253,6 +256,11 @@ class SchroedingerBridge(BaseInterpolant):
             max_iter=self.max_iter, max_time=max_time, device=self.device, early_stopping=self.early_stopping,
             validation_fraction=self.validation_fraction,
         )  # fmt: skip
+
+    def _coupled(self, x0, x1, generator):
+        times = time_grid(_SIMULATION_STEPS, "uniform").to(x0)
+        drift, epsilon = self._fields(np.float64, x0.device).sde(self.epsilon, "constant", times)
+        return x0, sdeint(drift, epsilon, x0, times, generator)
 
     def transform(self, X, *, condition=None):
         """The mean of the plan given rows of fit's first argument: E[x1 | x0] = x0 + (b + epsilon s)(0, x0).

@@ -6,9 +6,12 @@ from scipy import stats
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from ._batches import Sampler
 from ._objectives import TIME_LAWS
 from ._tensors import PATH_STREAM, as_array, as_tensor, make_generator, normal
+from .couplings import COUPLINGS, independent, paired
 from .preprocessing import AffineMap
+from .solvers import odeint, time_grid
 
 # Times at which the errors of the fields are averaged: Gauss-Legendre nodes of (0, 1).
 _N_TIMES = 24
@@ -187,7 +190,19 @@ class DiagnosticMethods:
         rows = [torch.randperm(n, generator=generator) % len(side) for side in (base, target)]
         if getattr(self.coupling, "row_by_row", self.coupling == "paired"):
             rows[1] = rows[0]
-        return base[rows[0]], target[rows[1]], generator
+        return *self._coupled(base[rows[0]], target[rows[1]], generator), generator
+
+    def _coupled(self, x0, x1, generator):
+        """Rows of both ends in scaled units, paired as in training."""
+        if hasattr(self, "rectification_report_"):
+            return x0, odeint(self._fields(np.float64, x0.device).velocity, x0, time_grid(50, "uniform"), "dopri5")
+        coupling = COUPLINGS[self.coupling] if isinstance(self.coupling, str) else self.coupling
+        coupling = coupling.tied_to(self.interpolant_) if hasattr(coupling, "tied_to") else coupling
+        if coupling in (independent, paired) or getattr(coupling, "row_by_row", False):
+            return x0, x1
+        n, batch = len(x0), min(len(x0), 512)
+        drawn = Sampler(x0, x1, None, coupling, False).draw(batch, generator, -(-n // batch))
+        return drawn[0][:n], drawn[1][:n]
 
     @torch.no_grad()
     def _path_points(self, X0, X1, n_times):

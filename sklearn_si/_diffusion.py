@@ -28,7 +28,8 @@ class InterpolantDiffusion(BaseInterpolant):
     coupling : {"independent", "paired", "optimal", "entropic"} or callable, default="independent"
         How rows of the two samples are paired in training: at random, row i with row i, by the plan of least mean
         squared distance in scaled units, or by the entropic plan, tied to gamma ("brownian"); the last two in batches
-        (`sklearn_si.couplings.Optimal`, `Entropic`), and among rows of like conditions.
+        (`sklearn_si.couplings.Optimal`, `Entropic`), and among rows of like conditions. With "entropic" the SDE of
+        noise_schedule="constant" and noise_level=gamma_scale / 2 is that of the Schroedinger bridge.
     preprocessing : {"auto", "standardize", "whiten", "marginal", "marginal-whiten"} or None, default="auto"
         The scaled units in which the interpolant lives. One sample: each column centred and scaled, or the principal
         axes as well ("whiten"), or a smooth monotone map of each column to a normal law, with tails that bear

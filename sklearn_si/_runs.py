@@ -180,8 +180,13 @@ class Run:
             self.networks, plan.interpolant, law, sampler, batch, self.generator, path=ascent, size=STEPS_BETWEEN
         )
         with batches, self._foreign_randomness():
-            train(self.networks, batches.loss, None, moving)
+            self.history = train(self.networks, batches.loss, None, moving)
         self.action_curve = ascent.close()
+
+    def keep_history(self):
+        """Count the last training among those that the next one goes on from."""
+        before, last = self.earlier, self.history
+        self.earlier = History(before.n_iter + last.n_iter, before.loss_curve + last.loss_curve)
 
     def train(self, settings, *, dropout=None, start_score=None):
         """Train the networks in place; the history is kept.

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, _batches
 from sklearn_si._batches import Sampler
 from sklearn_si._path_ascent import Ascent
 from sklearn_si.couplings import paired
@@ -151,6 +152,54 @@ def test_what_rows_are_moved_by_is_the_sum_that_theory_says(rectified):
         parts = report.distance[k] + report.straightness[k] + report.crossing[k]
         assert report.coupling_distance[k] == pytest.approx(parts, rel=0.02)
         assert report.distance[k] < 1.01 * report.distance[k - 1] == 1.01 * report.coupling_distance[k]
+
+
+def test_the_report_on_a_model_pairs_rows_as_the_model_does(rectified):
+    """Losses by time are those of the law that the fields were fitted to, not of independent ends."""
+    rng = np.random.default_rng(0)
+    X0, X1 = rng.normal(size=(700, 2)), rng.normal([2.0, 0.0], size=(600, 2))
+    params = {"max_iter": 20, "hidden_layer_sizes": (8,), "base_density": None, "random_state": 0}
+    params["preprocessing"] = None
+    distances = {}
+    for name, model in {
+        "independent": InterpolantFlow(**params),
+        "optimal": InterpolantFlow(coupling="optimal", **params),
+        "entropic": InterpolantDiffusion(coupling="entropic", gamma_scale=0.4, **params),
+        "bridge": SchroedingerBridge(0.2, "mixture", n_components=1, preprocessing=None, base_density=None),
+    }.items():
+        x0, x1, _ = model.fit(X0, X1)._scaled_pairs(X0, X1)
+        assert x0.shape == x1.shape == (700, 2)
+        distances[name] = float((x1 - x0).square().sum(1).mean())
+    # 4 by the shift; of a plan of diffusion epsilon 2 * 2 (1 - k) more, with k = sqrt(1 + epsilon^2) - epsilon
+    k = np.sqrt(1.04) - 0.2
+    assert distances["optimal"] < 4.5 < distances["entropic"] < distances["independent"] - 2
+    assert distances["entropic"] == pytest.approx(4 + 4 * (1 - k), rel=0.15)
+    assert distances["bridge"] == pytest.approx(distances["entropic"], rel=0.15)
+    flow, X0, X1, _ = rectified
+    x0, x1, _ = flow._scaled_pairs(X0[:50], X1[:50])
+    ends = flow.preprocessing_.inverse_transform(x1.numpy())
+    np.testing.assert_allclose(ends, flow.transform(flow.base_preprocessing_.inverse_transform(x0.numpy())), atol=0.01)
+
+
+def test_an_interrupted_path_is_not_trained_further(monkeypatch):
+    """The first training stops as the user asks; no second one follows."""
+    rng = np.random.default_rng(0)
+    X0, X1 = rng.normal(size=(60, 2)), rng.normal(size=(60, 2)) + 1
+    calls = []
+    original = _batches.Batches.loss
+
+    def loss(self):
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(_batches.Batches, "loss", loss)
+    for model in (InterpolantFlow("learned", max_iter=40, **SMALL), SchroedingerBridge(max_iter=40, base_density=None)):
+        calls.clear()
+        with pytest.warns(ConvergenceWarning, match="interrupted after 6 steps"):
+            model.fit(X0, X1)
+        assert len(calls) == 7 and model.n_iter_ == 6 and np.isfinite(model.transform(X0)).all()
 
 
 def test_one_sample_may_be_rectified_and_knows_its_score_no_longer():
