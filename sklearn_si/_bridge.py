@@ -223,9 +223,17 @@ class SchroedingerBridge(BaseInterpolant):
         plan = _fitting.make_plan(self, X0, X1, None)
         for name, value in _fitting.fit_plan(self, plan).items():
             setattr(self, name, value)
-        fields = self.network_
-        self.potential_, self.reverse_potential_ = fields.potential, fields.reverse_potential
         return self
+
+    @property
+    def potential_(self):
+        """The closed form from X0 to X1, in scaled units."""
+        return self.network_.potential
+
+    @property
+    def reverse_potential_(self):
+        """The closed form from X1 to X0, in scaled units."""
+        return self.network_.reverse_potential
 
     def _build_networks(self, run):
         """The fields of a run, around the potentials between its rows; its plan then pairs rows by these."""

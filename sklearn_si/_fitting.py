@@ -226,6 +226,8 @@ def _warm_run(estimator, plan):
     if not (estimator.warm_start and hasattr(estimator, "network_")):
         return None
     _check_warm_start(estimator, plan)
+    if hasattr(plan.interpolant, "build"):  # the path goes on as it was left
+        plan.interpolant = estimator.interpolant_
     maps = estimator.base_preprocessing_, estimator.preprocessing_
     run = Run(estimator, plan, None, maps=maps, networks=dict(estimator._learned_))
     run.earlier = History(estimator.n_iter_, estimator.loss_curve_, estimator.validation_scores_ or [])

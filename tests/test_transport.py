@@ -114,6 +114,17 @@ def test_a_path_of_one_sample_is_not_learned(name):
         InterpolantFlow(interpolant=name).fit(np.random.default_rng(0).normal(size=(60, 2)))
 
 
+def test_a_warm_start_goes_on_with_the_path_as_it_is():
+    rng = np.random.default_rng(0)
+    X0, X1 = rng.normal(size=(300, 2)), 1 + 0.5 * rng.normal(size=(300, 2))
+    flow = InterpolantFlow("learned", warm_start=True, max_iter=60, **SMALL).fit(X0, X1)
+    before = [p.clone() for p in flow.interpolant_.parameters()]
+    assert flow.n_iter_ == 90 and before[-2].abs().max() > 0  # 30 steps with the path, then 60
+    flow.fit(X0, X1)
+    assert all(torch.equal(a, b) for a, b in zip(before, flow.interpolant_.parameters(), strict=True))
+    assert flow.n_iter_ == 150
+
+
 def test_schedules_are_linear_in_space_and_paths_are_not():
     assert LearnedSchedule().is_linear and not LearnedInterpolant().is_linear
 
