@@ -288,9 +288,8 @@ def plane(args):
             X0, X1 = base(10_000, rng), target(10_000, rng)
             T0, T1, fresh = base(args.test, rng), target(args.test, rng), target(args.test, rng)
             shortest = wasserstein_distance(T0, T1) ** 2
-            ours = InterpolantFlow(
-                coupling="optimal", base_density=None, max_time=args.budget, max_iter="auto", random_state=seed
-            )
+            # distances are measured in data units, and so are costs
+            ours = InterpolantFlow(coupling="optimal", **PLAIN, max_time=args.budget, random_state=seed)
             ours.fit(X0, X1)
             carried = {"ours, optimal": (ours.transform(T0), path_energy(ours, T0, n_times=101))}
             carried["OT-CFM"] = Peer().fit(X0, X1, args.budget, seed).transform(T0)

@@ -33,9 +33,8 @@ for ax, (name, model) in zip(axes, models.items(), strict=True):
     ax.set(title=name, xlabel="first column", ylabel="second column")
     if noise == 0:
         report = transport_report(model, X0[:1000], X1[:1000])
-        print(
-            f"{name}: rows moved by {report.displacement:.1f} (least: {report.shortest:.1f}), W2 {report.distance:.2f}"
-        )
+        moved = f"rows moved by {report.displacement:.1f} (at the least by {report.shortest:.1f})"
+        print(f"{name}: {moved}, W2 to the moons {report.distance:.2f}")
 axes[0].legend()
 figure.tight_layout()
 figure.savefig("bridges.png", dpi=100)
