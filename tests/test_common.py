@@ -18,7 +18,7 @@ ESTIMATORS = [
     InterpolantFlow(noise_level=0.5, early_stopping=False, **SMALL),
     InterpolantDiffusion(**SMALL),
     InterpolantDiffusion(gamma="quadratic", noise_level=0.0, **SMALL),
-    SchroedingerBridge(**SMALL),
+    SchroedingerBridge(n_components=1, **SMALL),
 ]
 
 # Public functions that neither check_estimator nor parametrize_with_checks calls.
