@@ -359,8 +359,8 @@ def bures(first, second):
 
 def eot(args):
     """Conditional Bures-Wasserstein unexplained variance, in percent; their epsilon is twice ours."""
-    for d in (2, 16, 64):
-        for theirs in (0.1, 1.0, 10.0):
+    for d in args.columns:
+        for theirs in args.epsilons:
             epsilon, generator = theirs / 2, torch.Generator().manual_seed(0)
             truth = known_plan(d, epsilon, 0)
 
@@ -428,6 +428,8 @@ def main():
     parser.add_argument("--budget", type=float, default=25.0, help="seconds of training of plane and eot")
     parser.add_argument("--test", type=int, default=4000, help="held-out rows of plane")
     parser.add_argument("--paths", type=int, default=100_000, help="simulated rows of bridge")
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.1, 1.0, 10.0], help="of eot, in their units")
+    parser.add_argument("--columns", type=int, nargs="+", default=[2, 16, 64], help="of eot")
     parser.add_argument("--draws", type=int, default=500, help="partners of a row of eot")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
