@@ -237,7 +237,9 @@ class SchroedingerBridge(BaseInterpolant):
 
     def _build_networks(self, run):
         """The fields of a run, around the potentials between its rows; its plan then pairs rows by these."""
-        x0, x1 = run.x0[run.plan.train0], run.x1[run.plan.train1]
+        x0, x1 = run.x0, run.x1
+        if self.method == "network":  # whose training is judged by the others
+            x0, x1 = x0[run.plan.train0], x1[run.plan.train1]
         generator = make_generator(run.plan.seed, FIT_STREAM + 500, run.device)
         potential = fit_potential(x0, x1, self.epsilon, self.n_components, generator)
         reverse = fit_potential(x1, x0, self.epsilon, len(potential.log_weights), generator)

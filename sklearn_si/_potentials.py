@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .couplings import conditional_covariance
 
 # Rows of each end that a mixture is fitted to, those of a trial of its number of components, and held out of these.
-_MOST_ROWS, _TRIAL_ROWS, _HELD = 8192, 2048, 1000
+_MOST_ROWS, _TRIAL_ROWS, _HELD = 16_384, 2048, 1000
 # Rows of each end that a component has at the least, and nats that more components must bring.
 _LEAST_ROWS, _LEAST_GAIN = 20, 0.01
 # Numbers of components that are tried, and steps of the optimiser.
