@@ -29,6 +29,7 @@ from ._field_methods import FieldMethods
 from ._generation import DENOISED, check_noise, forecast, generate
 from ._likelihood import GRID_LAW, carry
 from ._objectives import FIELDS, TIME_LAWS, Fields
+from ._path_ascent import remaining
 from ._rectification import RectificationMethods
 from ._tensors import (
     SAMPLE_STREAM,
@@ -161,11 +162,11 @@ class BaseInterpolant(
         plan = _fitting.make_plan(self, X0, X1, condition)
         check_noise(self, plan.interpolant, plan.fields not in (("velocity",), ("forecast",)))
         state = _fitting.fit_plan(self, plan)
+        # a map distilled from an earlier fit is not that of this one
+        for name in ("flow_map_", "distillation_report_", "rectification_report_", "action_curve_"):
+            vars(self).pop(name, None)
         for name, value in state.items():
             setattr(self, name, value)
-        # a map distilled from an earlier fit is not that of this one
-        for name in ("flow_map_", "distillation_report_", "rectification_report_"):
-            vars(self).pop(name, None)
         return self
 
     def fit_transform(self, X, y=None, *, condition=None):
@@ -311,6 +312,7 @@ class BaseInterpolant(
             if run.history.interrupted:
                 return
             run.keep_history()
+            settings = remaining(settings)
         run.train(settings)
 
     def _base_flow(self, max_time):

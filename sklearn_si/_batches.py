@@ -8,7 +8,7 @@ from torch import Tensor
 from ._objectives import REGRESSIONS, draw_times, learner
 from ._perceptrons import Perceptron
 from ._tensors import normal
-from .couplings import independent, paired
+from .couplings import Optimal, independent, paired
 from .networks import drop_condition
 
 # Numbers in the rows of the batches that are made at once: the cost of a call is spread over many rows, which still
@@ -61,7 +61,7 @@ class Sampler:
 
     def draw(self, batch, generator, batches=1):
         """Some batches, one after the other, each paired by the coupling, or drawn from a pool of pairs."""
-        if hasattr(self.coupling, "batch_size"):
+        if getattr(self.coupling, "pooled", False):
             x0, x1, condition = _joined([*self._from_pools(batch, generator, batches)])
         else:
             x0, x1, condition = self._coupled(*self._rows(batch, generator, batches), batch, generator)
@@ -75,8 +75,10 @@ class Sampler:
         """Batches of permuted passes over pairs that are made for many of them, pool after pool."""
         while batches:
             if self._left <= 0:
-                self._pool = self._pairs(generator)
-                self._orders.pop("pool", None)
+                # an exact plan of all rows would only be found again
+                if self._pool is None or not (self._whole and isinstance(self.coupling, Optimal)):
+                    self._pool = self._pairs(generator)
+                    self._orders.pop("pool", None)
                 self._left = self.coupling.passes * len(self._pool[1])
             some = min(batches, max(1, self._left // batch))
             rows = self._slices("pool", len(self._pool[1]), batch, some, generator)
@@ -86,11 +88,16 @@ class Sampler:
 
     def _pairs(self, generator):
         """Pairs of as many rows as the coupling takes at a time; of all rows, where they are not many more."""
-        n, size = len(self.x1), self.coupling.batch_size
-        if self.x0 is not None and len(self.x0) == n and n <= 2 * size:
+        if self._whole:
             return self.coupling(self.x0, self.x1, self.condition, generator)
-        size = min(size, n if self.x0 is None else min(n, len(self.x0)))
-        return self.coupling(*self._rows(size, generator, 1), generator)
+        size = min(self.coupling.batch_size, len(self.x0), len(self.x1))
+        rows0, rows1 = (torch.randperm(len(x), generator=generator, device=x.device)[:size] for x in (self.x0, self.x1))
+        condition = None if self.condition is None else self.condition[rows1]
+        return self.coupling(self.x0[rows0], self.x1[rows1], condition, generator)
+
+    @property
+    def _whole(self):
+        return len(self.x0) == len(self.x1) <= 2 * self.coupling.batch_size
 
     def _rows(self, batch, generator, batches):
         """The next rows of both samples, with those of the condition."""

@@ -58,7 +58,7 @@ class SchroedingerBridge(BaseInterpolant):
     base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
         The density of the base, as in `InterpolantDiffusion`; "flow" is an `InterpolantFlow`.
     n_steps : int, default=100
-        Steps of `sample` and `sample_plan` (method="network"; mixtures draw without steps). May be changed after fit.
+        Steps of `sample` and `sample_plan`; mixtures draw without steps. May be changed after fit.
     ode_tol : float, default=1e-3
         Error allowed in log-densities, in nats. May be changed after fit.
     time_law : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
@@ -215,6 +215,7 @@ class SchroedingerBridge(BaseInterpolant):
                 "InterpolantDiffusion(coupling='entropic'), which pairs rows of like conditions."
             )
         X0, X1 = self._validate_samples(X0, X1)
+        self._fitted_as = self.epsilon, self.method
         self._from_normal = X1 is None
         if X1 is None:
             rng = np.random.default_rng([draw_seed(self.random_state), BASE_STREAM])
@@ -224,6 +225,24 @@ class SchroedingerBridge(BaseInterpolant):
         for name, value in _fitting.fit_plan(self, plan).items():
             setattr(self, name, value)
         return self
+
+    def _fields(self, *args, **kwargs):
+        if (self.epsilon, self.method) != self._fitted_as:
+            raise ValueError(
+                f"Got epsilon={self.epsilon!r} and method={self.method!r} after a fit with {self._fitted_as[0]!r} and "
+                f"{self._fitted_as[1]!r}, which cannot be changed after fit: fit again."
+            )
+        return super()._fields(*args, **kwargs)
+
+    def _move(self, fields, start_rows, n, generator):
+        if self.method == "network":
+            return super()._move(fields, start_rows, n, generator)
+        x = fields.velocity_network.potential.draw(start_rows(slice(0, n)), generator)
+        return _finite_rows(self.preprocessing_.inverse_transform(as_array(x, np.float64)), self.dtype_)
+
+    def distill(self, *args, **kwargs):
+        """Not offered: a bridge is sampled by its plan or its SDE, not by an ODE."""
+        raise ValueError("SchroedingerBridge has no flow map to distill: use InterpolantFlow.")
 
     @property
     def potential_(self):

@@ -184,7 +184,9 @@ class DiagnosticMethods:
         generator = make_generator(self.seed_, PATH_STREAM)
         target = as_tensor(self.preprocessing_.transform(X0 if X1 is None else X1), torch.float64, "cpu")
         if X1 is None:
-            return normal(target.shape, generator, like=target), target, generator
+            base = normal(target.shape, generator, like=target)
+            pairs = self._coupled(base, target, generator) if hasattr(self, "rectification_report_") else (base, target)
+            return *pairs, generator
         base = as_tensor(self.base_preprocessing_.transform(X0), torch.float64, "cpu")
         n = max(len(base), len(target))
         rows = [torch.randperm(n, generator=generator) % len(side) for side in (base, target)]

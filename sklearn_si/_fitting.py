@@ -15,7 +15,7 @@ from ._runs import Run, can_race
 from ._tensors import FIT_STREAM, draw_seed
 from ._training import History, Settings
 from .couplings import COUPLINGS
-from .interpolants import make_interpolant
+from .interpolants import GAMMAS, make_interpolant
 from .preprocessing import check_has_density, check_two_sample_kind
 
 # Gradient steps of max_iter="auto": of two samples, and with max_time, where time is the limit. Of one sample it is a
@@ -68,6 +68,7 @@ def make_plan(estimator, X0, X1, condition):
         coupling = coupling.tied_to(interpolant)
     if base is not None:
         check_two_sample_kind(estimator.preprocessing)
+    _check_learned(estimator, interpolant)
     fields = ("forecast",) if forecast else _learned_fields(estimator, interpolant)
     codec, encoded = _encode(estimator, condition, len(target))
     if forecast or interpolant.kind == "mirror":
@@ -106,6 +107,19 @@ def _check_start(estimator, X1, condition):
             f"{estimator.interpolant!r}, {estimator.gamma!r} and {estimator.fields!r}."
         )
     return True
+
+
+def _check_learned(estimator, interpolant):
+    """Refuse a noise whose max-min is not written down: 2303.08797, (3.39), ties gamma to the diffusion."""
+    if not hasattr(interpolant, "build") or not interpolant.has_noise:
+        return
+    if interpolant.noise is not GAMMAS["brownian"] or not estimator._learns_denoiser:
+        raise ValueError(
+            "A learned interpolant takes gamma=None (InterpolantFlow), or gamma='brownian' with InterpolantDiffusion: "
+            f"got gamma={estimator.gamma!r} in {type(estimator).__name__}."
+        )
+    if estimator.fields not in ("auto", "b+eta"):
+        raise ValueError(f"A learned interpolant with noise learns b+eta: got fields={estimator.fields!r}, use 'auto'.")
 
 
 def _learned_fields(estimator, interpolant):
@@ -147,7 +161,14 @@ def _encode(estimator, condition, n_rows):
 
 
 def _check_coupling(coupling, base, target):
-    if base is None and coupling in ("paired", "optimal", "entropic"):
+    if isinstance(coupling, type):
+        raise ValueError(
+            f"Got the class coupling={coupling.__name__}, but expected an instance: {coupling.__name__}()."
+        )
+    if hasattr(coupling, "check"):
+        coupling.check()
+    # x0 must tell nothing of x1: else the velocity does not give the score
+    if base is None and coupling not in ("independent", COUPLINGS["independent"]):
         raise ValueError(
             f"coupling={coupling!r} pairs the rows of two samples, but fit was given one: pass X1 as well. (With a "
             "base of normal rows, fit(X0, X) and base_density='standard_normal'.)"
@@ -215,6 +236,8 @@ def _settings(estimator, plan):
 
 
 def _auto_steps(plan):
+    if hasattr(plan.interpolant, "build"):
+        return _STEPS * 3 // 2  # a third of them with the path
     if plan.two_samples or plan.interpolant.kind != "one-sided":
         return _STEPS
     steps = round(_STEPS_OF_1000 * (len(plan.train1) / 1000) ** _POWER)

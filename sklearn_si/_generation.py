@@ -30,6 +30,8 @@ def check_noise(estimator, interpolant, knows_score):
                 "the training: leave it, or change gamma_scale and fit again."
             )
         return
+    if level > 0 and hasattr(estimator, "rectification_report_"):
+        raise ValueError(f"Got noise_level={level:g}, but a rectified flow knows no score: leave noise_level=0.")
     if level > 0 and interpolant.kind != "one-sided" and not knows_score:
         raise ValueError(
             f"Got noise_level={level:g} after a fit of two samples, but the velocity alone does not "

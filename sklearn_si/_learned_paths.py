@@ -58,7 +58,8 @@ class _PathNetwork(nn.Module):
     def __init__(self, n_features, generator):
         super().__init__()
         sizes = (2 * n_features + 1, _UNITS, _UNITS, n_features)
-        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in itertools.pairwise(sizes))
+        # without initial weights, which would be drawn from the global generator
+        self.layers = nn.ModuleList(nn.utils.skip_init(nn.Linear, n, m) for n, m in itertools.pairwise(sizes))
         for layer in self.layers:
             bound = math.sqrt(3 / layer.in_features)
             layer.weight.data.uniform_(-bound, bound, generator=generator)

@@ -1,5 +1,7 @@
 """Max-min: steps of a learned path for fixed fields, in turn with steps of the fields for a fixed path."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -8,9 +10,16 @@ from ._tensors import column
 
 # Steps of the fields between two of the path; share of all steps after which the path stays as it is, and the fields
 # are fitted to it.
-STEPS_BETWEEN, MOVING_SHARE = 5, 0.5
+STEPS_BETWEEN, MOVING_SHARE = 5, 1 / 3
 # Entries of the curve of the action.
 _ENTRIES = 20
+
+
+def remaining(settings):
+    """The settings of the steps, or of the time, that a path leaves to its fields."""
+    left = 1 - MOVING_SHARE
+    seconds = None if settings.max_time is None else left * settings.max_time
+    return dataclasses.replace(settings, max_iter=max(1, round(left * settings.max_iter)), max_time=seconds)
 
 
 class Ascent:
@@ -25,8 +34,8 @@ class Ascent:
     sampler : Sampler
     batch : int
     generator : torch.Generator
-    n_steps : int
-        Steps after which the rate is zero.
+    progress : callable
+        progress(k) -> the share that is over before step k; the rate falls with it to zero.
 
     Attributes
     ----------
@@ -34,13 +43,13 @@ class Ascent:
         E |v(t, x_t)|^2 (of u = b + epsilon s with a latent noise) before each step.
     """
 
-    def __init__(self, interpolant, networks, sampler, batch, generator, n_steps):
+    def __init__(self, interpolant, networks, sampler, batch, generator, progress):
         self.interpolant, self.networks = interpolant, networks
         self.sampler, self.batch, self.generator = sampler, batch, generator
         for parameter in interpolant.parameters():
             parameter.requires_grad_(True)
         self.optimiser = torch.optim.Adam(interpolant.parameters(), interpolant.rate, betas=(0.5, 0.99))
-        self.cooling = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda k: max(0.0, 1 - k / n_steps))
+        self.cooling = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda k: max(0.0, 1 - progress(k)))
         self.actions = []
 
     def step(self):

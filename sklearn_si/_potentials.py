@@ -16,6 +16,9 @@ _MOST_ROWS, _TRIAL_ROWS, _HELD = 16_384, 2048, 1000
 _LEAST_ROWS, _LEAST_GAIN = 20, 0.01
 # Numbers of components that are tried, and steps of the optimiser.
 _COMPONENTS, _STEPS, _TRIAL_STEPS = (1, 4, 16), 100, 50
+# Least S_k along a column, in units of what leads one normal law to the other: where rows repeat, the best component
+# would be a point, and its density infinite.
+_FLOOR = 0.01
 # Starts from different clusters, and steps after which the best of them is chosen.
 _STARTS, _SHORT = 4, 15
 
@@ -94,8 +97,11 @@ class MixturePotential(nn.Module):
         chosen = torch.multinomial(weights, 1, generator=generator)[:, 0]
         noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
         moved = drifts[torch.arange(len(x0)), chosen] + (2 * self.epsilon * self.values[chosen]).sqrt() * noise
-        axes = self.axes.unflatten(1, self.values.shape).permute(1, 0, 2)
-        return x0 + torch.einsum("nij,nj->ni", axes[chosen], moved)
+        axes, partners = self.axes.unflatten(1, self.values.shape), x0.clone()
+        for k in range(len(self.values)):
+            rows = chosen == k
+            partners[rows] += moved[rows] @ axes[:, k].T
+        return partners
 
 
 def normal_potential(mean0, covariance0, mean1, covariance1, epsilon) -> MixturePotential:
@@ -139,7 +145,7 @@ def _choose_components(x0, x1, epsilon, generator):
     kept = slice(held, held + _TRIAL_ROWS)
     best, chosen = math.inf, 1
     for k in _COMPONENTS:
-        if _LEAST_ROWS * k > min(len(x0), len(x1)):
+        if _LEAST_ROWS * k > min(len(x0), len(torch.unique(x1[kept], dim=0))):
             break
         potential = _fit(x0[kept], x1[kept], epsilon, k, generator, _TRIAL_STEPS)
         loss = float(_losses(potential, x0[:held], x1[:held]).mean())
@@ -149,38 +155,47 @@ def _choose_components(x0, x1, epsilon, generator):
     return chosen
 
 
-def _moments(x):
+def _moments(x, least):
+    """Mean and covariance, whose diagonal is raised by a millionth and by what a column has at the least."""
     covariance = torch.cov(x.T).reshape(x.shape[1], x.shape[1])
-    return x.mean(0), covariance + 1e-6 * covariance.diagonal().mean() * torch.eye(x.shape[1], dtype=x.dtype)
+    return x.mean(0), covariance + torch.diag(1e-6 * covariance.diagonal() + least)
 
 
 def _fit(x0, x1, epsilon, n_components, generator, steps=_STEPS):
-    (m0, c0), (m1, c1) = _moments(x0), _moments(x1)
+    least = 1e-9 * (x0.var(0) + x1.var(0)) + 1e-30
+    (m0, c0), (m1, c1) = _moments(x0, least), _moments(x1, least)
+    n_components = min(n_components, len(torch.unique(x1[:_MOST_ROWS], dim=0)))
     if n_components == 1:
         return normal_potential(*(p.numpy() for p in (m0, c0, m1, c1)), epsilon)
     x0, x1 = x0[:_MOST_ROWS] - m0, x1[:_MOST_ROWS] - m0
     # clusterings differ in the valley that they lie in: the best of some short descents goes on
     few = x0[:_TRIAL_ROWS], x1[:_TRIAL_ROWS]
-    starts = (_clusters(x1, c0, epsilon, n_components, generator) for _ in range(_STARTS))
-    _, start = min((_descend(*few, epsilon, start, _SHORT) for start in starts), key=lambda found: found[0])
-    weights, shifts, factors = _descend(x0, x1, epsilon, start, steps)[1]
-    return MixturePotential(epsilon, m0, weights, shifts, factors @ factors.transpose(1, 2))
+    floor = torch.diag(_FLOOR * (c1.diagonal() / c0.diagonal()).sqrt())
+    starts = (_clusters(x1, c0, epsilon, n_components, generator, least) for _ in range(_STARTS))
+    found = (_descend(*few, epsilon, start, _SHORT, floor) for start in starts)
+    _, start = min(found, key=lambda pair: pair[0])
+    weights, shifts, factors = _descend(x0, x1, epsilon, start, steps, floor)[1]
+    return MixturePotential(epsilon, m0, weights, shifts, factors @ factors.transpose(1, 2) + floor)
 
 
-def _clusters(x1, c0, epsilon, n_components, generator):
+def _clusters(x1, c0, epsilon, n_components, generator, least):
     """Weights, shifts and Cholesky factors of a start: what a normal base needs to reach each cluster of x1."""
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
     labels = torch.as_tensor(KMeans(n_components, n_init=1, random_state=seed).fit(x1.numpy()).labels_)
     weights = torch.bincount(labels, minlength=n_components).double().clamp(min=1)
     centres = torch.stack([x1[labels == k].mean(0) for k in range(n_components)])
-    within = _moments(x1 - centres[labels])[1]
+    within = _moments(x1 - centres[labels], least)[1]
     matrix = torch.as_tensor(conditional_covariance(c0.numpy(), within.numpy(), epsilon) / (2 * epsilon))
+    # a cluster may be one point
+    matrix = matrix + torch.diag(_FLOOR * (x1.var(0) / c0.diagonal()).sqrt() + 1e-12)
     factors = torch.linalg.cholesky(matrix).expand(n_components, -1, -1)
     return (weights / weights.sum()).log(), centres, factors
 
 
-def _objective(x0, x1, epsilon, log_weights, shifts, factors):
-    """The loss a row of each end, of S_k = L_k L_k^T."""
+def _objective(x0, x1, epsilon, log_weights, shifts, factors, floor=0.0):
+    """The loss a row of each end, of S_k = L_k L_k^T + floor."""
+    if torch.is_tensor(floor):
+        factors = torch.linalg.cholesky(factors @ factors.transpose(1, 2) + floor)
     log_weights = log_weights - torch.logsumexp(log_weights, 0)
     pushed = torch.einsum("nd,kde->nke", x0, factors)
     from0 = torch.logsumexp(log_weights + (pushed.square().sum(-1) + 2 * x0 @ shifts.T) / (4 * epsilon), 1)
@@ -203,7 +218,7 @@ def _losses(potential, x0, x1):
     return from0[:n] - to1[:n]
 
 
-def _descend(x0, x1, epsilon, start, steps):
+def _descend(x0, x1, epsilon, start, steps, floor=0.0):
     """The loss after some steps of L-BFGS, and its weights, shifts and factors."""
     lower = torch.tril_indices(x0.shape[1], x0.shape[1])
     shapes = [start[0].shape, start[1].shape, (len(start[0]), lower.shape[1])]
@@ -219,7 +234,7 @@ def _descend(x0, x1, epsilon, start, steps):
     def value_and_gradient(vector):
         with torch.enable_grad():
             vector = torch.tensor(vector, requires_grad=True)
-            from0, to1 = _objective(x0, x1, epsilon, *parts(vector))
+            from0, to1 = _objective(x0, x1, epsilon, *parts(vector), floor)
             loss = from0.mean() - to1.mean()
             (gradient,) = torch.autograd.grad(loss, vector)
         return loss.item(), gradient.numpy()

@@ -81,6 +81,11 @@ class RectificationMethods:
         self._validate_params()
         if not isinstance(n_rounds, numbers.Integral) or n_rounds < 1:
             raise ValueError(f"Got n_rounds={n_rounds!r}, but expected an integer of at least 1.")
+        if self._grid()[1] is not None:
+            raise ValueError(
+                "rectify would take the middle of an encoding-decoding path away, from which its density follows: use "
+                "interpolant='linear'."
+            )
         if self.sampling_grid_ is None or self.denoiser_network_ is not None or self.condition_codec_ is not None:
             raise ValueError(
                 "rectify needs an unconditional flow from a base: use InterpolantFlow without a condition, and not "

@@ -1,9 +1,11 @@
 """One training run: maps, tensors, networks, loss and validation."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import itertools
+import time
 
 import numpy as np
 import torch
@@ -135,6 +137,7 @@ class Run:
     def _build_networks(self):
         plan = self.plan
         if hasattr(plan.interpolant, "build"):
+            plan.interpolant = copy.deepcopy(plan.interpolant)  # the user's own instance stays as it is
             plan.interpolant.build(self.x1.shape[1], plan.seed, self.device)
         if hasattr(self.estimator, "_build_networks"):
             return self.estimator._build_networks(self)
@@ -143,7 +146,7 @@ class Run:
         c = None
         if getattr(plan.coupling, "row_by_row", False):
             c = _covariance(self.x0[plan.train0], self.x1[plan.train1])
-        elif hasattr(plan.coupling, "batch_size"):
+        elif getattr(plan.coupling, "pooled", False):
             pairs = make_generator(plan.seed, FIT_STREAM + 400, self.device)
             c = _covariance(*self._sampler(plan.train0, plan.train1).draw(_MOMENT_ROWS, pairs)[:2])
         return {name: self._build_network(name, v0, v1, c) for name in plan.fields}
@@ -173,9 +176,15 @@ class Run:
         steps = max(1, round(MOVING_SHARE * settings.max_iter))
         seconds = None if settings.max_time is None else MOVING_SHARE * settings.max_time
         moving = dataclasses.replace(settings, max_iter=steps, max_time=seconds, early_stopping=False)
+        began = time.perf_counter()
+
+        def progress(k):
+            elapsed = 0.0 if seconds is None else (time.perf_counter() - began) / seconds
+            return max(k * STEPS_BETWEEN / steps, elapsed)
+
         law, batch = settings.time_law, settings.batch_size
         generator = make_generator(plan.seed, FIT_STREAM + 900, self.device)
-        ascent = Ascent(plan.interpolant, self.networks, sampler, batch, generator, steps / STEPS_BETWEEN)
+        ascent = Ascent(plan.interpolant, self.networks, sampler, batch, generator, progress)
         batches = Batches(
             self.networks, plan.interpolant, law, sampler, batch, self.generator, path=ascent, size=STEPS_BETWEEN
         )

@@ -4,6 +4,7 @@ import numbers
 
 import numpy as np
 import torch
+from scipy.integrate import trapezoid
 from sklearn.utils import Bunch, check_array
 
 from .couplings import optimal_pairs
@@ -45,7 +46,7 @@ def wasserstein_distance(X, reference):
     return float(np.sqrt(((X - reference[pairs]) ** 2).sum(1).mean()))
 
 
-def path_energy(model, X0, *, n_times=51):
+def path_energy(model, X0, *, n_times=51, condition=None):
     """The energy of the deterministic paths of a bridge: int_0^1 E|b(t, X_t)|^2 dt along its ODE.
 
     At least the mean squared distance that rows are moved, which is at least W2^2 (Benamou & Brenier 2000).
@@ -58,6 +59,8 @@ def path_energy(model, X0, *, n_times=51):
         Rows of the base.
     n_times : int, default=51
         Times of the trapezoidal rule.
+    condition : array-like, default=None
+        One row for all or one for each, if the model was fitted with a condition.
 
     Returns
     -------
@@ -82,12 +85,13 @@ def path_energy(model, X0, *, n_times=51):
     if not isinstance(n_times, numbers.Integral) or n_times < 2:
         raise ValueError(f"Got n_times={n_times!r}, but expected an integer of at least 2.")
     times = np.linspace(0.0, 1.0, n_times)
-    states = model.trajectory(X0, n_times)
-    powers = [(model.velocity(x, float(t)) ** 2).sum(1).mean() for x, t in zip(states, times, strict=True)]
-    return float(np.trapezoid(powers, times))
+    states = model.trajectory(X0, n_times, condition=condition)
+    at = zip(states, times, strict=True)
+    powers = [(model.velocity(x, float(t), condition=condition) ** 2).sum(1).mean() for x, t in at]
+    return float(trapezoid(powers, times))
 
 
-def transport_report(model, X0, X1):
+def transport_report(model, X0, X1, *, condition=None):
     """How well and at what cost a bridge carries one sample to another.
 
     Parameters
@@ -96,29 +100,35 @@ def transport_report(model, X0, X1):
         Fitted to two samples; `transform` carries rows of the first.
     X0, X1 : array-like of shape (n_samples, n_features)
         Held-out rows of both ends, equally many.
+    condition : array-like, default=None
+        One row for all or one for each, if the model was fitted with a condition.
 
     Returns
     -------
     report : Bunch
-        `distance`: W2 between carried rows and X1; `floor`: W2 between halves of X1 (of half as many rows: what one law
-        is from itself); `displacement`: mean squared distance that rows are moved; `shortest`: W2^2 between X0 and X1;
-        `path_energy`; `normalized_path_energy` |path_energy - shortest| / shortest.
+        `distance`: W2 between X1 and carried rows (of a `SchroedingerBridge`: draws of the plan); `floor`: W2 between
+        halves of X1 (of half as many rows: what one law is from itself); `displacement`: mean squared distance that
+        rows are moved; `shortest`: W2^2 between X0 and X1; `path_energy`; `normalized_path_energy`
+        |path_energy - shortest| / shortest, nan where there is no way to go.
 
     Raises
     ------
     ValueError
         When the numbers of rows differ.
     """
+    given = {} if condition is None else {"condition": condition}
+    plan = getattr(model, "sample_plan", None)
+    moved = np.asarray(model.transform(X0, **given) if plan is None else plan(X0, random_state=0))
+    energy = path_energy(model, X0, condition=condition)
     X0, X1 = (check_array(rows, dtype=np.float64) for rows in (X0, X1))
-    moved, half = np.asarray(model.transform(X0)), len(X1) // 2
-    shortest, energy = wasserstein_distance(X0, X1) ** 2, path_energy(model, X0)
+    shortest, half = wasserstein_distance(X0, X1) ** 2, len(X1) // 2
     return Bunch(
         distance=wasserstein_distance(moved, X1),
         floor=wasserstein_distance(X1[:half], X1[half : 2 * half]),
         displacement=float(((moved - X0) ** 2).sum(1).mean()),
         shortest=shortest,
         path_energy=energy,
-        normalized_path_energy=abs(energy - shortest) / shortest,
+        normalized_path_energy=abs(energy - shortest) / shortest if shortest > 0 else np.nan,
     )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import numbers
 import warnings
 
 import numpy as np
@@ -48,8 +49,7 @@ class Optimal:
     Parameters
     ----------
     batch_size : int, default=1024
-        Rows that are paired at a time. Samples of equal length and at most twice as many rows are paired once and
-        for all.
+        Rows that are paired at a time. Samples of equal length and at most twice as many rows are paired at once.
     passes : int, default=16
         How often in training the pairs of a batch are used before new ones are made.
     condition_weight : float, default=10.0
@@ -64,8 +64,15 @@ class Optimal:
     tensor([4., 5.])
     """
 
+    # The training loop draws batches from pools of pairs for this coupling.
+    pooled = True
+
     def __init__(self, batch_size=1024, passes=16, condition_weight=10.0):
         self.batch_size, self.passes, self.condition_weight = batch_size, passes, condition_weight
+
+    def check(self):
+        """Refuse parameters that make no plan."""
+        _check_counts(self, batch_size=2, passes=1)
 
     def __call__(self, x0, x1, condition, generator):
         """The rows of x0, with those of x1 (and of its condition) that they are paired with."""
@@ -97,6 +104,14 @@ class Entropic:
         self.epsilon, self.batch_size, self.passes = epsilon, batch_size, passes
         self.condition_weight, self.draws = condition_weight, draws
 
+    pooled = True
+
+    def check(self):
+        """Refuse parameters that make no plan."""
+        _check_counts(self, batch_size=2, passes=1, draws=1)
+        if self.epsilon is not None and not self.epsilon > 0:
+            raise ValueError(f"Got Entropic(epsilon={self.epsilon!r}), but expected a number above 0.")
+
     def tied_to(self, interpolant):
         """The coupling with the epsilon of a path, gamma^2 = 2 epsilon t (1 - t)."""
         if self.epsilon is not None:
@@ -122,6 +137,15 @@ class Entropic:
         return x0.repeat_interleave(self.draws, 0), x1[rows], None if condition is None else condition[rows]
 
 
+def _check_counts(coupling, **least):
+    for name, smallest in least.items():
+        value = getattr(coupling, name)
+        if not isinstance(value, numbers.Integral) or value < smallest:
+            raise ValueError(
+                f"Got {name}={value!r} in {type(coupling).__name__}, but expected an integer of at least {smallest}."
+            )
+
+
 def _condition_cost(x0, x1, condition, weight, generator):
     """The cost of pairing rows of unlike conditions, of shape (n, m), with random conditions for x0; else None."""
     if condition is None:
@@ -145,7 +169,7 @@ def _gaussian_map(covariance0, covariance1):
 
 def _covariance(x):
     covariance = np.atleast_2d(np.cov(x.T)) if len(x) > 1 else np.zeros((x.shape[1],) * 2)
-    return covariance + (_RIDGE * np.trace(covariance) / len(covariance) + 1e-30) * np.eye(len(covariance))
+    return covariance + np.diag(_RIDGE * np.diag(covariance) + 1e-12 * np.trace(covariance) + 1e-30)
 
 
 def _quadratic(x, matrix):

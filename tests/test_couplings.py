@@ -158,6 +158,29 @@ def test_one_sample_has_no_plan(coupling):
         InterpolantDiffusion(coupling=coupling).fit(rows(60, 2, 0).numpy())
 
 
+@pytest.mark.parametrize("coupling", [Optimal(), Entropic(0.1), lambda x0, x1, c, g: (x0, x1, c)])
+def test_one_sample_takes_no_coupling_of_its_own(coupling):
+    """Its base would tell of the target, and the velocity would not give the score."""
+    with pytest.raises(ValueError, match="fit was given one: pass X1 as well"):
+        InterpolantFlow(coupling=coupling).fit(rows(60, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(
+    ("coupling", "message"),
+    [
+        (Optimal(batch_size=0), "batch_size=0 in Optimal, but expected an integer of at least 2"),
+        (Optimal(passes=0), "passes=0 in Optimal"),
+        (Entropic(0.1, draws=0), "draws=0 in Entropic"),
+        (Entropic(-1), "epsilon=-1.*expected a number above 0"),
+        (Optimal, "Got the class coupling=Optimal, but expected an instance"),
+    ],
+)
+def test_parameters_that_make_no_plan_are_refused(coupling, message):
+    X = rows(60, 2, 0).numpy()
+    with pytest.raises(ValueError, match=message):
+        InterpolantFlow(coupling=coupling).fit(X, X + 1)
+
+
 def test_a_fit_with_optimal_pairs_repeats_and_moves_rows_less():
     X0, X1 = rows(400, 2, 0).numpy(), rows(300, 2, 1, 1.0).numpy()
     params = {"max_iter": 200, "hidden_layer_sizes": (32,), "base_density": None, "random_state": 0}
