@@ -50,7 +50,9 @@ def test_scikit_learn_checks(estimator, check):
 
 @pytest.mark.parametrize("name", FURTHER_CHECKS)
 @pytest.mark.parametrize(
-    "estimator", [ESTIMATORS[0], ESTIMATORS[3], ESTIMATORS[5]], ids=["flow", "diffusion", "bridge"]
+    "estimator",
+    [ESTIMATORS[0], ESTIMATORS[3], SchroedingerBridge(method="mixture", n_components=1, **SMALL)],
+    ids=["flow", "diffusion", "bridge"],
 )
 def test_checks_that_check_estimator_leaves_out(estimator, name):
     getattr(estimator_checks, name)(type(estimator).__name__, sklearn.clone(estimator))
