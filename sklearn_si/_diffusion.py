@@ -20,7 +20,8 @@ class InterpolantDiffusion(BaseInterpolant):
     interpolant : str or Interpolant, default="linear"
         The path x_t = alpha(t) x0 + beta(t) x1 + gamma(t) z between base and target: "linear", "trigonometric",
         "trigonometric-preserving", "encoding-decoding", "encoding-decoding-preserving", "vp" (one sample),
-        "mirror" (one sample, from its law to itself), or an instance of a class of your own.
+        "mirror" (one sample, from its law to itself), "learned" or "learned-schedule" (two samples: the path, or alpha
+        and beta, are learned in the first third of the steps, until it is short), or an instance of a class of your own.
     gamma : {"auto", "brownian", "quadratic", "sine", "sine-squared", "sigmoid"} or None, default="auto"
         The latent noise; "auto" is what the interpolant needs, else "brownian" for two samples, none for one.
     gamma_scale : float, default=1.0
@@ -139,6 +140,8 @@ class InterpolantDiffusion(BaseInterpolant):
     best_validation_score_ : float
         Score of the weights that were kept; with one sample these may be those of the closed form that training
         starts from, which no round scores.
+    action_curve_ : list of float
+        Only of a learned path: E|b|^2 (or |b + epsilon s|^2) while it was learned, in scaled units.
     seed_ : int
         The seed of the fit.
     n_features_in_ : int

@@ -16,7 +16,8 @@ class InterpolantFlow(BaseInterpolant):
     interpolant : str or Interpolant, default="linear"
         The path x_t = alpha(t) x0 + beta(t) x1 + gamma(t) z between base and target: "linear", "trigonometric",
         "trigonometric-preserving", "encoding-decoding", "encoding-decoding-preserving", "vp" (one sample),
-        "mirror" (one sample, from its law to itself), or an instance of a class of your own.
+        "mirror" (one sample, from its law to itself), "learned" or "learned-schedule" (two samples: the path, or alpha
+        and beta, are learned in the first third of the steps, until it is short), or an instance of a class of your own.
     gamma : {"auto", "brownian", "quadratic", "sine", "sine-squared", "sigmoid"} or None, default="auto"
         The latent noise; "auto" is what the interpolant needs, else none.
     gamma_scale : float, default=1.0
@@ -131,6 +132,8 @@ class InterpolantFlow(BaseInterpolant):
     sampling_grid_ : tuple of (int, str) or None
         Steps of RK4, and the law of their grid, that carry rows of the base to t = 1 within .015 of 1 + their size in
         scaled units (root mean square of a coordinate); None where `sample` solves no ODE.
+    action_curve_ : list of float
+        Only of a learned path: E|b|^2 (or |b + epsilon s|^2) while it was learned, in scaled units.
     seed_ : int
         The seed of the fit.
     n_features_in_ : int
