@@ -21,7 +21,7 @@ class InterpolantDiffusion(BaseInterpolant):
         The path x_t = alpha(t) x0 + beta(t) x1 + gamma(t) z between base and target: "linear", "trigonometric",
         "trigonometric-preserving", "encoding-decoding", "encoding-decoding-preserving", "vp" (one sample),
         "mirror" (one sample, from its law to itself), "learned" or "learned-schedule" (two samples: the path, or alpha
-        and beta, are learned in the first third of the steps, until it is short), or an instance of a class of your own.
+        and beta, are learned in the first third of the steps, until it is short), or an instance of your own class.
     gamma : {"auto", "brownian", "quadratic", "sine", "sine-squared", "sigmoid"} or None, default="auto"
         The latent noise; "auto" is what the interpolant needs, else "brownian" for two samples, none for one.
     gamma_scale : float, default=1.0
