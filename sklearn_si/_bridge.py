@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import _fitting
 from ._base import BaseInterpolant, _finite_rows
-from ._bridge_fields import BridgeFields, PlanPairs, simulate_pairs
+from ._bridge_fields import PlanPairs, bridge_fields, simulate_pairs
 from ._flow import InterpolantFlow
 from ._objectives import TIME_LAWS
 from ._potentials import fit_potential
@@ -263,7 +263,7 @@ class SchroedingerBridge(BaseInterpolant):
         potential = fit_potential(x0, x1, self.epsilon, self.n_components, generator)
         reverse = fit_potential(x1, x0, self.epsilon, len(potential.log_weights), generator)
         run.plan.coupling = PlanPairs(potential.float(), reverse.float())
-        return BridgeFields(run, potential.float(), reverse.float(), with_networks=self.method == "network").fields
+        return bridge_fields(run, potential.float(), reverse.float(), with_networks=self.method == "network")
 
     def _train(self, run, settings):
         """Train on pairs of the closed-form plans, then on the fields' own, round by round."""

@@ -82,33 +82,17 @@ class BridgeField(PreconditionedField):
         return BridgeField(self.interpolant, self.network, "score", *ends, self.potential, self.reverse_potential)
 
 
-class BridgeFields:
-    """The velocity and the denoiser of a run, around two potentials.
-
-    Parameters
-    ----------
-    run : Run
-    potential, reverse_potential : MixturePotential
-    with_networks : bool
-        Whether there is something to train.
-    """
-
-    def __init__(self, run, potential, reverse_potential, *, with_networks):
-        v0, v1 = (x[rows].var(0, correction=0).clamp(min=1e-6).cpu() for x, rows in self._ends(run))
-        self.fields = {}
-        for name in run.plan.fields:
-            network = self._network(run, name) if with_networks else None
-            both = potential.cpu(), reverse_potential.cpu()
-            self.fields[name] = BridgeField(run.plan.interpolant, network, name, v0, v1, None, *both)
-
-    @staticmethod
-    def _ends(run):
-        return (run.x0, run.plan.train0), (run.x1, run.plan.train1)
-
-    @staticmethod
-    def _network(run, name):
+def bridge_fields(run, potential, reverse_potential, *, with_networks):
+    """Velocity and denoiser of a run around two potentials, by name; without networks there is nothing to train."""
+    ends = (run.x0, run.plan.train0), (run.x1, run.plan.train1)
+    v0, v1 = (x[rows].var(0, correction=0).clamp(min=1e-6).cpu() for x, rows in ends)
+    fields, both = {}, (potential.cpu(), reverse_potential.cpu())
+    for name in run.plan.fields:
         generator = make_generator(run.plan.seed, FIT_STREAM + 100 * list(REGRESSIONS).index(name))
-        return FiLMNetwork(run.x1.shape[1], 0, run.widths, run.estimator.activation, generator)
+        layers = run.x1.shape[1], 0, run.widths, run.estimator.activation, generator
+        network = FiLMNetwork(*layers) if with_networks else None
+        fields[name] = BridgeField(run.plan.interpolant, network, name, v0, v1, None, *both)
+    return fields
 
 
 class PlanPairs:

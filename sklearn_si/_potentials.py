@@ -56,6 +56,21 @@ class MixturePotential(nn.Module):
         self.register_buffer("shifts", torch.einsum("kij,ki->kj", axes, shifts))
         self.register_buffer("values", values.clamp(min=1e-12))
 
+    @property
+    def frames(self) -> Tensor:
+        """The axes of each component, as columns, of shape (k, d, d)."""
+        return self.axes.unflatten(1, self.values.shape).permute(1, 0, 2)
+
+    @property
+    def matrices(self) -> Tensor:
+        """S_k."""
+        return self.frames @ (self.values[..., None] * self.frames.transpose(1, 2))
+
+    @property
+    def centred_shifts(self) -> Tensor:
+        """r_k."""
+        return torch.einsum("kij,kj->ki", self.frames, self.shifts)
+
     def clock(self, t: Tensor) -> Tensor:
         """1 - t + t S_k along the axes, of shape (..., k, d)."""
         t = t[..., None, None]
@@ -97,10 +112,10 @@ class MixturePotential(nn.Module):
         chosen = torch.multinomial(weights, 1, generator=generator)[:, 0]
         noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
         moved = drifts[torch.arange(len(x0)), chosen] + (2 * self.epsilon * self.values[chosen]).sqrt() * noise
-        axes, partners = self.axes.unflatten(1, self.values.shape), x0.clone()
+        frames, partners = self.frames, x0.clone()
         for k in range(len(self.values)):
             rows = chosen == k
-            partners[rows] += moved[rows] @ axes[:, k].T
+            partners[rows] += moved[rows] @ frames[k].T
         return partners
 
 
@@ -209,11 +224,9 @@ def _objective(x0, x1, epsilon, log_weights, shifts, factors, floor=0.0):
 
 def _losses(potential, x0, x1):
     """Terms of the loss of held-out rows, as many as the shorter end has."""
-    axes = potential.axes.unflatten(1, potential.values.shape).permute(1, 0, 2)
-    factors = torch.linalg.cholesky(axes @ (potential.values[..., None] * axes.transpose(1, 2)))
-    shifts = torch.einsum("kij,kj->ki", axes, potential.shifts)
+    factors = torch.linalg.cholesky(potential.matrices)
     ends = x0 - potential.centre, x1 - potential.centre
-    from0, to1 = _objective(*ends, potential.epsilon, potential.log_weights, shifts, factors)
+    from0, to1 = _objective(*ends, potential.epsilon, potential.log_weights, potential.centred_shifts, factors)
     n = min(len(from0), len(to1))
     return from0[:n] - to1[:n]
 

@@ -74,8 +74,8 @@ class RectificationMethods:
         Raises
         ------
         ValueError
-            For models that are no flow from a base: with a latent noise or a denoiser, mirror or forecasting models;
-            and for conditional ones.
+            For models that are no flow from a base: with a denoiser, mirror or forecasting models; for conditional
+            ones; and on encoding-decoding paths.
         """
         check_is_fitted(self)
         self._validate_params()
