@@ -305,6 +305,8 @@ class BaseInterpolant(
             return self._carry(X, condition, None, self.preprocessing_, 0.0, 1.0)
         return self._carry(X, condition, self.preprocessing_, self.base_preprocessing_, 1.0, 0.0)
 
+    _split_rows = staticmethod(_fitting.split)
+
     def _train(self, run, settings):
         """Train the one run of a fit that compares none; a path that is learned comes first."""
         if hasattr(run.plan.interpolant, "build"):

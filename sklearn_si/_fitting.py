@@ -82,13 +82,13 @@ def make_plan(estimator, X0, X1, condition):
     # A sample of two rows has none to spare: one row has no spread.
     enough = min(len(sample) for sample in (base, target) if sample is not None) > 2
     fraction = estimator.validation_fraction if estimator.early_stopping and enough else None
-    train1, held1 = _split(len(target), fraction, rng)
+    train1, held1 = estimator._split_rows(len(target), fraction, rng)
     if base is None:
         train0 = held0 = None
     elif getattr(coupling, "row_by_row", False):
         train0, held0 = train1, held1
     else:
-        train0, held0 = _split(len(base), fraction, rng)
+        train0, held0 = split(len(base), fraction, rng)
     return Plan(base, target, interpolant, coupling, seed, encoded, codec, fields, train0, train1, held0, held1)
 
 
@@ -180,7 +180,7 @@ def _check_coupling(coupling, base, target):
         )
 
 
-def _split(n, fraction, rng):
+def split(n, fraction, rng):
     """Numbers of the training rows and of the held-out rows (None without a fraction)."""
     if fraction is None:
         return np.arange(n), None

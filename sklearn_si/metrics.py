@@ -5,14 +5,32 @@ from scipy.spatial.distance import cdist
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array, check_random_state
 
+from ._table_metrics import (
+    c2st,
+    closest_record,
+    coverage,
+    marginal_distances,
+    maximum_mean_discrepancy,
+    membership_auc,
+    pair_trends,
+    train_on_synthetic,
+)
 from ._transport_metrics import path_energy, plan_moments, transport_report, wasserstein_distance
 
 __all__ = [
+    "c2st",
+    "closest_record",
+    "coverage",
     "energy_distance",
+    "marginal_distances",
+    "maximum_mean_discrepancy",
+    "membership_auc",
+    "pair_trends",
     "path_energy",
     "plan_moments",
     "sample_scorer",
     "sliced_wasserstein",
+    "train_on_synthetic",
     "transport_report",
     "wasserstein_distance",
 ]

@@ -1,0 +1,249 @@
+"""The codes of a table by a masked interpolant: a network that reads any part of a row and foretells the rest."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._tensors import normal
+from .._training import Settings, train
+
+__all__ = ["MaskedNetwork", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
+
+# Rows in a step, rows on which a round is validated, rows sampled or scored at a time.
+_BATCH, _VALIDATION_ROWS, _CHUNK = 512, 2000, 8192
+
+
+class MaskedNetwork(nn.Module):
+    """Logits of all codes from the visible cells of a row.
+
+    h_0 = sum over visible cells of E[cell] + W (numbers of visible cells),    h_k = h_{k-1} + V_k act(U_k |h_{k-1}|)
+
+    logits = log shares + W_o |h_L|,    |h| = h over its root mean square
+
+    With W_o = 0, where training starts, the columns are independent.
+
+    Parameters
+    ----------
+    shares : list of ndarray
+        Of each column, the shares of its codes.
+    levels : list of ndarray
+        Of each column, a number for each code (normal scores of ordered levels, 0 elsewhere).
+    n_values : int
+        Columns of values.
+    width, depth : int
+    generator : torch.Generator
+    """
+
+    def __init__(self, shares, levels, n_values, width, depth, generator):
+        super().__init__()
+        sizes = [len(s) for s in shares]
+        self.sizes = sizes
+        # one more embedding a column: that it is hidden
+        starts = np.cumsum([0, *(size + 1 for size in sizes)])
+        self.register_buffer("starts", torch.as_tensor(starts[:-1]))
+        self.register_buffer("hidden", torch.as_tensor(sizes))
+        self.register_buffer("numbers", torch.cat([torch.as_tensor([*level, 0.0]) for level in levels]).float())
+        self.ordered = [j for j, level in enumerate(levels) if np.any(level)]
+        n_numbers = len(self.ordered) + 3 * n_values
+
+        def uniform(*shape, fan_in):
+            bound = fan_in**-0.5
+            return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
+
+        self.embedding = nn.Parameter(normal((int(starts[-1]), width), generator, dtype=torch.float32) * 0.3)
+        self.reading = uniform(width, n_numbers, fan_in=max(1, n_numbers)) if n_numbers else None
+        self.blocks = nn.ParameterList()
+        for _ in range(depth):
+            self.blocks.append(uniform(width, width, fan_in=width))
+            self.blocks.append(nn.Parameter(torch.zeros(width)))
+            self.blocks.append(uniform(width, width, fan_in=width))
+        self.output = nn.Parameter(torch.zeros(sum(sizes), width))
+        self.bias = nn.Parameter(torch.cat([torch.as_tensor(np.log(s)) for s in shares]).float())
+        self.dropout, self.masks = 0.0, None
+
+    def trunk(self, codes: Tensor, values: Tensor) -> Tensor:
+        """The last hidden layer, for codes (-1 is hidden) and values (NaN is hidden, +inf is absent)."""
+        place = self.starts + torch.where(codes < 0, self.hidden, codes)
+        h = nn.functional.embedding_bag(place, self.embedding, mode="sum")
+        if self.reading is not None:
+            numbers = [self.numbers[place[:, self.ordered]]] if self.ordered else []
+            if values.shape[1]:
+                known = torch.isfinite(values)
+                shown = torch.where(known, values, 0.0)
+                # large numbers alone tell a few rows from others
+                numbers += [shown.clamp(-5, 5), known.to(shown), torch.isinf(values).to(shown)]
+            h = h + torch.cat(numbers, 1) @ self.reading.T
+        for first, shift, second in zip(self.blocks[::3], self.blocks[1::3], self.blocks[2::3], strict=True):
+            step = nn.functional.silu(torch.addmm(shift, _normed(h), first.T))
+            h = h + self._dropped(step) @ second.T
+        return self._dropped(_normed(h))
+
+    def _dropped(self, h):
+        if not self.dropout or not self.training:
+            return h
+        kept = torch.rand(h.shape, generator=self.masks, device=h.device) >= self.dropout
+        return h * kept / (1 - self.dropout)
+
+    def forward(self, codes: Tensor, values: Tensor) -> list[Tensor]:
+        """The log-probabilities of the codes of every column."""
+        logits = torch.addmm(self.bias, self.trunk(codes, values), self.output.T)
+        return [torch.log_softmax(part, 1) for part in logits.split(self.sizes, 1)]
+
+    def column(self, j: int, codes: Tensor, values: Tensor) -> Tensor:
+        """The log-probabilities of the codes of one column."""
+        start = sum(self.sizes[:j])
+        rows = slice(start, start + self.sizes[j])
+        return torch.log_softmax(torch.addmm(self.bias[rows], self.trunk(codes, values), self.output[rows].T), 1)
+
+
+def _normed(h: Tensor) -> Tensor:
+    return h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6)
+
+
+def mask_rows(n, n_codes, n_values, generator, device="cpu"):
+    """Which cells of n rows are visible, and which column is asked first.
+
+    Half of the rows show the first k columns in order, as whole rows are drawn; the others show any cells (as many as a
+    uniform number says) and, in every second one, the first k columns beside them.
+
+    Returns
+    -------
+    codes, values : Tensor of bool of shapes (n, n_codes) and (n, n_values)
+        Whether a cell is visible.
+    step : Tensor of shape (n,)
+        k; column k is hidden.
+    """
+
+    def uniform(*shape):
+        return torch.rand(shape, generator=generator, device=device)
+
+    step = (uniform(n) * n_codes).long().clamp(max=n_codes - 1)
+    before = torch.arange(n_codes, device=device) < step[:, None]
+    share, any_cells = uniform(n, 1), torch.arange(n, device=device) % 2 == 1
+    given = any_cells[:, None] & (uniform(n, n_codes) < share)
+    prefix = before & (torch.arange(n, device=device) % 4 != 3)[:, None]
+    codes = given | prefix
+    codes[torch.arange(n, device=device), step] = False
+    values = any_cells[:, None] & (uniform(n, n_values) < share)
+    return codes, values, step
+
+
+class MaskedLoss:
+    """The cross-entropy of hidden codes: that of the next column, and the mean over all that are hidden.
+
+    Parameters
+    ----------
+    network : MaskedNetwork
+    codes : Tensor of shape (n, n_codes)
+        -1 where a cell is not known: neither shown nor asked for.
+    values : Tensor of shape (n, n_values)
+        NaN is not known, +inf absent.
+    """
+
+    def __init__(self, network, codes, values):
+        self.network, self.codes, self.values = network, codes, values
+
+    def at(self, rows, generator):
+        """The loss of some rows under fresh masks, and that of the next column alone."""
+        codes, values = self.codes[rows], self.values[rows]
+        shown, shown_values, step = mask_rows(len(codes), codes.shape[1], values.shape[1], generator, codes.device)
+        inputs = torch.where(shown, codes, -1)
+        logs = self.network(inputs, torch.where(shown_values, values, torch.nan))
+        asked = (~shown & (codes >= 0)).float()
+        picked = torch.stack([
+            log.gather(1, code.clamp(min=0)[:, None])[:, 0] for log, code in zip(logs, codes.T, strict=True)
+        ], 1)  # fmt: skip
+        missed = -(picked * asked)
+        row = torch.arange(len(codes), device=codes.device)
+        following = missed[row, step]
+        return following.mean() + (missed.sum(1) / asked.sum(1).clamp(min=1)).mean(), following.mean()
+
+
+def fit_masked(network, codes, values, held, *, max_iter, max_time, learning_rate, generator, verbose=0, dropout=0.0):
+    """Train the network in place; rows `held` (None for none) choose the best weights."""
+    device = codes.device
+    kept = torch.ones(len(codes), dtype=torch.bool, device=device)
+    if held is not None:
+        kept[held] = False
+    rows, batch = kept.nonzero()[:, 0], min(_BATCH, max(32, int(kept.sum()) // 2))
+    loss, orders = MaskedLoss(network, codes, values), _Passes(rows, batch, generator)
+    network.dropout, network.masks = dropout, generator
+    validate = None
+    if held is not None:
+        some = held[:_VALIDATION_ROWS]
+        some = some.repeat(max(1, _VALIDATION_ROWS // len(some)))
+        seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
+
+        @torch.no_grad()
+        def validate():
+            masks = torch.Generator(device=device).manual_seed(seed)
+            return -loss.at(some, masks)[1] * codes.shape[1]
+
+    settings = Settings(
+        batch_size=batch, learning_rate_init=learning_rate, max_iter=max_iter, max_time=max_time, tol=0.0,
+        n_iter_no_change=8, early_stopping=held is not None, verbose=verbose, time_law="uniform",
+    )  # fmt: skip
+    history = train(
+        nn.ModuleDict({"masked": network}), lambda: loss.at(orders.next(), generator)[0], validate, settings,
+        start_score=validate,
+    )  # fmt: skip
+    network.dropout, network.masks = 0.0, None
+    return history
+
+
+class _Passes:
+    """Batches of permuted passes over some rows."""
+
+    def __init__(self, rows, batch, generator):
+        self.rows, self.batch, self.generator, self.order, self.place = rows, batch, generator, rows, math.inf
+
+    def next(self):
+        """The rows of the next batch."""
+        if self.place + self.batch > len(self.rows):
+            order = torch.randperm(len(self.rows), generator=self.generator, device=self.rows.device)
+            self.order, self.place = self.rows[order], 0
+        self.place += self.batch
+        return self.order[self.place - self.batch : self.place]
+
+
+@torch.no_grad()
+def draw_codes(network, codes, values, order, generator, forbidden=()):
+    """Fill the cells of `codes` that are -1, one column after the other; the codes in `forbidden` are ruled out."""
+    codes = codes.clone()
+    for rows in torch.arange(len(codes), device=codes.device).split(_CHUNK):
+        block, shown = codes[rows], values[rows]
+        for j in order:
+            asked = (block[:, j] < 0).nonzero()[:, 0]
+            if not len(asked):
+                continue
+            logs = network.column(j, block[asked], shown[asked])
+            logs = _without(logs, forbidden[j] if forbidden else ())
+            noise = torch.rand(logs.shape, generator=generator, dtype=logs.dtype, device=logs.device)
+            # Gumbel's trick: the largest of log p - log(-log u) is a draw from p
+            block[asked, j] = (logs - (-noise.clamp(min=1e-20).log()).log()).argmax(1)
+        codes[rows] = block
+    return codes
+
+
+def _without(logs, ruled_out):
+    if not len(ruled_out):
+        return logs
+    logs = logs.clone()
+    logs[:, list(ruled_out)] = -math.inf
+    return logs
+
+
+@torch.no_grad()
+def log_mass(network, codes, values, order):
+    """The log-probability of the known codes of each row, by the chain rule in this order."""
+    total = torch.zeros(len(codes), dtype=torch.float64, device=codes.device)
+    for rows in torch.arange(len(codes), device=codes.device).split(_CHUNK):
+        shown = torch.full_like(codes[rows], -1)
+        for j in order:
+            code = codes[rows, j]
+            logs = network.column(j, shown, values[rows])
+            total[rows] += torch.where(code < 0, 0.0, logs.gather(1, code.clamp(min=0)[:, None])[:, 0]).double()
+            shown[:, j] = code
+    return total

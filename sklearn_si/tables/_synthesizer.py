@@ -1,0 +1,450 @@
+"""Tables in, tables out: a model of whole rows that fills in any part of them."""
+
+import numbers
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from .._flow import InterpolantFlow
+from .._tensors import FIT_STREAM, SAMPLE_STREAM, draw_seed, make_generator, resolve_device
+from ._codec import TableCodec
+from ._masked import MaskedNetwork, draw_codes, fit_masked, log_mass
+from ._values import ABSENT, ASKED, GIVEN, ValueModel
+
+__all__ = ["TableSynthesizer"]
+
+# Levels up to which an ordered column is told to the flow level by level as well.
+_FEW_LEVELS = 32
+# Passes over the rows of max_iter="auto", with their bounds in steps; share of the time for the codes.
+_PASSES, _FEWEST, _MOST, _CODE_SHARE = 50, 400, 6000, 0.5
+_BATCH = 512
+
+
+class TableSynthesizer(DensityMixin, BaseEstimator):
+    """A model of the rows of a table, columns of any kind: it draws new ones, completes given ones and scores them.
+
+    P(k, x) = prod_j P(k_j | k_1, ..., k_{j-1})  p(v | k) prod |dv/dx|
+
+    with k the codes of the cells (levels, spikes, gaps) and v the values of continuous cells (`TableCodec`). The codes
+    follow the masked interpolant, k_t = k with probability t and hidden else, whose velocity is the posterior of hidden
+    cells given visible ones (Gat et al. 2024, "Discrete flow matching", arXiv 2407.15595; Ou et al. 2024, arXiv
+    2406.03736); it is solved without error by revealing one cell after the other. The values follow an
+    `InterpolantFlow` given the codes. Both are trained under random masks, so that any part of a row may be given.
+
+    Parameters
+    ----------
+    kinds : dict or None, default=None
+        The kind of some columns ("categorical", "discrete", "continuous"); others are found, as `TableCodec` does.
+    min_frequency : int, float or None, default=None
+        Levels in fewer rows (than this share) have one code together.
+    flow : InterpolantFlow or None, default=None
+        What models the values; None is InterpolantFlow(preprocessing="standardize").
+    hidden_layer_sizes : "auto" or tuple of (int, int), default="auto"
+        Width and number of the blocks of the network of the codes; "auto" is (64, 1), (128, 2) or (256, 2) by the
+        number of rows.
+    dropout : float, default=0.2
+        Share of its hidden units that is dropped at each row of a step.
+    learning_rate_init : float, default=1e-3
+        Largest rate of Adam for the codes: warm-up, then a cosine to zero.
+    max_iter : int or "auto", default="auto"
+        Gradient steps for the codes, and for the values; "auto" grows with the number of rows.
+    max_time : float or None, default=None
+        Seconds of training. Gives up reproducibility.
+    validation_fraction : float, default=0.1
+        Share of the rows held out; they choose the weights that are kept.
+    device : str or torch.device, default="auto"
+        "auto" takes CUDA, then MPS, then the CPU.
+    verbose : int, default=0
+        Print a line a round.
+    random_state : int, RandomState instance or None, default=None
+        Seed of training and sampling; with it, global generators are untouched.
+
+    Attributes
+    ----------
+    codec_ : TableCodec
+        What codes the columns.
+    masked_network_ : MaskedNetwork or None
+        The network of the codes; None where no column has several.
+    value_model_ : ValueModel or None
+        The model of the values, with its `flow_`; None where no column is continuous.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : ndarray of str
+        Names of the columns, where fit was given a frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.tables import TableSynthesizer
+    >>> rng = np.random.default_rng(0)
+    >>> kind = rng.choice(["a", "b"], size=300)
+    >>> X = np.column_stack([kind, np.where(kind == "a", 1, 5) + rng.integers(3, size=300)]).astype(object)
+    >>> table = TableSynthesizer(max_iter=100, random_state=0).fit(X)
+    >>> table.sample(2).shape
+    (2, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "kinds": [dict, None],
+        "min_frequency": [
+            Interval(numbers.Integral, 1, None, closed="left"), Interval(numbers.Real, 0, 1, closed="neither"), None,
+        ],
+        "flow": [HasMethods(["fit", "sample", "score_samples"]), None],
+        "hidden_layer_sizes": [StrOptions({"auto"}), tuple],
+        "dropout": [Interval(numbers.Real, 0, 1, closed="left")],
+        "learning_rate_init": [Interval(numbers.Real, 0, None, closed="neither")],
+        "max_iter": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
+        "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
+        "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
+        "device": [str, torch.device],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        kinds=None,
+        min_frequency=None,
+        flow=None,
+        hidden_layer_sizes="auto",
+        dropout=0.2,
+        learning_rate_init=1e-3,
+        max_iter="auto",
+        max_time=None,
+        validation_fraction=0.1,
+        device="auto",
+        verbose=0,
+        random_state=None,
+    ):
+        self.kinds, self.min_frequency, self.flow = kinds, min_frequency, flow
+        self.hidden_layer_sizes, self.dropout, self.learning_rate_init = hidden_layer_sizes, dropout, learning_rate_init
+        self.max_iter, self.max_time, self.validation_fraction = max_iter, max_time, validation_fraction
+        self.device, self.verbose, self.random_state = device, verbose, random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Fit the model to the rows of a table.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_columns)
+            A pandas frame, a frame that narwhals knows, or an array; numbers, text, booleans, categories, dates, gaps.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            As `TableCodec.fit`.
+        """
+        seed = draw_seed(self.random_state)
+        codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed).fit(X)
+        codes, values = codec.encode(X, random_state=np.random.RandomState(seed % 2**32))
+        self.codec_, self.n_features_in_ = codec, codec.n_features_in_
+        vars(self).pop("feature_names_in_", None)
+        if hasattr(codec, "feature_names_in_"):
+            self.feature_names_in_ = codec.feature_names_in_
+        columns = codec.columns_
+        self._coded = [j for j, column in enumerate(columns) if column.n_codes > 1]
+        self._valued = [j for j, column in enumerate(columns) if column.is_continuous]
+        self.masked_network_ = self._fit_codes(codes, values, seed) if self._coded else None
+        self.value_model_ = self._fit_values(codes, values, seed) if self._valued else None
+        return self
+
+    def _fit_codes(self, codes, values, seed):
+        n, device = len(codes), resolve_device(self.device)
+        generator = make_generator(seed, FIT_STREAM, device)
+        columns = [self.codec_.columns_[j] for j in self._coded]
+        width, depth = self.hidden_layer_sizes if self.hidden_layer_sizes != "auto" else _auto_sizes(n)
+        network = MaskedNetwork(
+            [column.shares for column in columns], [_scores(column) for column in columns], len(self._valued), width,
+            depth, make_generator(seed, FIT_STREAM + 1),
+        ).to(device)  # fmt: skip
+        codes, values = self._tensors(codes, values, device)
+        order = torch.randperm(n, generator=make_generator(seed, FIT_STREAM + 2, device), device=device)
+        n_held = min(n // 5, max(1, round(self.validation_fraction * n), min(50, n // 5)))
+        steps = self.max_iter
+        if steps == "auto":
+            steps = int(np.clip(_PASSES * n / _BATCH, _FEWEST, _MOST)) if self.max_time is None else 10**9
+        share = _CODE_SHARE if self._valued else 1.0
+        fit_masked(
+            network, codes, values, order[:n_held] if n_held else None, max_iter=steps,
+            max_time=None if self.max_time is None else share * self.max_time, learning_rate=self.learning_rate_init,
+            generator=generator, verbose=self.verbose, dropout=self.dropout,
+        )  # fmt: skip
+        return network
+
+    def _fit_values(self, codes, values, seed):
+        flow = InterpolantFlow(preprocessing="standardize") if self.flow is None else self.flow
+        share = 1 - _CODE_SHARE if self._coded else 1.0
+        settings = {"random_state": seed, "verbose": self.verbose, "device": self.device}
+        if self.max_iter != "auto":
+            settings["max_iter"] = self.max_iter
+        if self.max_time is not None:
+            settings["max_time"] = share * self.max_time
+        model = ValueModel(InterpolantFlow(**{**flow.get_params(deep=False), **settings}))
+        return model.fit(values[:, self._valued], self._features(codes), np.random.default_rng([seed, FIT_STREAM]))
+
+    def _tensors(self, codes, values, device):
+        """Codes of the columns that have several, and values (NaN is not known, inf absent), for the network."""
+        absent = codes[:, self._valued] > 0
+        values = np.where(absent, np.inf, values[:, self._valued])
+        return (
+            torch.as_tensor(codes[:, self._coded], device=device),
+            torch.as_tensor(values, dtype=torch.float32, device=device),
+        )
+
+    def _features(self, codes):
+        """Codes as numbers for the flow: levels one by one, and the order of ordered ones."""
+        parts = [np.empty((len(codes), 0))]
+        for j in self._coded:
+            column = self.codec_.columns_[j]
+            code, n_codes = codes[:, j], column.n_codes
+            if column.is_ordered:
+                parts.append(np.where(code < 0, 0.0, _scores(column)[code])[:, None])
+            first = len(column.levels) if column.is_ordered and n_codes > _FEW_LEVELS else 0
+            parts.append(code[:, None] == np.arange(first, n_codes))
+        return np.concatenate(parts, axis=1).astype(np.float64)
+
+    def sample(self, n_samples=None, *, given=None, random_state=None):
+        """Draw rows; those of `given` keep the cells that it has.
+
+        Parameters
+        ----------
+        n_samples : int or None, default=None
+            Number of rows; None is one, or one for each row of `given`.
+        given : frame of shape (n_samples, any), default=None
+            Cells that are fixed, in any of the columns; cells that are gaps are drawn. One row stands for all.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw; None means the estimator's own, and with None in both the rows are fresh at each call.
+
+        Returns
+        -------
+        X : frame or ndarray of shape (n_samples, n_columns)
+            As the table of fit: names, order, dtypes, levels, gaps.
+
+        Raises
+        ------
+        ValueError
+            When `given` has an unknown column, or a level that fit has not seen.
+        """
+        check_is_fitted(self)
+        if given is None:
+            n = 1 if n_samples is None else n_samples
+            codes, values = self._nothing_known(_checked_count(n))
+        else:
+            codes, values = self._known(given, "given")
+            if n_samples is not None and len(codes) not in (1, n_samples):
+                raise ValueError(f"Got n_samples={n_samples}, but given has {len(codes)} rows: leave n_samples out.")
+            repeats = n_samples or 1 if len(codes) == 1 else 1
+            codes, values = np.repeat(codes, repeats, axis=0), np.repeat(values, repeats, axis=0)
+        seed = self._seed(random_state)
+        codes, values = self._completed(codes, values, seed)
+        table = self.codec_.decode(codes, values, random_state=seed % 2**32)
+        return table if given is None else self._restored(table, given)
+
+    def _restored(self, table, given):
+        """The table with the given cells as they were given."""
+        return table
+
+    def impute(self, X, *, n_draws=1, random_state=None):
+        """Fill the gaps of a table by draws given what its rows have.
+
+        Parameters
+        ----------
+        X : table like that of fit
+        n_draws : int, default=1
+            Number of completed tables.
+        random_state : int, RandomState instance or None, default=None
+            As in `sample`.
+
+        Returns
+        -------
+        X_completed : table like that of fit, or list of n_draws tables if n_draws > 1
+            Cells that were there are unchanged; columns that fit has seen nothing but gaps of keep them.
+        """
+        check_is_fitted(self)
+        n_draws = _checked_count(n_draws, "n_draws")
+        seeds = np.random.SeedSequence(self._seed(random_state)).generate_state(n_draws)
+        codes, values = self._known(X, "X")
+        tables = []
+        for seed in seeds:
+            filled = self._completed(codes, values, int(seed), without_gaps=True)
+            tables.append(self.codec_.decode(*filled, random_state=int(seed)))
+        return tables if n_draws > 1 else tables[0]
+
+    def score_samples(self, X):
+        """The log-probability of each row: the mass of its codes times the density of its values.
+
+        Parameters
+        ----------
+        X : table like that of fit
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats, in units of the continuous columns. A row with an unseen level has the mass of its other cells.
+        """
+        check_is_fitted(self)
+        readings = self.codec_._readings(X)
+        codes, values = self.codec_._encoded(readings, None)
+        total = np.zeros(len(codes))
+        if self._coded:
+            device = resolve_device(self.device)
+            known, _ = self._tensors(codes, values, device)
+            nothing = torch.full((len(codes), len(self._valued)), torch.nan, device=device)
+            total += log_mass(self.masked_network_, known, nothing, range(len(self._coded))).cpu().numpy()
+        if self._valued:
+            states = np.where(codes[:, self._valued] == 0, ASKED, ABSENT)
+            total += self.value_model_.log_density(values[:, self._valued], self._features(codes), states)
+            total += self.codec_._log_slopes(readings)
+        return total
+
+    def score(self, X, y=None):
+        """The mean of `score_samples`.
+
+        Parameters
+        ----------
+        X : table like that of fit
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        score : float
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    def predict_proba(self, X, *, target):
+        """Probabilities of the levels of one column given the others.
+
+        Parameters
+        ----------
+        X : frame or array
+            With or without the column `target`; what it holds there is not looked at.
+        target : object
+            Name of a categorical or discrete column (number, for an array).
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_levels)
+            In the order of `levels(target)`.
+
+        Raises
+        ------
+        ValueError
+            When there is no such column, or it is continuous or constant.
+        """
+        check_is_fitted(self)
+        j = self._place(target)
+        codes, values = self._known(X, "X", gaps=True, without=j)
+        known, shown = self._tensors(codes, values, device := resolve_device(self.device))
+        with torch.no_grad():
+            logs = self.masked_network_.column(self._coded.index(j), known, shown.to(device))
+        p = logs.exp().cpu().numpy().astype(np.float64)[:, : len(self.levels(target))]
+        return p / p.sum(1, keepdims=True)
+
+    def levels(self, target):
+        """The levels of a categorical or discrete column, in the order of `predict_proba`.
+
+        Parameters
+        ----------
+        target : object
+            Name of the column.
+
+        Returns
+        -------
+        levels : ndarray of shape (n_levels,)
+        """
+        check_is_fitted(self)
+        return self.codec_.columns_[self._place(target)].levels
+
+    def _place(self, target):
+        names = self.codec_.table_.names
+        if target not in names:
+            raise ValueError(f"Got target={target!r}, but expected one of the columns {names}.")
+        column = self.codec_.columns_[names.index(target)]
+        if column.is_continuous or column.n_codes < 2 or column.merged is not None:
+            raise ValueError(
+                f"Column {target!r} is {column.kind}{' with merged levels' * (column.merged is not None)}, but "
+                "predict_proba needs one with levels: choose another, or set its kind ('discrete') before the fit."
+            )
+        return names.index(target)
+
+    def _nothing_known(self, n):
+        codes = np.full((n, self.n_features_in_), -1)
+        return codes, np.full(codes.shape, np.nan)
+
+    def _known(self, X, name, gaps=False, without=None):
+        """Codes and values of the cells that are known; gaps are not, unless they count as a level."""
+        partial = hasattr(X, "columns")
+        readings = self.codec_._readings(X, partial)
+        if without is not None:
+            readings[without] = None
+        if all(reading is None for reading in readings):
+            return self._nothing_known(len(X))
+        codes, values = self.codec_._encoded(readings, None)
+        for j, column in enumerate(self.codec_.columns_):
+            if readings[j] is None:
+                continue
+            unseen = (codes[:, j] < 0) & (readings[j].gaps == 0)
+            if unseen.any() and name == "given":
+                column._refuse_unseen(readings[j].values[unseen], "error", name)
+            if not gaps and len(column.gap_kinds):
+                codes[np.isin(codes[:, j], column.gap_codes), j] = -1
+        return codes, values
+
+    def _completed(self, codes, values, seed, without_gaps=False):
+        """All codes and values of rows of which some are known."""
+        codes, values = codes.copy(), values.copy()
+        columns, device = self.codec_.columns_, resolve_device(self.device)
+        given = (codes == 0)[:, self._valued] & ~np.isnan(values[:, self._valued])
+        for j, column in enumerate(columns):
+            if column.n_codes == 1:
+                codes[:, j] = 0
+        if self._coded:
+            known, shown = self._tensors(codes, values, device)
+            generator = make_generator(seed, SAMPLE_STREAM, device)
+            gaps = [columns[j].gap_codes if without_gaps else () for j in self._coded]
+            drawn = draw_codes(self.masked_network_, known, shown, range(len(self._coded)), generator, gaps)
+            codes[:, self._coded] = drawn.cpu().numpy()
+        if self._valued:
+            ordinary = codes[:, self._valued] == 0
+            states = np.where(ordinary, np.where(given, GIVEN, ASKED), ABSENT)
+            asked = (states == ASKED).any(1)
+            if asked.any():
+                filled = np.where(given, values[:, self._valued], 0.0)[asked]
+                drawn = self.value_model_.sample(filled, self._features(codes)[asked], states[asked], seed)
+                values[np.ix_(asked, self._valued)] = drawn
+        return codes, values
+
+    def _seed(self, random_state):
+        return draw_seed(self.random_state if random_state is None else random_state)
+
+
+def _checked_count(n, name="n_samples"):
+    if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"Got {name}={n!r}, but expected an integer of at least 1.")
+    return int(n)
+
+
+def _scores(column):
+    """A number for each code: normal scores of ordered levels, 0 elsewhere."""
+    if not column.is_ordered:
+        return np.zeros(column.n_codes)
+    scores = ndtri(np.cumsum(column.shares) - column.shares / 2)
+    scores[len(column.levels) :] = 0.0
+    return scores
+
+
+def _auto_sizes(n):
+    return (64, 1) if n < 1000 else (128, 2) if n < 5000 else (256, 2)

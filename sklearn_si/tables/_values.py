@@ -1,0 +1,206 @@
+"""The values of a table given its codes: an interpolant flow around a normal law, for any part of the values given."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import RidgeCV
+
+from .._flow import InterpolantFlow
+
+__all__ = ["ValueModel"]
+
+# Rows of the training set of the flow, copies of rows under other masks counted; copies of a row at the most.
+_ROWS, _COPIES = 40_000, 32
+# Masks that are drawn; rows from which the normal law is estimated; rounds of expectation and maximisation.
+_MASKS, _MOMENT_ROWS, _ROUNDS = 256, 20_000, 30
+# Ridges that are tried; share of the mean variance that is added to each, so that the law has a density.
+_RIDGES, _LEAST = np.logspace(-1, 4, 6), 1e-6
+# Patterns whose matrices are made at a time.
+_CHUNK = 2048
+# States of a value.
+ASKED, GIVEN, ABSENT = 0, 1, 2
+
+
+class _GroupedFlow(InterpolantFlow):
+    """A flow whose held-out rows are not copies of training rows: row i is a copy of row i modulo `n_originals`."""
+
+    n_originals = None
+
+    def _split_rows(self, n, fraction, rng):
+        train, held = super()._split_rows(self.n_originals, fraction, rng)
+        copies = np.arange(0, n, self.n_originals)[:, None]
+        # a held-out row is judged as whole rows are drawn
+        return (copies + train).ravel(), held
+
+
+@dataclasses.dataclass
+class _Law:
+    """Of some patterns, the regression on what is given and the spread of what is asked for."""
+
+    gain: np.ndarray  # (k, d, d): on the columns that are given
+    root: np.ndarray  # (k, d, d): symmetric, the identity where nothing is asked for
+    inverse_root: np.ndarray
+    log_det: np.ndarray  # (k,): of the root
+
+
+class ValueModel:
+    """The law of values v given features f of the codes, and given any part of the values.
+
+    v = B f + r,    r ~ N(0, C):    u = C_{M|O}^{-1/2} (r_M - C_MO C_OO^-1 r_O) ~ N(0, I) up to what the flow learns
+
+    with O the values that are given and M those that are asked for; values that are absent are in neither. The flow
+    learns the law of u given f, the pattern and v_O: one row of the table gives several rows for it, under masks
+    that are drawn, half of which give nothing. Coordinates outside M are normal numbers of no meaning.
+
+    Parameters
+    ----------
+    flow : InterpolantFlow
+        What is cloned.
+    """
+
+    def __init__(self, flow):
+        self.flow = flow
+
+    def fit(self, values, features, rng):
+        """Fit to values (NaN where absent) and features.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n, d)
+        features : ndarray of shape (n, n_features)
+        rng : numpy Generator
+        """
+        self._fit_centre(values, features)
+        residuals = values - self._centre(features)
+        self.covariance_ = _covariance(residuals[:_MOMENT_ROWS])
+        n, d = values.shape
+        copies = 1 if d == 1 and not np.isnan(values).any() else int(np.clip(round(_ROWS / n), 2, _COPIES))
+        states = self._masks(np.isnan(values), copies, rng)
+        rows = np.tile(np.arange(n), copies)
+        u, condition = self._standardised(values[rows], features[rows], states, residuals[rows], rng)
+        self.flow_ = _GroupedFlow(**self.flow.get_params(deep=False)).set_params(base_density=None)
+        self.flow_.n_originals = n
+        self.flow_.fit(u, condition=condition)
+        return self
+
+    def _fit_centre(self, values, features):
+        self.centres_ = []
+        for v in values.T:
+            rows = np.flatnonzero(~np.isnan(v))[:_MOMENT_ROWS]
+            model = RidgeCV(_RIDGES) if len(rows) > 4 and features.shape[1] else DummyRegressor()
+            self.centres_.append(model.fit(features[rows], v[rows]))
+
+    def _centre(self, features):
+        return np.column_stack([model.predict(features) for model in self.centres_])
+
+    @staticmethod
+    def _masks(absent, copies, rng):
+        """The states of all values in all copies: in the first, and in half of the others, nothing is given."""
+        n, d = absent.shape
+        states = np.full((copies, n, d), ASKED)
+        pool = rng.uniform(size=(_MASKS, d)) < rng.uniform(size=(_MASKS, 1))
+        for k in range(1, copies, 2):
+            states[k][pool[rng.integers(_MASKS, size=n)]] = GIVEN
+        states[:, absent] = ABSENT
+        return states.reshape(copies * n, d)
+
+    def _standardised(self, values, features, states, residuals, rng):
+        """The flow's rows and their conditions; normal numbers (0 without rng) in coordinates not asked for."""
+        law, which = self._laws(states)
+        given, asked = states == GIVEN, states == ASKED
+        known = np.where(given, residuals, 0.0)
+        rest = np.where(asked, residuals - _apply(law.gain[which], known), 0.0)
+        u = _apply(law.inverse_root[which], rest)
+        noise = 0.0 if rng is None else rng.standard_normal(u.shape)
+        return np.where(asked, u, noise), self._condition(values, features, states)
+
+    @staticmethod
+    def _condition(values, features, states):
+        given = states == GIVEN
+        shown = np.where(given, np.clip(values, -5, 5), 0.0)
+        parts = [features, shown, given, states == ABSENT]
+        condition = np.concatenate(parts, axis=1).astype(np.float64)
+        return condition
+
+    def _laws(self, states):
+        patterns, which = np.unique(states, axis=0, return_inverse=True)
+        laws = [
+            _conditional_laws(self.covariance_, part)
+            for part in np.split(patterns, range(_CHUNK, len(patterns), _CHUNK))
+        ]
+        fields = [f.name for f in dataclasses.fields(_Law)]
+        return _Law(*(np.concatenate([getattr(law, name) for law in laws]) for name in fields)), which.reshape(-1)
+
+    def sample(self, values, features, states, random_state):
+        """Values with those that are asked for drawn given the others."""
+        law, which = self._laws(states)
+        condition = self._condition(values, features, states)
+        u = self.flow_.sample(len(values), condition=condition, random_state=random_state)
+        centre = self._centre(features)
+        given, asked = states == GIVEN, states == ASKED
+        known = np.where(given, values - centre, 0.0)
+        drawn = centre + _apply(law.gain[which], known) + _apply(law.root[which], np.where(asked, u, 0.0))
+        return np.where(asked, drawn, values)
+
+    def log_density(self, values, features, states):
+        """The log-density of what is asked for given the rest."""
+        law, which = self._laws(states)
+        filled = np.where(np.isnan(values), 0.0, values)
+        u, condition = self._standardised(filled, features, states, filled - self._centre(features), None)
+        idle = (states != ASKED).sum(1)
+        value = self.flow_.score_samples(u, condition=condition)
+        return value + 0.5 * np.log(2 * np.pi) * idle - law.log_det[which]
+
+
+def _apply(matrices, rows):
+    return np.einsum("nij,nj->ni", matrices, rows)
+
+
+def _conditional_laws(covariance, patterns):
+    """The normal laws of what is asked for given what is given, for each pattern of states."""
+    sigma = torch.as_tensor(covariance)
+    states = torch.as_tensor(patterns)
+    given, asked, one = states == GIVEN, states == ASKED, torch.eye(len(sigma), dtype=sigma.dtype)
+    both = given[:, :, None] & given[:, None, :]
+    known = torch.where(both, sigma, one)
+    cross = torch.where(given[:, :, None], sigma, 0.0)
+    gain = torch.linalg.solve(known, cross).mT  # (k, d, d), zero on columns that are not given
+    rest = sigma - gain @ cross
+    both = asked[:, :, None] & asked[:, None, :]
+    values, axes = torch.linalg.eigh(torch.where(both, rest, one))
+    values = values.clamp(min=_LEAST * float(sigma.diagonal().mean()))
+    root = (axes * values.sqrt()[:, None, :]) @ axes.mT
+    inverse = (axes * values.rsqrt()[:, None, :]) @ axes.mT
+    return _Law(gain.numpy(), root.numpy(), inverse.numpy(), 0.5 * values.log().sum(1).numpy())
+
+
+def _covariance(residuals):
+    """The covariance of rows with gaps: expectation and maximisation, shrunk as the number of rows asks.
+
+    Each round fills the gaps by their conditional means and adds the conditional covariances (Dempster, Laird & Rubin
+    1977).
+    """
+    n = len(residuals)
+    absent = np.isnan(residuals)
+    filled = np.where(absent, 0.0, residuals)
+    covariance = np.diag(np.maximum((filled**2).sum(0) / np.maximum((~absent).sum(0), 1), _LEAST))
+    patterns, which = np.unique(np.where(absent, ASKED, GIVEN), axis=0, return_inverse=True)
+    counts = np.bincount(which.reshape(-1))
+    for _ in range(_ROUNDS if absent.any() else 1):
+        law = _conditional_laws(covariance, patterns)
+        spread = law.root @ law.root * (patterns == ASKED)[:, :, None]
+        completed = np.where(absent, _apply(law.gain[which.reshape(-1)], filled), filled)
+        covariance = (completed.T @ completed + np.einsum("k,kij->ij", counts, spread)) / n
+        covariance = _shrunk(covariance, n)
+    return covariance
+
+
+def _shrunk(covariance, n):
+    """With few rows, off-diagonal entries a little smaller; the diagonal never nil."""
+    d, scale = len(covariance), np.sqrt(np.maximum(covariance.diagonal(), _LEAST))
+    correlation = covariance / np.outer(scale, scale)
+    share = min(0.5, d / (n + d) * 0.1)
+    correlation = (1 - share) * correlation + share * np.eye(d)
+    return correlation * np.outer(scale, scale) + _LEAST * scale.mean() ** 2 * np.eye(d)
