@@ -5,6 +5,7 @@ import importlib
 import sys
 
 import numpy as np
+from scipy import sparse
 
 __all__ = ["Reading", "Series", "Table"]
 
@@ -122,8 +123,10 @@ class Series:
         """The dtype of floats, else None."""
         return self.dtype if isinstance(self.dtype, np.dtype) and self.dtype.kind == "f" else None
 
-    def read(self, column):
-        """The numbers or levels of a column."""
+    def read(self, column, like=None):
+        """The numbers or levels of a column; those of dates are in the unit of another series."""
+        if self.is_date and like is not None and like.is_date and like.dtype != self.dtype:
+            return like.read(column.astype(like.dtype))
         if self.backend == "numpy":
             return _read_array(column)
         if self.backend == "narwhals":
@@ -209,6 +212,7 @@ class Table:
 
     def __init__(self, series, backend, dtype=None, library=None):
         self.series, self.backend, self.dtype, self.library = series, backend, dtype, library
+        self.owner = "the table"  # who is named in errors
 
     @classmethod
     def of(cls, X, input_name="X"):
@@ -220,12 +224,16 @@ class Table:
         if frame is not None:
             series = [Series(name, dtype, "narwhals") for name, dtype in frame.schema.items()]
             return cls(series, "narwhals", library=frame.implementation.value)
+        if sparse.issparse(X):
+            raise TypeError(f"{input_name} is sparse, and sparse input is not supported: pass {input_name}.toarray().")
         X = np.asarray(X)
         if X.ndim != 2:
             raise ValueError(
-                f"{input_name} has {X.ndim} dimensions, but a table has 2: pass a frame or an array of shape (n_rows, "
-                "n_columns); X.reshape(-1, 1) makes one column of a vector."
+                f"{input_name} has {X.ndim} dimensions, but a table has 2. Reshape your data: pass a frame or an array of "
+                f"shape (n_rows, n_columns); {input_name}.reshape(-1, 1) makes one column of a vector."
             )
+        if X.dtype.kind == "c":
+            raise ValueError(f"Complex data not supported: {input_name} has dtype {X.dtype}.")
         dtype = X.dtype.newbyteorder("=")
         return cls([Series(j, dtype, "numpy") for j in range(X.shape[1])], "numpy", dtype=dtype)
 
@@ -234,23 +242,33 @@ class Table:
         """Names of the columns."""
         return [series.name for series in self.series]
 
-    def columns(self, X, input_name="X", partial=False):
-        """The columns of a table like this one, in its order; if `partial`, None for those that X lacks."""
+    def readings(self, X, input_name="X", partial=False):
+        """What the columns of this table hold in X, in their order; if `partial`, None for those that X lacks."""
         other = Table.of(X, input_name)
         if self.backend == "numpy" or other.backend == "numpy":
             if len(other.series) != len(self.series):
                 raise ValueError(
-                    f"{input_name} has {len(other.series)} columns, but the codec was fitted to {len(self.series)}."
+                    f"{input_name} has {len(other.series)} features, but {self.owner} is expecting {len(self.series)} "
+                    "features as input."
                 )
-            values = np.asarray(X)
-            return [values[:, j] for j in range(len(self.series))]
+            return other._read(X, range(len(other.series)), self.series)
         self.check_names(other.names, input_name, partial)
         found = {name: place for place, name in enumerate(other.names)}
-        places = [found.get(name) for name in self.names]
-        if other.backend == "pandas":
-            return [None if place is None else X.iloc[:, place] for place in places]
-        frame = _narwhals_frame(X)
-        return [None if place is None else frame[other.names[place]] for place in places]
+        return other._read(X, [found.get(name) for name in self.names], self.series)
+
+    def _read(self, X, places, like):
+        """The readings at some places, dates in the units of other series."""
+        if self.backend == "pandas":
+            columns = [X.iloc[:, place] if place is not None else None for place in places]
+        elif self.backend == "numpy":
+            columns = list(np.asarray(X).T)
+        else:
+            frame = _narwhals_frame(X)
+            columns = [frame[self.names[place]] if place is not None else None for place in places]
+        return [
+            None if place is None else self.series[place].read(column, series)
+            for place, column, series in zip(places, columns, like, strict=True)
+        ]
 
     def check_names(self, names, input_name="X", partial=False):
         """Refuse columns that are missing (unless `partial`) or unknown, by name."""
@@ -273,8 +291,8 @@ class Table:
             return frame
         nw = importlib.import_module("narwhals.stable.v1")
         pairs = zip(self.series, columns, strict=True)
-        data = {s.name: nw.new_series(s.name, column, s.dtype, backend=self.library) for s, column in pairs}
-        return nw.from_dict(data, backend=self.library).to_native()
+        frames = [nw.new_series(s.name, column, s.dtype, backend=self.library).to_frame() for s, column in pairs]
+        return nw.concat(frames, how="horizontal").to_native()
 
 
 def _narwhals_frame(X):

@@ -48,20 +48,16 @@ class TableEncoder:
     def __init__(self, reference):
         self.table = Table.of(reference, "reference")
         self.names = self.table.names
-        readings = self._read(reference)
+        readings = self.table.readings(reference, "reference")
         self.is_number = np.array([reading.is_number for reading in readings])
         self.levels = [None if r.is_number else _frequent(r) for r in readings]
         self.ranges = [_range(r) if r.is_number else None for r in readings]
         self.has_gaps = [bool((r.gaps > 0).any()) for r in readings]
 
-    def _read(self, X):
-        columns = self.table.columns(X)
-        return [series.read(column) for series, column in zip(self.table.series, columns, strict=True)]
-
     def columns(self, X):
         """Each column: numbers with NaN at gaps, or the number of the level (-1 unknown or rare, NaN at gaps)."""
         found = []
-        for reading, levels in zip(self._read(X), self.levels, strict=True):
+        for reading, levels in zip(self.table.readings(X), self.levels, strict=True):
             if levels is None:
                 if not reading.is_number:
                     raise ValueError(f"A column of numbers in reference holds {reading.values[0]!r}: give one type.")

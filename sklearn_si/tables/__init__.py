@@ -1,6 +1,8 @@
 """Tables as people have them: mixed columns, gaps, conditions, and a report."""
 
 from ._codec import TableCodec
+from ._imputer import InterpolantImputer
+from ._report import TableReport
 from ._synthesizer import TableSynthesizer
 
-__all__ = ["TableCodec", "TableSynthesizer"]
+__all__ = ["InterpolantImputer", "TableCodec", "TableReport", "TableSynthesizer"]

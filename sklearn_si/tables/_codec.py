@@ -109,24 +109,28 @@ class TableCodec(TransformerMixin, BaseEstimator):
             numbers where there are none.
         """
         table = Table.of(X)
-        columns = table.columns(X)
-        n = len(columns[0]) if columns else 0
-        if n == 0:
-            raise ValueError(f"X has {n} row(s) and {len(columns)} column(s): expected a table of at least 1 of each.")
         if len(set(table.names)) < len(table.names):
             repeated = sorted({str(name) for name in table.names if table.names.count(name) > 1})
             raise ValueError(f"X has several columns of the names {repeated}: rename them, so that each is one.")
+        readings = table.readings(X)
+        n = len(readings[0].gaps) if readings else len(X)
+        if not readings or n == 0:
+            what = "sample" if readings else "feature"
+            raise ValueError(
+                f"Found array with 0 {what}(s) (shape=({n}, {len(readings)})) while a minimum of 1 is required."
+            )
         kinds = self._checked_kinds(table.names)
         least = self.min_frequency
         least = least if least is None or isinstance(least, numbers.Integral) else least * n
         self.columns_ = [
             fit_column(
-                series.name, series.read(column), kinds.get(series.name), ordered_levels=series.own_levels,
+                series.name, reading, kinds.get(series.name), ordered_levels=series.own_levels,
                 dtype=series.float_dtype, min_frequency=least,
             )
-            for series, column in zip(table.series, columns, strict=True)
+            for series, reading in zip(table.series, readings, strict=True)
         ]  # fmt: skip
-        self.table_, self.n_features_in_ = table, len(columns)
+        table.owner = type(self).__name__
+        self.table_, self.n_features_in_ = table, len(readings)
         self.n_codes_ = [column.n_codes for column in self.columns_]
         vars(self).pop("feature_names_in_", None)
         if table.backend != "numpy" and all(isinstance(name, str) for name in table.names):
@@ -177,12 +181,11 @@ class TableCodec(TransformerMixin, BaseEstimator):
         for j, (column, reading) in enumerate(zip(self.columns_, readings, strict=True)):
             if reading is not None:
                 codes[:, j], values[:, j] = column.encode(reading, rng, self.unseen)
-        return np.maximum(codes, -1), values
+        return codes, values
 
     def _readings(self, X, partial=False):
         """What each column holds; None for one that X lacks."""
-        pairs = zip(self.table_.series, self.table_.columns(X, partial=partial), strict=True)
-        return [None if column is None else series.read(column) for series, column in pairs]
+        return self.table_.readings(X, partial=partial)
 
     def decode(self, codes, values, *, random_state=None):
         """The table of some codes and values, in the kind, with the names and the dtypes of that of fit.
@@ -199,9 +202,17 @@ class TableCodec(TransformerMixin, BaseEstimator):
         X : frame or ndarray of shape (n_samples, n_columns)
         """
         check_is_fitted(self)
-        rng, written = self._rng(random_state), []
-        for j, (column, series) in enumerate(zip(self.columns_, self.table_.series, strict=True)):
+        return self._decoded(codes, values, self._rng(random_state), [None] * self.n_features_in_)
+
+    def _decoded(self, codes, values, rng, readings):
+        """The table, with the cells that a reading has as they are there."""
+        written = []
+        for j, (column, series, reading) in enumerate(zip(self.columns_, self.table_.series, readings, strict=True)):
             cells, gaps = column.decode(codes[:, j], values[:, j], rng)
+            if reading is not None:
+                kept = np.resize(reading.gaps == 0, len(cells))
+                cells = np.where(kept, np.resize(reading.values, len(cells)), cells)
+                gaps = np.where(kept, 0, gaps)
             written.append(series.write(cells, gaps, column.gap_kinds))
         return self.table_.build(written)
 

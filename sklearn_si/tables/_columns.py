@@ -137,8 +137,7 @@ class Column:
 
     def encode(self, reading, rng, unseen="error", input_name="X"):
         """Codes (-1 for an unseen level, where that is allowed), and values that are NaN where the code says all."""
-        codes = self._gap_code(reading)
-        present = codes < 0
+        codes, present = self._gap_code(reading), reading.gaps == 0
         values = np.full(len(codes), np.nan)
         if self.is_continuous:
             x = self._checked_numbers(reading, present, input_name)
@@ -160,17 +159,19 @@ class Column:
             known = [names.index(str(kind)) if str(kind) in names else 0 for kind in reading.kinds]
             rows = reading.gaps > 0
             codes[rows] = self.gap_codes[0] + np.array(known)[reading.gaps[rows] - 1]
-        elif (reading.gaps > 0).any():
-            codes[reading.gaps > 0] = -2
         return codes
 
     def _checked_numbers(self, reading, present, input_name):
         if not reading.is_number and present.any():
+            held = reading.values[present][0]
             raise ValueError(
-                f"Column {self.name!r} of {input_name} holds {reading.values[present][0]!r}, but in fit it held numbers: "
-                "convert it."
+                f"Column {self.name!r} of {input_name} holds {held!r}, but in fit it held numbers: convert it."
             )
-        return self._relative(reading.values[present])
+        x = reading.values[present]
+        if self.origin is not None and x.dtype.kind == "f" and (x != np.rint(x)).any():
+            held = x[x != np.rint(x)][0]
+            raise ValueError(f"Column {self.name!r} of {input_name} holds {held}, but fit saw whole numbers: round it.")
+        return self._relative(x)
 
     def _relative(self, numbers):
         return (numbers - (self.origin or 0)).astype(np.float64)
@@ -201,7 +202,7 @@ class Column:
         if self.is_continuous:
             return self._decode_numbers(codes, values, gaps), gaps
         if not len(self.levels):
-            return np.full(len(codes), None, dtype=object), gaps
+            return np.zeros(len(codes), dtype=np.int64), gaps
         levels = np.where(gaps > 0, 0, codes)
         if self.merged is not None:
             levels = self._drawn_levels(levels, rng)

@@ -149,6 +149,7 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         seed = draw_seed(self.random_state)
         codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed).fit(X)
         codes, values = codec.encode(X, random_state=np.random.RandomState(seed % 2**32))
+        codec.table_.owner = type(self).__name__
         self.codec_, self.n_features_in_ = codec, codec.n_features_in_
         vars(self).pop("feature_names_in_", None)
         if hasattr(codec, "feature_names_in_"):
@@ -241,20 +242,16 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         if given is None:
             n = 1 if n_samples is None else n_samples
             codes, values = self._nothing_known(_checked_count(n))
+            readings = [None] * self.n_features_in_
         else:
-            codes, values = self._known(given, "given")
+            codes, values, readings = self._known(given, "given")
             if n_samples is not None and len(codes) not in (1, n_samples):
                 raise ValueError(f"Got n_samples={n_samples}, but given has {len(codes)} rows: leave n_samples out.")
             repeats = n_samples or 1 if len(codes) == 1 else 1
             codes, values = np.repeat(codes, repeats, axis=0), np.repeat(values, repeats, axis=0)
         seed = self._seed(random_state)
         codes, values = self._completed(codes, values, seed)
-        table = self.codec_.decode(codes, values, random_state=seed % 2**32)
-        return table if given is None else self._restored(table, given)
-
-    def _restored(self, table, given):
-        """The table with the given cells as they were given."""
-        return table
+        return self.codec_._decoded(codes, values, np.random.RandomState(seed % 2**32), readings)
 
     def impute(self, X, *, n_draws=1, random_state=None):
         """Fill the gaps of a table by draws given what its rows have.
@@ -275,11 +272,11 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         n_draws = _checked_count(n_draws, "n_draws")
         seeds = np.random.SeedSequence(self._seed(random_state)).generate_state(n_draws)
-        codes, values = self._known(X, "X")
+        codes, values, readings = self._known(X, "X")
         tables = []
-        for seed in seeds:
-            filled = self._completed(codes, values, int(seed), without_gaps=True)
-            tables.append(self.codec_.decode(*filled, random_state=int(seed)))
+        for seed in seeds.tolist():
+            filled = self._completed(codes, values, seed, without_gaps=True)
+            tables.append(self.codec_._decoded(*filled, np.random.RandomState(seed), readings))
         return tables if n_draws > 1 else tables[0]
 
     def score_samples(self, X):
@@ -346,7 +343,7 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         j = self._place(target)
-        codes, values = self._known(X, "X", gaps=True, without=j)
+        codes, values, _ = self._known(X, "X", gaps=True, without=j)
         known, shown = self._tensors(codes, values, device := resolve_device(self.device))
         with torch.no_grad():
             logs = self.masked_network_.column(self._coded.index(j), known, shown.to(device))
@@ -391,7 +388,7 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         if without is not None:
             readings[without] = None
         if all(reading is None for reading in readings):
-            return self._nothing_known(len(X))
+            return *self._nothing_known(len(X)), readings
         codes, values = self.codec_._encoded(readings, None)
         for j, column in enumerate(self.codec_.columns_):
             if readings[j] is None:
@@ -401,7 +398,7 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
                 column._refuse_unseen(readings[j].values[unseen], "error", name)
             if not gaps and len(column.gap_kinds):
                 codes[np.isin(codes[:, j], column.gap_codes), j] = -1
-        return codes, values
+        return codes, values, readings
 
     def _completed(self, codes, values, seed, without_gaps=False):
         """All codes and values of rows of which some are known."""
@@ -426,6 +423,12 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
                 drawn = self.value_model_.sample(filled, self._features(codes)[asked], states[asked], seed)
                 values[np.ix_(asked, self._valued)] = drawn
         return codes, values
+
+    def __sklearn_tags__(self):
+        """Gaps and columns of any kind are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
+        return tags
 
     def _seed(self, random_state):
         return draw_seed(self.random_state if random_state is None else random_state)

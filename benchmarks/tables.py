@@ -1,0 +1,377 @@
+"""Synthetic tables, imputation and conditions beside peers, on held-out rows.
+
+    OMP_NUM_THREADS=1 python benchmarks/tables.py large small impute given end --data PATH_OF_TABLES --splits 3
+
+large   adult and diamonds (csv.gz under --data): C2ST against held-out rows, mean distance of marginals and of pairs,
+        and on adult the area under the curve after training on synthetic rows. Peers: arfpy (30 trees), a Gaussian
+        copula (our codec, a normal law of its columns), independent columns
+small   iris, wine, breast cancer, diabetes, with their labels: W1 to test rows and coverage as in ForestDiffusion's
+        protocol (min-max, one-hot halved, L1), seconds of fit and of one sample. Peers: ForestDiffusion's flow with
+        --duplicates and --times (its defaults are 100 and 50), the copula, independent columns
+impute  20 % of the cells of adult and breast cancer missing at random: energy distance of completed to true rows,
+        area under the curve after training on completed rows, coverage of 90 % intervals of 39 draws. Peers:
+        IterativeImputer, KNNImputer
+given   three columns fixed to held-out values: C2ST of whole rows beside that of rows drawn freely, and the cost
+end     adult: fit, as many rows as the table has, report
+
+Peers: pip install arfpy ForestDiffusion POT. All are given one thread, the same rows and no validation on test rows.
+"""
+
+import argparse
+import importlib
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import cdist
+from sklearn import datasets
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer, KNNImputer
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import OrdinalEncoder
+
+from sklearn_si._table_metrics import TableEncoder
+from sklearn_si.metrics import c2st, energy_distance, marginal_distances, pair_trends, train_on_synthetic
+from sklearn_si.tables import InterpolantImputer, TableCodec, TableReport, TableSynthesizer
+
+TARGETS = {"adult": "income_over_50k"}
+
+
+class Independent:
+    """Each column drawn on its own."""
+
+    def fit(self, frame):
+        self.frame = frame
+        return self
+
+    def sample(self, n, rng):
+        return pd.DataFrame({c: self.frame[c].to_numpy()[rng.integers(len(self.frame), size=n)] for c in self.frame})
+
+
+class Copula:
+    """A normal law of the columns of the codec: correlated normal scores."""
+
+    def fit(self, frame):
+        self.codec = TableCodec(random_state=0).fit(frame)
+        self.covariance = np.corrcoef(self.codec.transform(frame), rowvar=False)
+        return self
+
+    def sample(self, n, rng):
+        rows = rng.multivariate_normal(np.zeros(len(self.covariance)), self.covariance, n, check_valid="ignore")
+        return self.codec.inverse_transform(rows)
+
+
+class Arf:
+    """Adversarial random forests (arfpy); gaps are a level, or filled by the median."""
+
+    def fit(self, frame):
+        arf = importlib.import_module("arfpy.arf")
+        frame = frame.copy()
+        self.texts = [c for c in frame if frame[c].dtype.kind not in "iuf"]
+        for column in frame:
+            if column in self.texts:
+                frame[column] = frame[column].astype(object).where(frame[column].notna(), "missing").astype("category")
+        self.columns, self.dtypes = list(frame), frame.dtypes
+        self.model = arf.arf(x=frame, num_trees=30, verbose=False, random_state=0)
+        self.model.forde()
+        return self
+
+    def sample(self, n, rng):
+        np.random.seed(int(rng.integers(2**31)))  # noqa: NPY002 (it has no seed of its own)
+        rows = self.model.forge(n=n)[self.columns]
+        for column in self.columns:
+            if column in self.texts:
+                rows[column] = rows[column].astype(object).replace("missing", np.nan)
+            elif self.dtypes[column].kind == "i":
+                rows[column] = rows[column].round().astype("int64")
+        return rows
+
+
+class Forest:
+    """ForestDiffusion's flow, with a model for each label where there are labels."""
+
+    def __init__(self, duplicates, times):
+        self.duplicates, self.times = duplicates, times
+
+    def fit(self, frame):
+        module = importlib.import_module("ForestDiffusion")
+        values = frame.to_numpy(dtype=np.float64)
+        self.names, self.labelled = list(frame), frame.columns[-1] == "label"
+        X, y = (values[:, :-1], values[:, -1]) if self.labelled else (values, None)
+        self.model = module.ForestDiffusionModel(
+            X, label_y=y, n_t=self.times, duplicate_K=self.duplicates, diffusion_type="flow", n_jobs=1, seed=0
+        )
+        return self
+
+    def sample(self, n, rng):
+        np.random.seed(int(rng.integers(2**31)))  # noqa: NPY002
+        rows = pd.DataFrame(self.model.generate(batch_size=n), columns=self.names)
+        return rows.astype({"label": int}) if self.labelled else rows
+
+
+class Ours:
+    """TableSynthesizer."""
+
+    def fit(self, frame):
+        self.model = TableSynthesizer(random_state=0).fit(frame)
+        return self
+
+    def sample(self, n, rng):
+        return self.model.sample(n, random_state=int(rng.integers(2**31)))
+
+
+def timed(call):
+    began = time.perf_counter()
+    return call(), time.perf_counter() - began
+
+
+def show(title, rows):
+    """A line for each method: medians over the splits, and the spread of the first figure."""
+    for name, figures in rows.items():
+        names = list(figures[0])
+        values = {key: np.array([f[key] for f in figures], dtype=float) for key in names}
+        text = "  ".join(f"{key} {np.median(v):.4f} ({np.ptp(v):.3f})" for key, v in values.items())
+        print(f"{title:<14} {name:<22} {text}", flush=True)
+
+
+def large(args):
+    for name in args.tables:
+        frame, rows = pd.read_csv(f"{args.data}/{name}.csv.gz"), {}
+        for split in range(args.splits):
+            train, test = (f.reset_index(drop=True) for f in train_test_split(frame, test_size=0.2, random_state=split))
+            rng = np.random.default_rng(split)
+            makers = {"ours": Ours, "arfpy": Arf, "Gaussian copula": Copula, "independent": Independent}
+            for method, maker in makers.items():
+                model, fit_seconds = timed(lambda maker=maker, train=train: maker().fit(train))
+                made, seconds = timed(lambda model=model, train=train, rng=rng: model.sample(len(train), rng))
+                rows.setdefault(method, []).append(_likeness(name, made, train, test, fit_seconds, seconds))
+            rows.setdefault("training rows", []).append(_likeness(name, train, train, test, 0, 0))
+        show(name, rows)
+
+
+def _likeness(name, made, train, test, fit_seconds, seconds):
+    figures = {
+        "C2ST": c2st(test, made),
+        "marginals": np.mean(list(marginal_distances(test, made).values())),
+        "pairs": pair_trends(test, made).sum() / (test.shape[1] * (test.shape[1] - 1)),
+    }
+    if name in TARGETS:
+        result = train_on_synthetic(made, test, target=TARGETS[name], train=train)
+        figures |= {"AUC": result.synthetic, "AUC of real rows": result.real}
+    return {**figures, "fit s": fit_seconds, "sample s": seconds}
+
+
+def small_tables():
+    for name in ("iris", "wine", "breast_cancer", "diabetes"):
+        data = getattr(datasets, f"load_{name}")(as_frame=True, **({"scaled": False} if name == "diabetes" else {}))
+        last = "progression" if name == "diabetes" else "label"
+        yield name, data.data.assign(**{last: data.target})
+
+
+def small(args):
+    makers = {
+        "ours": Ours, "ForestDiffusion": lambda: Forest(args.duplicates, args.times), "Gaussian copula": Copula,
+        "independent": Independent,
+    }  # fmt: skip
+    totals = {}
+    for name, frame in small_tables():
+        rows = {}
+        for split in range(args.splits):
+            labels = frame.get("label")
+            train, test = train_test_split(frame, test_size=0.2, random_state=split, stratify=labels)
+            train, test = train.reset_index(drop=True), test.reset_index(drop=True)
+            for method, maker in makers.items():
+                model, fit_seconds = timed(lambda maker=maker, train=train: maker().fit(train))
+                rng, seconds, figures = np.random.default_rng(split), [], []
+                for _ in range(args.draws):
+                    made, spent = timed(lambda model=model, train=train, rng=rng: model.sample(len(train), rng))
+                    seconds.append(spent)
+                    figures.append(_protocol(train, test, made))
+                mean = {key: np.mean([f[key] for f in figures]) for key in figures[0]}
+                rows.setdefault(method, []).append({**mean, "fit s": fit_seconds, "sample s": np.median(seconds)})
+            rows.setdefault("training rows", []).append(_protocol(train, test, train))
+        show(name, rows)
+        for method, figures in rows.items():
+            totals.setdefault(method, []).extend(figures)
+    for method, figures in totals.items():
+        text = "  ".join(f"{key} {np.mean([f[key] for f in figures]):.4f}" for key in figures[0])
+        print(f"{'mean':<14} {method:<22} {text}", flush=True)
+
+
+def _protocol(train, test, made):
+    """W1 and coverage of ForestDiffusion's protocol: scales and levels of the training rows, L1 distances."""
+    ot = importlib.import_module("ot")
+    categorical = {c: str for c in train if c == "label"}
+    encoder = TableEncoder(train.astype(categorical))
+    a, b, c = (encoder.for_distances(t.astype(categorical)) for t in (train, test, made))
+    distances = {"W1 train": cdist(a, c, "cityblock"), "W1 test": cdist(b, c, "cityblock")}
+    figures = {key: ot.emd2([], [], d) for key, d in distances.items()}
+    for key, rows, near in (("coverage train", a, distances["W1 train"]), ("coverage test", b, distances["W1 test"])):
+        figures[key] = _coverage(rows, near, cdist(b if rows is a else a, rows, "cityblock").T)
+    return figures
+
+
+def _coverage(rows, to_made, to_real):
+    """Share of rows whose ball holds a made row, with the least k for which 95 % hold a real row of the other part."""
+    within = np.sort(cdist(rows, rows, "cityblock"), axis=1)
+    for k in range(1, len(rows)):
+        if (to_real.min(1) <= within[:, k]).mean() >= 0.95:
+            break
+    return float((to_made.min(1) <= within[:, k]).mean())
+
+
+def impute(args):
+    for name, frame, target in _complete_tables(args.data):
+        rows = {}
+        for split in range(args.splits):
+            train, test = train_test_split(frame, test_size=0.2, random_state=split)
+            train, test = train.reset_index(drop=True), test.reset_index(drop=True)
+            rng = np.random.default_rng(split)
+            holes = rng.uniform(size=train.shape) < 0.2
+            gapped = train.mask(holes)
+            for method, complete in _imputers().items():
+                (filled, draws), seconds = timed(lambda complete=complete, gapped=gapped: complete(gapped))
+                figures = {
+                    "energy": _energy(train, filled, rng), "AUC": _auc(filled, test, target),
+                    "AUC of true rows": _auc(train, test, target), "seconds": seconds,
+                }  # fmt: skip
+                if draws is not None:
+                    figures["coverage of 90 %"] = _interval_coverage(train, draws, holes, rng)
+                else:
+                    figures["coverage of 90 %"] = np.nan
+                rows.setdefault(method, []).append(figures)
+        show(name, rows)
+
+
+def _complete_tables(path):
+    adult = pd.read_csv(f"{path}/adult.csv.gz").dropna().sample(6000, random_state=0).reset_index(drop=True)
+    yield "adult", adult, "income_over_50k"
+    data = datasets.load_breast_cancer(as_frame=True)
+    yield "breast_cancer", data.data.assign(label=np.where(data.target, "b", "m")), "label"
+
+
+def _imputers():
+    def ours(frame):
+        imputer = InterpolantImputer(random_state=0).fit(frame)
+        draws = imputer.synthesizer_.impute(frame, n_draws=39, random_state=1)
+        return draws[0], draws
+
+    def codes_by(imputer):
+        def complete(frame):
+            texts = [c for c in frame if frame[c].dtype.kind not in "iuf"]
+            encoder = OrdinalEncoder(encoded_missing_value=np.nan).fit(frame[texts])
+            numbers = frame.copy()
+            numbers[texts] = encoder.transform(frame[texts])
+            numbers = numbers.astype(np.float64)
+            scale = numbers.std()
+            filled = pd.DataFrame(imputer.fit_transform(numbers / scale) * scale.to_numpy(), columns=frame.columns)
+            for k, column in enumerate(texts):
+                levels = encoder.categories_[k]
+                levels = levels[: len(levels) - int(pd.isna(levels[-1]))]
+                filled[column] = levels[filled[column].round().clip(0, len(levels) - 1).astype(int)]
+            return filled, None
+
+        return complete
+
+    return {
+        "ours (a draw)": ours,
+        "IterativeImputer": codes_by(IterativeImputer(random_state=0)),
+        "... with draws": codes_by(IterativeImputer(sample_posterior=True, random_state=0)),
+        "KNNImputer": codes_by(KNNImputer()),
+    }
+
+
+def _energy(true, filled, rng):
+    encoder = TableEncoder(true)
+    some = rng.permutation(len(true))[:3000]
+    rows = [encoder.for_distances(t.iloc[some].reset_index(drop=True)) for t in (true, filled)]
+    return energy_distance(*rows, standardize=False)
+
+
+def _auc(train, test, target):
+    encoder = TableEncoder(test)
+    j = encoder.names.index(target)
+    a, b = encoder.for_trees(train), encoder.for_trees(test)
+    trees = HistGradientBoostingClassifier(categorical_features=np.delete(~encoder.is_number, j), random_state=0)
+    trees.fit(np.delete(a, j, axis=1), a[:, j])
+    return roc_auc_score(b[:, j], trees.predict_proba(np.delete(b, j, axis=1))[:, 1])
+
+
+def _interval_coverage(true, draws, holes, rng):
+    """Share of missing numbers whose rank among 39 draws, ties at random, is neither of the two lowest or highest."""
+    inside = []
+    for j, column in enumerate(true):
+        if true[column].dtype.kind in "iuf":
+            rows = np.flatnonzero(holes[:, j])
+            drawn = np.stack([d[column].to_numpy()[rows] for d in draws]).astype(np.float64)
+            truth = true[column].to_numpy()[rows]
+            below, equal = (drawn < truth).sum(0), (drawn == truth).sum(0)
+            rank = below + rng.integers(equal + 1)
+            inside.append((rank >= 2) & (rank <= 37))
+    return float(np.concatenate(inside).mean())
+
+
+def given(args):
+    for name in args.tables:
+        frame, rows = pd.read_csv(f"{args.data}/{name}.csv.gz"), {}
+        for split in range(args.splits):
+            train, test = (f.reset_index(drop=True) for f in train_test_split(frame, test_size=0.2, random_state=split))
+            rng = np.random.default_rng(split)
+            model = TableSynthesizer(random_state=0).fit(train)
+            half = len(test) // 2
+            fixed, others = test.iloc[:half].dropna().reset_index(drop=True), test.iloc[half:].reset_index(drop=True)
+            free, free_seconds = timed(lambda model=model, fixed=fixed: model.sample(len(fixed), random_state=1))
+            rows.setdefault("nothing given", []).append(
+                {"C2ST": c2st(others, free), "seconds over those of a free draw": 1.0}
+            )
+            for n in (1, 3, 6):
+                columns = list(rng.permutation(list(frame))[:n])
+                drawn, seconds = timed(
+                    lambda model=model, fixed=fixed, columns=columns: model.sample(given=fixed[columns], random_state=1)
+                )
+                rows.setdefault(f"{n} given", []).append(
+                    {"C2ST": c2st(others, drawn), "seconds over those of a free draw": seconds / free_seconds}
+                )
+            rows.setdefault("held-out rows", []).append(
+                {"C2ST": c2st(others, fixed), "seconds over those of a free draw": 0}
+            )
+        show(name, rows)
+
+
+def end(args):
+    frame = pd.read_csv(f"{args.data}/adult.csv.gz")
+    train, test = (f.reset_index(drop=True) for f in train_test_split(frame, test_size=0.2, random_state=0))
+    model, fit_seconds = timed(lambda: TableSynthesizer(random_state=0).fit(train))
+    made, seconds = timed(lambda: model.sample(len(frame)))
+    report, report_seconds = timed(lambda: TableReport(train, made, test, target="income_over_50k", model=model))
+    print(report)
+    total = fit_seconds + seconds + report_seconds
+    print(
+        f"fit {fit_seconds:.0f} s, {len(frame)} rows {seconds:.1f} s, report {report_seconds:.0f} s, all {total:.0f} s"
+    )
+
+
+PARTS = {"large": large, "small": small, "impute": impute, "given": given, "end": end}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--data", help="folder with adult.csv.gz and diamonds.csv.gz")
+    parser.add_argument("--tables", nargs="+", default=["adult", "diamonds"])
+    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=5, help="samples of each fit of small")
+    parser.add_argument("--duplicates", type=int, default=10, help="of ForestDiffusion")
+    parser.add_argument("--times", type=int, default=20, help="of ForestDiffusion")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    for part in args.parts:
+        print(f"\n{part}", flush=True)
+        PARTS[part](args)
+
+
+if __name__ == "__main__":
+    main()
