@@ -229,8 +229,8 @@ class Table:
         X = np.asarray(X)
         if X.ndim != 2:
             raise ValueError(
-                f"{input_name} has {X.ndim} dimensions, but a table has 2. Reshape your data: pass a frame or an array of "
-                f"shape (n_rows, n_columns); {input_name}.reshape(-1, 1) makes one column of a vector."
+                f"{input_name} has {X.ndim} dimensions, but a table has 2. Reshape your data: pass a frame or an array "
+                f"of shape (n_rows, n_columns); {input_name}.reshape(-1, 1) makes one column of a vector."
             )
         if X.dtype.kind == "c":
             raise ValueError(f"Complex data not supported: {input_name} has dtype {X.dtype}.")

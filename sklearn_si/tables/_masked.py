@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from .._tensors import normal
@@ -13,6 +14,8 @@ __all__ = ["MaskedNetwork", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
 
 # Rows in a step, rows on which a round is validated, rows sampled or scored at a time.
 _BATCH, _VALIDATION_ROWS, _CHUNK = 512, 2000, 8192
+# Octaves of the waves in which neighbouring levels, and values, are alike.
+_OCTAVES, _VALUE_OCTAVES = 7, 4
 
 
 class MaskedNetwork(nn.Module):
@@ -22,7 +25,8 @@ class MaskedNetwork(nn.Module):
 
     logits = log shares + W_o |h_L|,    |h| = h over its root mean square
 
-    With W_o = 0, where training starts, the columns are independent.
+    With W_o = 0, where training starts, the columns are independent. The rows of E and W_o of an ordered column are
+    free vectors and a smooth function of the level's rank, so that neighbouring levels learn from each other.
 
     Parameters
     ----------
@@ -46,13 +50,19 @@ class MaskedNetwork(nn.Module):
         self.register_buffer("hidden", torch.as_tensor(sizes))
         self.register_buffer("numbers", torch.cat([torch.as_tensor([*level, 0.0]) for level in levels]).float())
         self.ordered = [j for j, level in enumerate(levels) if np.any(level)]
-        n_numbers = len(self.ordered) + 3 * n_values
+        n_numbers = len(self.ordered) + (3 + 2 * _VALUE_OCTAVES) * n_values
 
         def uniform(*shape, fan_in):
             bound = fan_in**-0.5
             return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
 
         self.embedding = nn.Parameter(normal((int(starts[-1]), width), generator, dtype=torch.float32) * 0.3)
+        waves = [_waves(s) if np.any(level) else np.empty((len(s), 0)) for s, level in zip(shares, levels, strict=True)]
+        self.register_buffer("waves_in", _blocks([np.vstack([w, np.zeros((1, w.shape[1]))]) for w in waves]))
+        self.register_buffer("waves_out", _blocks(waves))
+        n_waves = self.waves_out.shape[1]
+        self.wave_embedding = nn.Parameter(normal((n_waves, width), generator, dtype=torch.float32) * 0.1)
+        self.wave_output = nn.Parameter(torch.zeros(n_waves, width))
         self.reading = uniform(width, n_numbers, fan_in=max(1, n_numbers)) if n_numbers else None
         self.blocks = nn.ParameterList()
         for _ in range(depth):
@@ -66,14 +76,12 @@ class MaskedNetwork(nn.Module):
     def trunk(self, codes: Tensor, values: Tensor) -> Tensor:
         """The last hidden layer, for codes (-1 is hidden) and values (NaN is hidden, +inf is absent)."""
         place = self.starts + torch.where(codes < 0, self.hidden, codes)
-        h = nn.functional.embedding_bag(place, self.embedding, mode="sum")
+        embedding = torch.addmm(self.embedding, self.waves_in, self.wave_embedding)
+        h = nn.functional.embedding_bag(place, embedding, mode="sum")
         if self.reading is not None:
             numbers = [self.numbers[place[:, self.ordered]]] if self.ordered else []
             if values.shape[1]:
-                known = torch.isfinite(values)
-                shown = torch.where(known, values, 0.0)
-                # large numbers alone tell a few rows from others
-                numbers += [shown.clamp(-5, 5), known.to(shown), torch.isinf(values).to(shown)]
+                numbers += _numbers(values)
             h = h + torch.cat(numbers, 1) @ self.reading.T
         for first, shift, second in zip(self.blocks[::3], self.blocks[1::3], self.blocks[2::3], strict=True):
             step = nn.functional.silu(torch.addmm(shift, _normed(h), first.T))
@@ -88,14 +96,40 @@ class MaskedNetwork(nn.Module):
 
     def forward(self, codes: Tensor, values: Tensor) -> list[Tensor]:
         """The log-probabilities of the codes of every column."""
-        logits = torch.addmm(self.bias, self.trunk(codes, values), self.output.T)
+        logits = torch.addmm(self.bias, self.trunk(codes, values), self._outputs(slice(None)).T)
         return [torch.log_softmax(part, 1) for part in logits.split(self.sizes, 1)]
 
     def column(self, j: int, codes: Tensor, values: Tensor) -> Tensor:
         """The log-probabilities of the codes of one column."""
         start = sum(self.sizes[:j])
         rows = slice(start, start + self.sizes[j])
-        return torch.log_softmax(torch.addmm(self.bias[rows], self.trunk(codes, values), self.output[rows].T), 1)
+        return torch.log_softmax(torch.addmm(self.bias[rows], self.trunk(codes, values), self._outputs(rows).T), 1)
+
+    def _outputs(self, rows):
+        return torch.addmm(self.output[rows], self.waves_out[rows], self.wave_output)
+
+
+def _waves(shares):
+    """Of each code of an ordered column, waves of its rank among the rows."""
+    rank = np.cumsum(shares) - shares / 2
+    phase = np.pi * rank[:, None] * 2.0 ** np.arange(_OCTAVES)
+    return np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
+
+
+def _numbers(values):
+    """What the network reads of values: themselves, whether they are known or absent, waves of their rank."""
+    known = torch.isfinite(values)
+    shown = torch.where(known, values, 0.0)
+    octaves = 2.0 ** torch.arange(_VALUE_OCTAVES, device=values.device)
+    phase = (torch.pi * torch.special.ndtr(shown)[:, :, None] * octaves).flatten(1)
+    told = known.to(shown)
+    waves = [f(phase) * told.repeat_interleave(_VALUE_OCTAVES, 1) for f in (torch.sin, torch.cos)]
+    # large numbers alone would tell a few rows from others
+    return [shown.clamp(-5, 5), told, torch.isinf(values).to(shown), *waves]
+
+
+def _blocks(parts):
+    return torch.as_tensor(block_diag(*parts), dtype=torch.float32)
 
 
 def _normed(h: Tensor) -> Tensor:

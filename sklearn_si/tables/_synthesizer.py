@@ -21,7 +21,7 @@ __all__ = ["TableSynthesizer"]
 # Levels up to which an ordered column is told to the flow level by level as well.
 _FEW_LEVELS = 32
 # Passes over the rows of max_iter="auto", with their bounds in steps; share of the time for the codes.
-_PASSES, _FEWEST, _MOST, _CODE_SHARE = 50, 400, 6000, 0.5
+_PASSES, _FEWEST, _MOST, _CODE_SHARE = 50, 1000, 6000, 0.5
 _BATCH = 512
 
 

@@ -1,0 +1,292 @@
+"""The model of whole rows: exact masses and densities, any part given, gaps, seeds."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_si import InterpolantFlow
+from sklearn_si.tables import InterpolantImputer, TableSynthesizer
+
+MASSES = np.array([[0.30, 0.05, 0.05], [0.05, 0.25, 0.30]])
+SMALL_FLOW = InterpolantFlow(preprocessing="standardize", hidden_layer_sizes=(32, 32))
+
+
+def mixed_rows(n, seed):
+    """Levels (a, b) with known masses; x normal given a, y = x + noise; gaps in y where b is 'w'."""
+    rng = np.random.default_rng(seed)
+    cells = rng.choice(6, p=MASSES.ravel(), size=n)
+    a, b = cells // 3, cells % 3
+    x = np.where(a == 0, -1.0, 1.0) + 0.5 * rng.standard_normal(n)
+    y = np.where(b == 2, np.nan, x + 0.3 * rng.standard_normal(n))
+    return pd.DataFrame(
+        {"a": np.array(["no", "yes"])[a], "x": x, "b": pd.Categorical(np.array(list("uvw"))[b]), "y": y}
+    )
+
+
+def log_density(frame):
+    """The exact log-density of `mixed_rows`."""
+    a, b = (frame.a == "yes").to_numpy().astype(int), frame.b.cat.codes.to_numpy()
+    value = np.log(MASSES[a, b]) + stats.norm.logpdf(frame.x, np.where(a == 0, -1.0, 1.0), 0.5)
+    return value + np.where(frame.y.isna(), 0.0, stats.norm.logpdf(frame.y.fillna(0.0), frame.x, 0.3))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return TableSynthesizer(flow=SMALL_FLOW, max_iter=600, random_state=0).fit(mixed_rows(3000, 0))
+
+
+def test_log_density_is_that_of_the_law(fitted):
+    frame = mixed_rows(1500, 1)
+    loss = log_density(frame) - fitted.score_samples(frame)
+    assert abs(loss.mean()) < 0.06
+    assert np.isclose(fitted.score(frame), fitted.score_samples(frame).mean())
+
+
+def test_masses_sum_to_one_whatever_was_learned():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(3, size=400), rng.integers(4, size=400), rng.integers(2, size=400)])
+    model = TableSynthesizer(max_iter=30, random_state=0).fit(X)
+    everything = np.array(np.meshgrid(range(3), range(4), range(2))).reshape(3, -1).T
+    assert np.isclose(np.exp(model.score_samples(everything)).sum(), 1.0, atol=1e-5)
+
+
+def test_density_integrates_to_one_over_levels_spikes_and_values():
+    rng = np.random.default_rng(0)
+    x = np.where(rng.uniform(size=800) < 0.3, 0.0, rng.gamma(3.0, size=800))
+    frame = pd.DataFrame({"k": rng.choice(["u", "v"], size=800), "x": x})
+    model = TableSynthesizer(flow=SMALL_FLOW, max_iter=60, random_state=0).fit(frame)
+    grid = np.linspace(x[x > 0].min() - 8, x.max() + 30, 6001)
+    grid = grid[grid != 0]
+    total = 0.0
+    for level in ("u", "v"):
+        density = np.exp(model.score_samples(pd.DataFrame({"k": level, "x": grid})))
+        total += np.trapezoid(density, grid) + np.exp(model.score_samples(pd.DataFrame({"k": [level], "x": [0.0]})))[0]
+    assert np.isclose(total, 1.0, atol=0.01)
+
+
+def test_drawn_rows_follow_the_law(fitted):
+    made, frame = fitted.sample(4000, random_state=1), mixed_rows(4000, 2)
+    assert list(made.columns) == list(frame.columns)
+    assert (made.dtypes == frame.dtypes).all()
+    counts = pd.crosstab(made.a, made.b).to_numpy() / len(made)
+    assert np.abs(counts - MASSES).max() < 0.04
+    assert (made.y.isna() == (made.b == "w")).mean() > 0.99
+    for name in ("x", "y"):
+        assert stats.ks_2samp(made[name].dropna(), frame[name].dropna()).statistic < 0.05
+    residual = (made.y - made.x).dropna()
+    assert abs(residual.std() - 0.3) < 0.05
+
+
+def test_given_cells_are_kept_and_the_rest_is_drawn_given_them(fitted):
+    given = pd.DataFrame({"x": np.linspace(-1.2, 1.2, 7)}).loc[np.repeat(range(7), 800)].reset_index(drop=True)
+    made = fitted.sample(given=given, random_state=0)
+    np.testing.assert_array_equal(made.x, given.x)
+    odds = 4 * given.x.to_numpy() / (2 * 0.5**2) + np.log(0.6 / 0.4)
+    expected = 1 / (1 + np.exp(-odds))
+    found = (made.a == "yes").groupby(given.x).mean()
+    np.testing.assert_allclose(found, pd.Series(expected).groupby(given.x).mean(), atol=0.1)
+    rest = (made.y - made.x).dropna()
+    assert abs(rest.mean()) < 0.06
+    assert abs(rest.std() - 0.3) < 0.06
+
+
+def test_given_levels_condition_the_values(fitted):
+    made = fitted.sample(2000, given=pd.DataFrame({"a": ["no"], "b": ["u"]}), random_state=0)
+    assert set(made.a) == {"no"}
+    assert set(made.b) == {"u"}
+    assert abs(made.x.mean() + 1.0) < 0.1
+    assert abs(made.x.std() - 0.5) < 0.06
+
+
+def test_gaps_of_given_rows_are_drawn(fitted):
+    given = pd.DataFrame({"a": ["no", None], "x": [np.nan, 1.0]})
+    made = fitted.sample(given=given, random_state=0)
+    assert (made.a[0], made.x[1]) == ("no", 1.0)
+    assert made.a.notna().all()
+    assert made.x.notna().all()
+
+
+def test_probabilities_of_a_column_are_those_of_the_law(fitted):
+    frame = mixed_rows(1500, 3)
+    p = fitted.predict_proba(frame.drop(columns="a"), target="a")
+    b, y = frame.b.cat.codes.to_numpy(), 0.0
+    logs = [np.log(MASSES[k, b]) + stats.norm.logpdf(frame.x, m, 0.5) + y for k, m in ((0, -1.0), (1, 1.0))]
+    expected = 1 / (1 + np.exp(logs[0] - logs[1]))
+    assert fitted.levels("a").tolist() == ["no", "yes"]
+    np.testing.assert_allclose(p.sum(1), 1.0)
+    assert np.abs(p[:, 1] - expected).mean() < 0.04
+    # what the column holds is not looked at
+    np.testing.assert_array_equal(fitted.predict_proba(frame, target="a"), p)
+
+
+def test_gaps_are_filled_and_nothing_else_is_touched(fitted):
+    frame = mixed_rows(400, 4)
+    frame.loc[::5, "x"], frame.loc[1::5, "a"] = np.nan, None
+    first, second = fitted.impute(frame, n_draws=2, random_state=0)
+    for filled in (first, second):
+        assert not filled.isna().any().any()
+        for name in frame:
+            there = frame[name].notna()
+            pd.testing.assert_series_equal(filled[name][there], frame[name][there])
+    assert (first.x != second.x)[::5].all()
+    assert fitted.impute(frame.iloc[:3], random_state=0).shape == (3, 4)
+
+
+def test_cells_that_fit_has_not_seen_are_kept_by_impute(fitted):
+    frame = mixed_rows(20, 5)
+    frame.loc[0, "a"], frame.loc[1, "x"], frame.loc[2, "y"] = "maybe", 1e6, np.nan
+    filled = fitted.impute(frame, random_state=0)
+    assert (filled.a[0], filled.x[1]) == ("maybe", 1e6)
+    assert np.isfinite(filled.y).all()
+
+
+def normal_rows(n, seed):
+    rng = np.random.default_rng(seed)
+    return rng.multivariate_normal([0, 1, 2], [[1, 0.8, 0.3], [0.8, 1, 0.5], [0.3, 0.5, 1]], size=n)
+
+
+def test_values_given_values_follow_the_normal_law_from_rows_with_gaps():
+    X = normal_rows(3000, 0)
+    X[np.random.default_rng(1).uniform(size=X.shape) < 0.2] = np.nan
+    model = TableSynthesizer(flow=SMALL_FLOW, max_iter=400, random_state=0).fit(X)
+    new = normal_rows(1000, 2)
+    holes = new.copy()
+    holes[:, 1] = np.nan
+    draws = np.stack([filled[:, 1] for filled in model.impute(holes, n_draws=19, random_state=0)])
+    weights = np.linalg.solve([[1, 0.3], [0.3, 1]], [0.8, 0.5])
+    mean, sd = 1 + (new[:, [0, 2]] - [0, 2]) @ weights, np.sqrt(1 - weights @ [0.8, 0.5])
+    assert np.sqrt(np.mean((draws.mean(0) - mean) ** 2)) < 0.2 * sd + sd / np.sqrt(19)
+    assert abs(draws.std(0).mean() / sd - 1) < 0.1
+    rank = (draws < new[:, 1]).sum(0)
+    assert abs(((rank >= 1) & (rank <= 18)).mean() - 0.9) < 0.04
+
+
+def test_a_seed_gives_the_same_model_and_rows_and_leaves_the_global_generators_alone():
+    frame = mixed_rows(200, 0)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    models = [TableSynthesizer(max_iter=15, random_state=3).fit(frame) for _ in range(2)]
+    rows = [model.sample(20) for model in models]
+    pd.testing.assert_frame_equal(*rows)
+    pd.testing.assert_frame_equal(models[0].sample(20), rows[0])
+    np.testing.assert_array_equal(models[0].score_samples(frame), models[1].score_samples(frame))
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    fresh = models[0].set_params(random_state=None)
+    assert (fresh.sample(20).x != fresh.sample(20).x).any()
+
+
+def test_scores_of_a_row_do_not_depend_on_the_others(fitted):
+    frame = mixed_rows(60, 6)
+    together = fitted.score_samples(frame)
+    np.testing.assert_allclose(fitted.score_samples(frame.iloc[::-1])[::-1], together, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(fitted.score_samples(frame.iloc[[7]]), together[[7]], rtol=1e-5, atol=1e-5)
+
+
+def test_pickles_clones_and_searches(fitted):
+    again = pickle.loads(pickle.dumps(fitted))
+    pd.testing.assert_frame_equal(again.sample(5, random_state=0), fitted.sample(5, random_state=0))
+    assert not hasattr(clone(fitted), "codec_")
+    scores = cross_val_score(TableSynthesizer(max_iter=10, random_state=0), mixed_rows(200, 7), cv=2)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_few_rows_and_odd_columns_make_a_model(n):
+    rng = np.random.default_rng(n)
+    frame = pd.DataFrame({
+        "same": np.full(n, 3), "nothing": [None] * n, "x": rng.normal(size=n), "gap": [np.nan] + [1.5] * (n - 1),
+        "when": pd.to_datetime(["2020-01-01"] * (n - 1) + ["2021-05-05"]), "k": ["a"] * (n - 1) + ["b"],
+    })  # fmt: skip
+    model = TableSynthesizer(max_iter=5, random_state=0).fit(frame)
+    made = model.sample(50)
+    assert (made.dtypes == frame.dtypes).all()
+    assert (made.same == 3).all()
+    assert made.nothing.isna().all()
+    assert made.when.between(frame.when.min(), frame.when.max()).all()
+    assert np.isfinite(model.score_samples(frame)).all()
+
+
+def test_small_tables_do_not_collapse():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 12)) @ rng.normal(size=(12, 12))
+    made = TableSynthesizer(random_state=0).fit(X).sample(2000)
+    ratio = made.std(0) / X.std(0)
+    assert ratio.min() > 0.7
+    assert ratio.max() < 1.3
+    assert np.abs(np.corrcoef(made.T) - np.corrcoef(X.T)).mean() < 0.15
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m: m.sample(0), "Got n_samples=0, but expected an integer of at least 1"),
+        (lambda m: m.impute(mixed_rows(3, 0), n_draws=0), "Got n_draws=0"),
+        (lambda m: m.sample(given=pd.DataFrame({"q": [1]})), r"unknown \['q'\]"),
+        (lambda m: m.sample(given=pd.DataFrame({"a": ["maybe"]})), r"Column 'a' of given holds \['maybe'\]"),
+        (lambda m: m.sample(3, given=pd.DataFrame({"x": [0.0, 1.0]})), "n_samples=3, but given has 2 rows"),
+        (lambda m: m.predict_proba(mixed_rows(3, 0), target="q"), "Got target='q', but expected one of"),
+        (lambda m: m.predict_proba(mixed_rows(3, 0), target="x"), "Column 'x' is continuous, but predict_proba needs"),
+        (lambda m: m.score_samples(mixed_rows(3, 0).drop(columns="a")), r"missing \['a'\]"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(fitted, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(fitted)
+
+
+def test_time_is_kept():
+    model = TableSynthesizer(max_time=1.0, random_state=0).fit(mixed_rows(500, 0))
+    assert np.isfinite(model.score(mixed_rows(50, 1)))
+
+
+def gapped(n, seed):
+    X = normal_rows(n, seed)
+    X[np.random.default_rng(seed + 1).uniform(size=X.shape) < 0.2] = np.nan
+    return X
+
+
+def test_an_imputer_stands_where_others_do():
+    X = gapped(300, 0)
+    imputer = InterpolantImputer(TableSynthesizer(flow=SMALL_FLOW, max_iter=30), random_state=0)
+    rows = make_pipeline(imputer, StandardScaler()).fit_transform(X)
+    assert np.isfinite(rows).all()
+    there = ~np.isnan(X)
+    completed = imputer.fit(X).transform(X)
+    np.testing.assert_array_equal(completed[there], X[there])
+    np.testing.assert_array_equal(imputer.transform(X), completed)
+
+
+def test_averaged_draws_are_nearer_to_the_truth_than_one():
+    truth, X = normal_rows(800, 0), gapped(800, 0)
+    holes = np.isnan(X)
+    errors = []
+    for average in (1, 20):
+        imputer = InterpolantImputer(TableSynthesizer(flow=SMALL_FLOW, max_iter=150), average=average, random_state=0)
+        errors.append(np.mean((imputer.fit_transform(X) - truth)[holes] ** 2))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_averaged_levels_are_the_most_frequent():
+    frame = mixed_rows(400, 0)
+    frame.loc[::4, "a"] = None
+    imputer = InterpolantImputer(TableSynthesizer(flow=SMALL_FLOW, max_iter=60), average=9, random_state=0)
+    filled = imputer.fit_transform(frame)
+    assert set(filled.a) == {"no", "yes"}
+    truth = mixed_rows(400, 0).a
+    assert (filled.a == truth)[::4].mean() > 0.9
+
+
+def test_columns_of_nothing_are_dropped_or_kept():
+    X = gapped(100, 0)
+    X[:, 1] = np.nan
+    small = TableSynthesizer(flow=SMALL_FLOW, max_iter=5)
+    assert InterpolantImputer(small, random_state=0).fit_transform(X).shape == (100, 2)
+    kept = InterpolantImputer(small, keep_empty_features=True, random_state=0)
+    np.testing.assert_array_equal(kept.fit_transform(X)[:, 1], 0.0)
+    assert len(kept.get_feature_names_out()) == 3
