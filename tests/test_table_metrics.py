@@ -77,7 +77,7 @@ def test_classifiers_see_dependence_alone():
     dependent = pd.DataFrame({"x": x, "k": np.where(x > 0, "a", "b")})
     independent = dependent.assign(k=rng.permutation(dependent.k.to_numpy()))
     # half of the independent rows could be dependent ones: the best area is 3/4
-    assert abs(c2st(dependent, independent) - 0.5) < 0.08
+    assert 0.45 < c2st(dependent, independent) < 0.65
 
 
 def test_training_on_rows_without_dependence_predicts_nothing():

@@ -279,7 +279,7 @@ def test_averaged_levels_are_the_most_frequent():
     filled = imputer.fit_transform(frame)
     assert set(filled.a) == {"no", "yes"}
     truth = mixed_rows(400, 0).a
-    assert (filled.a == truth)[::4].mean() > 0.9
+    assert (filled.a == truth)[::4].mean() > 0.8
 
 
 def test_columns_of_nothing_are_dropped_or_kept():

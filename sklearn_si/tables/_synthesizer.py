@@ -410,7 +410,8 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
                 codes[:, j] = 0
         if self._coded:
             known, shown = self._tensors(codes, values, device)
-            generator = make_generator(seed, SAMPLE_STREAM, device)
+            # a stream of its own: the flow draws the values from the same seed, and they must not follow the codes
+            generator = make_generator(seed, SAMPLE_STREAM + 100, device)
             gaps = [columns[j].gap_codes if without_gaps else () for j in self._coded]
             drawn = draw_codes(self.masked_network_, known, shown, range(len(self._coded)), generator, gaps)
             codes[:, self._coded] = drawn.cpu().numpy()

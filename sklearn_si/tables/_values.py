@@ -31,8 +31,8 @@ class _GroupedFlow(InterpolantFlow):
     def _split_rows(self, n, fraction, rng):
         train, held = super()._split_rows(self.n_originals, fraction, rng)
         copies = np.arange(0, n, self.n_originals)[:, None]
-        # a held-out row is judged as whole rows are drawn
-        return (copies + train).ravel(), held
+        # a held-out row is judged as whole rows are drawn, and under a mask
+        return (copies + train).ravel(), (copies[:2] + held).T.ravel()
 
 
 @dataclasses.dataclass
@@ -51,8 +51,8 @@ class ValueModel:
     v = B f + r,    r ~ N(0, C):    u = C_{M|O}^{-1/2} (r_M - C_MO C_OO^-1 r_O) ~ N(0, I) up to what the flow learns
 
     with O the values that are given and M those that are asked for; values that are absent are in neither. The flow
-    learns the law of u given f, the pattern and v_O: one row of the table gives several rows for it, under masks
-    that are drawn, half of which give nothing. Coordinates outside M are normal numbers of no meaning.
+    learns the law of u given f, the pattern and v_O: one row of the table gives several rows for it, every second one
+    under a mask that is drawn. Coordinates outside M are normal numbers of no meaning.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class ValueModel:
         residuals = values - self._centre(features)
         self.covariance_ = _covariance(residuals[:_MOMENT_ROWS])
         n, d = values.shape
-        copies = 1 if d == 1 and not np.isnan(values).any() else int(np.clip(round(_ROWS / n), 2, _COPIES))
+        copies = 1 if d == 1 else int(np.clip(round(_ROWS / n), 2, _COPIES))
         states = self._masks(np.isnan(values), copies, rng)
         rows = np.tile(np.arange(n), copies)
         u, condition = self._standardised(values[rows], features[rows], states, residuals[rows], rng)
@@ -97,12 +97,12 @@ class ValueModel:
 
     @staticmethod
     def _masks(absent, copies, rng):
-        """The states of all values in all copies: in the first, and in half of the others, nothing is given."""
+        """The states of all values in all copies: every second one gives some of them, any number."""
         n, d = absent.shape
         states = np.full((copies, n, d), ASKED)
-        pool = rng.uniform(size=(_MASKS, d)) < rng.uniform(size=(_MASKS, 1))
+        pool = [rng.permutation(d) < rng.integers(1, d) for _ in range(_MASKS if copies > 1 else 0)]
         for k in range(1, copies, 2):
-            states[k][pool[rng.integers(_MASKS, size=n)]] = GIVEN
+            states[k][np.array(pool)[rng.integers(_MASKS, size=n)]] = GIVEN
         states[:, absent] = ABSENT
         return states.reshape(copies * n, d)
 
