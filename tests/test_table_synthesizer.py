@@ -275,11 +275,11 @@ def test_averaged_draws_are_nearer_to_the_truth_than_one():
 def test_averaged_levels_are_the_most_frequent():
     frame = mixed_rows(400, 0)
     frame.loc[::4, "a"] = None
-    imputer = InterpolantImputer(TableSynthesizer(flow=SMALL_FLOW, max_iter=60), average=9, random_state=0)
+    imputer = InterpolantImputer(TableSynthesizer(flow=SMALL_FLOW, max_iter=300), average=9, random_state=0)
     filled = imputer.fit_transform(frame)
     assert set(filled.a) == {"no", "yes"}
     truth = mixed_rows(400, 0).a
-    assert (filled.a == truth)[::4].mean() > 0.8
+    assert (filled.a == truth)[::4].mean() > 0.9
 
 
 def test_columns_of_nothing_are_dropped_or_kept():
