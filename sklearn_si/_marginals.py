@@ -167,18 +167,19 @@ def _log_density(g, x):
 def _with_bins(x, bins):
     """The map of sorted values with so many bins; 0 is the straight line."""
     if bins == 0:
-        return _line(x)
+        return straight_line(x)
     share = min(0.25, max(_TAIL, _TAIL_ROWS / len(x)))
     shares = np.linspace(share, 1 - share, bins + 1)
     knots, z = _apart(np.quantile(x, shares), ndtri(shares))
     if len(knots) < 2:
-        return _line(x)
+        return straight_line(x)
     inner = _knot_slopes(np.diff(z) / np.diff(knots), np.diff(knots))
     lower, upper = _fit_tail(-x[::-1], -knots[0], -z[0]), _fit_tail(x, knots[-1], z[-1])
     return MonotoneSpline(knots, z, np.array([lower.slope, *inner, upper.slope]), lower, upper)
 
 
-def _line(x):
+def straight_line(x):
+    """The map of a column to mean 0 and deviation 1."""
     centre, scale = x.mean(), max(x.std(), np.finfo(float).tiny)
     ends = np.array([-1.0, 1.0])
     tail = [Tail(sign * centre + scale, 1.0, 1 / scale, None) for sign in (-1, 1)]

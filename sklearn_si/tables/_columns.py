@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from .._marginals import MonotoneSpline, fit_spline
+from .._marginals import MonotoneSpline, fit_spline, straight_line
 from .._series import Reading
 
 __all__ = ["KINDS", "Column", "fit_column"]
@@ -13,8 +13,9 @@ __all__ = ["KINDS", "Column", "fit_column"]
 KINDS = ("categorical", "discrete", "continuous")
 # Numbers with at most so many distinct values, of which each stands for so many rows, are levels.
 _MOST_LEVELS, _ROWS_OF_A_LEVEL = 1000, 10
-# Share of the rows, and multiple of the rows of a usual value, from which a number is a spike; at most so many spikes.
-_SPIKE_SHARE, _SPIKE_EXCESS, _MOST_SPIKES, _SPIKE_ROWS = 0.01, 5, 20, 5
+# Share of the rows, and multiple of the rows of its neighbours on either side, from which a number is a spike; least
+# number of its rows, and most spikes.
+_SPIKE_SHARE, _SPIKE_EXCESS, _NEIGHBOURS, _SPIKE_ROWS, _MOST_SPIKES = 0.01, 5, 3, 5, 20
 # Decimals that are looked for; beyond so many steps of the grid, rounding does not matter.
 _DECIMALS, _STEPS = 9, 2**45
 # Distance of a dequantised code from the borders of its cell, as a share of it.
@@ -195,6 +196,11 @@ class Column:
             return x
         return x + self.lattice.spacing * (rng.uniform(size=len(x)) - 0.5)
 
+    def straight(self, reading, codes):
+        """The same codec with a straight line as the map of its values."""
+        ordinary = self._relative(reading.values[codes == 0])
+        return dataclasses.replace(self, spline=straight_line(ordinary))
+
     def decode(self, codes, values, rng):
         """Numbers or levels, and where there is none, from codes and values."""
         first = self.n_codes - len(self.gap_kinds)
@@ -345,10 +351,12 @@ def _fit_continuous(name, reading, present, levels, counts, gap_kinds, gap_count
 
 
 def _are_spikes(counts):
-    """Which values are far more frequent than the usual one."""
-    n = counts.sum()
-    least = max(_SPIKE_ROWS, _SPIKE_SHARE * n, _SPIKE_EXCESS * np.median(counts))
-    spikes = counts >= least
+    """Which of the values in order are far more frequent than their neighbours."""
+    padded = np.pad(counts.astype(np.float64), _NEIGHBOURS, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1).copy()
+    windows[:, _NEIGHBOURS] = np.nan
+    usual = np.nanmedian(windows, axis=1) if len(counts) > 1 else counts
+    spikes = counts >= np.maximum(_SPIKE_EXCESS * usual, max(_SPIKE_ROWS, _SPIKE_SHARE * counts.sum()))
     if spikes.sum() > _MOST_SPIKES:
         spikes &= counts >= np.sort(counts)[-_MOST_SPIKES]
     return spikes

@@ -70,7 +70,8 @@ class MaskedNetwork(nn.Module):
             self.blocks.append(nn.Parameter(torch.zeros(width)))
             self.blocks.append(uniform(width, width, fan_in=width))
         self.output = nn.Parameter(torch.zeros(sum(sizes), width))
-        self.bias = nn.Parameter(torch.cat([torch.as_tensor(np.log(s)) for s in shares]).float())
+        self.register_buffer("log_shares", torch.cat([torch.as_tensor(np.log(s)) for s in shares]).float())
+        self.bias = nn.Parameter(self.log_shares.clone())
         self.dropout, self.masks = 0.0, None
 
     def trunk(self, codes: Tensor, values: Tensor) -> Tensor:
@@ -100,10 +101,12 @@ class MaskedNetwork(nn.Module):
         return [torch.log_softmax(part, 1) for part in logits.split(self.sizes, 1)]
 
     def column(self, j: int, codes: Tensor, values: Tensor) -> Tensor:
-        """The log-probabilities of the codes of one column."""
+        """The log-probabilities of the codes of one column; where nothing is visible, those of the rows of fit."""
         start = sum(self.sizes[:j])
         rows = slice(start, start + self.sizes[j])
-        return torch.log_softmax(torch.addmm(self.bias[rows], self.trunk(codes, values), self._outputs(rows).T), 1)
+        logits = torch.addmm(self.bias[rows], self.trunk(codes, values), self._outputs(rows).T)
+        nothing = ((codes < 0).all(1) & torch.isnan(values).all(1))[:, None]
+        return torch.log_softmax(torch.where(nothing, self.log_shares[rows], logits), 1)
 
     def _outputs(self, rows):
         return torch.addmm(self.output[rows], self.waves_out[rows], self.wave_output)
@@ -254,11 +257,22 @@ def draw_codes(network, codes, values, order, generator, forbidden=()):
                 continue
             logs = network.column(j, block[asked], shown[asked])
             logs = _without(logs, forbidden[j] if forbidden else ())
-            noise = torch.rand(logs.shape, generator=generator, dtype=logs.dtype, device=logs.device)
-            # Gumbel's trick: the largest of log p - log(-log u) is a draw from p
-            block[asked, j] = (logs - (-noise.clamp(min=1e-20).log()).log()).argmax(1)
+            alike = bool((block[asked] == block[asked[0]]).all()) and not torch.isfinite(shown[asked]).any()
+            block[asked, j] = _draw(logs, alike, generator)
         codes[rows] = block
     return codes
+
+
+def _draw(logs, alike, generator):
+    """A code for each row; rows that are alike share out their codes, so that the shares are met to a row."""
+    n = len(logs)
+    u = torch.rand(n, generator=generator, dtype=torch.float64, device=logs.device)
+    if alike:
+        u = (torch.randperm(n, generator=generator, device=logs.device) + u) / n
+    ends = logs.double().exp().cumsum(1)
+    u = u.clamp(max=1 - 1e-12)[:, None] * ends[:, -1:]
+    # a code without mass has a cell without width: it is never drawn
+    return torch.searchsorted(ends, u, right=True)[:, 0].clamp(max=logs.shape[1] - 1)
 
 
 def _without(logs, ruled_out):

@@ -14,7 +14,7 @@ from .._flow import InterpolantFlow
 from .._tensors import FIT_STREAM, SAMPLE_STREAM, draw_seed, make_generator, resolve_device
 from ._codec import TableCodec
 from ._masked import MaskedNetwork, draw_codes, fit_masked, log_mass
-from ._values import ABSENT, ASKED, GIVEN, ValueModel
+from ._values import ABSENT, ASKED, GIVEN, ValueModel, held_out_density
 
 __all__ = ["TableSynthesizer"]
 
@@ -148,18 +148,44 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         """
         seed = draw_seed(self.random_state)
         codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed).fit(X)
-        codes, values = codec.encode(X, random_state=np.random.RandomState(seed % 2**32))
+        readings, rng = codec._readings(X), np.random.RandomState(seed % 2**32)
+        codes, values = codec._encoded(readings, rng)
         codec.table_.owner = type(self).__name__
         self.codec_, self.n_features_in_ = codec, codec.n_features_in_
         vars(self).pop("feature_names_in_", None)
         if hasattr(codec, "feature_names_in_"):
             self.feature_names_in_ = codec.feature_names_in_
         columns = codec.columns_
-        self._coded = [j for j, column in enumerate(columns) if column.n_codes > 1]
         self._valued = [j for j, column in enumerate(columns) if column.is_continuous]
+        # spikes and gaps of continuous columns follow the levels of the others
+        self._coded = sorted(
+            (j for j, c in enumerate(columns) if c.n_codes > 1), key=lambda j: columns[j].is_continuous
+        )
+        if self._valued:
+            values = self._straightened(readings, codes, values, rng)
         self.masked_network_ = self._fit_codes(codes, values, seed) if self._coded else None
         self.value_model_ = self._fit_values(codes, values, seed) if self._valued else None
         return self
+
+    def _straightened(self, readings, codes, values, rng):
+        """The values, with a straight line for the map of those columns whose law given the codes it suits better."""
+        columns, told = self.codec_.columns_, (self._features(codes), codes[:, self._coded])
+
+        def density(values):
+            slopes = sum(np.mean(columns[j].log_slope(readings[j])) for j in self._valued)
+            return held_out_density(values[:, self._valued], *told) + slopes
+
+        best = density(values)
+        for j in self._valued:
+            curved = columns[j]
+            columns[j], changed = curved.straight(readings[j], codes[:, j]), values.copy()
+            changed[:, j] = columns[j].encode(readings[j], rng)[1]
+            score = density(changed)
+            if score > best:
+                best, values = score, changed
+            else:
+                columns[j] = curved
+        return values
 
     def _fit_codes(self, codes, values, seed):
         n, device = len(codes), resolve_device(self.device)
@@ -193,7 +219,8 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         if self.max_time is not None:
             settings["max_time"] = share * self.max_time
         model = ValueModel(InterpolantFlow(**{**flow.get_params(deep=False), **settings}))
-        return model.fit(values[:, self._valued], self._features(codes), np.random.default_rng([seed, FIT_STREAM]))
+        rng = np.random.default_rng([seed, FIT_STREAM])
+        return model.fit(values[:, self._valued], self._features(codes), codes[:, self._coded], rng)
 
     def _tensors(self, codes, values, device):
         """Codes of the columns that have several, and values (NaN is not known, inf absent), for the network."""
@@ -218,6 +245,8 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
 
     def sample(self, n_samples=None, *, given=None, random_state=None):
         """Draw rows; those of `given` keep the cells that it has.
+
+        Each row follows the law. The first column is stratified: the shares of its codes are met to a row in one call.
 
         Parameters
         ----------
@@ -302,7 +331,8 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
             total += log_mass(self.masked_network_, known, nothing, range(len(self._coded))).cpu().numpy()
         if self._valued:
             states = np.where(codes[:, self._valued] == 0, ASKED, ABSENT)
-            total += self.value_model_.log_density(values[:, self._valued], self._features(codes), states)
+            parts = values[:, self._valued], self._features(codes), codes[:, self._coded]
+            total += self.value_model_.log_density(*parts, states)
             total += self.codec_._log_slopes(readings)
         return total
 
@@ -421,7 +451,8 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
             asked = (states == ASKED).any(1)
             if asked.any():
                 filled = np.where(given, values[:, self._valued], 0.0)[asked]
-                drawn = self.value_model_.sample(filled, self._features(codes)[asked], states[asked], seed)
+                told = self._features(codes)[asked], codes[np.ix_(asked, self._coded)]
+                drawn = self.value_model_.sample(filled, *told, states[asked], seed)
                 values[np.ix_(asked, self._valued)] = drawn
         return codes, values
 

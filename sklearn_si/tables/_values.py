@@ -19,6 +19,8 @@ _MASKS, _MOMENT_ROWS, _ROUNDS = 256, 20_000, 30
 _RIDGES, _LEAST = np.logspace(-1, 4, 6), 1e-6
 # Patterns whose matrices are made at a time.
 _CHUNK = 2048
+# Levels of a column whose groups may have covariances of their own; rows, folds and weights by which it is chosen.
+_GROUPS, _CHOICE_ROWS, _FOLDS, _WEIGHTS = 20, 5000, 5, (1.0, 4.0, 16.0)
 # States of a value.
 ASKED, GIVEN, ABSENT = 0, 1, 2
 
@@ -48,11 +50,12 @@ class _Law:
 class ValueModel:
     """The law of values v given features f of the codes, and given any part of the values.
 
-    v = B f + r,    r ~ N(0, C):    u = C_{M|O}^{-1/2} (r_M - C_MO C_OO^-1 r_O) ~ N(0, I) up to what the flow learns
+    v = B f + r,    r ~ N(0, C_g):    u = C_{M|O}^{-1/2} (r_M - C_MO C_OO^-1 r_O) ~ N(0, I) up to what the flow learns
 
-    with O the values that are given and M those that are asked for; values that are absent are in neither. The flow
-    learns the law of u given f, the pattern and v_O: one row of the table gives several rows for it, every second one
-    under a mask that is drawn. Coordinates outside M are normal numbers of no meaning.
+    with g the level of one column, if cross-validation finds that its groups differ in their covariances, O the values
+    that are given and M those that are asked for; values that are absent are in neither. The flow learns the law of u
+    given f, the pattern and v_O: one row of the table gives several rows for it, every second one under a mask that is
+    drawn. Coordinates outside M are normal numbers of no meaning.
 
     Parameters
     ----------
@@ -63,37 +66,31 @@ class ValueModel:
     def __init__(self, flow):
         self.flow = flow
 
-    def fit(self, values, features, rng):
-        """Fit to values (NaN where absent) and features.
+    def fit(self, values, features, codes, rng):
+        """Fit to values (NaN where absent), and to codes with their features.
 
         Parameters
         ----------
         values : ndarray of shape (n, d)
         features : ndarray of shape (n, n_features)
+        codes : ndarray of int of shape (n, n_codes)
         rng : numpy Generator
         """
-        self._fit_centre(values, features)
+        self.centres_ = _centres(values, features)
         residuals = values - self._centre(features)
-        self.covariance_ = _covariance(residuals[:_MOMENT_ROWS])
+        self.covariances_, self.group_column_ = _covariances(residuals[:_MOMENT_ROWS], codes[:_MOMENT_ROWS])
         n, d = values.shape
         copies = 1 if d == 1 else int(np.clip(round(_ROWS / n), 2, _COPIES))
         states = self._masks(np.isnan(values), copies, rng)
         rows = np.tile(np.arange(n), copies)
-        u, condition = self._standardised(values[rows], features[rows], states, residuals[rows], rng)
+        u, condition = self._standardised(values[rows], features[rows], codes[rows], states, residuals[rows], rng)
         self.flow_ = _GroupedFlow(**self.flow.get_params(deep=False)).set_params(base_density=None)
         self.flow_.n_originals = n
         self.flow_.fit(u, condition=condition)
         return self
 
-    def _fit_centre(self, values, features):
-        self.centres_ = []
-        for v in values.T:
-            rows = np.flatnonzero(~np.isnan(v))[:_MOMENT_ROWS]
-            model = RidgeCV(_RIDGES) if len(rows) > 4 and features.shape[1] else DummyRegressor()
-            self.centres_.append(model.fit(features[rows], v[rows]))
-
     def _centre(self, features):
-        return np.column_stack([model.predict(features) for model in self.centres_])
+        return _predicted(self.centres_, features)
 
     @staticmethod
     def _masks(absent, copies, rng):
@@ -106,9 +103,9 @@ class ValueModel:
         states[:, absent] = ABSENT
         return states.reshape(copies * n, d)
 
-    def _standardised(self, values, features, states, residuals, rng):
+    def _standardised(self, values, features, codes, states, residuals, rng):
         """The flow's rows and their conditions; normal numbers (0 without rng) in coordinates not asked for."""
-        law, which = self._laws(states)
+        law, which = self._laws(states, codes)
         given, asked = states == GIVEN, states == ASKED
         known = np.where(given, residuals, 0.0)
         rest = np.where(asked, residuals - _apply(law.gain[which], known), 0.0)
@@ -124,18 +121,21 @@ class ValueModel:
         condition = np.concatenate(parts, axis=1).astype(np.float64)
         return condition
 
-    def _laws(self, states):
-        patterns, which = np.unique(states, axis=0, return_inverse=True)
-        laws = [
-            _conditional_laws(self.covariance_, part)
-            for part in np.split(patterns, range(_CHUNK, len(patterns), _CHUNK))
-        ]
+    def _laws(self, states, codes):
+        """The normal laws of the distinct pairs of a group and a pattern of states, and which is that of each row."""
+        last = len(self.covariances_) - 1  # of rows of unknown groups, and of all rows together
+        groups = np.full(len(states), last)
+        if self.group_column_ is not None:
+            groups = np.where(codes[:, self.group_column_] < 0, last, codes[:, self.group_column_])
+        pairs, which = np.unique(np.column_stack([groups, states]), axis=0, return_inverse=True)
+        parts = np.split(pairs, range(_CHUNK, len(pairs), _CHUNK))
+        laws = [_conditional_laws(self.covariances_[part[:, 0]], part[:, 1:]) for part in parts]
         fields = [f.name for f in dataclasses.fields(_Law)]
         return _Law(*(np.concatenate([getattr(law, name) for law in laws]) for name in fields)), which.reshape(-1)
 
-    def sample(self, values, features, states, random_state):
+    def sample(self, values, features, codes, states, random_state):
         """Values with those that are asked for drawn given the others."""
-        law, which = self._laws(states)
+        law, which = self._laws(states, codes)
         condition = self._condition(values, features, states)
         u = self.flow_.sample(len(values), condition=condition, random_state=random_state)
         centre = self._centre(features)
@@ -144,25 +144,49 @@ class ValueModel:
         drawn = centre + _apply(law.gain[which], known) + _apply(law.root[which], np.where(asked, u, 0.0))
         return np.where(asked, drawn, values)
 
-    def log_density(self, values, features, states):
+    def log_density(self, values, features, codes, states):
         """The log-density of what is asked for given the rest."""
-        law, which = self._laws(states)
+        law, which = self._laws(states, codes)
         filled = np.where(np.isnan(values), 0.0, values)
-        u, condition = self._standardised(filled, features, states, filled - self._centre(features), None)
+        u, condition = self._standardised(filled, features, codes, states, filled - self._centre(features), None)
         idle = (states != ASKED).sum(1)
         value = self.flow_.score_samples(u, condition=condition)
         return value + 0.5 * np.log(2 * np.pi) * idle - law.log_det[which]
+
+
+def held_out_density(values, features, codes):
+    """The mean log-density of values given codes under the best normal law, up to a constant, by cross-validation."""
+    rows = ~np.isnan(values).any(1)
+    values, features = values[rows][:_CHOICE_ROWS], features[rows][:_CHOICE_ROWS]
+    if len(values) < 5 * _FOLDS:
+        return 0.0
+    residuals = values - _predicted(_centres(values, features), features)
+    return _chosen_groups(residuals, codes[rows][:_CHOICE_ROWS])[0]
+
+
+def _centres(values, features):
+    """Ridge regressions of each column of values on the features."""
+    models = []
+    for v in values.T:
+        rows = np.flatnonzero(~np.isnan(v))[:_MOMENT_ROWS]
+        model = RidgeCV(_RIDGES) if len(rows) > 4 and features.shape[1] else DummyRegressor()
+        models.append(model.fit(features[rows], v[rows]))
+    return models
+
+
+def _predicted(models, features):
+    return np.column_stack([model.predict(features) for model in models])
 
 
 def _apply(matrices, rows):
     return np.einsum("nij,nj->ni", matrices, rows)
 
 
-def _conditional_laws(covariance, patterns):
+def _conditional_laws(covariances, patterns):
     """The normal laws of what is asked for given what is given, for each pattern of states."""
-    sigma = torch.as_tensor(covariance)
+    sigma = torch.as_tensor(covariances)
     states = torch.as_tensor(patterns)
-    given, asked, one = states == GIVEN, states == ASKED, torch.eye(len(sigma), dtype=sigma.dtype)
+    given, asked, one = states == GIVEN, states == ASKED, torch.eye(sigma.shape[-1], dtype=sigma.dtype)
     both = given[:, :, None] & given[:, None, :]
     known = torch.where(both, sigma, one)
     cross = torch.where(given[:, :, None], sigma, 0.0)
@@ -170,10 +194,61 @@ def _conditional_laws(covariance, patterns):
     rest = sigma - gain @ cross
     both = asked[:, :, None] & asked[:, None, :]
     values, axes = torch.linalg.eigh(torch.where(both, rest, one))
-    values = values.clamp(min=_LEAST * float(sigma.diagonal().mean()))
+    values = values.clamp(min=_LEAST * float(sigma.diagonal(dim1=-2, dim2=-1).mean()))
     root = (axes * values.sqrt()[:, None, :]) @ axes.mT
     inverse = (axes * values.rsqrt()[:, None, :]) @ axes.mT
     return _Law(gain.numpy(), root.numpy(), inverse.numpy(), 0.5 * values.log().sum(1).numpy())
+
+
+def _covariances(residuals, codes):
+    """The covariances of the groups of one column and, last, that of all rows; and the column, None where none is."""
+    complete = ~np.isnan(residuals).any(1)
+    _, column, weight = _chosen_groups(residuals[complete][:_CHOICE_ROWS], codes[complete][:_CHOICE_ROWS])
+    pooled = _covariance(residuals)
+    if column is None:
+        return pooled[None], None
+    return _of_groups(residuals, codes[:, column], pooled, weight, codes[:, column].max() + 1), column
+
+
+def _chosen_groups(rows, labels):
+    """The held-out density, column and weight of the groups that differ most in their covariances; None for none."""
+    best, column, weight = _held_out_density(rows, None, None), None, None
+    for j in range(labels.shape[1]):
+        for w in _WEIGHTS if 1 < labels[:, j].max(initial=0) + 1 <= _GROUPS else ():
+            score = _held_out_density(rows, labels[:, j], w)
+            if score > best:
+                best, column, weight = score, j, w
+    return best, column, weight
+
+
+def _of_groups(residuals, labels, pooled, weight, n_groups):
+    """The covariance of each group, drawn towards that of all rows the more the fewer rows it has; and the latter."""
+    found = []
+    for k in range(n_groups):
+        rows = residuals[labels == k]
+        share = len(rows) / (len(rows) + weight * residuals.shape[1])
+        own = _covariance(rows) if len(rows) > 1 else pooled
+        found.append(share * own + (1 - share) * pooled)
+    return np.stack([*found, pooled])
+
+
+def _held_out_density(rows, labels, weight):
+    """The mean log-density of held-out rows, up to a constant; too few rows have no groups."""
+    n = len(rows)
+    if n < 5 * _FOLDS:
+        return -np.inf if labels is not None else 0.0
+    folds, total = np.arange(n) % _FOLDS, 0.0
+    for fold in range(_FOLDS):
+        train, held = rows[folds != fold], rows[folds == fold]
+        pooled = _covariance(train)
+        groups, covariances = np.zeros(len(held), dtype=int), pooled[None]
+        if labels is not None:
+            covariances = _of_groups(train, labels[folds != fold], pooled, weight, labels.max() + 1)
+            groups = np.where(labels[folds == fold] < 0, len(covariances) - 1, labels[folds == fold])
+        factors = np.linalg.cholesky(covariances)
+        z = np.linalg.solve(factors[groups], held[:, :, None])[:, :, 0]
+        total -= 0.5 * (z**2).sum() + np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)[groups].sum()
+    return total / n
 
 
 def _covariance(residuals):
@@ -186,12 +261,15 @@ def _covariance(residuals):
     absent = np.isnan(residuals)
     filled = np.where(absent, 0.0, residuals)
     covariance = np.diag(np.maximum((filled**2).sum(0) / np.maximum((~absent).sum(0), 1), _LEAST))
+    if not absent.any():
+        return _shrunk(filled.T @ filled / n, n)
     patterns, which = np.unique(np.where(absent, ASKED, GIVEN), axis=0, return_inverse=True)
-    counts = np.bincount(which.reshape(-1))
-    for _ in range(_ROUNDS if absent.any() else 1):
-        law = _conditional_laws(covariance, patterns)
+    which = which.reshape(-1)
+    counts = np.bincount(which)
+    for _ in range(_ROUNDS):
+        law = _conditional_laws(np.broadcast_to(covariance, (len(patterns), *covariance.shape)), patterns)
         spread = law.root @ law.root * (patterns == ASKED)[:, :, None]
-        completed = np.where(absent, _apply(law.gain[which.reshape(-1)], filled), filled)
+        completed = np.where(absent, _apply(law.gain[which], filled), filled)
         covariance = (completed.T @ completed + np.einsum("k,kij->ij", counts, spread)) / n
         covariance = _shrunk(covariance, n)
     return covariance
