@@ -174,7 +174,8 @@ class TableReport:
         """
         plt = importlib.import_module("matplotlib.pyplot")
         encoder = TableEncoder(self.real)
-        pairs = list(zip(encoder.columns(self.real), encoder.columns(self.synthetic), strict=True))[:_PICTURES]
+        both = zip(encoder.columns(self.real), encoder.columns(self.synthetic), strict=True)
+        pairs = [_in_years(series, *pair) for series, pair in zip(encoder.table.series, both, strict=True)][:_PICTURES]
         n_rows = -(-(len(pairs) + 1) // 4)
         figure, axes = plt.subplots(n_rows, 4, figsize=(16, 3 * n_rows), layout="constrained", squeeze=False)
         for j, (axis, pair) in enumerate(zip(axes.flat, pairs, strict=False)):
@@ -201,6 +202,14 @@ def _mean_of(distances):
 def _mean_off_diagonal(distances):
     n = len(distances)
     return float(distances.sum() / (n * (n - 1))) if n > 1 else 0.0
+
+
+def _in_years(series, *columns):
+    """Dates as years, other columns as they are."""
+    if not series.is_date or series.dtype.kind != "M":
+        return columns
+    unit = getattr(series.dtype, "unit", None) or np.datetime_data(series.dtype)[0]
+    return tuple(1970 + values * (np.timedelta64(1, unit) / np.timedelta64(31_556_952, "s")) for values in columns)
 
 
 def _draw_numbers(axis, real, synthetic):

@@ -184,7 +184,7 @@ def _apply(matrices, rows):
 
 def _conditional_laws(covariances, patterns):
     """The normal laws of what is asked for given what is given, for each pattern of states."""
-    sigma = torch.as_tensor(covariances)
+    sigma = torch.tensor(covariances)  # a copy: one that is broadcast is not writable
     states = torch.as_tensor(patterns)
     given, asked, one = states == GIVEN, states == ASKED, torch.eye(sigma.shape[-1], dtype=sigma.dtype)
     both = given[:, :, None] & given[:, None, :]
