@@ -1,7 +1,7 @@
 """A mixed table: synthesise it, report on it, fill its gaps, balance a rare class, and ask what if.
 
-Customers of a shop: a plan, an age, a region, spending that is often nil, a date, and whether they left (one in twelve).
-Ages have gaps. One model of whole rows does all that is asked here.
+Customers of a shop: a plan, an age, a region, spending that is often nil, a date, and whether they left (one in
+twelve). Ages have gaps. One model of whole rows does all that is asked here.
 """
 
 import matplotlib.pyplot as plt

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 
 from .._series import Table
-from .._table_metrics import TableEncoder
+from .._table_encoder import TableEncoder
 from ..metrics import (
     c2st,
     closest_record,
