@@ -10,41 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from oracles import column_kinds
 from sklearn_si.tables import TableCodec
-
-
-def column_kinds(rng, n):
-    """One column of every kind, by name."""
-    gaps = rng.uniform(size=n) < 0.3
-    text = rng.choice(["a", "b", "ä c"], size=n).astype(object)
-    dates = pd.Series(np.datetime64("2020-01-01", "s") + rng.integers(10**8, size=n).astype("m8[s]"))
-    return {
-        "constant": pd.Series(np.full(n, 7)),
-        "all gaps": pd.Series(np.full(n, np.nan)),
-        "all none": pd.Series([None] * n, dtype=object),
-        "int64": pd.Series(rng.integers(-5, 10**6, size=n)),
-        "int8": pd.Series(rng.integers(-5, 5, size=n).astype("int8")),
-        "huge": pd.Series(2**60 + rng.integers(10**6, size=n)),
-        "Int64": pd.Series(pd.array(np.where(gaps, 0, rng.integers(100, size=n)), dtype="Int64")).mask(gaps),
-        "float64": pd.Series(rng.normal(size=n)),
-        "float32": pd.Series(np.round(rng.normal(size=n), 1).astype("float32")),
-        "decimals": pd.Series(np.round(rng.normal(size=n), 3)).mask(gaps),
-        "Float64": pd.Series(pd.array(rng.normal(size=n).round(2), dtype="Float64")).mask(gaps),
-        "zeros": pd.Series(np.where(rng.uniform(size=n) < 0.6, 0.0, rng.exponential(size=n))),
-        "heavy": pd.Series(np.round(rng.standard_cauchy(size=n), 4)),
-        "infinite": pd.Series(np.where(gaps, np.inf, rng.normal(size=n).round(3))),
-        "bool": pd.Series(rng.uniform(size=n) < 0.5),
-        "boolean": pd.Series(pd.array(rng.uniform(size=n) < 0.5, dtype="boolean")).mask(gaps),
-        "object": pd.Series(np.where(gaps, None, text), dtype=object),
-        "mixed": pd.Series([None, np.nan, "u", 3, True, (1, 2)] * n, dtype=object)[:n],
-        "str": pd.Series(text, dtype="str").mask(gaps),
-        "string": pd.Series(text, dtype="string").mask(gaps),
-        "category": pd.Series(pd.Categorical(text, categories=["ä c", "z", "b", "a"], ordered=True)).mask(gaps),
-        "dates": dates.mask(gaps),
-        "zoned": dates.dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo").mask(gaps),
-        "days": pd.Series(dates.to_numpy().astype("M8[D]").astype("M8[ns]")),
-        "spans": pd.Series(rng.integers(10**6, size=n).astype("m8[s]")),
-    }
 
 
 def exact(name):

@@ -5,16 +5,22 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from oracles import column_kinds
 from sklearn_si import InterpolantFlow
 from sklearn_si.tables import InterpolantImputer, TableSynthesizer
 
 MASSES = np.array([[0.30, 0.05, 0.05], [0.05, 0.25, 0.30]])
+NAMES = sorted(column_kinds(np.random.default_rng(0), 6))
+NUMBERS = {"int64", "huge", "Int64", "float64", "float32", "decimals", "Float64", "zeros", "heavy", "infinite", "dates",
+           "zoned", "days", "spans", "int8"}  # fmt: skip
 SMALL_FLOW = InterpolantFlow(preprocessing="standardize", hidden_layer_sizes=(32, 32))
 
 
@@ -82,6 +88,8 @@ def test_drawn_rows_follow_the_law(fitted):
         assert stats.ks_2samp(made[name].dropna(), frame[name].dropna()).statistic < 0.05
     residual = (made.y - made.x).dropna()
     assert abs(residual.std() - 0.3) < 0.05
+    # the noise of values is not that of the levels which were drawn before them
+    assert residual.groupby(pd.qcut(made.x, 6)).mean().abs().max() < 0.12
 
 
 def test_given_cells_are_kept_and_the_rest_is_drawn_given_them(fitted):
@@ -145,6 +153,28 @@ def test_cells_that_fit_has_not_seen_are_kept_by_impute(fitted):
     filled = fitted.impute(frame, random_state=0)
     assert (filled.a[0], filled.x[1]) == ("maybe", 1e6)
     assert np.isfinite(filled.y).all()
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 2**31),
+    n=st.integers(2, 300),
+    names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=30, unique=True),
+)
+def test_generated_frames_make_rows_of_their_dtypes_levels_and_ranges(seed, n, names):
+    kinds = column_kinds(np.random.default_rng(seed), n)
+    frame = pd.DataFrame({name: kinds[name] for name in names})
+    made = TableSynthesizer(max_iter=2, flow=InterpolantFlow(max_iter=2), random_state=0).fit(frame).sample(n)
+    assert list(made.columns) == list(frame.columns)
+    assert (made.dtypes == frame.dtypes).all()
+    for name in frame:
+        there, drawn = frame[name].dropna(), made[name].dropna()
+        if len(there) == n:
+            assert len(drawn) == n
+        if name in NUMBERS:
+            assert drawn.between(there.min(), there.max()).all()
+        else:
+            assert set(drawn) <= set(there)
 
 
 def normal_rows(n, seed):
