@@ -4,6 +4,7 @@ from ._bridge import SchroedingerBridge
 from ._diffusion import InterpolantDiffusion
 from ._flow import InterpolantFlow
 from .compose import TransformedDensity
+from .persistence import load, save
 
-__all__ = ["InterpolantDiffusion", "InterpolantFlow", "SchroedingerBridge", "TransformedDensity"]
+__all__ = ["InterpolantDiffusion", "InterpolantFlow", "SchroedingerBridge", "TransformedDensity", "load", "save"]
 __version__ = "0.1.0"

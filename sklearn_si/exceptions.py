@@ -1,6 +1,6 @@
 """Errors and warnings of the library: all errors are ValueErrors, all warnings UserWarnings."""
 
-__all__ = ["FitDivergedError", "IntegrationError", "IntegrationWarning", "NoDensityError"]
+__all__ = ["FitDivergedError", "IntegrationError", "IntegrationWarning", "LoadError", "NoDensityError"]
 
 
 class FitDivergedError(ValueError):
@@ -13,6 +13,10 @@ class IntegrationError(ValueError):
 
 class NoDensityError(ValueError):
     """A log-density was asked of a model that has none."""
+
+
+class LoadError(ValueError):
+    """A file is no saved estimator, is damaged, or asks for what may not be loaded."""
 
 
 class IntegrationWarning(UserWarning):

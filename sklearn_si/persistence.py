@@ -1,0 +1,326 @@
+"""Save and load fitted estimators without executing anything that a file says."""
+
+import importlib
+import io
+import json
+import math
+import os
+import secrets
+import types
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from sklearn.utils import Bunch
+
+from ._persisted import BY_NAME, NAMES, Rebuilt, recipe_of
+from .exceptions import LoadError
+
+__all__ = ["FORMAT", "load", "save"]
+
+# The version of the layout of files; older ones keep loading.
+FORMAT = 1
+# Bytes of the description, and depth of the objects in it, that are read at the most.
+_LARGEST_TREE, _DEEPEST = 256 * 2**20, 200
+_TREE = "tree.json"
+_DICTS = {dict: "dict", OrderedDict: "ordered", Bunch: "bunch"}
+
+
+def save(estimator, path):
+    """Write a fitted estimator to a file that can be loaded without executing code.
+
+    The file is an uncompressed zip of one JSON description and of arrays in numpy's format; it holds no pickle. It is
+    written beside its place and then moved there, so that a crash leaves the last good file.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Of this library, fitted or not; as `base_density` or step, also GaussianMixture, KernelDensity and the scalers
+        of scikit-learn that `sklearn_si.persistence` lists.
+    path : str or path-like
+        Where to write.
+
+    Raises
+    ------
+    ValueError
+        When the estimator holds what cannot be described: a function of your own, an object of a foreign class. The
+        message names the place and the way out.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import sklearn_si
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
+    >>> flow = sklearn_si.InterpolantFlow(max_iter=3, random_state=0).fit(X)
+    >>> path = os.path.join(tempfile.mkdtemp(), "flow.si")
+    >>> sklearn_si.save(flow, path)
+    >>> bool((sklearn_si.load(path).sample(3) == flow.sample(3)).all())
+    True
+    """
+    writer = _Writer()
+    tree = {"format": FORMAT, "library": _version(), "root": writer.node(estimator, type(estimator).__name__)}
+    path = os.fspath(path)
+    beside = f"{path}.{secrets.token_hex(8)}"
+    try:
+        with open(beside, "xb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(_TREE, json.dumps(tree, allow_nan=False))
+            for name, array in writer.arrays.items():
+                with archive.open(name, "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+        os.replace(beside, path)
+    finally:
+        if os.path.exists(beside):
+            os.unlink(beside)
+
+
+def load(path):
+    """Read an estimator from a file of `save`.
+
+    Nothing in the file is executed: classes and functions come from a list in this library, arrays are read without
+    pickle, and no more memory is taken than the file is long (a compressed entry is refused).
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file of `save`.
+
+    Returns
+    -------
+    estimator : estimator
+        As it was saved, on the CPU.
+
+    Raises
+    ------
+    LoadError
+        When the file is no archive, is cut or changed, has entries that `save` does not write, names a class that is
+        not on the list, or was written by a newer version of the format.
+    OSError
+        When the file cannot be opened.
+    """
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return _Reader(archive, os.fstat(file.fileno()).st_size).root()
+        except LoadError:
+            raise
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zipfile.LargeZipFile) as error:
+            raise LoadError(f"{os.fspath(path)!r} is no file of sklearn_si.save, or is damaged: {error}") from error
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
+            raise LoadError(f"{os.fspath(path)!r} holds what save does not write: {error!r}") from error
+
+
+def _version():
+    return importlib.import_module("sklearn_si").__version__
+
+
+class _Writer:
+    """Objects as nodes of a tree of JSON; arrays apart, and what is met twice by its number."""
+
+    def __init__(self):
+        self.arrays, self.numbers, self.kept = {}, {}, []
+
+    def node(self, value, place):
+        """The node of a value; `place` says where it was found."""
+        if value is None or isinstance(value, (bool, str)) or type(value) is int:
+            return value
+        if type(value) is float:
+            return value if math.isfinite(value) else {"float": repr(value)}
+        if id(value) in self.numbers:
+            return {"seen": self.numbers[id(value)]}
+        return self._described(value, place)
+
+    def _remember(self, value):
+        number = len(self.numbers)
+        self.numbers[id(value)] = number
+        self.kept.append(value)  # so that no other object takes its id
+        return number
+
+    def _described(self, value, place):
+        kind = type(value)
+        if kind in (list, tuple, set):
+            items = sorted(value, key=repr) if kind is set else value
+            return {kind.__name__: [self.node(v, f"{place}[{k}]") for k, v in enumerate(items)]}
+        if kind in _DICTS:
+            pairs = [[self.node(k, place), self.node(v, f"{place}[{k!r}]")] for k, v in value.items()]
+            return {_DICTS[kind]: pairs}
+        if isinstance(value, np.generic):
+            return {"scalar": self._array(np.asarray(value))}
+        if isinstance(value, np.dtype):
+            return {"dtype": value.str}
+        if isinstance(value, torch.device):
+            return {"device": str(value)}
+        number = self._remember(value)
+        if kind is np.ndarray:
+            return {"number": number, **self._array_node(value, place)}
+        if isinstance(value, torch.Tensor):
+            values = value.detach().cpu()
+            return {
+                "number": number, "tensor": self._array(values.numpy()),
+                "parameter": isinstance(value, torch.nn.Parameter),
+            }  # fmt: skip
+        return {"number": number, **self._object(value, place)}
+
+    def _array_node(self, value, place):
+        if value.dtype == object:
+            cells = [self.node(v, f"{place}[{k}]") for k, v in enumerate(value.ravel().tolist())]
+            return {"objects": cells, "shape": list(value.shape)}
+        return {"array": self._array(value)}
+
+    def _array(self, value):
+        name = f"{len(self.arrays)}.npy"
+        self.arrays[name] = np.asarray(value, order="C")
+        return name
+
+    def _object(self, value, place):
+        if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)) and value in NAMES:
+            return {"named": NAMES[value]}
+        recipe = recipe_of(value)
+        if recipe is not None:
+            return {"rebuilt": recipe.name, "from": self.node(recipe.parts(value), place)}
+        name = None if isinstance(value, type) else NAMES.get(type(value))
+        if name is None:
+            raise ValueError(
+                f"{place} holds {value!r} of class {type(value).__module__}.{type(value).__qualname__}, which a file "
+                "without code cannot describe: use a name in place of a function or an object of your own, or pickle "
+                "the estimator for readers who trust you."
+            )
+        state = value.__getstate__() if not isinstance(value, torch.nn.Module) else dict(vars(value))
+        if isinstance(state, dict) and "_sklearn_version" in state:
+            state = {k: v for k, v in state.items() if k != "_sklearn_version"}
+        return {"object": name, "state": self.node(dict(state), place)}
+
+
+class _Reader:
+    """The objects of an archive."""
+
+    def __init__(self, archive, size):
+        self.archive, self.seen = archive, {}
+        names = archive.namelist()
+        if len(set(names)) < len(names) or _TREE not in names:
+            raise LoadError("The archive has no description, or entries of the same name: it is not a file of save.")
+        total = 0
+        for entry in archive.infolist():
+            plain = entry.filename == _TREE or (entry.filename.endswith(".npy") and entry.filename[:-4].isdigit())
+            if not plain or entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise LoadError(f"The archive has the entry {entry.filename!r}, which save does not write.")
+            total += entry.file_size
+        if total > size:
+            raise LoadError("The entries of the archive are longer than the file: it is damaged.")
+
+    def root(self):
+        """The estimator."""
+        if self.archive.getinfo(_TREE).file_size > _LARGEST_TREE:
+            raise LoadError("The description of the archive is larger than any that save writes.")
+        tree = json.loads(self.archive.read(_TREE))
+        if not isinstance(tree, dict) or not isinstance(tree.get("format"), int):
+            raise LoadError("The description of the archive names no format: it is not a file of save.")
+        if tree["format"] > FORMAT:
+            raise LoadError(
+                f"The file has format {tree['format']}, written by sklearn_si {tree.get('library')}; this version "
+                f"reads formats up to {FORMAT}: update sklearn_si."
+            )
+        return self.value(tree["root"], 0)
+
+    def value(self, node, depth):
+        """The value of a node."""
+        if node is None or isinstance(node, (bool, int, float, str)):
+            return node
+        if depth > _DEEPEST or not isinstance(node, dict):
+            raise LoadError("The description of the archive is nested deeper than any that save writes, or is no tree.")
+        for kind, read in self._KINDS.items():
+            if kind in node:
+                return read(self, node, depth + 1)
+        raise LoadError(f"The archive holds a node of unknown kind {sorted(node)[:3]}.")
+
+    def _remembered(self, node, value):
+        self.seen[node["number"]] = value
+        return value
+
+    def _list(self, node, depth):
+        return [self.value(v, depth) for v in node["list"]]
+
+    def _tuple(self, node, depth):
+        return tuple(self.value(v, depth) for v in node["tuple"])
+
+    def _set(self, node, depth):
+        return {self.value(v, depth) for v in node["set"]}
+
+    def _pairs(self, pairs, depth):
+        return {self.value(k, depth): self.value(v, depth) for k, v in pairs}
+
+    def _read(self, name):
+        stream = io.BytesIO(self.archive.read(name))
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise LoadError(f"The entry {name!r} is no array that save writes.")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        data = stream.read()
+        # before anything is reserved for it
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
+            raise LoadError(f"The entry {name!r} is not as long as the array that it announces, or holds objects.")
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").copy()
+
+    def _array(self, node, depth):
+        return self._remembered(node, self._read(node["array"]))
+
+    def _objects(self, node, depth):
+        cells = np.empty(len(node["objects"]), dtype=object)
+        for k, cell in enumerate(node["objects"]):
+            cells[k] = self.value(cell, depth)
+        return self._remembered(node, cells.reshape(node["shape"]))
+
+    def _tensor(self, node, depth):
+        tensor = torch.from_numpy(self._read(node["tensor"]))
+        tensor = torch.nn.Parameter(tensor, requires_grad=False) if node["parameter"] else tensor
+        return self._remembered(node, tensor)
+
+    def _named(self, node, depth):
+        value = self._listed(node["named"])
+        if isinstance(value, Rebuilt):
+            raise LoadError(f"{node['named']!r} is not a name by itself.")
+        return self._remembered(node, value)
+
+    def _rebuilt(self, node, depth):
+        recipe = self._listed(node["rebuilt"])
+        if not isinstance(recipe, Rebuilt):
+            raise LoadError(f"{node['rebuilt']!r} is not rebuilt from parts.")
+        return self._remembered(node, recipe.build(self.value(node["from"], depth)))
+
+    def _object(self, node, depth):
+        cls = self._listed(node["object"])
+        if not isinstance(cls, type):
+            raise LoadError(f"{node['object']!r} is no class.")
+        value = self._remembered(node, cls.__new__(cls))
+        state = self.value(node["state"], depth)
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise LoadError(f"The state of an object of class {node['object']!r} is no dictionary of names.")
+        if str(state.get("device")).startswith("cuda") and not torch.cuda.is_available():
+            state["device"] = "auto"
+        vars(value).update(state)
+        return value
+
+    def _listed(self, name):
+        if name not in BY_NAME:
+            raise LoadError(f"The file names {name!r}, which is not on the list of what may be loaded.")
+        return BY_NAME[name]
+
+    _KINDS = {  # noqa: RUF012
+        "seen": lambda self, node, depth: self.seen[node["seen"]],
+        "float": lambda self, node, depth: float(node["float"]),
+        "list": _list,
+        "tuple": _tuple,
+        "set": _set,
+        "dict": lambda self, node, depth: self._pairs(node["dict"], depth),
+        "ordered": lambda self, node, depth: OrderedDict(self._pairs(node["ordered"], depth)),
+        "bunch": lambda self, node, depth: Bunch(**self._pairs(node["bunch"], depth)),
+        "scalar": lambda self, node, depth: self._read(node["scalar"])[()],
+        "dtype": lambda self, node, depth: np.dtype(str(node["dtype"])),
+        "device": lambda self, node, depth: torch.device("cpu"),
+        "array": _array,
+        "objects": _objects,
+        "tensor": _tensor,
+        "named": _named,
+        "rebuilt": _rebuilt,
+        "object": _object,
+    }
