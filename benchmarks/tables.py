@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/tables.py round large small impute given end --data PATH_OF_TABLES --splits 3
 
 large   adult and diamonds (csv.gz under --data): C2ST against held-out rows, mean distance of marginals and of pairs,
-        and on adult the area under the curve after training on synthetic rows. Peers: arfpy (30 trees), a Gaussian
+        and on adult the area under the curve after training on synthetic rows. Peers: arfpy (--trees), a Gaussian
         copula (our codec, a normal law of its columns), independent columns
 small   iris, wine, breast cancer, diabetes, with their labels: W1 to test rows and coverage as in ForestDiffusion's
         protocol (min-max, one-hot halved, L1), seconds of fit and of one sample. Peers: ForestDiffusion's flow with
@@ -15,7 +15,7 @@ given   three columns fixed to held-out values: C2ST of whole rows beside that o
 round   the tables of --data: round trip of the codec; dtypes, ranges, levels and gap rates of as many drawn rows
 end     adult: fit, as many rows as the table has, report
 
-Peers: pip install arfpy ForestDiffusion POT. All are given one thread, the same rows and no validation on test rows.
+Peers: pip install POT, and ForestDiffusion or (with numpy < 2.2 and pandas < 2.3) arfpy. All are given one thread, the same rows and no validation on test rows.
 """
 
 import argparse
@@ -66,17 +66,21 @@ class Copula:
 
 
 class Arf:
-    """Adversarial random forests (arfpy); gaps are a level, or filled by the median."""
+    """Adversarial random forests (arfpy); gaps of text are a level."""
+
+    def __init__(self, trees):
+        self.trees = trees
 
     def fit(self, frame):
         arf = importlib.import_module("arfpy.arf")
+        np.in1d = np.isin  # a name that numpy has dropped and arfpy calls
         frame = frame.copy()
         self.texts = [c for c in frame if frame[c].dtype.kind not in "iuf"]
         for column in frame:
             if column in self.texts:
                 frame[column] = frame[column].astype(object).where(frame[column].notna(), "missing").astype("category")
         self.columns, self.dtypes = list(frame), frame.dtypes
-        self.model = arf.arf(x=frame, num_trees=30, verbose=False, random_state=0)
+        self.model = arf.arf(x=frame, num_trees=self.trees, verbose=False, random_state=0)
         self.model.forde()
         return self
 
@@ -144,7 +148,12 @@ def large(args):
         for split in range(args.splits):
             train, test = (f.reset_index(drop=True) for f in train_test_split(frame, test_size=0.2, random_state=split))
             rng = np.random.default_rng(split)
-            makers = {"ours": Ours, "arfpy": Arf, "Gaussian copula": Copula, "independent": Independent}
+            makers = {
+                "ours": Ours,
+                "arfpy": lambda: Arf(args.trees),
+                "Gaussian copula": Copula,
+                "independent": Independent,
+            }
             for method, maker in makers.items():
                 model, fit_seconds = timed(lambda maker=maker, train=train: maker().fit(train))
                 made, seconds = timed(lambda model=model, train=train, rng=rng: model.sample(len(train), rng))
@@ -389,6 +398,7 @@ def main():
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5, help="samples of each fit of small")
     parser.add_argument("--steps", type=int, help="of round; the default is that of the estimator")
+    parser.add_argument("--trees", type=int, default=30, help="of arfpy")
     parser.add_argument("--duplicates", type=int, default=10, help="of ForestDiffusion")
     parser.add_argument("--times", type=int, default=20, help="of ForestDiffusion")
     args = parser.parse_args()

@@ -1,0 +1,382 @@
+"""What people look at: pictures of a fit, its paths, its density, its samples and its calibration."""
+
+import importlib
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ._table_encoder import TableEncoder
+
+__all__ = [
+    "CalibrationDisplay",
+    "DensityDisplay",
+    "LossCurveDisplay",
+    "SampleComparisonDisplay",
+    "TrajectoryDisplay",
+]
+
+# Columns that are shown in pairs at the most; rows of a picture of points; points of a grid a side.
+_COLUMNS, _POINTS, _GRID = 4, 1000, 60
+# Orders of magnitude below the largest density at which the colours end.
+_NATS = 12.0
+
+
+def _pyplot():
+    try:
+        return importlib.import_module("matplotlib.pyplot")
+    except ModuleNotFoundError as error:
+        raise ValueError("Pictures need matplotlib: pip install 'sklearn-si[plot]'.") from error
+
+
+def _axis(ax):
+    """An axis, and its figure; a new one if none is given."""
+    if ax is None:
+        _, ax = _pyplot().subplots(layout="constrained")
+    return ax, ax.figure
+
+
+def _names(estimator, n):
+    return list(getattr(estimator, "feature_names_in_", [f"x{j}" for j in range(n)]))
+
+
+class LossCurveDisplay:
+    """The training loss and the validation score, a point for each round.
+
+    Parameters
+    ----------
+    loss : array-like of shape (n_rounds,)
+        Mean training loss of each round.
+    scores : array-like of shape (n_rounds,) or None, default=None
+        Validation scores.
+    score_name : str, default="validation score"
+        What they are.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib axis and figure
+        After `plot`.
+    """
+
+    def __init__(self, loss, scores=None, score_name="validation score"):
+        self.loss, self.scores, self.score_name = loss, scores, score_name
+
+    @classmethod
+    def from_estimator(cls, estimator, *, ax=None):
+        """Show the curves of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With `loss_curve_` and `validation_scores_`.
+        ax : matplotlib axis, default=None
+
+        Returns
+        -------
+        display : LossCurveDisplay
+        """
+        check_is_fitted(estimator)
+        one_sample = getattr(estimator, "base_preprocessing_", None) is None
+        name = "held-out log-likelihood (nats)" if one_sample else "minus the held-out loss"
+        return cls(estimator.loss_curve_, estimator.validation_scores_, name).plot(ax=ax)
+
+    def plot(self, *, ax=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib axis, default=None
+
+        Returns
+        -------
+        self : object
+        """
+        self.ax_, self.figure_ = _axis(ax)
+        rounds = np.arange(1, len(self.loss) + 1)
+        (line,) = self.ax_.plot(rounds, self.loss, color="C0", label="training loss")
+        self.ax_.set(xlabel="round", ylabel="training loss")
+        lines = [line]
+        if self.scores is not None and len(self.scores):
+            beside = self.ax_.twinx()
+            lines += beside.plot(rounds[-len(self.scores) :], self.scores, color="C1", label=self.score_name)
+            beside.set_ylabel(self.score_name)
+        self.ax_.legend(handles=lines)
+        return self
+
+
+class TrajectoryDisplay:
+    """The paths of rows along the model's process.
+
+    Parameters
+    ----------
+    paths : ndarray of shape (n_times, n_samples, n_features)
+        In data units.
+    times : ndarray of shape (n_times,)
+    names : list of str
+        Of the two columns shown (of the one, for a single column, against time).
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib axis and figure
+        After `plot`.
+    """
+
+    def __init__(self, paths, times, names):
+        self.paths, self.times, self.names = paths, times, names
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, n_times=50, columns=(0, 1), noise_level=0, random_state=0, ax=None):
+        """Show the paths of some rows of the base, from t = 0 to 1.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted one with `trajectory`.
+        X : array-like of shape (n_samples, n_features)
+            Rows at t = 0, in data units.
+        n_times : int, default=50
+        columns : tuple of two ints, default=(0, 1)
+            What is shown.
+        noise_level : float, default=0
+            Of the paths: 0 is the ODE.
+        random_state : int, default=0
+        ax : matplotlib axis, default=None
+
+        Returns
+        -------
+        display : TrajectoryDisplay
+        """
+        paths = np.asarray(estimator.trajectory(X, n_times, noise_level=noise_level, random_state=random_state))
+        columns = list(columns)[: paths.shape[2]]
+        names = [_names(estimator, paths.shape[2])[j] for j in columns]
+        return cls(paths[:, :, columns], np.linspace(0, 1, n_times), names).plot(ax=ax)
+
+    def plot(self, *, ax=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib axis, default=None
+
+        Returns
+        -------
+        self : object
+        """
+        self.ax_, self.figure_ = _axis(ax)
+        if len(self.names) == 1:
+            self.ax_.plot(self.times, self.paths[:, :, 0], color="0.5", lw=0.5)
+            self.ax_.set(xlabel="t", ylabel=self.names[0])
+            return self
+        self.ax_.plot(*self.paths.transpose(2, 0, 1), color="0.7", lw=0.5, zorder=1)
+        for rows, label in ((self.paths[0], "t = 0"), (self.paths[-1], "t = 1")):
+            self.ax_.scatter(*rows.T, s=6, label=label, zorder=2)
+        self.ax_.set(xlabel=self.names[0], ylabel=self.names[1])
+        self.ax_.legend()
+        return self
+
+
+class DensityDisplay:
+    """The log-density: a curve, a heat map, or above two columns a heat map for each pair.
+
+    Above two columns each map is the density at the other columns' medians, up to its own maximum.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted one with `score_samples`.
+    X : array-like of shape (n_samples, n_features)
+        Rows, which say where to look.
+    names : list of str
+        Of the columns.
+
+    Attributes
+    ----------
+    axes_, figure_ : ndarray of matplotlib axes, and figure
+        After `plot`.
+    """
+
+    def __init__(self, estimator, X, names):
+        self.estimator, self.X, self.names = estimator, np.asarray(X, dtype=np.float64), names
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, resolution=_GRID):
+        """Show the log-density of a fitted estimator around some rows.
+
+        Parameters
+        ----------
+        estimator : estimator
+        X : array-like of shape (n_samples, n_features)
+        resolution : int, default=60
+            Points of the grid on each side.
+
+        Returns
+        -------
+        display : DensityDisplay
+        """
+        return cls(estimator, X, _names(estimator, np.shape(X)[1])).plot(resolution=resolution)
+
+    def plot(self, *, resolution=_GRID):
+        """Draw.
+
+        Parameters
+        ----------
+        resolution : int, default=60
+
+        Returns
+        -------
+        self : object
+        """
+        d = min(self.X.shape[1], _COLUMNS)
+        low, high = np.quantile(self.X, [0.005, 0.995], axis=0)
+        margin = 0.15 * (high - low)
+        grids = np.linspace(low - margin, high + margin, resolution).T
+        n = max(1, d - 1)
+        size = (6, 4.5) if n == 1 else (3.4 * n, 3.2 * n)
+        self.figure_, self.axes_ = _pyplot().subplots(n, n, figsize=size, layout="constrained", squeeze=False)
+        if d == 1:
+            self.axes_[0, 0].plot(grids[0], self.estimator.score_samples(grids[0][:, None]))
+            self.axes_[0, 0].set(xlabel=self.names[0], ylabel="log-density (nats)")
+            return self
+        for i in range(1, d):
+            for j in range(n):
+                self._map(self.axes_[i - 1, j], j, i, grids) if j < i else self.axes_[i - 1, j].set_axis_off()
+        return self
+
+    def _map(self, axis, j, i, grids):
+        first, second = np.meshgrid(grids[j], grids[i])
+        rows = np.tile(np.median(self.X, axis=0), (first.size, 1))
+        rows[:, j], rows[:, i] = first.ravel(), second.ravel()
+        value = self.estimator.score_samples(rows).reshape(first.shape)
+        above_two = self.X.shape[1] > 2
+        value = value - value.max() if above_two else value
+        image = axis.pcolormesh(first, second, value, vmin=value.max() - _NATS, vmax=value.max(), shading="auto")
+        if not above_two:
+            axis.scatter(*self.X[:_POINTS].T, s=2, color="white", alpha=0.4, linewidths=0)
+        label = "log-density, from its maximum (nats)" if above_two else "log-density (nats)"
+        self.figure_.colorbar(image, ax=axis, label=label)
+        axis.set(xlabel=self.names[j], ylabel=self.names[i])
+
+
+class SampleComparisonDisplay:
+    """Marginals and pairs of real rows beside those of generated ones.
+
+    Parameters
+    ----------
+    real, generated : frame or array-like of shape (n_rows, n_columns)
+        Up to four columns are shown, levels by number.
+
+    Attributes
+    ----------
+    axes_, figure_ : ndarray of matplotlib axes, and figure
+        After `plot`.
+    """
+
+    def __init__(self, real, generated):
+        encoder = TableEncoder(real)
+        self.names = [str(name) for name in encoder.names][:_COLUMNS]
+        self.real, self.generated = (encoder.for_trees(rows)[:, :_COLUMNS] for rows in (real, generated))
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, n_samples=1000, random_state=0):
+        """Show fresh rows of a fitted estimator beside given ones.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted one with `sample`.
+        X : frame or array-like of shape (n_rows, n_columns)
+        n_samples : int, default=1000
+        random_state : int, default=0
+
+        Returns
+        -------
+        display : SampleComparisonDisplay
+        """
+        return cls(X, estimator.sample(n_samples, random_state=random_state)).plot()
+
+    def plot(self):
+        """Draw.
+
+        Returns
+        -------
+        self : object
+        """
+        d = len(self.names)
+        size = (2.6 * d + 1, 2.4 * d + 0.8)
+        self.figure_, self.axes_ = _pyplot().subplots(d, d, figsize=size, layout="constrained", squeeze=False)
+        for i in range(d):
+            for j in range(d):
+                self._draw(self.axes_[i, j], i, j)
+                self.axes_[i, j].set_xlabel(self.names[j] if i == d - 1 else "")
+                self.axes_[i, j].set_ylabel("density" if i == j else self.names[i] if j == 0 else "")
+        self.axes_[0, 0].legend(fontsize=8)
+        return self
+
+    def _draw(self, axis, i, j):
+        sides = ((self.real, "real", "C0"), (self.generated, "generated", "C1"))
+        if i == j:
+            both = np.concatenate([rows[:, i] for rows, _, _ in sides])
+            both = both[np.isfinite(both)]
+            edges = np.linspace(both.min(), both.max() + 1e-9, 31) if len(both) else 31
+            for rows, label, color in sides:
+                kept = rows[np.isfinite(rows[:, i]), i]
+                axis.hist(kept, edges, density=True, histtype="step", color=color, label=label)
+            return
+        side = sides[0] if i < j else sides[1]  # real above the diagonal, generated below
+        axis.scatter(side[0][:_POINTS, j], side[0][:_POINTS, i], s=3, color=side[2], alpha=0.5, linewidths=0)
+
+
+class CalibrationDisplay:
+    """The loss by time, and the calibration of each field, as `diagnose` finds them.
+
+    At a minimiser of the losses E[b . (b - dx_t/dt)] = 0 and E[eta . (eta - z)] = 0 (2209.15571, (11)); bars are two
+    standard errors.
+
+    Parameters
+    ----------
+    report : Bunch
+        Of `diagnose`.
+
+    Attributes
+    ----------
+    axes_, figure_ : ndarray of matplotlib axes, and figure
+        After `plot`.
+    """
+
+    def __init__(self, report):
+        self.report = report
+
+    @classmethod
+    def from_estimator(cls, estimator, X0, X1=None):
+        """Show the calibration of a fitted estimator on held-out rows.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted one with `diagnose`.
+        X0 : array-like of shape (n_samples_0, n_features)
+        X1 : array-like of shape (n_samples_1, n_features), default=None
+
+        Returns
+        -------
+        display : CalibrationDisplay
+        """
+        return cls(estimator.diagnose(X0, X1)).plot()
+
+    def plot(self):
+        """Draw.
+
+        Returns
+        -------
+        self : object
+        """
+        self.figure_, self.axes_ = _pyplot().subplots(1, 2, figsize=(8, 3.5), layout="constrained")
+        times = np.asarray(self.report.times)
+        self.axes_[0].bar(times, self.report.loss, 0.9 * (times[1] - times[0]))
+        self.axes_[0].set(xlabel="t", ylabel="held-out loss of the velocity")
+        names = [name for name in ("velocity", "denoiser") if f"{name}_calibration" in self.report]
+        values = [self.report[f"{name}_calibration"] for name in names]
+        errors = [2 * self.report[f"{name}_calibration_error"] for name in names]
+        self.axes_[1].axhline(0, color="0.6", lw=1)
+        self.axes_[1].errorbar(names, values, errors, fmt="o", capsize=4)
+        self.axes_[1].set(xlabel="field", ylabel="calibration (0 at the minimiser)", xlim=(-0.5, len(names) - 0.5))
+        return self
