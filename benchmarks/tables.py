@@ -15,7 +15,8 @@ given   three columns fixed to held-out values: C2ST of whole rows beside that o
 round   the tables of --data: round trip of the codec; dtypes, ranges, levels and gap rates of as many drawn rows
 end     adult: fit, as many rows as the table has, report
 
-Peers: pip install POT, and ForestDiffusion or (with numpy < 2.2 and pandas < 2.3) arfpy. All are given one thread, the same rows and no validation on test rows.
+Peers: pip install POT, and ForestDiffusion or (with numpy < 2.2 and pandas < 2.3) arfpy. All are given one thread and
+the same rows; none validates on test rows.
 """
 
 import argparse
@@ -73,7 +74,6 @@ class Arf:
 
     def fit(self, frame):
         arf = importlib.import_module("arfpy.arf")
-        np.in1d = np.isin  # a name that numpy has dropped and arfpy calls
         frame = frame.copy()
         self.texts = [c for c in frame if frame[c].dtype.kind not in "iuf"]
         for column in frame:

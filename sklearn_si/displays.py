@@ -99,7 +99,8 @@ class LossCurveDisplay:
             beside = self.ax_.twinx()
             lines += beside.plot(rounds[-len(self.scores) :], self.scores, color="C1", label=self.score_name)
             beside.set_ylabel(self.score_name)
-        self.ax_.legend(handles=lines)
+        # above the picture: the curves may be anywhere in it
+        self.ax_.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
         return self
 
 

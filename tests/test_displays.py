@@ -1,0 +1,97 @@
+"""Pictures hold what they say, with axes and units."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si.displays import (
+    CalibrationDisplay,
+    DensityDisplay,
+    LossCurveDisplay,
+    SampleComparisonDisplay,
+    TrajectoryDisplay,
+)
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+RNG = np.random.default_rng(0)
+FRAME = pd.DataFrame(RNG.normal(size=(150, 3)), columns=["a", "b", "c"])
+SMALL = {"max_iter": 120, "hidden_layer_sizes": (8,), "preprocessing": "whiten", "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return InterpolantFlow(**SMALL).fit(FRAME)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_loss_curves_are_those_of_the_fit(flow):
+    display = LossCurveDisplay.from_estimator(flow)
+    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), flow.loss_curve_)
+    beside = display.figure_.axes[1]
+    np.testing.assert_array_equal(beside.lines[0].get_ydata(), flow.validation_scores_)
+    assert (display.ax_.get_xlabel(), beside.get_ylabel()) == ("round", "held-out log-likelihood (nats)")
+    _, ax = plt.subplots()
+    assert LossCurveDisplay([1.0, 0.5]).plot(ax=ax).ax_ is ax
+
+
+def test_trajectories_end_where_rows_do(flow):
+    X = RNG.normal(size=(20, 3))
+    display = TrajectoryDisplay.from_estimator(flow, X, n_times=11, columns=(2, 0))
+    expected = np.asarray(flow.trajectory(X, 11, random_state=0))
+    np.testing.assert_allclose(display.ax_.collections[1].get_offsets(), expected[-1][:, [2, 0]])
+    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("c", "a")
+
+
+def test_trajectories_of_one_column_are_drawn_against_time():
+    x = RNG.normal(size=(100, 1))
+    flow = InterpolantFlow(max_iter=3, hidden_layer_sizes=(8,), preprocessing="standardize", random_state=0).fit(x)
+    display = TrajectoryDisplay.from_estimator(flow, x[:5], n_times=7)
+    assert len(display.ax_.lines) == 5
+    assert display.ax_.get_xlabel() == "t"
+    density = DensityDisplay.from_estimator(flow, x, resolution=9)
+    line = density.axes_[0, 0].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), flow.score_samples(line.get_xdata()[:, None]))
+    assert "nats" in density.axes_[0, 0].get_ylabel()
+
+
+def test_density_maps_are_the_log_density():
+    X = RNG.normal(size=(150, 2))
+    flow = InterpolantFlow(max_iter=3, hidden_layer_sizes=(8,), random_state=0).fit(X)
+    axis = DensityDisplay.from_estimator(flow, X, resolution=8).axes_[0, 0]
+    mesh = axis.collections[0]
+    centres = mesh.get_coordinates()
+    centres = (centres[1:, 1:] + centres[:-1, :-1]) / 2
+    np.testing.assert_allclose(mesh.get_array().ravel(), flow.score_samples(centres.reshape(-1, 2)), atol=1e-6)
+
+
+def test_density_above_two_columns_has_a_map_for_each_pair(flow):
+    display = DensityDisplay.from_estimator(flow, FRAME, resolution=6)
+    shown = [axis for axis in display.axes_.flat if axis.axison]
+    assert [(a.get_xlabel(), a.get_ylabel()) for a in shown] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert max(axis.collections[0].get_array().max() for axis in shown) == 0.0
+
+
+def test_comparisons_show_real_and_generated_rows(flow):
+    display = SampleComparisonDisplay.from_estimator(flow, FRAME, n_samples=50)
+    above, below = display.axes_[0, 1].collections[0], display.axes_[1, 0].collections[0]
+    np.testing.assert_allclose(above.get_offsets(), FRAME[["b", "a"]])
+    np.testing.assert_allclose(below.get_offsets(), flow.sample(50, random_state=0)[:, :2])
+    assert [axis.get_xlabel() for axis in display.axes_[2]] == ["a", "b", "c"]
+
+
+def test_calibration_has_a_bar_for_each_field():
+    X0, X1 = RNG.normal(size=(2, 100, 2))
+    model = InterpolantDiffusion(max_iter=3, hidden_layer_sizes=(8,), base_density="normal", random_state=0).fit(X0, X1)
+    display = CalibrationDisplay.from_estimator(model, X0, X1)
+    assert [t.get_text() for t in display.axes_[1].get_xticklabels()] == ["velocity", "denoiser"]
+    heights = [bar.get_height() for bar in display.axes_[0].patches]
+    np.testing.assert_allclose(heights, display.report.loss)
