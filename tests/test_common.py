@@ -13,6 +13,8 @@ from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
 SMALL = {"max_iter": 3, "hidden_layer_sizes": (8,), "n_steps": 4, "random_state": 0}
 
+SMALL_FLOW = InterpolantFlow(hidden_layer_sizes=(8,), preprocessing="standardize", early_stopping=False)
+
 ESTIMATORS = [
     InterpolantFlow(**SMALL),
     InterpolantFlow(interpolant="trigonometric", preprocessing="whiten", **SMALL),
@@ -21,8 +23,8 @@ ESTIMATORS = [
     InterpolantDiffusion(gamma="quadratic", noise_level=0.0, **SMALL),
     SchroedingerBridge(n_components=1, **SMALL),
     TableCodec(random_state=0),
-    TableSynthesizer(max_iter=3, random_state=0),
-    InterpolantImputer(TableSynthesizer(max_iter=3), random_state=0),
+    TableSynthesizer(flow=SMALL_FLOW, max_iter=3, random_state=0),
+    InterpolantImputer(TableSynthesizer(flow=SMALL_FLOW, max_iter=3), random_state=0),
 ]
 
 # Public functions that neither check_estimator nor parametrize_with_checks calls.

@@ -34,7 +34,7 @@ class _GroupedFlow(InterpolantFlow):
         train, held = super()._split_rows(self.n_originals, fraction, rng)
         copies = np.arange(0, n, self.n_originals)[:, None]
         # a held-out row is judged as whole rows are drawn, and under a mask
-        return (copies + train).ravel(), (copies[:2] + held).T.ravel()
+        return (copies + train).ravel(), None if held is None else (copies[:2] + held).T.ravel()
 
 
 @dataclasses.dataclass
