@@ -113,6 +113,16 @@ def test_given_levels_condition_the_values(fitted):
     assert abs(made.x.std() - 0.5) < 0.06
 
 
+def test_given_numbers_that_fit_has_not_seen_tell_what_their_neighbours_tell():
+    rng = np.random.default_rng(0)
+    n = 2 * rng.integers(5, size=1500)
+    frame = pd.DataFrame({"n": n, "k": np.where(n < 5, "low", "high")})
+    model = TableSynthesizer(max_iter=300, random_state=0).fit(frame)
+    made = model.sample(given=pd.DataFrame({"n": [1, 7, -3, 40] * 50}), random_state=0)
+    assert made.n.tolist() == [1, 7, -3, 40] * 50
+    assert (made.k == np.where(made.n < 5, "low", "high")).mean() > 0.95
+
+
 def test_gaps_of_given_rows_are_drawn(fitted):
     given = pd.DataFrame({"a": ["no", None], "x": [np.nan, 1.0]})
     made = fitted.sample(given=given, random_state=0)

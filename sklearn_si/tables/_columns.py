@@ -196,6 +196,11 @@ class Column:
             return x
         return x + self.lattice.spacing * (rng.uniform(size=len(x)) - 0.5)
 
+    def nearest(self, numbers):
+        """The codes of the nearest levels of an ordered column."""
+        levels = self.levels.astype(np.float64)
+        return np.searchsorted((levels[1:] + levels[:-1]) / 2, numbers.astype(np.float64))
+
     def straight(self, reading, codes):
         """The same codec with a straight line as the map of its values."""
         ordinary = self._relative(reading.values[codes == 0])

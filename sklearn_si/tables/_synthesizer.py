@@ -424,6 +424,10 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
             if readings[j] is None:
                 continue
             unseen = (codes[:, j] < 0) & (readings[j].gaps == 0)
+            if column.is_ordered and unseen.any():
+                # a number that fit has not seen is kept, and tells what its nearest neighbour tells
+                codes[unseen, j] = column.nearest(readings[j].values[unseen])
+                unseen[:] = False
             if unseen.any() and name == "given":
                 column._refuse_unseen(readings[j].values[unseen], "error", name)
             if not gaps and len(column.gap_kinds):
