@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from oracles import column_kinds
-from sklearn_si import InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.tables import InterpolantImputer, TableSynthesizer
 
 MASSES = np.array([[0.30, 0.05, 0.05], [0.05, 0.25, 0.30]])
@@ -219,6 +219,19 @@ def test_a_seed_gives_the_same_model_and_rows_and_leaves_the_global_generators_a
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     fresh = models[0].set_params(random_state=None)
     assert (fresh.sample(20).x != fresh.sample(20).x).any()
+
+
+def test_scores_of_unseen_levels_are_announced(fitted):
+    frame = mixed_rows(5, 0)
+    frame.loc[2, "a"] = "maybe"
+    with pytest.warns(UserWarning, match="1 of 5 rows hold levels or gaps that fit has not seen"):
+        score = fitted.score_samples(frame)
+    assert np.isfinite(score).all()
+
+
+def test_a_flow_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="The 'flow' parameter"):
+        TableSynthesizer(flow=InterpolantDiffusion()).fit(mixed_rows(20, 0))
 
 
 def test_scores_of_a_row_do_not_depend_on_the_others(fitted):

@@ -1,13 +1,14 @@
 """Tables in, tables out: a model of whole rows that fills in any part of them."""
 
 import numbers
+import warnings
 from typing import ClassVar
 
 import numpy as np
 import torch
 from scipy.special import ndtri
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._flow import InterpolantFlow
@@ -94,7 +95,7 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         "min_frequency": [
             Interval(numbers.Integral, 1, None, closed="left"), Interval(numbers.Real, 0, 1, closed="neither"), None,
         ],
-        "flow": [HasMethods(["fit", "sample", "score_samples"]), None],
+        "flow": [InterpolantFlow, None],
         "hidden_layer_sizes": [StrOptions({"auto"}), tuple],
         "dropout": [Interval(numbers.Real, 0, 1, closed="left")],
         "learning_rate_init": [Interval(numbers.Real, 0, None, closed="neither")],
@@ -318,12 +319,22 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            In nats, in units of the continuous columns. A row with an unseen level has the mass of its other cells.
+            In nats, in units of the continuous columns. A cell that fit has not seen (a level, a gap where there were
+            none) has no mass of its own: its row is scored by the other cells, and a warning counts such rows. Where
+            values are absent, the density of the others is exact as far as the flow has learned that what stands in
+            the place of absent ones is independent of them.
         """
         check_is_fitted(self)
         readings = self.codec_._readings(X)
         codes, values = self.codec_._encoded(readings, None)
-        total = np.zeros(len(codes))
+        total, unseen = np.zeros(len(codes)), int((codes < 0).any(1).sum())
+        if unseen:
+            warnings.warn(
+                f"{unseen} of {len(codes)} rows hold levels or gaps that fit has not seen: they are scored by their "
+                "other cells, which is too high. Fit on a table that has them, or leave these rows out.",
+                UserWarning,
+                stacklevel=2,
+            )
         if self._coded:
             device = resolve_device(self.device)
             known, _ = self._tensors(codes, values, device)
@@ -374,9 +385,9 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         j = self._place(target)
         codes, values, _ = self._known(X, "X", gaps=True, without=j)
-        known, shown = self._tensors(codes, values, device := resolve_device(self.device))
+        known, shown = self._tensors(codes, values, resolve_device(self.device))
         with torch.no_grad():
-            logs = self.masked_network_.column(self._coded.index(j), known, shown.to(device))
+            logs = self.masked_network_.column(self._coded.index(j), known, shown)
         p = logs.exp().cpu().numpy().astype(np.float64)[:, : len(self.levels(target))]
         return p / p.sum(1, keepdims=True)
 
