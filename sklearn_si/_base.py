@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _fitting
 from ._base_density import BASE_DENSITIES
+from ._callbacks import CallbackSupportMixin, Tasks
 from ._density_methods import DensityMethods
 from ._diagnostics import DiagnosticMethods
 from ._distillation import DistillationMethods
@@ -76,6 +77,7 @@ class BaseInterpolant(
     DiagnosticMethods,
     DistillationMethods,
     RectificationMethods,
+    CallbackSupportMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
     DensityMixin,
@@ -160,6 +162,7 @@ class BaseInterpolant(
         """
         X0, X1 = self._validate_samples(X0, X1)
         plan = _fitting.make_plan(self, X0, X1, condition)
+        plan.tasks = Tasks(self, X0, X1, None if condition is None else {"condition": condition})
         check_noise(self, plan.interpolant, plan.fields not in (("velocity",), ("forecast",)))
         state = _fitting.fit_plan(self, plan)
         # a map distilled from an earlier fit is not that of this one
@@ -167,6 +170,7 @@ class BaseInterpolant(
             vars(self).pop(name, None)
         for name, value in state.items():
             setattr(self, name, value)
+        plan.tasks.end(state)
         return self
 
     def fit_transform(self, X, y=None, *, condition=None):
@@ -338,6 +342,9 @@ class BaseInterpolant(
     def __getstate__(self):
         """The state with its networks on the CPU, so that a model fitted on a GPU loads anywhere."""
         state = dict(super().__getstate__())
+        if hasattr(self, "network_"):
+            # they were for the fit, and whoever loads the model may not have their classes
+            state.pop("_skl_callbacks", None)
         names = [name for name in _NETWORKS if state.get(name) is not None]
         # one copy for all, because the networks share their parts
         for name, value in copy.deepcopy({name: state[name] for name in names}).items():

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.stats import multivariate_normal
 from sklearn.base import BaseEstimator, DensityMixin, clone
 
+from ._callbacks import NO_TASKS
 from .preprocessing import check_has_density
 
 BASE_DENSITIES = ("flow", "normal", "standard_normal")
@@ -52,7 +53,7 @@ def check_base(spec, X0):
         check_has_density(X0, "X0", _WAY_OUT)
 
 
-def fit_base_density(spec, estimator, X0, seed):
+def fit_base_density(spec, estimator, X0, seed, tasks=NO_TASKS):
     """Fit what `base_density` asks for to the rows of X0; None gives None.
 
     Parameters
@@ -65,6 +66,8 @@ def fit_base_density(spec, estimator, X0, seed):
         The base sample, in data units.
     seed : int
         Seed of the fit.
+    tasks : Tasks, default=NO_TASKS
+        What callbacks are told of it.
     """
     if spec is None:
         return None
@@ -74,7 +77,11 @@ def fit_base_density(spec, estimator, X0, seed):
         density.set_params(random_state=seed)
         # its map must be affine: one matrix product then leads from the bridge's units to its own
         density._affine_only = True
-        return density.fit(X0)
+        vars(density).pop("_skl_callbacks", None)  # those of the bridge, which a clone shares: they propagate, or not
+        with tasks.part("base density", density):
+            return density.fit(X0)
     if isinstance(spec, str):
         return NormalDensity(standard=spec == "standard_normal").fit(X0)
-    return clone(spec).fit(X0)
+    density = clone(spec)
+    with tasks.part("base density", density):
+        return density.fit(X0)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import _fitting
 from ._base import BaseInterpolant, _finite_rows
 from ._bridge_fields import PlanPairs, bridge_fields, simulate_pairs
+from ._callbacks import Tasks
 from ._flow import InterpolantFlow
 from ._objectives import TIME_LAWS
 from ._potentials import fit_potential
@@ -222,8 +223,11 @@ class SchroedingerBridge(BaseInterpolant):
             noise = rng.standard_normal((max(len(X0), 1000), X0.shape[1]))
             X0, X1 = (X0.mean(0) + X0.std(0) * noise).astype(X0.dtype), X0
         plan = _fitting.make_plan(self, X0, X1, None)
-        for name, value in _fitting.fit_plan(self, plan).items():
+        plan.tasks = Tasks(self, X0, X1)
+        state = _fitting.fit_plan(self, plan)
+        for name, value in state.items():
             setattr(self, name, value)
+        plan.tasks.end(state)
         return self
 
     def _fields(self, *args, **kwargs):

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from ._base_density import check_base, fit_base_density
+from ._callbacks import NO_TASKS
 from ._conditions import ConditionCodec
 from ._objectives import FIELDS
 from ._race import train_best
@@ -46,6 +47,8 @@ class Plan:
     train1: np.ndarray
     held0: np.ndarray | None
     held1: np.ndarray | None
+    tasks: object = NO_TASKS  # what callbacks are told
+    density: object = None  # of the base, where it is fitted before the fields
 
     @property
     def two_samples(self):
@@ -201,7 +204,7 @@ def fit_plan(estimator, plan):
     if spec == "flow" and settings.max_time is not None:
         settings.max_time /= 2
     if spec != "flow":
-        density = fit_base_density(spec, estimator, plan.X0, plan.seed)
+        density = plan.density = fit_base_density(spec, estimator, plan.X0, plan.seed, plan.tasks)
     run = _warm_run(estimator, plan)
     if run is None:
         run = train_best(estimator, plan, settings)
@@ -216,7 +219,7 @@ def fit_plan(estimator, plan):
             stacklevel=4,
         )
     if spec == "flow":
-        density = fit_base_density(spec, estimator, run.base_rows(), plan.seed)
+        density = fit_base_density(spec, estimator, run.base_rows(), plan.seed, plan.tasks)
     return run.attributes(history, density)
 
 

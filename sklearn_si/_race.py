@@ -140,7 +140,7 @@ class Race:
             verbose=0,
             growth=_FEW_ROUNDS,
         )
-        return self.trained(run, short, start_score=start_score)
+        return self.trained(run, short, name="compare", start_score=start_score)
 
     def trained(self, run, settings, **kwargs):
         """The run, trained and entered; None where it diverged."""

@@ -27,7 +27,7 @@ from ._tensors import (
     normal,
     resolve_device,
 )
-from ._training import History, train
+from ._training import History, count_rounds, train
 from .couplings import paired
 from .networks import (
     ComposedVelocity,
@@ -188,8 +188,8 @@ class Run:
         batches = Batches(
             self.networks, plan.interpolant, law, sampler, batch, self.generator, path=ascent, size=STEPS_BETWEEN
         )
-        with batches, self._foreign_randomness():
-            self.history = train(self.networks, batches.loss, None, moving)
+        with batches, self._foreign_randomness(), self._told("path", moving) as after_round:
+            self.history = train(self.networks, batches.loss, None, moving, after_round=after_round)
         self.action_curve = ascent.close()
 
     def keep_history(self):
@@ -197,10 +197,31 @@ class Run:
         before, last = self.earlier, self.history
         self.earlier = History(before.n_iter + last.n_iter, before.loss_curve + last.loss_curve)
 
-    def train(self, settings, *, dropout=None, start_score=None):
+    @contextlib.contextmanager
+    def _told(self, name, settings):
+        """What is to be called after each round, so that callbacks learn of it."""
+        with self.plan.tasks.run(name, count_rounds(settings)) as tell:
+
+            def after_round(history, kept):
+                def attributes():
+                    with kept():
+                        return self.snapshot(history)
+
+                return tell(history, attributes)
+
+            yield None if tell is None else after_round
+
+    def snapshot(self, history):
+        """The fitted attributes as if training had ended now."""
+        run = copy.copy(self)
+        run.networks = copy.deepcopy(self.networks).requires_grad_(False).eval()
+        return run.attributes(history, self.plan.density)
+
+    def train(self, settings, *, name="train", dropout=None, start_score=None):
         """Train the networks in place; the history is kept.
 
-        `dropout` is the estimator's own unless given; `start_score` saves validating the start where it is known.
+        `name` is that of the task, for callbacks; `dropout` is the estimator's own unless given; `start_score` saves
+        validating the start where it is known.
         """
         estimator, plan = self.estimator, self.plan
         sampler = self._sampler(plan.train0, plan.train1)
@@ -208,14 +229,16 @@ class Run:
             dropout = 0.0 if estimator.dropout == "auto" else estimator.dropout
         law, batch, low = settings.time_law, settings.batch_size, self._low_precision()
         batches = Batches(self.networks, plan.interpolant, law, sampler, batch, self.generator, low)
-        with batches, self._dropping(dropout), self._foreign_randomness():
+        told = self._told(name, settings)
+        with batches, self._dropping(dropout), self._foreign_randomness(), told as after_round:
             validate = self._validation(settings)
             fit_score = self.likelihood_of(plan.train1) if can_race(plan) else None
             # the start, a closed form or an earlier run, may be the best there is
             start_score = start_score or validate
             self.history = train(
-                self.networks, batches.loss, validate, settings, start_score=start_score, fit_score=fit_score
-            )
+                self.networks, batches.loss, validate, settings, start_score=start_score, fit_score=fit_score,
+                after_round=after_round,
+            )  # fmt: skip
         return self.history
 
     def _low_precision(self):

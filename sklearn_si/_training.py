@@ -44,7 +44,7 @@ class History:
     loss_curve: list = dataclasses.field(default_factory=list)
     validation_scores: list = dataclasses.field(default_factory=list)
     best_score: float = -math.inf
-    interrupted: bool = False
+    interrupted: bool = False  # by the user or by a callback
     converged: bool = False
     overfitted: bool = False
     best_step: int = 0  # steps after which the score was highest
@@ -69,6 +69,7 @@ def train(
     *,
     start_score: Callable | float | None = None,
     fit_score: Callable | None = None,
+    after_round: Callable | None = None,
 ) -> History:
     """Minimise the loss and leave the best (validated) averaged weights in the networks.
 
@@ -86,6 +87,9 @@ def train(
         The score of the weights before training, or what gives it: they are kept if no round scores higher.
     fit_score : callable, default=None
         fit_score() -> float, the same as `validate` on training rows: if given, training ends where it overfits.
+    after_round : callable, default=None
+        after_round(history, kept) -> bool, whether to stop; in `with kept():` the networks have the weights that would
+        then be left in them.
 
     Returns
     -------
@@ -118,6 +122,8 @@ def train(
                 # on a plateau of the rate neither rises: what overfits, rises alone and by more than noise
                 rise = weights.score_of(weights.means, fit_score) - weights.score_of(weights.best, fit_score)
                 history.overfitted = rise > 0 and rise + weights.score - score > _WIDER_GAP
+            if after_round is not None:
+                history.interrupted = after_round(history, lambda: weights.live(weights.kept))
     except KeyboardInterrupt:
         history.interrupted = True
         warnings.warn(
@@ -142,17 +148,32 @@ def _lies_far_back(history, stale):
 
 
 def _finished(history, stale, start, settings):
-    if history.overfitted:
+    if history.overfitted or history.interrupted:
         return True
     out_of_time = settings.max_time is not None and time.perf_counter() - start >= settings.max_time
     patience_lost = settings.early_stopping and stale >= settings.n_iter_no_change
     return history.n_iter >= settings.max_iter or patience_lost or (out_of_time and history.n_iter > 0)
 
 
+def _length(n_iter, settings):
+    """Steps of the round that follows so many steps."""
+    return min(max(ROUND, int(settings.growth * n_iter)), settings.max_iter - n_iter)
+
+
+def count_rounds(settings):
+    """Rounds of a training that goes on to its last step; None where its time is the limit."""
+    if settings.max_time is not None:
+        return None
+    n_iter = rounds = 0
+    while n_iter < settings.max_iter:
+        n_iter, rounds = n_iter + _length(n_iter, settings), rounds + 1
+    return rounds
+
+
 def _round(loss, weights, history, start, settings):
     """One round of gradient steps; raises if the loss stopped being finite in it."""
-    losses, length = [], max(ROUND, int(settings.growth * history.n_iter))
-    for _ in range(min(length, settings.max_iter - history.n_iter)):
+    losses = []
+    for _ in range(_length(history.n_iter, settings)):
         elapsed = time.perf_counter() - start
         if settings.max_time is not None and elapsed >= settings.max_time and losses:
             break

@@ -1,5 +1,6 @@
 """The weights of a training run as one vector: gradients, Adam, their running mean, and the best."""
 
+import contextlib
 import math
 
 import torch
@@ -62,14 +63,25 @@ class Weights:
         self.flat.copy_(other)
         other.copy_(live)
 
-    def score_of(self, weights, validate):
-        """The score of some weights; -inf for NaN, which compares with nothing."""
+    @contextlib.contextmanager
+    def live(self, weights):
+        """Within it, the networks have these weights."""
         self.swap(weights)
         try:
-            score = float(validate())
+            yield
         finally:
             self.swap(weights)
+
+    def score_of(self, weights, validate):
+        """The score of some weights; -inf for NaN, which compares with nothing."""
+        with self.live(weights):
+            score = float(validate())
         return -math.inf if math.isnan(score) else score
+
+    @property
+    def kept(self):
+        """What `release` leaves in the networks: the best weights, or the means if none were offered."""
+        return self.means if self.best is None else self.best
 
     def offer(self, score):
         """Keep a copy of the means, and of the buffers, if the score is the highest."""
@@ -80,7 +92,7 @@ class Weights:
     @torch.no_grad()
     def release(self):
         """Leave in the networks what was kept (the means if nothing was), each parameter on its own."""
-        self.flat.copy_(self.means if self.best is None else self.best)
+        self.flat.copy_(self.kept)
         for p in self.parameters:
             p.data, p.grad = p.data.clone(), None
         for b, value in zip(self.networks.buffers(), self.buffers or (), strict=self.buffers is not None):

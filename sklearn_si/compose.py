@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
 
+from ._callbacks import CallbackSupportMixin, Tasks
 from ._validation import DTYPES, check_labels, is_sample, reject_dates
 
 __all__ = ["TransformedDensity"]
@@ -28,7 +29,7 @@ _COLLINEAR = 1e-13
 _NAMED = 5
 
 
-class TransformedDensity(OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator):
+class TransformedDensity(CallbackSupportMixin, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator):
     """An interpolant behind an invertible transformer, with samples and densities in the units of the data.
 
     log p(x) = log p_T(T(x)) + log |det dT/dx|
@@ -111,7 +112,7 @@ class TransformedDensity(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
             it moves a row to a point that is not finite; and whatever the estimator's own fit raises.
         """
         X0, X1 = self._validate_samples(X0, X1)
-        samples = [X0] if X1 is None else [X0, X1]
+        samples, tasks = [X0] if X1 is None else [X0, X1], Tasks(self, X0, X1)
         transformer = clone(self.transformer, safe=False)
         stacked = np.vstack(samples).astype(np.float64)
         if hasattr(transformer, "fit"):
@@ -122,9 +123,12 @@ class TransformedDensity(OneToOneFeatureMixin, TransformerMixin, DensityMixin, B
                 raise ValueError(f"{_name(step)} cannot stand around a density: {reason}.")
         _check_round_trip(transformer, stacked)
         inside = [_forward(transformer, X)[0] for X in samples]
-        estimator = clone(self.estimator).fit(*inside, condition=condition)
+        estimator = clone(self.estimator)
+        with tasks.part("estimator", estimator):
+            estimator.fit(*inside, condition=condition)
         self.transformer_, self.estimator_ = transformer, estimator
         self.carries_to_ = "data" if X1 is not None or _keeps_its_law(estimator) else "normal"
+        tasks.end()
         return self
 
     def fit_transform(self, X, y=None, *, condition=None):

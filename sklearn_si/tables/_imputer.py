@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._callbacks import CallbackSupportMixin, Tasks
 from .._series import Table
 from .._tensors import draw_seed
 from ._synthesizer import TableSynthesizer
@@ -15,7 +16,7 @@ from ._synthesizer import TableSynthesizer
 __all__ = ["InterpolantImputer"]
 
 
-class InterpolantImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class InterpolantImputer(CallbackSupportMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fills gaps by draws given what the row has, from one model of all columns.
 
     x_missing ~ P(x_missing | x_observed)
@@ -87,7 +88,10 @@ class InterpolantImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._seed = draw_seed(self.random_state)
         synthesizer = TableSynthesizer() if self.synthesizer is None else self.synthesizer
         settings = {**synthesizer.get_params(deep=False), "random_state": self._seed}
-        self.synthesizer_ = type(synthesizer)(**settings).fit(X)
+        self.synthesizer_, tasks = type(synthesizer)(**settings), Tasks(self, X)
+        with tasks.part("synthesizer", self.synthesizer_):
+            self.synthesizer_.fit(X)
+        tasks.end()
         self._is_frame = Table.of(X).backend != "numpy"
         columns = self.synthesizer_.codec_.columns_
         self._empty = [j for j, c in enumerate(columns) if len(c.gap_kinds) == c.n_codes]

@@ -7,8 +7,9 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor, nn
 
+from .._callbacks import NO_TASKS
 from .._tensors import normal
-from .._training import Settings, train
+from .._training import Settings, count_rounds, train
 
 __all__ = ["MaskedNetwork", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
 
@@ -198,8 +199,21 @@ class MaskedLoss:
         return following.mean() + (missed.sum(1) / asked.sum(1).clamp(min=1)).mean(), following.mean()
 
 
-def fit_masked(network, codes, values, held, *, max_iter, max_time, learning_rate, generator, verbose=0, dropout=0.0):
-    """Train the network in place; rows `held` (None for none) choose the best weights."""
+def fit_masked(
+    network,
+    codes,
+    values,
+    held,
+    *,
+    max_iter,
+    max_time,
+    learning_rate,
+    generator,
+    verbose=0,
+    dropout=0.0,
+    tasks=NO_TASKS,
+):
+    """Train the network in place; rows `held` (None for none) choose the best weights; callbacks follow the tasks."""
     device = codes.device
     kept = torch.ones(len(codes), dtype=torch.bool, device=device)
     if held is not None:
@@ -222,10 +236,11 @@ def fit_masked(network, codes, values, held, *, max_iter, max_time, learning_rat
         batch_size=batch, learning_rate_init=learning_rate, max_iter=max_iter, max_time=max_time, tol=0.0,
         n_iter_no_change=8, early_stopping=held is not None, verbose=verbose, time_law="uniform",
     )  # fmt: skip
-    history = train(
-        nn.ModuleDict({"masked": network}), lambda: loss.at(orders.next(), generator)[0], validate, settings,
-        start_score=validate,
-    )  # fmt: skip
+    with tasks.run("codes", count_rounds(settings)) as tell:
+        history = train(
+            nn.ModuleDict({"masked": network}), lambda: loss.at(orders.next(), generator)[0], validate, settings,
+            start_score=validate, after_round=None if tell is None else lambda history, kept: tell(history, None),
+        )  # fmt: skip
     network.dropout, network.masks = 0.0, None
     return history
 

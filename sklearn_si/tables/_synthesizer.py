@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from .._callbacks import CallbackSupportMixin, Tasks
 from .._flow import InterpolantFlow
 from .._tensors import FIT_STREAM, SAMPLE_STREAM, draw_seed, make_generator, resolve_device
 from ._codec import TableCodec
@@ -26,7 +27,7 @@ _PASSES, _FEWEST, _MOST, _CODE_SHARE = 50, 1000, 6000, 0.5
 _BATCH = 512
 
 
-class TableSynthesizer(DensityMixin, BaseEstimator):
+class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
     """A model of the rows of a table, columns of any kind: it draws new ones, completes given ones and scores them.
 
     P(k, x) = prod_j P(k_j | k_1, ..., k_{j-1})  p(v | k) prod |dv/dx|
@@ -164,8 +165,10 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         )
         if self._valued:
             values = self._straightened(readings, codes, values, rng)
-        self.masked_network_ = self._fit_codes(codes, values, seed) if self._coded else None
-        self.value_model_ = self._fit_values(codes, values, seed) if self._valued else None
+        tasks = Tasks(self, X)
+        self.masked_network_ = self._fit_codes(codes, values, seed, tasks) if self._coded else None
+        self.value_model_ = self._fit_values(codes, values, seed, tasks) if self._valued else None
+        tasks.end()
         return self
 
     def _straightened(self, readings, codes, values, rng):
@@ -188,7 +191,7 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
                 columns[j] = curved
         return values
 
-    def _fit_codes(self, codes, values, seed):
+    def _fit_codes(self, codes, values, seed, tasks):
         n, device = len(codes), resolve_device(self.device)
         generator = make_generator(seed, FIT_STREAM, device)
         columns = [self.codec_.columns_[j] for j in self._coded]
@@ -207,11 +210,11 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
         fit_masked(
             network, codes, values, order[:n_held] if n_held else None, max_iter=steps,
             max_time=None if self.max_time is None else share * self.max_time, learning_rate=self.learning_rate_init,
-            generator=generator, verbose=self.verbose, dropout=self.dropout,
+            generator=generator, verbose=self.verbose, dropout=self.dropout, tasks=tasks,
         )  # fmt: skip
         return network
 
-    def _fit_values(self, codes, values, seed):
+    def _fit_values(self, codes, values, seed, tasks):
         flow = InterpolantFlow(preprocessing="standardize") if self.flow is None else self.flow
         share = 1 - _CODE_SHARE if self._coded else 1.0
         settings = {"random_state": seed, "verbose": self.verbose, "device": self.device}
@@ -221,7 +224,7 @@ class TableSynthesizer(DensityMixin, BaseEstimator):
             settings["max_time"] = share * self.max_time
         model = ValueModel(InterpolantFlow(**{**flow.get_params(deep=False), **settings}))
         rng = np.random.default_rng([seed, FIT_STREAM])
-        return model.fit(values[:, self._valued], self._features(codes), codes[:, self._coded], rng)
+        return model.fit(values[:, self._valued], self._features(codes), codes[:, self._coded], rng, tasks)
 
     def _tensors(self, codes, values, device):
         """Codes of the columns that have several, and values (NaN is not known, inf absent), for the network."""

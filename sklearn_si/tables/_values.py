@@ -66,7 +66,7 @@ class ValueModel:
     def __init__(self, flow):
         self.flow = flow
 
-    def fit(self, values, features, codes, rng):
+    def fit(self, values, features, codes, rng, tasks):
         """Fit to values (NaN where absent), and to codes with their features.
 
         Parameters
@@ -75,6 +75,8 @@ class ValueModel:
         features : ndarray of shape (n, n_features)
         codes : ndarray of int of shape (n, n_codes)
         rng : numpy Generator
+        tasks : Tasks
+            What callbacks are told of the fit.
         """
         self.centres_ = _centres(values, features)
         residuals = values - self._centre(features)
@@ -86,7 +88,8 @@ class ValueModel:
         u, condition = self._standardised(values[rows], features[rows], codes[rows], states, residuals[rows], rng)
         self.flow_ = _GroupedFlow(**self.flow.get_params(deep=False)).set_params(base_density=None)
         self.flow_.n_originals = n
-        self.flow_.fit(u, condition=condition)
+        with tasks.part("values", self.flow_):
+            self.flow_.fit(u, condition=condition)
         return self
 
     def _centre(self, features):
