@@ -46,6 +46,7 @@ from ._tensors import (
 )
 from ._validation import DTYPES, check_labels, is_sample, reject_dates
 from .couplings import COUPLINGS
+from .distributed import current_group
 from .exceptions import IntegrationWarning, NoDensityError
 from .interpolants import GAMMAS, INTERPOLANTS, Interpolant
 from .networks import ACTIVATIONS, GuidedField, drop_condition
@@ -160,8 +161,13 @@ class BaseInterpolant(
         FitDivergedError
             When the training loss stops being finite.
         """
-        X0, X1 = self._validate_samples(X0, X1)
-        plan = _fitting.make_plan(self, X0, X1, condition)
+        group = current_group()
+        with group.together():
+            X0, X1 = self._validate_samples(X0, X1)
+            plan = _fitting.make_plan(self, X0, X1, condition)
+        if group.size > 1:
+            plan.group = group
+            _fitting.share_plan(plan, condition)
         plan.tasks = Tasks(self, X0, X1, None if condition is None else {"condition": condition})
         check_noise(self, plan.interpolant, plan.fields not in (("velocity",), ("forecast",)))
         state = _fitting.fit_plan(self, plan)

@@ -27,6 +27,7 @@ from ._tensors import (
     make_generator,
     resolve_device,
 )
+from .distributed import current_group
 from .solvers import require_finite, sdeint, time_grid
 
 # Steps of the simulations whose ends are the pairs of the next round.
@@ -215,6 +216,7 @@ class SchroedingerBridge(BaseInterpolant):
                 "Got a condition, but SchroedingerBridge has none: use "
                 "InterpolantDiffusion(coupling='entropic'), which pairs rows of like conditions."
             )
+        current_group().refuse("SchroedingerBridge")
         X0, X1 = self._validate_samples(X0, X1)
         self._fitted_as = self.epsilon, self.method
         self._from_normal = X1 is None

@@ -23,7 +23,10 @@ class ConditionCodec:
 
     def fit(self, condition):
         """Learn the kinds, the scales and the categories of the columns."""
-        columns = _columns(condition)
+        return self.fit_columns(columns_of(condition))
+
+    def fit_columns(self, columns):
+        """Learn from columns that were taken apart before."""
         self.kinds_ = ["number" if _is_numeric(c) else "category" for c in columns]
         self.codecs_ = [
             _Number(c) if k == "number" else _category(c) for k, c in zip(self.kinds_, columns, strict=True)
@@ -33,7 +36,7 @@ class ConditionCodec:
 
     def transform(self, condition, n_rows):
         """Encoded columns, of shape (n_rows, n_outputs); one row stands for all."""
-        columns = _columns(condition)
+        columns = columns_of(condition)
         if len(columns) != len(self.codecs_):
             raise ValueError(f"condition has {len(columns)} columns, but fit was given {len(self.codecs_)}.")
         if len(columns[0]) not in (1, n_rows):
@@ -67,7 +70,7 @@ def _category(values):
     return OneHotEncoder(sparse_output=False).fit(_words(values))
 
 
-def _columns(condition):
+def columns_of(condition):
     """The columns of an array, a series or a frame, one by one: a frame's keep their kinds."""
     if hasattr(condition, "columns") and hasattr(condition, "iloc"):
         series = [reject_dates(condition.iloc[:, [j]], "condition").iloc[:, 0] for j in range(condition.shape[1])]

@@ -9,13 +9,15 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._base_density import check_base, fit_base_density
 from ._callbacks import NO_TASKS
-from ._conditions import ConditionCodec
+from ._conditions import ConditionCodec, columns_of
 from ._objectives import FIELDS
 from ._race import train_best
 from ._runs import Run, can_race
 from ._tensors import FIT_STREAM, draw_seed
 from ._training import History, Settings
 from .couplings import COUPLINGS
+from .distributed import Single
+from .exceptions import ProcessGroupError
 from .interpolants import GAMMAS, make_interpolant
 from .preprocessing import check_has_density, check_two_sample_kind
 
@@ -49,6 +51,7 @@ class Plan:
     held1: np.ndarray | None
     tasks: object = NO_TASKS  # what callbacks are told
     density: object = None  # of the base, where it is fitted before the fields
+    group: object = dataclasses.field(default_factory=Single)  # the processes that fit it together
 
     @property
     def two_samples(self):
@@ -193,6 +196,24 @@ def split(n, fraction, rng):
     return order[held:], order[:held]
 
 
+def share_plan(plan, condition):
+    """Agree with the other processes of the group on what has to be the same in all."""
+    facts = {"features": plan.X1.shape[1], "samples": 1 + plan.two_samples, "fields": plan.fields}
+    facts |= {"held-out rows": plan.held1 is not None, "condition": plan.codec is not None}
+    if any(other != facts for other in plan.group.objects(facts)):
+        raise ProcessGroupError(
+            f"The {plan.group.size} processes of the torch.distributed group fit different models; process "
+            f"{plan.group.rank} has {facts}. Give all the same parameters and rows of the same columns, or fit within "
+            "`with sklearn_si.distributed.alone():`."
+        )
+    plan.seed = plan.group.first(lambda: plan.seed)
+    if plan.codec is not None:
+        parts = plan.group.objects(columns_of(condition))
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        plan.codec = ConditionCodec(plan.codec.droppable).fit_columns(columns)
+        plan.condition = plan.codec.transform(condition, len(plan.X1))
+
+
 def fit_plan(estimator, plan):
     """Fit base density, preprocessing and networks; the fitted attributes as a dict."""
     settings = _settings(estimator, plan)
@@ -204,7 +225,8 @@ def fit_plan(estimator, plan):
     if spec == "flow" and settings.max_time is not None:
         settings.max_time /= 2
     if spec != "flow":
-        density = plan.density = fit_base_density(spec, estimator, plan.X0, plan.seed, plan.tasks)
+        rows = plan.X0 if spec is None else plan.group.rows(plan.X0)
+        density = plan.density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks)
     run = _warm_run(estimator, plan)
     if run is None:
         run = train_best(estimator, plan, settings)
@@ -232,7 +254,9 @@ def _settings(estimator, plan):
     if values["max_iter"] == "auto":
         values["max_iter"] = _auto_steps(plan) if estimator.max_time is None else _NO_LIMIT
     if values["batch_size"] == "auto":
-        values["batch_size"] = _LARGE_BATCH if can_race(plan) and len(plan.train1) >= _MANY_ROWS else _BATCH
+        many = plan.group.total(len(plan.train1)) >= _MANY_ROWS
+        values["batch_size"] = _LARGE_BATCH if can_race(plan) and many else _BATCH
+    values["batch_size"] = max(1, values["batch_size"] // plan.group.size)
     if values["n_iter_no_change"] == "auto":
         values["n_iter_no_change"] = math.inf if can_race(plan) else _STALE_ROUNDS
     return Settings(**values, time_law=law)
@@ -243,7 +267,7 @@ def _auto_steps(plan):
         return _STEPS * 3 // 2  # a third of them with the path
     if plan.two_samples or plan.interpolant.kind != "one-sided":
         return _STEPS
-    steps = round(_STEPS_OF_1000 * (len(plan.train1) / 1000) ** _POWER)
+    steps = round(_STEPS_OF_1000 * (plan.group.total(len(plan.train1)) / 1000) ** _POWER)
     return min(max(steps, _FEWEST), _MOST)
 
 

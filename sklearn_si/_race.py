@@ -76,7 +76,8 @@ class Race:
         ranked = sorted(enumerate(self.runs), key=lambda pair: (-pair[1].history.best_score, -pair[0]))
         finalists = [run for _, run in ranked if run.history.best_score >= near][:_FINALISTS]
         scores = [run.history.best_score for run in finalists]
-        if len(finalists) > 1 and len(self.plan.held1) > VALIDATION_ROWS and not self.interrupted:
+        many = self.plan.group.total(len(self.plan.held1)) > VALIDATION_ROWS
+        if len(finalists) > 1 and many and not self.interrupted:
             scores = [run.likelihood_of(self.plan.held1, _FINAL_ROWS)() for run in finalists]
         best = finalists[scores.index(max(scores))]
         # what more steps brought nothing for, has converged
@@ -160,6 +161,8 @@ class Race:
         try:
             best = self.best_mixture(runs)
         except KeyboardInterrupt:
+            if self.plan.group.size > 1:
+                raise
             self.start.history.interrupted = True
             warnings.warn(
                 "The choice of a closed form was interrupted: the best short run is kept.",
@@ -181,24 +184,33 @@ class Race:
 
     def best_mixture(self, runs):
         """The run in whose units it lives and the parts of the best mixture; None if none leads."""
-        plan, limit = self.plan, self.settings.max_time
+        plan = self.plan
         most = int(min(_MIXTURE_ROWS, max(1000, _ROWS_A_SECOND * self.mixture_seconds())))
-        rows = [plan.train1[:most], plan.held1]
-        finds = []
+        rows, samples, jacobians = [plan.train1[:most], plan.held1[:most]], [], []
         for run in runs:
-            budget = Budget(self.mixture_seconds() / len(runs), bool(limit))
-            samples = [run.x1[r].cpu().double().numpy() for r in rows]
-            found = find_mixture(*samples, [run.log_jacobian(r) for r in rows], plan.seed, budget)
-            if found is not None:
-                finds.append((found.scores.mean(), run, found, samples[0], budget))
-        if not finds:
+            samples.append([plan.group.rows(run.x1[r].cpu().double().numpy(), most) for r in rows])
+            jacobians.append([plan.group.rows(run.log_jacobian(r), most) for r in rows])
+        found = plan.group.first(lambda: self.search(samples, jacobians))
+        if found is None:
             return None
-        _, run, found, train, budget = max(finds, key=lambda find: find[0])
-        parts = refit(found, train, plan.seed, budget).parts
+        run, parts = runs[found[0]], found[1]
         start = Run(self.estimator, plan, run.kind, parts, like=run)
         # one that starts behind what the network has reached, gains less
         leads = start.likelihood_of(plan.held1)() > self.start.history.best_score
         return (run, parts) if leads else None
+
+    def search(self, samples, jacobians):
+        """Of the samples (training and held-out rows in the units of a run), the best and the parts of its mixture."""
+        finds, seed = [], self.plan.seed
+        for number, (rows, logs) in enumerate(zip(samples, jacobians, strict=True)):
+            budget = Budget(self.mixture_seconds() / len(samples), bool(self.settings.max_time))
+            found = find_mixture(*rows, logs, seed, budget)
+            if found is not None:
+                finds.append((found.scores.mean(), number, found, budget))
+        if not finds:
+            return None
+        _, number, found, budget = max(finds, key=lambda find: find[0])
+        return number, refit(found, samples[number][0], seed, budget).parts
 
     def finish(self):
         """Train copies of the start's networks to the end; with dropout where a run without it overfits."""
@@ -213,7 +225,7 @@ class Race:
                 return
             best = run.history.best_score
             dropout = min(0.5, _MORE * dropout) if dropout else self.first_dropout(run)
-            if self.settings.verbose:
+            if self.settings.verbose and self.plan.group.rank == 0:
                 print(f"It overfits: again with dropout {dropout:.2f}")
 
     def goes_on(self, run, best):
@@ -244,4 +256,4 @@ class Race:
         """The share of the time, or of the steps of long runs, that is left."""
         if self.settings.max_time is None:
             return 1 - self.steps / self.settings.max_iter
-        return 1 - (time.perf_counter() - self.began) / self.settings.max_time
+        return 1 - self.plan.group.mean(time.perf_counter() - self.began) / self.settings.max_time

@@ -16,6 +16,7 @@ from ._likelihood import GRID_LAW, STEPS, density_parts, middle_parts, standard_
 from ._objectives import REGRESSIONS, Fields
 from ._path_ascent import MOVING_SHARE, STEPS_BETWEEN, Ascent
 from ._perceptrons import Perceptron
+from ._rows import is_large_map, part_of, scaled_rows
 from ._sampling_grid import PILOT_ROWS, choose_grid
 from ._tensors import (
     BASE_STREAM,
@@ -29,6 +30,7 @@ from ._tensors import (
 )
 from ._training import History, count_rounds, train
 from .couplings import paired
+from .distributed import SHARED_ROWS, strided
 from .networks import (
     ComposedVelocity,
     DenoiserOfScore,
@@ -47,6 +49,8 @@ _WIDE_ENOUGH = 128
 _MOMENT_ROWS = 4096
 # Rows carried back at a time, and at the most.
 _CHUNK, _MOST_CARRIED = 4096, 50_000
+# Runs of a fit that a process may number before it takes the random numbers of the next one.
+_RANKS_APART = 1000
 # Rows on which a round is validated, fewer where a fit has less than so many seconds, and times that two-sample losses
 # are averaged over.
 VALIDATION_ROWS, _FEW_VALIDATION_ROWS, _SHORT, _VALIDATION_DRAWS = 256, 64, 10.0, 4096
@@ -54,7 +58,7 @@ VALIDATION_ROWS, _FEW_VALIDATION_ROWS, _SHORT, _VALIDATION_DRAWS = 256, 64, 10.0
 
 def _spread_rows(X, train):
     """The training rows, or all rows where a column (of few distinct values) is constant in the former."""
-    rows = X[train]
+    rows = X[train[strided(len(train), SHARED_ROWS)]]
     return X if (rows == rows[0]).all(axis=0).any() else rows
 
 
@@ -99,6 +103,7 @@ class Run:
         self.action_curve = None  # of a learned path
         self.pairs = None  # of training rows and of held-out rows, where they are no longer drawn from the samples
         self.device = resolve_device(estimator.device)
+        number += _RANKS_APART * plan.group.rank
         self.generator = make_generator(plan.seed, FIT_STREAM + 1000 * number, self.device)
         # of its own, because batches may be drawn ahead in another thread
         self.masks = make_generator(plan.seed, FIT_STREAM + 300 + 1000 * number, self.device)
@@ -114,10 +119,10 @@ class Run:
 
     def _fit_maps(self, kind):
         plan = self.plan
-        target = _spread_rows(plan.X1, plan.train1)
+        target = plan.group.rows(_spread_rows(plan.X1, plan.train1))
         if not plan.two_samples:
             return None, fit_one_sample_map(target, kind)
-        base = _spread_rows(plan.X0, plan.train0)
+        base = plan.group.rows(_spread_rows(plan.X0, plan.train0))
         return fit_two_sample_maps(base, target, kind, common_centre=not plan.interpolant.is_linear)
 
     def log_jacobian(self, rows):
@@ -125,9 +130,13 @@ class Run:
         return self.target_map.log_abs_det_jacobian(self.plan.X1[rows])
 
     def _scaled(self, X, scaling):
-        if X is None:
-            return None
-        return as_tensor(scaling.transform(X), torch.float32, self.device)
+        return None if X is None else scaled_rows(X, scaling, self.device)
+
+    def some(self, x, rows):
+        """Some rows of all processes, in scaled units."""
+        group = self.plan.group
+        x = x[rows[strided(len(rows), SHARED_ROWS)]]
+        return x if group.size == 1 else torch.as_tensor(group.rows(as_array(x, np.float32)), device=self.device)
 
     @property
     def widths(self):
@@ -137,18 +146,21 @@ class Run:
     def _build_networks(self):
         plan = self.plan
         if hasattr(plan.interpolant, "build"):
+            plan.group.refuse("A learned interpolant")
             plan.interpolant = copy.deepcopy(plan.interpolant)  # the user's own instance stays as it is
             plan.interpolant.build(self.x1.shape[1], plan.seed, self.device)
         if hasattr(self.estimator, "_build_networks"):
             return self.estimator._build_networks(self)
-        v1 = self.x1[plan.train1].var(0, correction=0)
-        v0 = torch.ones_like(v1) if self.x0 is None else self.x0[plan.train0].var(0, correction=0)
+        some1 = self.some(self.x1, plan.train1)
+        v1, some0 = some1.var(0, correction=0), None if self.x0 is None else self.some(self.x0, plan.train0)
+        v0 = torch.ones_like(v1) if some0 is None else some0.var(0, correction=0)
         c = None
         if getattr(plan.coupling, "row_by_row", False):
-            c = _covariance(self.x0[plan.train0], self.x1[plan.train1])
+            c = _covariance(some0, some1)
         elif getattr(plan.coupling, "pooled", False):
             pairs = make_generator(plan.seed, FIT_STREAM + 400, self.device)
             c = _covariance(*self._sampler(plan.train0, plan.train1).draw(_MOMENT_ROWS, pairs)[:2])
+            c = plan.group.average(c)
         return {name: self._build_network(name, v0, v1, c) for name in plan.fields}
 
     def _build_network(self, target, v0, v1, c):
@@ -237,7 +249,7 @@ class Run:
             start_score = start_score or validate
             self.history = train(
                 self.networks, batches.loss, validate, settings, start_score=start_score, fit_score=fit_score,
-                after_round=after_round,
+                after_round=after_round, group=plan.group,
             )  # fmt: skip
         return self.history
 
@@ -281,10 +293,12 @@ class Run:
         if self.pairs is not None:
             x0, x1 = self.pairs["train" if rows0 is self.plan.train0 else "held"]
             return Sampler(x0, x1, None, paired, self.plan.interpolant.has_noise)
-        x0 = None if self.x0 is None else self.x0[rows0]
+        x0 = None if self.x0 is None else part_of(self.x0, rows0)
         condition = None if self.condition is None else self.condition[rows1]
         dropout = self.estimator.condition_dropout
-        return Sampler(x0, self.x1[rows1], condition, self.plan.coupling, self.plan.interpolant.has_noise, dropout)
+        return Sampler(
+            x0, part_of(self.x1, rows1), condition, self.plan.coupling, self.plan.interpolant.has_noise, dropout
+        )
 
     def _validation(self, settings):
         """The score of a round: log-likelihood for a normal base, else minus the loss."""
@@ -298,7 +312,7 @@ class Run:
         # the same points at every round: differences between rounds are the model's alone
         generator = make_generator(plan.seed, FIT_STREAM + 200, self.device)
         loss = held_out_loss(self.networks, plan.interpolant, settings.time_law, sampler, _VALIDATION_DRAWS, generator)
-        return lambda: -loss()
+        return lambda: plan.group.mean(-loss())
 
     def likelihood_of(self, rows, most=None):
         """A function that gives the mean log-density of rows in data units, by a coarse grid (to .01 nats)."""
@@ -314,7 +328,7 @@ class Run:
         @torch.no_grad()
         def likelihood():
             value, _ = density_parts(fields, x, 1.0, STEPS, GRID_LAW, anchor, parts)
-            return float(value.sum(1).mean()) + jacobian
+            return self.plan.group.mean(float(value.sum(1).mean()) + jacobian)
 
         return likelihood
 
@@ -327,8 +341,9 @@ class Run:
         """
         plan, rng = self.plan, np.random.default_rng([self.plan.seed, BASE_STREAM])
         velocity, denoiser = compose(plan.interpolant, dict(self.networks))
-        back, farthest = [], 2 * self.x0.norm(dim=1).max()
-        most = min(len(plan.X0), _MOST_CARRIED)
+        base = self.x0[strided(len(self.x0), SHARED_ROWS)]
+        back, farthest = [], 2 * base.norm(dim=1).max()
+        most = min(len(base), len(plan.X1), _MOST_CARRIED)
         for rows in torch.as_tensor(rng.permutation(len(plan.X1))[:most]).split(_CHUNK):
             condition = None if self.condition is None else self.condition[rows]
             fields = Fields(plan.interpolant, velocity, denoiser, condition)
@@ -336,12 +351,16 @@ class Run:
             # rows that the flow throws out of the base's support tell of its errors, not of the base
             back.append(x[x.norm(dim=1) <= farthest])
         back = self.base_map.inverse_transform(as_array(torch.cat(back), np.float64))
-        return np.concatenate([plan.X0, back.astype(plan.X0.dtype, copy=False)])
+        base = plan.X0[strided(len(plan.X0), SHARED_ROWS)] if is_large_map(plan.X0) else plan.X0
+        return np.concatenate([base, back.astype(plan.X0.dtype, copy=False)])
 
     def _stored_rows(self):
         """A copy (the caller may write in his own) of the rows that `sample` starts from; None for a normal base."""
         rows = self.plan.X1 if self.plan.interpolant.kind == "mirror" else self.plan.X0
-        return None if rows is None else rows.copy()
+        if rows is None:
+            return None
+        rows = rows[strided(len(rows), SHARED_ROWS)] if is_large_map(rows) else rows
+        return self.plan.group.rows(rows).copy()
 
     def _sampling_grid(self, velocity):
         """Steps and law for `sample`, measured on rows of the base; None where it solves no ODE from the base."""
@@ -356,7 +375,7 @@ class Run:
         else:
             x = self.x0[torch.randint(len(self.x0), (PILOT_ROWS,), generator=generator, device=self.device)]
         node = getattr(getattr(path, "path", path), "crossing", None)
-        return choose_grid(Fields(path, velocity, condition=condition), x, node)
+        return self.plan.group.first(lambda: choose_grid(Fields(path, velocity, condition=condition), x, node))
 
     def attributes(self, history: History, density):
         """The fitted attributes of the estimator."""

@@ -195,6 +195,16 @@ def _objects(values, gaps, kinds):
     return written
 
 
+# Columns of a table whose names an error tells.
+_FEW_NAMES = 30
+
+
+def index_of(X):
+    """The index of a pandas frame; None of any other table."""
+    pd = sys.modules.get("pandas")
+    return X.index if pd is not None and isinstance(X, pd.DataFrame) else None
+
+
 class Table:
     """What is remembered of a table: its columns, and the library that it comes from.
 
@@ -275,10 +285,25 @@ class Table:
         missing = [] if partial else [name for name in self.names if name not in names]
         unknown = [name for name in names if name not in self.names]
         if missing or unknown:
-            raise ValueError(f"{input_name} must have the columns of fit: missing {missing}, unknown {unknown}.")
+            wrong = [f"{what} {some}" for what, some in (("missing", missing), ("unknown", unknown)) if some]
+            known = f"; they are {self.names}" if len(self.names) <= _FEW_NAMES else ""
+            raise ValueError(f"{input_name} must have the columns of fit: {', '.join(wrong)}{known}.")
 
-    def build(self, columns):
-        """A table of the remembered kind from its written columns."""
+    def frame_of(self, cells):
+        """The frame of a dict from names to columns, or to single cells."""
+        if self.backend == "numpy":
+            raise ValueError("Got given as a dict, but fit was given an array, whose columns have no names: pass rows.")
+        columns = {
+            name: cell if isinstance(cell, (list, tuple, np.ndarray)) else [cell] for name, cell in cells.items()
+        }
+        self.check_names(list(columns), "given", partial=True)
+        if self.backend == "pandas":
+            return importlib.import_module("pandas").DataFrame(columns)
+        nw = importlib.import_module("narwhals.stable.v1")
+        return nw.from_dict(columns, backend=self.library).to_native()
+
+    def build(self, columns, index=None):
+        """A table of the remembered kind from its written columns; a pandas frame takes the index."""
         if self.backend == "numpy":
             table = np.empty((len(columns[0]), len(columns)), dtype=self.dtype)
             for j, column in enumerate(columns):
@@ -288,7 +313,7 @@ class Table:
             pd = importlib.import_module("pandas")
             frame = pd.concat(columns, axis=1)
             frame.columns = self.names
-            return frame
+            return frame if index is None else frame.set_axis(index, axis=0)
         nw = importlib.import_module("narwhals.stable.v1")
         pairs = zip(self.series, columns, strict=True)
         frames = [nw.new_series(s.name, column, s.dtype, backend=self.library).to_frame() for s, column in pairs]

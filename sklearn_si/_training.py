@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from ._weights import Weights
+from .distributed import Single
 from .exceptions import FitDivergedError
 
 # Gradient steps of one validation round, at the least: a validation costs as much as some thirty steps.
@@ -70,6 +71,7 @@ def train(
     start_score: Callable | float | None = None,
     fit_score: Callable | None = None,
     after_round: Callable | None = None,
+    group: Single = Single(),  # noqa: B008 (it has no state)
 ) -> History:
     """Minimise the loss and leave the best (validated) averaged weights in the networks.
 
@@ -90,6 +92,9 @@ def train(
     after_round : callable, default=None
         after_round(history, kept) -> bool, whether to stop; in `with kept():` the networks have the weights that would
         then be left in them.
+    group : Single or Group, default=Single()
+        The processes that train together: all have the same `max_iter`, their losses are of rows of their own, and
+        `validate` and the like give the same in each.
 
     Returns
     -------
@@ -101,15 +106,15 @@ def train(
         When the loss stops being finite.
     """
     networks.requires_grad_(True)
-    weights, history = Weights(networks), History()
-    stale, start = 0, time.perf_counter()
+    weights, history = Weights(networks, group), History()
+    stale, clock = 0, _Clock(settings.max_time, group)
     try:
         if start_score is not None:
             known = not callable(start_score)
             weights.offer(start_score if known else weights.score_of(weights.means, start_score))
-        while not _finished(history, stale, start, settings):
+        while not _finished(history, stale, clock, settings):
             networks.train()
-            _round(loss, weights, history, start, settings)
+            _round(loss, weights, history, clock, settings)
             networks.eval()
             if validate is not None:
                 score = weights.score_of(weights.means, validate)
@@ -117,14 +122,17 @@ def train(
                 stale = 0 if score > weights.score + settings.tol else stale + 1
                 history.best_step = history.n_iter if score > weights.score else history.best_step
                 weights.offer(score)
-            _report(history, settings)
+            if settings.verbose and group.rank == 0:
+                _report(history)
             if fit_score is not None and _lies_far_back(history, stale):
                 # on a plateau of the rate neither rises: what overfits, rises alone and by more than noise
                 rise = weights.score_of(weights.means, fit_score) - weights.score_of(weights.best, fit_score)
                 history.overfitted = rise > 0 and rise + weights.score - score > _WIDER_GAP
-            if after_round is not None:
-                history.interrupted = after_round(history, lambda: weights.live(weights.kept))
+            stop = after_round is not None and after_round(history, lambda: weights.live(weights.kept))
+            history.interrupted = group.any(stop)
     except KeyboardInterrupt:
+        if group.size > 1:
+            raise  # the others are at another step
         history.interrupted = True
         warnings.warn(
             f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept.",
@@ -147,12 +155,26 @@ def _lies_far_back(history, stale):
     return stale > 0 and stale % 3 == 0 and behind >= 3 * ROUND + history.best_step / 3
 
 
-def _finished(history, stale, start, settings):
+class _Clock:
+    """Seconds since the start, the same in all processes; nobody asks where time is no limit."""
+
+    def __init__(self, limit, group):
+        self.limit, self.group, self.start = limit, group, time.perf_counter()
+
+    def elapsed(self):
+        """Seconds since the start; 0 without a limit."""
+        return 0.0 if self.limit is None else self.group.mean(time.perf_counter() - self.start)
+
+    def is_over(self):
+        """Whether the time is up."""
+        return self.limit is not None and self.elapsed() >= self.limit
+
+
+def _finished(history, stale, clock, settings):
     if history.overfitted or history.interrupted:
         return True
-    out_of_time = settings.max_time is not None and time.perf_counter() - start >= settings.max_time
     patience_lost = settings.early_stopping and stale >= settings.n_iter_no_change
-    return history.n_iter >= settings.max_iter or patience_lost or (out_of_time and history.n_iter > 0)
+    return history.n_iter >= settings.max_iter or patience_lost or (history.n_iter > 0 and clock.is_over())
 
 
 def _length(n_iter, settings):
@@ -170,11 +192,11 @@ def count_rounds(settings):
     return rounds
 
 
-def _round(loss, weights, history, start, settings):
+def _round(loss, weights, history, clock, settings):
     """One round of gradient steps; raises if the loss stopped being finite in it."""
     losses = []
     for _ in range(_length(history.n_iter, settings)):
-        elapsed = time.perf_counter() - start
+        elapsed = clock.elapsed()
         if settings.max_time is not None and elapsed >= settings.max_time and losses:
             break
         value = loss()
@@ -183,7 +205,7 @@ def _round(loss, weights, history, start, settings):
         weights.descend(settings.learning_rate_init * _rate(history.n_iter, elapsed, settings))
         history.n_iter += 1
         losses.append(value.detach())
-    losses = torch.stack(losses)
+    losses = weights.group.average(torch.stack(losses))
     if not bool(torch.isfinite(losses).all()):
         step = history.n_iter - len(losses) + int((~torch.isfinite(losses)).int().argmax())
         raise FitDivergedError(
@@ -193,7 +215,6 @@ def _round(loss, weights, history, start, settings):
     history.loss_curve.append(float(losses.mean()))
 
 
-def _report(history, settings):
-    if settings.verbose:
-        score = f", validation score {history.validation_scores[-1]:.4f}" if history.validation_scores else ""
-        print(f"step {history.n_iter}: loss {history.loss_curve[-1]:.4f}{score}")
+def _report(history):
+    score = f", validation score {history.validation_scores[-1]:.4f}" if history.validation_scores else ""
+    print(f"step {history.n_iter}: loss {history.loss_curve[-1]:.4f}{score}")

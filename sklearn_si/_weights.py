@@ -5,6 +5,8 @@ import math
 
 import torch
 
+from .distributed import Single
+
 # Weights are averaged over about 2 % of the steps taken so far (at least 10 steps):
 # the average is what is validated and kept.
 _AVERAGING = 0.02
@@ -21,9 +23,12 @@ class Weights:
     ----------
     networks : Module
         What is trained, in place.
+    group : Single or Group, default=Single()
+        The processes whose gradients are averaged.
     """
 
-    def __init__(self, networks):
+    def __init__(self, networks, group=Single()):  # noqa: B008 (it has no state)
+        self.group = group
         self.networks, self.parameters = networks, list(networks.parameters())
         dtypes = {p.dtype for p in self.parameters}
         if len(dtypes) != 1:
@@ -40,7 +45,7 @@ class Weights:
     def descend(self, rate):
         """One step of Adam (Kingma & Ba 2015, algorithm 1) along the clipped gradient, which starts again from zero."""
         self.steps += 1
-        gradient = self.gradient
+        gradient = self.group.average(self.gradient)
         norm = torch.dot(gradient, gradient).sqrt_()
         gradient.mul_((_LARGEST_NORM / (norm + 1e-6)).clamp_(max=1.0))
         self._first.lerp_(gradient, 1 - _FIRST)
@@ -92,8 +97,10 @@ class Weights:
     @torch.no_grad()
     def release(self):
         """Leave in the networks what was kept (the means if nothing was), each parameter on its own."""
-        self.flat.copy_(self.kept)
+        # the same in all processes, whatever their processors make of a sum
+        self.flat.copy_(self.kept if self.group.size == 1 else self.group.average(self.kept.clone()))
         for p in self.parameters:
             p.data, p.grad = p.data.clone(), None
+        self.buffers = self.group.first(lambda: self.buffers)
         for b, value in zip(self.networks.buffers(), self.buffers or (), strict=self.buffers is not None):
             b.copy_(value)

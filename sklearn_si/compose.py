@@ -20,6 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from ._callbacks import CallbackSupportMixin, Tasks
 from ._validation import DTYPES, check_labels, is_sample, reject_dates
+from .distributed import current_group
 
 __all__ = ["TransformedDensity"]
 
@@ -111,6 +112,7 @@ class TransformedDensity(CallbackSupportMixin, OneToOneFeatureMixin, Transformer
             When the transformer is not a bijection onto the whole space, when its Jacobian is not known, or when
             it moves a row to a point that is not finite; and whatever the estimator's own fit raises.
         """
+        current_group().refuse("TransformedDensity")
         X0, X1 = self._validate_samples(X0, X1)
         samples, tasks = [X0] if X1 is None else [X0, X1], Tasks(self, X0, X1)
         transformer = clone(self.transformer, safe=False)

@@ -1,6 +1,13 @@
 """Errors and warnings of the library: all errors are ValueErrors, all warnings UserWarnings."""
 
-__all__ = ["FitDivergedError", "IntegrationError", "IntegrationWarning", "LoadError", "NoDensityError"]
+__all__ = [
+    "FitDivergedError",
+    "IntegrationError",
+    "IntegrationWarning",
+    "LoadError",
+    "NoDensityError",
+    "ProcessGroupError",
+]
 
 
 class FitDivergedError(ValueError):
@@ -17,6 +24,10 @@ class NoDensityError(ValueError):
 
 class LoadError(ValueError):
     """A file is no saved estimator, is damaged, or asks for what may not be loaded."""
+
+
+class ProcessGroupError(ValueError):
+    """Processes that fit one model together have lost each other, differ, or ask for what they cannot do together."""
 
 
 class IntegrationWarning(UserWarning):

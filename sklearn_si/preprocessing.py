@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from ._marginals import fit_spline
+from .distributed import SHARED_ROWS, strided
 
 __all__ = ["AFFINE", "MAPS", "MARGINAL", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]
 
@@ -147,17 +148,21 @@ def _centre_and_scale(X):
 
 def check_has_density(X, name="X", way_out="drop them (VarianceThreshold) or add noise of a known size"):
     """Raise if rows lie on a subspace: constant or linearly dependent columns have no density."""
-    X = np.asarray(X, dtype=np.float64)
-    centre, scale = _centre_and_scale(X)
-    flat = constant_columns(X, scale)
+    some = np.asarray(X[strided(len(X), SHARED_ROWS)], dtype=np.float64)
+    centre, scale = _centre_and_scale(some)
+    flat = constant_columns(some, scale)
+    if len(flat) and len(some) < len(X):  # what repeats itself in some rows may not in all
+        some = np.asarray(X, dtype=np.float64)
+        centre, scale = _centre_and_scale(some)
+        flat = constant_columns(some, scale)
     if len(flat):
         raise ValueError(
             f"Columns {flat.tolist()} of {name} are constant, so {name} has no density in {X.shape[1]} dimensions: "
             f"{way_out}."
         )
-    if len(X) <= X.shape[1]:
+    if len(some) <= X.shape[1]:
         return  # n rows always lie on a subspace of n dimensions: it says nothing of their law
-    values, vectors = np.linalg.eigh(np.corrcoef((X - centre) / scale, rowvar=False).reshape(X.shape[1], -1))
+    values, vectors = np.linalg.eigh(np.corrcoef((some - centre) / scale, rowvar=False).reshape(X.shape[1], -1))
     if values[0] < _COLLINEAR:
         involved = np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)
         raise ValueError(

@@ -58,7 +58,7 @@ def fitted(model, *samples, recorder=None):
 
 
 def test_a_fit_tells_of_its_runs_and_rounds():
-    model, recorder = fitted(InterpolantFlow(**TINY), X)
+    _, recorder = fitted(InterpolantFlow(**TINY), X)
     assert recorder.names[0] == "fit"
     assert {"compare", "train", "round"} < set(recorder.names)
     last = recorder.rounds[-1]

@@ -18,6 +18,7 @@ from sklearn_si._tensors import FIT_STREAM
 from sklearn_si._training import ROUND, History, Settings, _lies_far_back, train
 from sklearn_si._weights import Weights
 from sklearn_si.couplings import independent
+from sklearn_si.distributed import Single
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.interpolants import make_interpolant
 from sklearn_si.networks import FiLMNetwork, MixtureVelocity
@@ -416,7 +417,7 @@ def test_products_alone_are_in_half_precision():
 @pytest.mark.parametrize("n, steps", [(200, 400), (1000, 600), (50_000, 5802), (10**7, 30_000)])
 def test_steps_grow_with_the_rows(n, steps):
     class Rows:
-        two_samples, train1 = False, range(n)
+        two_samples, train1, group = False, range(n), Single()
         interpolant = type("Path", (), {"kind": "one-sided"})
 
     assert _fitting._auto_steps(Rows) == pytest.approx(steps, rel=1e-3)

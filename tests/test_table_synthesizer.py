@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -343,3 +344,67 @@ def test_columns_of_nothing_are_dropped_or_kept():
     kept = InterpolantImputer(small, keep_empty_features=True, random_state=0)
     np.testing.assert_array_equal(kept.fit_transform(X)[:, 1], 0.0)
     assert len(kept.get_feature_names_out()) == 3
+
+
+def test_columns_of_noise_do_not_hide_one_that_depends():
+    rng = np.random.default_rng(0)
+    n, x = 700, rng.normal(size=700)
+    noise = {f"noise{k}": rng.choice(list("abcdef"), n) for k in range(6)}
+    frame = pd.DataFrame(noise | {"x": x, "y": np.where(rng.uniform(size=n) < np.where(x > 0, 0.9, 0.1), "yes", "no")})
+    table = TableSynthesizer(max_iter=500, flow=InterpolantFlow(max_iter=1), random_state=0).fit(frame[:500])
+    trust = table.masked_network_.trust
+    assert trust[6] >= 0.5  # y
+    assert trust[:6].mean() < 0.3
+    probability = table.predict_proba(frame[500:], target="y")[:, 1]
+    assert roc_auc_score(frame["y"][500:] == "yes", probability) > 0.85
+    given = table.sample(given={"x": [2.0] * 300})
+    assert (given["y"] == "yes").mean() == pytest.approx(0.9, abs=0.06)
+
+
+def test_words_of_single_rows_are_announced():
+    frame = pd.DataFrame({"name": [f"row {k}" for k in range(60)], "x": np.arange(60.0)})
+    with pytest.warns(UserWarning, match=r"Columns \['name'\] hold a word of its own for almost every row"):
+        TableSynthesizer(max_iter=1, random_state=0).fit(frame)
+
+
+def test_completed_rows_keep_their_index():
+    frame = mixed_rows(60, 1)
+    part = frame.iloc[10:30]
+    table = TableSynthesizer(max_iter=2, random_state=0).fit(frame)
+    assert table.impute(part).index.equals(part.index)
+    assert table.sample(given=part.iloc[:, :1]).index.equals(part.index)
+    assert table.sample(3, given=part.iloc[:1, :1]).index.equals(pd.RangeIndex(3))
+    assert InterpolantImputer(table, average=2).fit(frame).transform(part).index.equals(part.index)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"town": "Rome"}, r"given must have the columns of fit: unknown \['town'\]; they are"),
+        ({"n": 2.5}, "Column 'n' of given holds 2.5, but fit saw whole numbers"),
+        ({"d": "2019-01-01"}, r"Column 'd' of given holds '2019-01-01', but in fit it held numbers \(or dates\)"),
+    ],
+)
+def test_given_cells_that_no_row_could_have_are_refused(cells, message):
+    frame = pd.DataFrame({
+        "n": np.arange(40) % 4, "x": np.arange(40.0), "d": pd.date_range("2020", periods=40), "k": ["a", "b"] * 20,
+    })  # fmt: skip
+    table = TableSynthesizer(max_iter=1, random_state=0).fit(frame)
+    with pytest.raises(ValueError, match=message):
+        table.sample(given=cells)
+
+
+def test_given_cells_may_come_as_a_dict():
+    frame = pd.DataFrame({"x": np.arange(40.0), "k": ["a", "b"] * 20})
+    table = TableSynthesizer(max_iter=1, random_state=0).fit(frame)
+    assert (table.sample(5, given={"k": "a"})["k"] == "a").all()
+    assert table.sample(given={"k": ["a", "b"]})["k"].tolist() == ["a", "b"]
+    array = TableSynthesizer(max_iter=1, random_state=0).fit(np.arange(40.0).reshape(20, 2))
+    with pytest.raises(ValueError, match="Got given as a dict, but fit was given an array"):
+        array.sample(given={"k": "a"})
+
+
+def test_cells_that_are_lists_are_refused_by_column():
+    frame = pd.DataFrame({"x": [1.0, 2.0], "tags": [["a"], ["b", "c"]]})
+    with pytest.raises(ValueError, match="Column 'tags' of X holds cells that are no numbers, words or dates"):
+        TableSynthesizer().fit(frame)

@@ -123,12 +123,9 @@ class TableCodec(TransformerMixin, BaseEstimator):
         least = self.min_frequency
         least = least if least is None or isinstance(least, numbers.Integral) else least * n
         self.columns_ = [
-            fit_column(
-                series.name, reading, kinds.get(series.name), ordered_levels=series.own_levels,
-                dtype=series.float_dtype, min_frequency=least,
-            )
+            _fitted_column(series, reading, kinds.get(series.name), least)
             for series, reading in zip(table.series, readings, strict=True)
-        ]  # fmt: skip
+        ]
         table.owner = type(self).__name__
         self.table_, self.n_features_in_ = table, len(readings)
         self.n_codes_ = [column.n_codes for column in self.columns_]
@@ -174,18 +171,18 @@ class TableCodec(TransformerMixin, BaseEstimator):
         rng = self._rng(random_state) if self.dequantize else None
         return self._encoded(self._readings(X, partial), rng)
 
-    def _encoded(self, readings, rng):
+    def _encoded(self, readings, rng, input_name="X"):
         n = next(len(reading.gaps) for reading in readings if reading is not None)
         codes = np.full((n, len(readings)), -1)
         values = np.full(codes.shape, np.nan)
         for j, (column, reading) in enumerate(zip(self.columns_, readings, strict=True)):
             if reading is not None:
-                codes[:, j], values[:, j] = column.encode(reading, rng, self.unseen)
+                codes[:, j], values[:, j] = column.encode(reading, rng, self.unseen, input_name)
         return codes, values
 
-    def _readings(self, X, partial=False):
+    def _readings(self, X, partial=False, input_name="X"):
         """What each column holds; None for one that X lacks."""
-        return self.table_.readings(X, partial=partial)
+        return self.table_.readings(X, input_name, partial)
 
     def decode(self, codes, values, *, random_state=None):
         """The table of some codes and values, in the kind, with the names and the dtypes of that of fit.
@@ -204,8 +201,8 @@ class TableCodec(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return self._decoded(codes, values, self._rng(random_state), [None] * self.n_features_in_)
 
-    def _decoded(self, codes, values, rng, readings):
-        """The table, with the cells that a reading has as they are there."""
+    def _decoded(self, codes, values, rng, readings, index=None):
+        """The table, with the cells that a reading has as they are there, and an index (of a pandas frame)."""
         written = []
         for j, (column, series, reading) in enumerate(zip(self.columns_, self.table_.series, readings, strict=True)):
             cells, gaps = column.decode(codes[:, j], values[:, j], rng)
@@ -214,7 +211,7 @@ class TableCodec(TransformerMixin, BaseEstimator):
                 cells = np.where(kept, np.resize(reading.values, len(cells)), cells)
                 gaps = np.where(kept, 0, gaps)
             written.append(series.write(cells, gaps, column.gap_kinds))
-        return self.table_.build(written)
+        return self.table_.build(written, index)
 
     def transform(self, X):
         """The rows as numbers with a density: for each column its code's z, if it has several, and its value.
@@ -316,6 +313,20 @@ class TableCodec(TransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
         tags.non_deterministic = True
         return tags
+
+
+def _fitted_column(series, reading, kind, least):
+    try:
+        return fit_column(
+            series.name, reading, kind, ordered_levels=series.own_levels, dtype=series.float_dtype, min_frequency=least
+        )
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        raise ValueError(
+            f"Column {series.name!r} of X holds cells that are no numbers, words or dates ({error}): take them apart "
+            "into columns of their own, or drop the column."
+        ) from error
 
 
 class _Middle:

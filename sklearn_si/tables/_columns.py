@@ -1,6 +1,7 @@
 """One column of a table as a code (which level, spike or gap) and, where it is ordinary, a value with a density."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -8,7 +9,7 @@ from scipy.special import ndtr, ndtri
 from .._marginals import MonotoneSpline, fit_spline, straight_line
 from .._series import Reading
 
-__all__ = ["KINDS", "Column", "fit_column"]
+__all__ = ["KINDS", "Column", "fit_column", "warn_of_identifiers"]
 
 KINDS = ("categorical", "discrete", "continuous")
 # Numbers with at most so many distinct values, of which each stands for so many rows, are levels.
@@ -16,6 +17,8 @@ _MOST_LEVELS, _ROWS_OF_A_LEVEL = 1000, 10
 # Share of the rows, and multiple of the rows of its neighbours on either side, from which a number is a spike; least
 # number of its rows, and most spikes.
 _SPIKE_SHARE, _SPIKE_EXCESS, _NEIGHBOURS, _SPIKE_ROWS, _MOST_SPIKES = 0.01, 5, 3, 5, 20
+# A column with more words than this, and than this share of its rows, tells rows apart.
+_FEW_WORDS, _UNIQUE = 50, 0.5
 # Decimals that are looked for; beyond so many steps of the grid, rounding does not matter.
 _DECIMALS, _STEPS = 9, 2**45
 # Distance of a dequantised code from the borders of its cell, as a share of it.
@@ -136,6 +139,15 @@ class Column:
         """Whether the levels are numbers."""
         return self.kind == "discrete"
 
+    @property
+    def scores(self):
+        """A number for each code: normal scores of ordered levels, 0 elsewhere."""
+        if not self.is_ordered:
+            return np.zeros(self.n_codes)
+        scores = ndtri(np.cumsum(self.shares) - self.shares / 2)
+        scores[len(self.levels) :] = 0.0
+        return scores
+
     def encode(self, reading, rng, unseen="error", input_name="X"):
         """Codes (-1 for an unseen level, where that is allowed), and values that are NaN where the code says all."""
         codes, present = self._gap_code(reading), reading.gaps == 0
@@ -147,7 +159,7 @@ class Column:
             ordinary = np.flatnonzero(present)[spike < 0]
             values[ordinary] = self.spline.forward(self._dequantised(x[spike < 0], rng))[0]
             return codes, values
-        found = self._level(reading, present)
+        found = self._level(reading, present, input_name)
         if (found < 0).any():
             self._refuse_unseen(reading.values[present][found < 0], unseen, input_name)
         codes[present] = found if self.merged is None else np.where(found < 0, -1, self.merged[found])
@@ -166,10 +178,12 @@ class Column:
         if not reading.is_number and present.any():
             held = reading.values[present][0]
             raise ValueError(
-                f"Column {self.name!r} of {input_name} holds {held!r}, but in fit it held numbers: convert it."
+                f"Column {self.name!r} of {input_name} holds {held!r}, but in fit it held numbers (or dates): "
+                "convert it."
             )
         x = reading.values[present]
-        if self.origin is not None and x.dtype.kind == "f" and (x != np.rint(x)).any():
+        whole = self.origin is not None or self.levels.dtype.kind == "i"
+        if whole and x.dtype.kind == "f" and (x != np.rint(x)).any():
             held = x[x != np.rint(x)][0]
             raise ValueError(f"Column {self.name!r} of {input_name} holds {held}, but fit saw whole numbers: round it.")
         return self._relative(x)
@@ -177,9 +191,9 @@ class Column:
     def _relative(self, numbers):
         return (numbers - (self.origin or 0)).astype(np.float64)
 
-    def _level(self, reading, present):
+    def _level(self, reading, present, input_name):
         if self.levels.dtype.kind in "if":
-            return _find(self.levels.astype(np.float64), self._checked_numbers(reading, present, "X"))
+            return _find(self.levels.astype(np.float64), self._checked_numbers(reading, present, input_name))
         place = {level: k for k, level in enumerate(self.levels)}
         return np.array([place.get(value, -1) for value in reading.values[present]], dtype=np.int64)
 
@@ -386,3 +400,19 @@ def _merge_rare(counts, min_frequency):
     codes = np.cumsum(~rare) - 1
     codes[rare] = (~rare).sum()
     return codes
+
+
+def warn_of_identifiers(columns, readings):
+    """Warn of words that tell one row from all others: drawn rows would repeat them."""
+    names = [
+        column.name
+        for column, reading in zip(columns, readings, strict=True)
+        if column.kind == "categorical" and len(column.levels) > max(_FEW_WORDS, _UNIQUE * (reading.gaps == 0).sum())
+    ]
+    if names:
+        warnings.warn(
+            f"Columns {names} hold a word of its own for almost every row (an identifier, a name, free text): drawn "
+            "rows repeat these word for word, and nothing is learned of them. Drop them before the fit.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._callbacks import CallbackSupportMixin, Tasks
-from .._series import Table
+from .._series import Table, index_of
 from .._tensors import draw_seed
 from ._synthesizer import TableSynthesizer
 
@@ -112,7 +112,8 @@ class InterpolantImputer(CallbackSupportMixin, OneToOneFeatureMixin, Transformer
         Returns
         -------
         X_t : frame or ndarray of shape (n_samples, n_features)
-            Cells that were there are unchanged. In a frame, columns that held nothing but gaps in fit keep them.
+            Cells that were there are unchanged, and so is the index of a pandas frame. In a frame, columns that held
+            nothing but gaps in fit keep them.
         """
         check_is_fitted(self)
         X = self._checked(X)
@@ -136,7 +137,7 @@ class InterpolantImputer(CallbackSupportMixin, OneToOneFeatureMixin, Transformer
             is_number = readings[0].is_number and column.kind != "categorical"
             values = _mean(stacked) if is_number else _mode(stacked)
             written.append(series.write(values, gaps, readings[0].kinds))
-        return table.build(written)
+        return table.build(written, index_of(X))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns that `transform` gives.

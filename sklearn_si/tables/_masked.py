@@ -15,6 +15,8 @@ __all__ = ["MaskedNetwork", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
 
 # Rows in a step, rows on which a round is validated, rows sampled or scored at a time.
 _BATCH, _VALIDATION_ROWS, _CHUNK = 512, 2000, 8192
+# How far a column may be trusted to depend on what is visible.
+_TRUST = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Octaves of the waves in which neighbouring levels, and values, are alike.
 _OCTAVES, _VALUE_OCTAVES = 7, 4
 
@@ -24,10 +26,12 @@ class MaskedNetwork(nn.Module):
 
     h_0 = sum over visible cells of E[cell] + W (numbers of visible cells),    h_k = h_{k-1} + V_k act(U_k |h_{k-1}|)
 
-    logits = log shares + W_o |h_L|,    |h| = h over its root mean square
+    logits = log shares + a (b + W_o |h_L|),    |h| = h over its root mean square
 
-    With W_o = 0, where training starts, the columns are independent. The rows of E and W_o of an ordered column are
-    free vectors and a smooth function of the level's rank, so that neighbouring levels learn from each other.
+    a is one number a column, from 0 to 1, that held-out rows choose: columns without a part in the others stay apart,
+    while training goes on for those that have one. With W_o = 0, where training starts, the columns are independent.
+    The rows of E and W_o of an ordered column are free vectors and a smooth function of the level's rank, so that
+    neighbouring levels learn from each other.
 
     Parameters
     ----------
@@ -72,7 +76,8 @@ class MaskedNetwork(nn.Module):
             self.blocks.append(uniform(width, width, fan_in=width))
         self.output = nn.Parameter(torch.zeros(sum(sizes), width))
         self.register_buffer("log_shares", torch.cat([torch.as_tensor(np.log(s)) for s in shares]).float())
-        self.bias = nn.Parameter(self.log_shares.clone())
+        self.bias = nn.Parameter(torch.zeros(sum(sizes)))
+        self.register_buffer("trust", torch.ones(len(sizes)))
         self.dropout, self.masks = 0.0, None
 
     def trunk(self, codes: Tensor, values: Tensor) -> Tensor:
@@ -96,18 +101,34 @@ class MaskedNetwork(nn.Module):
         kept = torch.rand(h.shape, generator=self.masks, device=h.device) >= self.dropout
         return h * kept / (1 - self.dropout)
 
+    def told(self, codes: Tensor, values: Tensor) -> Tensor:
+        """What the visible cells add to the logits of the codes of all columns, taken at its word."""
+        return torch.addmm(self.bias, self.trunk(codes, values), self._outputs(slice(None)).T)
+
     def forward(self, codes: Tensor, values: Tensor) -> list[Tensor]:
-        """The log-probabilities of the codes of every column."""
-        logits = torch.addmm(self.bias, self.trunk(codes, values), self._outputs(slice(None)).T)
-        return [torch.log_softmax(part, 1) for part in logits.split(self.sizes, 1)]
+        """The log-probabilities of the codes of every column; in training, with full trust."""
+        told = self.told(codes, values)
+        if not self.training:
+            told = told * self.trust.repeat_interleave(torch.as_tensor(self.sizes, device=told.device))
+        return [torch.log_softmax(part, 1) for part in (self.log_shares + told).split(self.sizes, 1)]
+
+    @torch.no_grad()
+    def choose_trust(self, codes, values, truth, asked):
+        """Take the trust of each column that foretells the cells asked for best."""
+        log_shares = self.log_shares.split(self.sizes)
+        for j, told in enumerate(self.told(codes, values).split(self.sizes, 1)):
+            rows = asked[:, j].nonzero()[:, 0]
+            true = truth[rows, j]
+            losses = [nn.functional.cross_entropy(log_shares[j] + a * told[rows], true) for a in _TRUST]
+            self.trust[j] = _TRUST[int(torch.stack(losses).argmin())] if len(rows) else 1.0
 
     def column(self, j: int, codes: Tensor, values: Tensor) -> Tensor:
         """The log-probabilities of the codes of one column; where nothing is visible, those of the rows of fit."""
         start = sum(self.sizes[:j])
         rows = slice(start, start + self.sizes[j])
-        logits = torch.addmm(self.bias[rows], self.trunk(codes, values), self._outputs(rows).T)
+        told = torch.addmm(self.bias[rows], self.trunk(codes, values), self._outputs(rows).T)
         nothing = ((codes < 0).all(1) & torch.isnan(values).all(1))[:, None]
-        return torch.log_softmax(torch.where(nothing, self.log_shares[rows], logits), 1)
+        return torch.log_softmax(self.log_shares[rows] + torch.where(nothing, 0.0, self.trust[j] * told), 1)
 
     def _outputs(self, rows):
         return torch.addmm(self.output[rows], self.waves_out[rows], self.wave_output)
@@ -183,13 +204,15 @@ class MaskedLoss:
     def __init__(self, network, codes, values):
         self.network, self.codes, self.values = network, codes, values
 
-    def at(self, rows, generator):
-        """The loss of some rows under fresh masks, and that of the next column alone."""
+    def at(self, rows, generator, trust=False):
+        """The loss of some rows under fresh masks, and that of the next column alone; `trust` is chosen before."""
         codes, values = self.codes[rows], self.values[rows]
         shown, shown_values, step = mask_rows(len(codes), codes.shape[1], values.shape[1], generator, codes.device)
-        inputs = torch.where(shown, codes, -1)
-        logs = self.network(inputs, torch.where(shown_values, values, torch.nan))
-        asked = (~shown & (codes >= 0)).float()
+        inputs, asked = torch.where(shown, codes, -1), (~shown & (codes >= 0)).float()
+        seen = inputs, torch.where(shown_values, values, torch.nan)
+        if trust:
+            self.network.choose_trust(*seen, codes, asked)
+        logs = self.network(*seen)
         picked = torch.stack([
             log.gather(1, code.clamp(min=0)[:, None])[:, 0] for log, code in zip(logs, codes.T, strict=True)
         ], 1)  # fmt: skip
@@ -230,7 +253,7 @@ def fit_masked(
         @torch.no_grad()
         def validate():
             masks = torch.Generator(device=device).manual_seed(seed)
-            return -loss.at(some, masks)[1] * codes.shape[1]
+            return -loss.at(some, masks, trust=True)[1] * codes.shape[1]
 
     settings = Settings(
         batch_size=batch, learning_rate_init=learning_rate, max_iter=max_iter, max_time=max_time, tol=0.0,

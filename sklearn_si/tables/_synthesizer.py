@@ -6,15 +6,17 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._callbacks import CallbackSupportMixin, Tasks
 from .._flow import InterpolantFlow
+from .._series import index_of
 from .._tensors import FIT_STREAM, SAMPLE_STREAM, draw_seed, make_generator, resolve_device
+from ..distributed import current_group
 from ._codec import TableCodec
+from ._columns import warn_of_identifiers
 from ._masked import MaskedNetwork, draw_codes, fit_masked, log_mass
 from ._values import ABSENT, ASKED, GIVEN, ValueModel, held_out_density
 
@@ -148,11 +150,13 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
         ValueError
             As `TableCodec.fit`.
         """
+        current_group().refuse("TableSynthesizer")
         seed = draw_seed(self.random_state)
         codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed).fit(X)
         readings, rng = codec._readings(X), np.random.RandomState(seed % 2**32)
         codes, values = codec._encoded(readings, rng)
         codec.table_.owner = type(self).__name__
+        warn_of_identifiers(codec.columns_, readings)
         self.codec_, self.n_features_in_ = codec, codec.n_features_in_
         vars(self).pop("feature_names_in_", None)
         if hasattr(codec, "feature_names_in_"):
@@ -197,7 +201,7 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
         columns = [self.codec_.columns_[j] for j in self._coded]
         width, depth = self.hidden_layer_sizes if self.hidden_layer_sizes != "auto" else _auto_sizes(n)
         network = MaskedNetwork(
-            [column.shares for column in columns], [_scores(column) for column in columns], len(self._valued), width,
+            [column.shares for column in columns], [column.scores for column in columns], len(self._valued), width,
             depth, make_generator(seed, FIT_STREAM + 1),
         ).to(device)  # fmt: skip
         codes, values = self._tensors(codes, values, device)
@@ -242,7 +246,7 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
             column = self.codec_.columns_[j]
             code, n_codes = codes[:, j], column.n_codes
             if column.is_ordered:
-                parts.append(np.where(code < 0, 0.0, _scores(column)[code])[:, None])
+                parts.append(np.where(code < 0, 0.0, column.scores[code])[:, None])
             first = len(column.levels) if column.is_ordered and n_codes > _FEW_LEVELS else 0
             parts.append(code[:, None] == np.arange(first, n_codes))
         return np.concatenate(parts, axis=1).astype(np.float64)
@@ -256,7 +260,7 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
         ----------
         n_samples : int or None, default=None
             Number of rows; None is one, or one for each row of `given`.
-        given : frame of shape (n_samples, any), default=None
+        given : frame of shape (n_samples, any), or dict of its columns or cells, default=None
             Cells that are fixed, in any of the columns; cells that are gaps are drawn. One row stands for all.
         random_state : int, RandomState instance or None, default=None
             Seed of the draw; None means the estimator's own, and with None in both the rows are fresh at each call.
@@ -277,6 +281,7 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
             codes, values = self._nothing_known(_checked_count(n))
             readings = [None] * self.n_features_in_
         else:
+            given = self.codec_.table_.frame_of(given) if isinstance(given, dict) else given
             codes, values, readings = self._known(given, "given")
             if n_samples is not None and len(codes) not in (1, n_samples):
                 raise ValueError(f"Got n_samples={n_samples}, but given has {len(codes)} rows: leave n_samples out.")
@@ -284,7 +289,8 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
             codes, values = np.repeat(codes, repeats, axis=0), np.repeat(values, repeats, axis=0)
         seed = self._seed(random_state)
         codes, values = self._completed(codes, values, seed)
-        return self.codec_._decoded(codes, values, np.random.RandomState(seed % 2**32), readings)
+        index = None if given is None or len(given) != len(codes) else index_of(given)
+        return self.codec_._decoded(codes, values, np.random.RandomState(seed % 2**32), readings, index)
 
     def impute(self, X, *, n_draws=1, random_state=None):
         """Fill the gaps of a table by draws given what its rows have.
@@ -300,7 +306,8 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Returns
         -------
         X_completed : table like that of fit, or list of n_draws tables if n_draws > 1
-            Cells that were there are unchanged; columns that fit has seen nothing but gaps of keep them.
+            Cells that were there are unchanged, and so is the index of a pandas frame; columns that fit has seen
+            nothing but gaps of keep them.
         """
         check_is_fitted(self)
         n_draws = _checked_count(n_draws, "n_draws")
@@ -309,7 +316,7 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
         tables = []
         for seed in seeds.tolist():
             filled = self._completed(codes, values, seed, without_gaps=True)
-            tables.append(self.codec_._decoded(*filled, np.random.RandomState(seed), readings))
+            tables.append(self.codec_._decoded(*filled, np.random.RandomState(seed), readings, index_of(X)))
         return tables if n_draws > 1 else tables[0]
 
     def score_samples(self, X):
@@ -428,12 +435,12 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
     def _known(self, X, name, gaps=False, without=None):
         """Codes and values of the cells that are known; gaps are not, unless they count as a level."""
         partial = hasattr(X, "columns")
-        readings = self.codec_._readings(X, partial)
+        readings = self.codec_._readings(X, partial, name)
         if without is not None:
             readings[without] = None
         if all(reading is None for reading in readings):
             return *self._nothing_known(len(X)), readings
-        codes, values = self.codec_._encoded(readings, None)
+        codes, values = self.codec_._encoded(readings, None, name)
         for j, column in enumerate(self.codec_.columns_):
             if readings[j] is None:
                 continue
@@ -488,15 +495,6 @@ def _checked_count(n, name="n_samples"):
     if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"Got {name}={n!r}, but expected an integer of at least 1.")
     return int(n)
-
-
-def _scores(column):
-    """A number for each code: normal scores of ordered levels, 0 elsewhere."""
-    if not column.is_ordered:
-        return np.zeros(column.n_codes)
-    scores = ndtri(np.cumsum(column.shares) - column.shares / 2)
-    scores[len(column.levels) :] = 0.0
-    return scores
 
 
 def _auto_sizes(n):
