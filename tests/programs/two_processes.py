@@ -1,0 +1,94 @@
+"""What test_distributed.py runs in each of two processes: fits of shards, and what comes of them in a file a rank."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import distributed as dist
+
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, _weights
+from sklearn_si.distributed import alone
+from sklearn_si.exceptions import ProcessGroupError
+from sklearn_si.tables import TableSynthesizer
+
+folder, part = pathlib.Path(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(801, 2)) @ np.array([[1.0, 0.5], [0.0, 2.0]])
+X[:400] += 3.0  # sorted, so that the shards have different laws
+TEST = X[::5]
+SMALL = {"hidden_layer_sizes": (16,), "random_state": 0}
+mine = np.array_split(X, 2)[rank]
+
+
+def weights(model):
+    return torch.cat([v.double().flatten() for v in model.network_.state_dict().values()]).tolist()
+
+
+def refused(call):
+    try:
+        call()
+    except ProcessGroupError as error:
+        return str(error)
+    return None
+
+
+def fits():
+    report = {"rows": len(mine)}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        flow = InterpolantFlow(max_iter=300, verbose=1, **SMALL).fit(mine)
+    report["flow"] = {"weights": weights(flow), "n_iter": flow.n_iter_, "score": flow.score(TEST)}
+    report["scores"] = flow.validation_scores_
+    report["printed"] = printed.getvalue()
+    # rank 1 has no seed of its own to follow: the first process' is everybody's
+    timed = InterpolantFlow(hidden_layer_sizes=(16,), max_time=0.5, random_state=None).fit(mine)
+    report["timed"] = {"weights": weights(timed), "n_iter": timed.n_iter_}
+    labels = np.full(len(mine), "ab"[rank])
+    given = InterpolantFlow(max_iter=20, **SMALL).fit(mine, condition=labels)
+    report["given"] = {"weights": weights(given), "columns": given.condition_codec_.n_outputs_}
+    bridge = InterpolantDiffusion(max_iter=20, **SMALL).fit(mine, mine[: len(mine) // 2] + 1.0)
+    report["bridge"] = {"weights": weights(bridge), "score": bridge.score(TEST), "rows": len(bridge.base_sample_)}
+    with alone():
+        report["alone"] = InterpolantFlow(max_iter=3, **SMALL).fit(mine[:, : 1 + rank]).n_features_in_
+    report["refused"] = [
+        refused(lambda: SchroedingerBridge(**SMALL).fit(mine, mine)),
+        refused(lambda: TableSynthesizer().fit(mine)),
+        refused(lambda: InterpolantFlow(interpolant="learned", **SMALL).fit(mine, mine)),
+        refused(lambda: InterpolantFlow(**SMALL).fit(mine[:, : 1 + rank])),
+    ]
+    poisoned = mine.copy()
+    poisoned[0, 0] = np.nan if rank else 0.0
+    try:
+        InterpolantFlow(**SMALL).fit(poisoned)
+    except ValueError as error:
+        report["poisoned"] = f"{type(error).__name__}: {error}"
+    (folder / f"{rank}.json").write_text(json.dumps(report))
+
+
+def lost():
+    """The second process dies in the middle of a fit."""
+    if rank:
+        plain = _weights.Weights.descend
+
+        def descend(self, rate):
+            if self.steps == 50:
+                os._exit(1)
+            plain(self, rate)
+
+        _weights.Weights.descend = descend
+    began = time.perf_counter()
+    message = refused(lambda: InterpolantFlow(max_iter=100_000, **SMALL).fit(mine))
+    (folder / "lost.json").write_text(json.dumps({"error": message, "seconds": time.perf_counter() - began}))
+    os._exit(0)  # the group cannot be taken down in order
+
+
+{"fits": fits, "lost": lost}[part]()
+dist.destroy_process_group()

@@ -1,0 +1,109 @@
+"""One fit in two processes: equal parameters, what all have learned from, and what happens when one fails."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from torch import distributed as dist
+
+from sklearn_si import InterpolantFlow
+from sklearn_si.distributed import Single, alone, current_group, strided
+
+PROGRAM = pathlib.Path(__file__).parent / "programs" / "two_processes.py"
+
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this build of torch has no distributed package")
+
+
+def launch(folder, part):
+    """The exit codes of two processes, which write into the folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = os.pathsep.join(p for p in sys.path if p)
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
+                   "OMP_NUM_THREADS": "1", "PYTHONPATH": path}  # fmt: skip
+    command = [sys.executable, str(PROGRAM), str(folder), part]
+    processes = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}) for rank in (0, 1)]
+    try:
+        return [process.wait(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    assert launch(folder, "fits") == [0, 0]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("model", ["flow", "timed", "given", "bridge"])
+def test_all_processes_end_with_the_same_model(reports, model):
+    assert reports[0]["rows"] != reports[1]["rows"]
+    assert reports[0][model] == reports[1][model]
+
+
+def test_what_two_have_learned_together_is_what_one_learns_from_all_rows(reports):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(801, 2)) @ np.array([[1.0, 0.5], [0.0, 2.0]])
+    X[:400] += 3.0
+    score = InterpolantFlow(max_iter=300, hidden_layer_sizes=(16,), random_state=0).fit(X).score(X[::5])
+    assert reports[0]["flow"]["score"] == pytest.approx(score, abs=0.05)
+    # a shard alone is another law
+    half = InterpolantFlow(max_iter=300, hidden_layer_sizes=(16,), random_state=0).fit(X[:401]).score(X[::5])
+    assert half < score - 1.0
+
+
+def test_one_process_prints(reports):
+    assert "step 300: loss" in reports[0]["printed"]
+    assert reports[1]["printed"] == ""
+
+
+def test_what_is_kept_is_that_of_all(reports):
+    assert reports[0]["given"]["columns"] == 2  # one process has seen one category
+    assert reports[0]["bridge"]["rows"] == 801
+
+
+def test_alone_each_process_fits_its_own(reports):
+    assert [report["alone"] for report in reports] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (0, "SchroedingerBridge cannot be fitted by"),
+        (1, "TableSynthesizer cannot be fitted by"),
+        (2, "A learned interpolant cannot be fitted by"),
+        (3, "fit different models; process"),
+    ],
+)
+def test_what_cannot_be_fitted_together_is_refused_in_all(reports, place, message):
+    for report in reports:
+        assert message in report["refused"][place]
+
+
+def test_an_error_of_one_process_is_an_error_of_all(reports):
+    assert "Process 1 of 2 could not go on. ValueError: " in reports[0]["poisoned"]
+    assert reports[0]["poisoned"].startswith("ProcessGroupError")
+    assert reports[1]["poisoned"].startswith("ValueError: Input X contains NaN")
+
+
+def test_a_process_that_dies_ends_the_others_with_an_error(tmp_path):
+    assert launch(tmp_path, "lost") == [0, 1]
+    report = json.loads((tmp_path / "lost.json").read_text())
+    assert "Process 0 of 2 has lost the others in the middle of a fit" in report["error"]
+    assert report["seconds"] < 60
+
+
+def test_without_a_group_there_is_one_process():
+    assert type(current_group()) is Single
+    with alone():
+        assert current_group().size == 1
+    assert strided(10, 20) == slice(None)
+    assert len(range(10)[strided(10, 3)]) == 3
