@@ -1,7 +1,6 @@
 """What all interpolant estimators share: parameters, fit, sample, transform, score."""
 
 import abc
-import copy
 import numbers
 import warnings
 from typing import ClassVar
@@ -31,6 +30,7 @@ from ._generation import DENOISED, check_noise, forecast, generate
 from ._likelihood import GRID_LAW, carry
 from ._objectives import FIELDS, TIME_LAWS, Fields
 from ._path_ascent import remaining
+from ._pickling import PackedNetworks
 from ._rectification import RectificationMethods
 from ._tensors import (
     SAMPLE_STREAM,
@@ -60,10 +60,6 @@ _CHUNK, _BLOCK = 4096, 2**16
 _SDE_STEPS, _ODE_STEPS = 100, 16
 
 
-# Attributes that are networks, or a dict of them.
-_NETWORKS = ("network_", "denoiser_network_", "flow_map_", "_learned_")
-
-
 def _finite_rows(X, dtype):
     """Rows in data units in their dtype; a heavy tail may lead beyond its largest number."""
     with np.errstate(over="ignore"):
@@ -79,6 +75,7 @@ class BaseInterpolant(
     DistillationMethods,
     RectificationMethods,
     CallbackSupportMixin,
+    PackedNetworks,
     OneToOneFeatureMixin,
     TransformerMixin,
     DensityMixin,
@@ -129,6 +126,7 @@ class BaseInterpolant(
         "random_state": ["random_state"],
     }
 
+    _networks = ("network_", "denoiser_network_", "flow_map_", "_learned_")
     _learns_denoiser = False
     # Whether preprocessing="auto" of one sample leaves maps of the columns out.
     _affine_only = False
@@ -344,21 +342,6 @@ class BaseInterpolant(
     def __sklearn_is_fitted__(self):
         """Whether `fit` has run."""
         return hasattr(self, "network_")
-
-    def __getstate__(self):
-        """The state with its networks on the CPU, so that a model fitted on a GPU loads anywhere."""
-        state = dict(super().__getstate__())
-        if hasattr(self, "network_"):
-            # they were for the fit, and whoever loads the model may not have their classes
-            state.pop("_skl_callbacks", None)
-        names = [name for name in _NETWORKS if state.get(name) is not None]
-        # one copy for all, because the networks share their parts
-        for name, value in copy.deepcopy({name: state[name] for name in names}).items():
-            modules = value.values() if isinstance(value, dict) else [value]
-            for module in modules:
-                module.cpu()
-            state[name] = value
-        return state
 
     def _validate_samples(self, X0, X1):
         X0 = validate_data(self, reject_dates(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)

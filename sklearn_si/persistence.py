@@ -111,6 +111,21 @@ def load(path):
             raise LoadError(f"{os.fspath(path)!r} holds what save does not write: {error!r}") from error
 
 
+def pack(value, place):
+    """A value as a dict of one text and of arrays, as files hold it; None where it cannot be described."""
+    writer = _Writer()
+    try:
+        tree = writer.node(value, place)
+    except ValueError:
+        return None
+    return {"tree": json.dumps(tree, allow_nan=False), "arrays": writer.arrays}
+
+
+def unpack(packed):
+    """The value that was packed."""
+    return _Unpacker(packed["arrays"]).value(json.loads(packed["tree"]), 0)
+
+
 def _version():
     return importlib.import_module("sklearn_si").__version__
 
@@ -186,7 +201,8 @@ class _Writer:
                 "without code cannot describe: use a name in place of a function or an object of your own, or pickle "
                 "the estimator for readers who trust you."
             )
-        state = value.__getstate__() if not isinstance(value, torch.nn.Module) else dict(vars(value))
+        plain = getattr(value, "_plain_state", value.__getstate__)
+        state = plain() if not isinstance(value, torch.nn.Module) else dict(vars(value))
         if isinstance(state, dict) and "_sklearn_version" in state:
             state = {k: v for k, v in state.items() if k != "_sklearn_version"}
         return {"object": name, "state": self.node(dict(state), place)}
@@ -324,3 +340,13 @@ class _Reader:
         "rebuilt": _rebuilt,
         "object": _object,
     }
+
+
+class _Unpacker(_Reader):
+    """The objects of a packed value."""
+
+    def __init__(self, arrays):
+        self.arrays, self.seen = arrays, {}
+
+    def _read(self, name):
+        return self.arrays[name].copy()

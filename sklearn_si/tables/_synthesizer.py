@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._callbacks import CallbackSupportMixin, Tasks
 from .._flow import InterpolantFlow
+from .._pickling import PackedNetworks
 from .._series import index_of
 from .._tensors import FIT_STREAM, SAMPLE_STREAM, draw_seed, make_generator, resolve_device
 from ..distributed import current_group
@@ -29,7 +30,7 @@ _PASSES, _FEWEST, _MOST, _CODE_SHARE = 50, 1000, 6000, 0.5
 _BATCH = 512
 
 
-class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
+class TableSynthesizer(CallbackSupportMixin, PackedNetworks, DensityMixin, BaseEstimator):
     """A model of the rows of a table, columns of any kind: it draws new ones, completes given ones and scores them.
 
     P(k, x) = prod_j P(k_j | k_1, ..., k_{j-1})  p(v | k) prod |dv/dx|
@@ -92,6 +93,8 @@ class TableSynthesizer(CallbackSupportMixin, DensityMixin, BaseEstimator):
     >>> table.sample(2).shape
     (2, 2)
     """
+
+    _networks = ("masked_network_",)
 
     _parameter_constraints: ClassVar[dict] = {
         "kinds": [dict, None],

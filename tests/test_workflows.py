@@ -1,0 +1,142 @@
+"""Where an estimator is a part of something larger: routed metadata, searches on dask, interrupted fits, skops."""
+
+import copy
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, _training
+from sklearn_si.tables import TableSynthesizer
+
+TINY = {"hidden_layer_sizes": (8,), "max_iter": 60, "random_state": 0}
+RNG = np.random.default_rng(0)
+LABELS = RNG.choice(["near", "far"], size=200)
+X = RNG.normal(size=(200, 2)) + np.where(LABELS == "far", 6.0, 0.0)[:, None]
+WEIGHTS = RNG.uniform(size=200)
+FRAME = pd.DataFrame({"x": X[:, 0], "k": LABELS})
+
+
+def routed_flow():
+    return (
+        InterpolantFlow(**TINY)
+        .set_fit_request(condition=True)
+        .set_score_request(condition=True, sample_weight=True)
+        .set_transform_request(condition=True)
+    )
+
+
+@pytest.fixture
+def routing():
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_condition_goes_through_a_pipeline():
+    pipe = make_pipeline(StandardScaler(), routed_flow()).fit(X, condition=LABELS)
+    flow, rows = pipe[-1], pipe[:-1].transform(X)
+    assert flow.condition_codec_ is not None
+    assert pipe.score(X, condition=LABELS) == pytest.approx(flow.score(rows, condition=LABELS))
+    np.testing.assert_array_equal(pipe.transform(X, condition=LABELS), flow.transform(rows, condition=LABELS))
+    weighted = pipe.score(X, condition=LABELS, sample_weight=WEIGHTS)
+    assert weighted == pytest.approx(flow.score(rows, sample_weight=WEIGHTS, condition=LABELS))
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_condition_goes_through_cross_validation():
+    told = cross_validate(routed_flow(), X, params={"condition": LABELS}, cv=2)["test_score"]
+    untold = cross_validate(InterpolantFlow(**TINY), X, cv=2)["test_score"]
+    assert told.mean() > untold.mean() + 0.3  # which of the two groups a row is of, is worth log 2
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_condition_goes_through_a_search_of_pipelines():
+    pipe = make_pipeline(StandardScaler(), routed_flow())
+    search = GridSearchCV(pipe, {"interpolantflow__activation": ["silu", "tanh"]}, cv=2).fit(X, condition=LABELS)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    by_hand = search.best_estimator_.score(X, condition=LABELS)
+    assert search.score(X, condition=LABELS) == pytest.approx(by_hand)
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_condition_that_nobody_asked_for_is_refused():
+    pipe = make_pipeline(StandardScaler(), InterpolantFlow(**TINY))
+    with pytest.raises(ValueError, match="condition"):
+        pipe.fit(X, condition=LABELS)
+
+
+def test_a_search_on_dask_is_the_serial_search():
+    distributed = pytest.importorskip("distributed")
+    search = GridSearchCV(InterpolantFlow(**TINY), {"activation": ["silu", "tanh"]}, cv=2)
+    serial = search.fit(X).cv_results_["mean_test_score"]
+    rows = search.best_estimator_.sample(5)
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None)
+    with cluster, distributed.Client(cluster), joblib.parallel_config("dask"):
+        search.fit(X)
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], serial)
+    np.testing.assert_array_equal(search.best_estimator_.sample(5), rows)
+
+
+@pytest.mark.filterwarnings("ignore:Training was interrupted")
+@pytest.mark.parametrize("samples", [(X,), (X, X + 1.0)], ids=["density", "bridge"])
+def test_an_interrupted_fit_goes_on_where_it_was(samples, monkeypatch):
+    reports = []
+
+    def interrupted(history):
+        reports.append(history.n_iter)
+        raise KeyboardInterrupt
+
+    model = InterpolantFlow(hidden_layer_sizes=(8,), max_iter=1000, preprocessing="whiten", verbose=1,
+                            base_density="normal", random_state=0)  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(_training, "_report", interrupted)
+        model.fit(*samples)
+    assert model.n_iter_ == reports[0] == 100
+    before, target = model.score(samples[-1]), samples[-1]
+    model.set_params(warm_start=True, verbose=0).fit(*samples)
+    assert model.n_iter_ > 100
+    assert model.loss_curve_[0] != model.loss_curve_[1]
+    assert len(model.loss_curve_) > 1
+    assert model.score(target) > before - 0.02
+
+
+MODELS = {
+    "flow": lambda: InterpolantFlow(**TINY).fit(X),
+    "diffusion": lambda: InterpolantDiffusion(base_density="normal", **TINY).fit(X, X + 1),
+    "bridge": lambda: SchroedingerBridge(n_components=1, n_rounds=0, base_density="normal", **TINY).fit(X, X + 1),
+    "table": lambda: TableSynthesizer(max_iter=20, random_state=0).fit(FRAME),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_skops_writes_and_reads_a_fitted_model(name):
+    skops = pytest.importorskip("skops.io")
+    model, rows = MODELS[name](), FRAME if name == "table" else X
+    written = skops.dumps(model)
+    again = skops.loads(written, trusted=skops.get_untrusted_types(data=written))
+    np.testing.assert_array_equal(again.score_samples(rows), model.score_samples(rows))
+    assert "torch" not in " ".join(skops.get_untrusted_types(data=written))
+
+
+def test_networks_of_a_factory_are_copied_as_they_are():
+    torch = pytest.importorskip("torch")
+
+    class Own(torch.nn.Module):
+        def __init__(self, n_features):
+            super().__init__()
+            self.layer = torch.nn.Linear(n_features, n_features)
+
+        def forward(self, t, x, condition=None):
+            return self.layer(x)
+
+    model = InterpolantFlow(network=lambda d, c: Own(d), max_iter=5, random_state=0).fit(X)
+    again = copy.deepcopy(model)
+    np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
+    assert again.network_ is not model.network_
+    assert again.network_ is again._learned_["velocity"]
