@@ -17,7 +17,7 @@ from sklearn.base import (
 )
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from . import _fitting
 from ._base_density import BASE_DENSITIES
@@ -44,7 +44,7 @@ from ._tensors import (
     normal,
     resolve_device,
 )
-from ._validation import DTYPES, check_labels, is_sample, reject_dates
+from ._validation import reject_dates, validate_rows, validate_samples
 from .couplings import COUPLINGS
 from .distributed import current_group
 from .exceptions import IntegrationWarning, NoDensityError
@@ -161,7 +161,7 @@ class BaseInterpolant(
         """
         group = current_group()
         with group.together():
-            X0, X1 = self._validate_samples(X0, X1)
+            X0, X1 = validate_samples(self, X0, X1)
             plan = _fitting.make_plan(self, X0, X1, condition)
         if group.size > 1:
             plan.group = group
@@ -343,16 +343,8 @@ class BaseInterpolant(
         """Whether `fit` has run."""
         return hasattr(self, "network_")
 
-    def _validate_samples(self, X0, X1):
-        X0 = validate_data(self, reject_dates(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)
-        if not is_sample(X1, "X1"):
-            check_labels(X1, X0)
-            return X0, None
-        X1 = validate_data(self, reject_dates(X1, "X1"), dtype=DTYPES, ensure_min_samples=2, reset=False)
-        return X0, X1
-
     def _validate_rows(self, X):
-        return validate_data(self, reject_dates(X, "X"), dtype=DTYPES, reset=False)
+        return validate_rows(self, X)
 
     def _fields(self, array_dtype, device, condition=None, n_rows=1):
         """The fields in the dtype of some rows, with their encoded condition."""

@@ -27,6 +27,7 @@ from ._tensors import (
     make_generator,
     resolve_device,
 )
+from ._validation import validate_samples
 from .distributed import current_group
 from .solvers import require_finite, sdeint, time_grid
 
@@ -217,7 +218,7 @@ class SchroedingerBridge(BaseInterpolant):
                 "InterpolantDiffusion(coupling='entropic'), which pairs rows of like conditions."
             )
         current_group().refuse("SchroedingerBridge")
-        X0, X1 = self._validate_samples(X0, X1)
+        X0, X1 = validate_samples(self, X0, X1)
         self._fitted_as = self.epsilon, self.method
         self._from_normal = X1 is None
         if X1 is None:

@@ -8,6 +8,9 @@ from ._validation import reject_dates
 # How missing values of numpy, Python and pandas print.
 _MISSING = ("nan", "None", "<NA>", "NaT")
 
+# Categories that an error tells.
+_FEW = 10
+
 
 class ConditionCodec:
     """Numeric columns standardised, all others one-hot; a last column for "no condition" where it is asked for.
@@ -50,8 +53,8 @@ class ConditionCodec:
 
     def _encode(self, columns):
         return np.hstack([
-            codec.transform(_numbers(c) if kind == "number" else _words(c))
-            for kind, codec, c in zip(self.kinds_, self.codecs_, columns, strict=True)
+            codec.transform(_numbers(c)) if kind == "number" else _one_hot(codec, _words(c), j)
+            for j, (kind, codec, c) in enumerate(zip(self.kinds_, self.codecs_, columns, strict=True))
         ])  # fmt: skip
 
 
@@ -64,6 +67,17 @@ class _Number:
     def transform(self, values):
         """The numbers in units of their deviation, as one column."""
         return (values - self.mean) / self.scale
+
+
+def _one_hot(codec, words, j):
+    known = codec.categories_[0].tolist()
+    unknown = sorted(set(words[:, 0].tolist()) - set(known), key=str)
+    if unknown:
+        raise ValueError(
+            f"Column {j} of condition holds {unknown[:5]}, which fit has not seen (unknown categories): it knows "
+            f"{known[:_FEW]}{' and more' if len(known) > _FEW else ''}."
+        )
+    return codec.transform(words)
 
 
 def _category(values):

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._batches import Sampler
 from ._objectives import TIME_LAWS
 from ._tensors import PATH_STREAM, as_array, as_tensor, make_generator, normal
+from ._validation import nameless
 from .couplings import COUPLINGS, independent, paired
 from .preprocessing import AffineMap
 from .solvers import odeint, time_grid
@@ -120,9 +121,10 @@ class DiagnosticMethods:
         scale, rows = self._scale, []
         times, weights, points = self._path_points(*pairs, _N_FISHER_TIMES)
         for t, X in zip(times, points, strict=True):
-            own = self.log_density_gradient(X, t=t)
-            score = (self if reference is None else reference).score_function(X, t)
-            db = 0 if reference is None else self.velocity(X, t) - reference.velocity(X, t)
+            with nameless():
+                own = self.log_density_gradient(X, t=t)
+                score = (self if reference is None else reference).score_function(X, t)
+                db = 0 if reference is None else self.velocity(X, t) - reference.velocity(X, t)
             gaps = scale.push_forward(own - score), scale.push_forward(own), scale.transform(db + 0 * X)
             rows.append([(gap**2).sum(1) for gap in gaps])
         gap, information, db = np.swapaxes(rows, 0, 1)
@@ -163,10 +165,11 @@ class DiagnosticMethods:
         self._refuse_forecast("diagnose")
         X0, X1 = self._held_out(X0, X1)
         report = Report(verdicts={})
-        _calibration(self, X0, X1, report)
-        _latent(self, X0 if X1 is None else None, report)
-        _likelihoods(self, X0 if X1 is None else X1, report)
-        _consistency(self, X0, X1, report)
+        with nameless():
+            _calibration(self, X0, X1, report)
+            _latent(self, X0 if X1 is None else None, report)
+            _likelihoods(self, X0 if X1 is None else X1, report)
+            _consistency(self, X0, X1, report)
         return report
 
     def _held_out(self, X0, X1):
@@ -228,8 +231,9 @@ class DiagnosticMethods:
         scale = self._scale
         errors = []
         for t, X in zip(times, points, strict=True):
-            db = scale.transform(self.velocity(X, t) - reference.velocity(X, t))
-            ds = scale.push_forward(self.score_function(X, t) - reference.score_function(X, t))
+            with nameless():
+                db = scale.transform(self.velocity(X, t) - reference.velocity(X, t))
+                ds = scale.push_forward(self.score_function(X, t) - reference.score_function(X, t))
             errors.append([(db**2).sum(1).mean(), (ds**2).sum(1).mean(), (db * ds).sum(1).mean()])
         return np.array(times), weights, *np.array(errors).T
 

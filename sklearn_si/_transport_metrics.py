@@ -7,6 +7,7 @@ import torch
 from scipy.integrate import trapezoid
 from sklearn.utils import Bunch, check_array
 
+from ._validation import nameless
 from .couplings import optimal_pairs
 
 
@@ -87,7 +88,8 @@ def path_energy(model, X0, *, n_times=51, condition=None):
     times = np.linspace(0.0, 1.0, n_times)
     states = model.trajectory(X0, n_times, condition=condition)
     at = zip(states, times, strict=True)
-    powers = [(model.velocity(x, float(t), condition=condition) ** 2).sum(1).mean() for x, t in at]
+    with nameless():
+        powers = [(model.velocity(x, float(t), condition=condition) ** 2).sum(1).mean() for x, t in at]
     return float(trapezoid(powers, times))
 
 
@@ -106,10 +108,13 @@ def transport_report(model, X0, X1, *, condition=None):
     Returns
     -------
     report : Bunch
-        `distance`: W2 between X1 and carried rows (of a `SchroedingerBridge`: draws of the plan); `floor`: W2 between
-        halves of X1 (of half as many rows: what one law is from itself); `displacement`: mean squared distance that
-        rows are moved; `shortest`: W2^2 between X0 and X1; `path_energy`; `normalized_path_energy`
-        |path_energy - shortest| / shortest, nan where there is no way to go.
+        In data units (distance) and their squares (all that follows `floor`); the smaller the better. `distance`: W2
+        between X1 and carried rows (of a `SchroedingerBridge`: draws of the plan); `floor`: W2 between halves of X1,
+        what a law seems to be from itself in samples of half as many rows, so that a good bridge comes below it;
+        `displacement`: mean squared distance that rows are moved; `shortest`: W2^2 between X0 and X1, the least
+        displacement that reaches X1; `path_energy`: that of the velocity along its ODE (of a `SchroedingerBridge` below
+        the displacement of its draws, which have noise); `normalized_path_energy` |path_energy - shortest| / shortest,
+        nan where there is no way to go.
 
     Raises
     ------

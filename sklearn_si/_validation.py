@@ -1,13 +1,65 @@
 """Checks of what users hand over, before scikit-learn's own."""
 
+import contextlib
+import contextvars
 import datetime
 
 import numpy as np
+from sklearn.utils.validation import _check_feature_names, check_array, validate_data
 
 DTYPES = (np.float64, np.float32)
 # How the names of such columns begin, in numpy, pandas, pyarrow and polars.
 _DATED_DTYPES = ("date", "time", "period", "duration")
 _DATED_TYPES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
+
+_nameless = contextvars.ContextVar("sklearn_si_nameless", default=False)
+
+
+@contextlib.contextmanager
+def nameless():
+    """Within it, rows are our own arrays, made of a user's frame: nobody warns that they have no names."""
+    token = _nameless.set(True)
+    try:
+        yield
+    finally:
+        _nameless.reset(token)
+
+
+def validate_rows(estimator, X, name="X"):
+    """Rows like those of fit, as an array."""
+    reject_dates(X, name)
+    if name == "X" and not _nameless.get():
+        return validate_data(estimator, X, dtype=DTYPES, reset=False)
+    if not _nameless.get():
+        _check_feature_names(estimator, X, reset=False)
+    X = check_array(X, dtype=DTYPES, input_name=name)
+    if X.shape[1] != estimator.n_features_in_:
+        raise ValueError(f"{name} has {X.shape[1]} features, but expected {estimator.n_features_in_}, as in fit's X0.")
+    return X
+
+
+def validate_samples(estimator, X0, X1):
+    """The samples of a fit: two arrays, or one and None."""
+    try:
+        X0 = validate_data(estimator, reject_dates(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)
+    except ValueError as error:
+        raise ValueError(f"{error}{_way_out(str(error))}") from error
+    if not is_sample(X1, "X1"):
+        check_labels(X1, X0)
+        return X0, None
+    X1 = validate_rows(estimator, X1, "X1")
+    if len(X1) < 2:
+        raise ValueError(f"Found array with {len(X1)} sample(s) in X1, while a minimum of 2 is required.")
+    return X0, X1
+
+
+def _way_out(message):
+    """What this library has for rows that are no plain numbers."""
+    if "NaN" in message:
+        return "\nOf this library, InterpolantImputer fills gaps, and TableSynthesizer learns rows that have them."
+    if "could not convert string" in message:
+        return ". Of this library, TableSynthesizer learns columns of words, and `condition=` takes them."
+    return ""
 
 
 def is_sample(X, name):

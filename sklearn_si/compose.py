@@ -16,10 +16,10 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils._set_output import _wrap_data_with_container
-from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
 
 from ._callbacks import CallbackSupportMixin, Tasks
-from ._validation import DTYPES, check_labels, is_sample, reject_dates
+from ._validation import DTYPES, is_sample, reject_dates, validate_rows, validate_samples
 from .distributed import current_group
 
 __all__ = ["TransformedDensity"]
@@ -113,7 +113,7 @@ class TransformedDensity(CallbackSupportMixin, OneToOneFeatureMixin, Transformer
             it moves a row to a point that is not finite; and whatever the estimator's own fit raises.
         """
         current_group().refuse("TransformedDensity")
-        X0, X1 = self._validate_samples(X0, X1)
+        X0, X1 = validate_samples(self, X0, X1)
         samples, tasks = [X0] if X1 is None else [X0, X1], Tasks(self, X0, X1)
         transformer = clone(self.transformer, safe=False)
         stacked = np.vstack(samples).astype(np.float64)
@@ -283,16 +283,8 @@ class TransformedDensity(CallbackSupportMixin, OneToOneFeatureMixin, Transformer
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _validate_samples(self, X0, X1):
-        X0 = validate_data(self, reject_dates(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)
-        if not is_sample(X1, "X1"):
-            check_labels(X1, X0)
-            return X0, None
-        X1 = validate_data(self, reject_dates(X1, "X1"), dtype=DTYPES, ensure_min_samples=2, reset=False)
-        return X0, X1
-
     def _validate_rows(self, X):
-        return validate_data(self, reject_dates(X, "X"), dtype=DTYPES, reset=False)
+        return validate_rows(self, X)
 
     def _points(self, X, name):
         """Rows that need not bear the names of the data's columns."""

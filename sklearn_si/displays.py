@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ._table_encoder import TableEncoder
+from ._validation import nameless
 
 __all__ = [
     "CalibrationDisplay",
@@ -234,7 +235,8 @@ class DensityDisplay:
         size = (6, 4.5) if n == 1 else (3.4 * n, 3.2 * n)
         self.figure_, self.axes_ = _pyplot().subplots(n, n, figsize=size, layout="constrained", squeeze=False)
         if d == 1:
-            self.axes_[0, 0].plot(grids[0], self.estimator.score_samples(grids[0][:, None]))
+            with nameless():
+                self.axes_[0, 0].plot(grids[0], self.estimator.score_samples(grids[0][:, None]))
             self.axes_[0, 0].set(xlabel=self.names[0], ylabel="log-density (nats)")
             return self
         for i in range(1, d):
@@ -246,7 +248,8 @@ class DensityDisplay:
         first, second = np.meshgrid(grids[j], grids[i])
         rows = np.tile(np.median(self.X, axis=0), (first.size, 1))
         rows[:, j], rows[:, i] = first.ravel(), second.ravel()
-        value = self.estimator.score_samples(rows).reshape(first.shape)
+        with nameless():
+            value = self.estimator.score_samples(rows).reshape(first.shape)
         above_two = self.X.shape[1] > 2
         value = value - value.max() if above_two else value
         image = axis.pcolormesh(first, second, value, vmin=value.max() - _NATS, vmax=value.max(), shading="auto")

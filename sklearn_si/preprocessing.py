@@ -47,6 +47,10 @@ class AffineMap:
             self.inverse_scale = np.linalg.inv(scale)
             self.log_abs_det = float(np.linalg.slogdet(scale)[1])
 
+    def __repr__(self):
+        kind = "a scale a column" if self.scale.ndim == 1 else "a full matrix"
+        return f"AffineMap({self.n_features} columns, {kind}, log |det D| = {self.log_abs_det:.4g})"
+
     @property
     def n_features(self):
         """Number of columns."""
@@ -100,6 +104,10 @@ class MarginalMap:
 
     def __init__(self, columns, affine):
         self.columns, self.affine = columns, affine
+
+    def __repr__(self):
+        curved = sum(not g.is_line for g in self.columns)
+        return f"MarginalMap({self.n_features} columns, {curved} of them curved, then {self.affine})"
 
     @property
     def n_features(self):

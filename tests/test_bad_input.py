@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, _likelihood
+from sklearn_si.displays import CalibrationDisplay, DensityDisplay
 from sklearn_si.exceptions import IntegrationError, NoDensityError
 
 SMALL = {"max_iter": 5, "hidden_layer_sizes": (8,), "n_steps": 4, "base_density": None, "random_state": 0}
@@ -227,8 +228,8 @@ SECOND = {
     "1-D, one feature, another length": ((X[:, :1], X1[:, 1]), {}, r"n_features = 1.*X1.reshape\(-1, 1\) for a bridge"),
     "3-D": ((X, X1[:, :, None]), {}, "X1 has 3 dimensions: expected a sample of shape"),
     "scalar": ((X, 1.0), {}, "X1 has 0 dimensions: expected a sample of shape"),
-    "too few columns": ((X, X1[:, :1]), {}, "X has 1 features, but InterpolantFlow is expecting 2 features"),
-    "too many columns": ((X, X1[:, [0, 1, 1]]), {}, "X has 3 features, but InterpolantFlow is expecting 2 features"),
+    "too few columns": ((X, X1[:, :1]), {}, "X1 has 1 features, but expected 2"),
+    "too many columns": ((X, X1[:, [0, 1, 1]]), {}, "X1 has 3 features, but expected 2"),
     "one row": ((X, X1[:1]), {}, r"Found array with 1 sample\(s\)"),
     "other names": ((FRAME, FRAME.set_axis(["a", "c"], axis=1)), {}, "(?s)feature names should match.*unseen.*- c"),
     "names in another order": ((FRAME, FRAME[["b", "a"]]), {}, "must be in the same order"),
@@ -448,3 +449,35 @@ def test_a_warm_start_does_not_go_from_a_bridge_to_one_sample():
     model = diffusion(warm_start=True).fit(X, X1)
     with pytest.raises(ValueError, match=r"a fit of two sample\(s\), but fit was given one sample\(s\)"):
         model.fit(X)
+
+
+GAPS = X.copy()
+GAPS[3, 1] = np.nan
+NAMED = [
+    ((X, X1[:, :1]), "X1 has 1 features, but expected 2, as in fit's X0"),
+    ((X, GAPS), "Input X1 contains NaN"),
+    ((X, X1[:1]), r"1 sample\(s\) in X1, while a minimum of 2 is required"),
+    ((GAPS,), "Of this library, InterpolantImputer fills gaps"),
+    ((np.array([["a", "b"], ["c", "d"]], dtype=object),), "TableSynthesizer learns columns of words"),
+]
+
+
+@pytest.mark.parametrize("make", [flow, diffusion], ids=["flow", "diffusion"])
+@pytest.mark.parametrize("samples, message", NAMED)
+def test_errors_of_samples_name_them_and_the_way_out(make, samples, message):
+    with pytest.raises(ValueError, match=message):
+        make().fit(*samples)
+
+
+@pytest.mark.filterwarnings("error:X does not have valid feature names")
+def test_what_the_library_computes_of_a_frame_needs_no_names(one):
+    one.fisher_divergence(FRAME)
+    assert "E[f . (f - target)]" in str(one.diagnose(FRAME))
+    DensityDisplay.from_estimator(one, FRAME)
+    CalibrationDisplay.from_estimator(one, FRAME)
+    with pytest.raises(ValueError, match="feature names should match"):
+        one.diagnose(FRAME[FRAME.columns[::-1]])
+
+
+def test_maps_tell_what_they_are(one):
+    assert repr(one.preprocessing_).startswith(("AffineMap(2 columns, ", "MarginalMap(2 columns, "))

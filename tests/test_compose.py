@@ -327,7 +327,7 @@ def test_labels_are_ignored_and_columns_are_not(fitted):
     assert_array_equal(small(PCA(whiten=True)).fit(X, np.arange(80)).sample(3), fitted.sample(3))
     with pytest.raises(ValueError, match="n_features = 1"):
         small(StandardScaler()).fit(X[:, :1], X1[:60, 0])
-    with pytest.raises(ValueError, match="X has 1 features, but TransformedDensity is expecting 2"):
+    with pytest.raises(ValueError, match="X1 has 1 features, but expected 2"):
         small(StandardScaler()).fit(X, X1[:, :1])
 
 

@@ -100,7 +100,11 @@ DATES = "condition holds dates or time differences"
         (NUMBERS, NUMBERS * np.nan, "condition holds NaN or infinite numbers"),
         (NUMBERS, NUMBERS * np.inf, "condition holds NaN or infinite numbers"),
         (NUMBERS, [["a", "b"]] * 3, "could not convert string to float"),
-        (["a", "b", "a"], ["a", "b", "c"], r"unknown categories \[.*'c'.*\]"),
+        (
+            ["a", "b", "a"],
+            ["a", "b", "c"],
+            r"Column 0 of condition holds \['c'\], which fit has not seen .* it knows \['a', 'b'\]",
+        ),
         (["a", "b", "a"], np.array(["a", None, "b"], dtype=object), MISSING),
         (["a", "b", "a"], np.array(["a", np.nan, "b"], dtype=object), MISSING),
         (["a", "b", "a"], np.array(["2020-01-01"] * 3, dtype="datetime64[D]"), DATES),

@@ -95,7 +95,7 @@ def test_a_one_dimensional_second_argument_is_ignored(fitted, labels):
 def test_a_column_as_second_argument_is_a_sample():
     model = small().fit(X[:, :1], X1[:, :1])
     assert_array_equal(model.base_sample_, X[:, :1])
-    with pytest.raises(ValueError, match="X has 1 features, but InterpolantFlow is expecting 2 features"):
+    with pytest.raises(ValueError, match="X1 has 1 features, but expected 2"):
         small().fit(X, X1[:, :1])
 
 
