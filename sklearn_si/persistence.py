@@ -291,7 +291,8 @@ class _Reader:
         cls = self._listed(node["object"])
         if not isinstance(cls, type):
             raise LoadError(f"{node['object']!r} is no class.")
-        value = self._remembered(node, cls.__new__(cls))
+        # mypy takes it for `type.__new__`
+        value = self._remembered(node, cls.__new__(cls))  # type: ignore[call-overload]
         state = self.value(node["state"], depth)
         if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
             raise LoadError(f"The state of an object of class {node['object']!r} is no dictionary of names.")
