@@ -38,7 +38,12 @@ def double_loop(X, Y):
 
 
 # Distances of two samples, for which the next laws hold.
-DISTANCES = ["energy_distance", "maximum_mean_discrepancy", "sliced_wasserstein", "wasserstein_distance"]
+DISTANCES = [
+    "energy_distance",
+    "maximum_mean_discrepancy",
+    "sliced_wasserstein",
+    "wasserstein_distance",
+]
 
 
 @pytest.mark.parametrize("name", DISTANCES)
