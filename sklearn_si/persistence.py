@@ -186,7 +186,9 @@ class _Writer:
                 "without code cannot describe: use a name in place of a function or an object of your own, or pickle "
                 "the estimator for readers who trust you."
             )
-        state = value.__getstate__() if not isinstance(value, torch.nn.Module) else dict(vars(value))
+        # before python 3.11 an object has no `__getstate__` unless its class gives one
+        plain = isinstance(value, torch.nn.Module) or not hasattr(value, "__getstate__")
+        state = vars(value) if plain else value.__getstate__()
         if isinstance(state, dict) and "_sklearn_version" in state:
             state = {k: v for k, v in state.items() if k != "_sklearn_version"}
         return {"object": name, "state": self.node(dict(state), place)}
