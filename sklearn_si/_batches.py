@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ._objectives import REGRESSIONS, Regression, draw_times, learner
 from ._perceptrons import Perceptron
+from ._rows import Rows
 from ._tensors import normal
 from .couplings import Optimal, Pairs, independent, paired
 from .interpolants import Interpolant
@@ -49,8 +50,8 @@ class Sampler:
 
     def __init__(
         self,
-        x0: Tensor | None,
-        x1: Tensor,
+        x0: Tensor | Rows | None,
+        x1: Tensor | Rows,
         condition: Tensor | None,
         coupling: Any,  # a function, or an object with a size of its batches
         latent_noise: bool,

@@ -51,6 +51,7 @@ class MaskedNetwork(nn.Module):
     waves_in: Tensor
     waves_out: Tensor
     log_shares: Tensor
+    trust: Tensor
 
     def __init__(self, shares, levels, n_values, width, depth, generator):
         super().__init__()
