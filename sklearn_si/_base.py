@@ -126,7 +126,7 @@ class BaseInterpolant(
         "random_state": ["random_state"],
     }
 
-    _networks = ("network_", "denoiser_network_", "flow_map_", "_learned_")
+    _networks: ClassVar[tuple[str, ...]] = ("network_", "denoiser_network_", "flow_map_", "_learned_")
     _learns_denoiser = False
     # Whether preprocessing="auto" of one sample leaves maps of the columns out.
     _affine_only = False

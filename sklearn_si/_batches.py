@@ -1,15 +1,25 @@
 """Training batches: rows drawn and paired, and made into regressions, many batches at a time."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ._objectives import REGRESSIONS, draw_times, learner
+from ._objectives import REGRESSIONS, Regression, draw_times, learner
 from ._perceptrons import Perceptron
+from ._rows import Rows
 from ._tensors import normal
-from .couplings import Optimal, independent, paired
+from .couplings import Optimal, Pairs, independent, paired
+from .interpolants import Interpolant
 from .networks import drop_condition
+
+if TYPE_CHECKING:
+    from ._path_ascent import Ascent
+
+# The points (t, x0, x1, z, condition) of some batches; z and the condition may be None.
+Points = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
 # Numbers in the rows of the batches that are made at once: the cost of a call is spread over many rows, which still
 # fit in cache.
@@ -38,17 +48,28 @@ class Sampler:
         Share of the rows whose condition is dropped.
     """
 
-    def __init__(self, x0, x1, condition, coupling, latent_noise, dropout=0.0):
+    def __init__(
+        self,
+        x0: Tensor | Rows | None,
+        x1: Tensor | Rows,
+        condition: Tensor | None,
+        coupling: Any,  # a function, or an object with a size of its batches
+        latent_noise: bool,
+        dropout: float = 0.0,
+    ) -> None:
         self.x0, self.x1, self.condition = x0, x1, condition
         self.coupling, self.latent_noise, self.dropout = coupling, latent_noise, dropout
-        self._orders, self._pool, self._left = {}, None, 0
+        self._orders: dict[str, tuple[Any, int]] = {}
+        self._pool: Pairs | None = None
+        self._left = 0
 
-    def _slices(self, name, n, batch, batches, generator):
+    def _slices(self, name: str, n: int, batch: int, batches: int, generator: torch.Generator) -> Tensor:
         """The next row numbers of permuted passes, batch by batch; small samples are drawn with replacement."""
         device = self.x1.device
         if n < 2 * batch:
             return torch.randint(n, (batches * batch,), generator=generator, device=device)
-        parts, missing = [], batches
+        parts: list[Tensor] = []
+        missing = batches
         while missing:
             order, start = self._orders.get(name, (None, n))
             if start + batch > n:
@@ -59,35 +80,42 @@ class Sampler:
             missing -= taken
         return torch.cat(parts)
 
-    def draw(self, batch, generator, batches=1):
+    def draw(
+        self, batch: int, generator: torch.Generator, batches: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Some batches, one after the other, each paired by the coupling, or drawn from a pool of pairs."""
         if getattr(self.coupling, "pooled", False):
             x0, x1, condition = _joined([*self._from_pools(batch, generator, batches)])
         else:
-            x0, x1, condition = self._coupled(*self._rows(batch, generator, batches), batch, generator)
+            x0, x1, condition = self._coupled(self._rows(batch, generator, batches), batch, generator)
         z = normal(x1.shape, generator, like=x1) if self.latent_noise else None
         if self.dropout > 0:
+            assert condition is not None
             kept = torch.rand((len(x1), 1), generator=generator, device=x1.device) >= self.dropout
             condition = torch.where(kept, condition, drop_condition(condition))
         return x0, x1, z, condition
 
-    def _from_pools(self, batch, generator, batches):
+    def _from_pools(self, batch: int, generator: torch.Generator, batches: int) -> Iterator[Pairs]:
         """Batches of permuted passes over pairs that are made for many of them, pool after pool."""
         while batches:
-            if self._left <= 0:
+            pool = self._pool
+            if pool is None or self._left <= 0:
                 # an exact plan of all rows would only be found again
-                if self._pool is None or not (self._whole and isinstance(self.coupling, Optimal)):
-                    self._pool = self._pairs(generator)
+                if pool is None or not (self._whole and isinstance(self.coupling, Optimal)):
+                    self._pool = pool = self._pairs(generator)
                     self._orders.pop("pool", None)
-                self._left = self.coupling.passes * len(self._pool[1])
+                self._left = self.coupling.passes * len(pool[1])
             some = min(batches, max(1, self._left // batch))
-            rows = self._slices("pool", len(self._pool[1]), batch, some, generator)
+            rows = self._slices("pool", len(pool[1]), batch, some, generator)
             self._left -= some * batch
             batches -= some
-            yield tuple(None if part is None else part.index_select(0, rows) for part in self._pool)
+            x0, x1, condition = pool
+            condition = None if condition is None else condition.index_select(0, rows)
+            yield x0.index_select(0, rows), x1.index_select(0, rows), condition
 
-    def _pairs(self, generator):
+    def _pairs(self, generator: torch.Generator) -> Pairs:
         """Pairs of as many rows as the coupling takes at a time; of all rows, where they are not many more."""
+        assert self.x0 is not None
         if self._whole:
             return self.coupling(self.x0, self.x1, self.condition, generator)
         size = min(self.coupling.batch_size, len(self.x0), len(self.x1))
@@ -96,10 +124,10 @@ class Sampler:
         return self.coupling(self.x0[rows0], self.x1[rows1], condition, generator)
 
     @property
-    def _whole(self):
-        return len(self.x0) == len(self.x1) <= 2 * self.coupling.batch_size
+    def _whole(self) -> bool:
+        return self.x0 is not None and len(self.x0) == len(self.x1) <= 2 * self.coupling.batch_size
 
-    def _rows(self, batch, generator, batches):
+    def _rows(self, batch: int, generator: torch.Generator, batches: int) -> Pairs:
         """The next rows of both samples, with those of the condition."""
         rows = self._slices("target", len(self.x1), batch, batches, generator)
         x1 = self.x1.index_select(0, rows)
@@ -112,32 +140,44 @@ class Sampler:
             x0 = self.x0.index_select(0, rows)
         return x0, x1, condition
 
-    def _coupled(self, x0, x1, condition, batch, generator):
+    def _coupled(self, rows: Pairs, batch: int, generator: torch.Generator) -> Pairs:
         if self.coupling in (independent, paired):
-            return x0, x1, condition
-        pieces = zip(*(_split(part, batch, len(x1)) for part in (x0, x1, condition)), strict=True)
+            return rows
+        pieces = zip(*(_split(part, batch, len(rows[1])) for part in rows), strict=True)
         return _joined([self.coupling(*piece, generator) for piece in pieces])
 
 
-def _split(part, size, n):
+def _split(part: Tensor | None, size: int, n: int) -> Sequence[Tensor | None]:
     return [None] * (n // size) if part is None else part.split(size)
 
 
-def _joined(pieces):
+def _joined(pieces: Sequence[Sequence[Tensor | None]]) -> Any:
     """Tensors of several batches one after the other; what is None stays so."""
     return tuple(None if parts[0] is None else torch.cat(parts) for parts in zip(*pieces, strict=True))
 
 
-def _antithetic(interpolant, t, x0, x1, z, condition):
+def _antithetic(
+    interpolant: Interpolant, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None, condition: Tensor | None
+) -> Points:
     """Every point twice, with the noise of opposite sign, so that singular factors cancel; points on axis -2 of x1."""
     t, x1 = torch.cat([t, t], x1.ndim - 2), torch.cat([x1, x1], -2)
     condition = None if condition is None else torch.cat([condition, condition], -2)
     if interpolant.kind == "one-sided":
         return t, torch.cat([x0, -x0], -2), x1, None, condition
+    assert z is not None
     return t, torch.cat([x0, x0], -2), x1, torch.cat([z, -z], -2), condition
 
 
-def draw_points(networks, interpolant, law, sampler, batch, generator, batches=1, group=1):
+def draw_points(
+    networks: nn.ModuleDict,
+    interpolant: Interpolant,
+    law: str,
+    sampler: Sampler,
+    batch: int,
+    generator: torch.Generator,
+    batches: int = 1,
+    group: int = 1,
+) -> Points:
     """The points (t, x0, x1, z, condition) of some batches; in mirrored pairs where a loss needs them."""
     singular = interpolant.singular_target or "score" in networks
     n = max(1, batch // 2) if singular else batch
@@ -145,8 +185,9 @@ def draw_points(networks, interpolant, law, sampler, batch, generator, batches=1
     points = (times.to(sampler.x1.dtype), *sampler.draw(n, generator, batches))
     if not singular:
         return points
-    points = [None if p is None else p.unflatten(0, (batches, n)) for p in points]
-    return tuple(None if p is None else p.flatten(0, 1) for p in _antithetic(interpolant, *points))
+    batched: Any = [None if p is None else p.unflatten(0, (batches, n)) for p in points]
+    both: Any = tuple(None if p is None else p.flatten(0, 1) for p in _antithetic(interpolant, *batched))
+    return both
 
 
 class Batches:
@@ -175,38 +216,50 @@ class Batches:
         Batches of a block.
     """
 
-    def __init__(self, networks, interpolant, law, sampler, batch, generator, low=False, path=None, size=None):
+    def __init__(
+        self,
+        networks: nn.ModuleDict,
+        interpolant: Interpolant,
+        law: str,
+        sampler: Sampler,
+        batch: int,
+        generator: torch.Generator,
+        low: bool = False,
+        path: "Ascent | None" = None,
+        size: int | None = None,
+    ) -> None:
         self.networks, self.interpolant, self.law = networks, interpolant, law
         self.sampler, self.batch, self.generator, self.low = sampler, batch, generator, low
         singular = interpolant.singular_target or "score" in networks
         self.points = 2 * max(1, batch // 2) if singular else batch  # of a batch, mirror images counted
         self.group = self._group(self.points // 2 if singular else batch)
         self.path, self.size = path, size or max(1, _BLOCK // (self.points * sampler.x1.shape[1]))
-        self.block, self.next = [], self.size
+        self.block: list[_Own | _Foreign] = []
+        self.next = self.size
         # networks of others may draw from the global generator, as their couplings may: the order must not change
         ours = all(isinstance(learner(field), Perceptron) for field in networks.values())
         ahead = ours and path is None and sampler.coupling not in (independent, paired)
         self._thread = ThreadPoolExecutor(1, "sklearn_si-coupling") if ahead else None
-        self._ahead = None
+        self._ahead: Future[list[_Own | _Foreign]] | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> "Batches":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """End the thread that draws ahead, if there is one."""
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
 
-    def _group(self, n):
+    def _group(self, n: int) -> int:
         shares = self.sampler.condition is None and n % _SHARED_TIME == 0 and n >= _SHARED_TIME * _FEWEST_TIMES
         # the drift of a forecast has the start row among its features
         return _SHARED_TIME if shares and "forecast" not in self.networks else 1
 
     @torch.no_grad()
-    def _draw_block(self):
+    def _draw_block(self) -> "list[_Own | _Foreign]":
         """The tasks of the fields on the next batches."""
         if self.path is not None:
             self.path.step()
@@ -218,7 +271,7 @@ class Batches:
             for name, field in self.networks.items()
         ]
 
-    def _next_block(self):
+    def _next_block(self) -> "list[_Own | _Foreign]":
         if self._thread is None:
             return self._draw_block()
         block = (self._ahead or self._thread.submit(self._draw_block)).result()
@@ -235,11 +288,11 @@ class Batches:
             self.block, self.next = self._next_block(), 0
         rows = slice(self.next * self.points, (self.next + 1) * self.points)
         self.next += 1
-        return sum(task.loss(rows) for task in self.block)
+        return sum(task.loss(rows) for task in self.block)  # type: ignore[return-value]  # never of nothing
 
 
 @torch.no_grad()
-def make_task(network, regression, group=1, low=False):
+def make_task(network: nn.Module, regression: Regression, group: int = 1, low: bool = False) -> "_Own | _Foreign":
     """The regression of a network, whose `loss` of some rows adds its gradients where the network is a perceptron."""
     if not isinstance(network, Perceptron):
         return _Foreign(network, regression, low)
@@ -252,15 +305,17 @@ def make_task(network, regression, group=1, low=False):
 class _Own:
     """A regression of a perceptron."""
 
-    def __init__(self, network, regression, features, inputs, group):
+    def __init__(
+        self, network: Perceptron, regression: Regression, features: Tensor | None, inputs: Tensor, group: int
+    ) -> None:
         self.network, self.regression, self.inputs, self.group = network, regression, inputs, group
         self.features = features
         self.shared = None if features is None else features[::group].contiguous()
 
-    def loss(self, rows):
+    def loss(self, rows: slice) -> Tensor:
         """The loss on some rows; its gradients are added to those of the parameters."""
         features = shared = None
-        if self.features is not None:
+        if self.features is not None and self.shared is not None:
             features = self.features[rows]
             shared = self.shared[rows.start // self.group : rows.stop // self.group]
         output, recorded = self.network.record(shared, self.inputs[rows], self.group)
@@ -272,10 +327,10 @@ class _Own:
 class _Foreign:
     """A regression of a network that autograd differentiates."""
 
-    def __init__(self, network, regression, low):
+    def __init__(self, network: nn.Module, regression: Regression, low: bool) -> None:
         self.network, self.regression, self.low = network, regression, low
 
-    def loss(self, rows):
+    def loss(self, rows: slice) -> Tensor:
         """The loss on some rows."""
         regression = self.regression.rows(rows)
         with torch.autocast(regression.y.device.type, torch.bfloat16, enabled=self.low):
@@ -283,14 +338,17 @@ class _Foreign:
         return regression.loss(output)
 
 
-def held_out_loss(networks, interpolant, law, sampler, n, generator):
+def held_out_loss(
+    networks: nn.ModuleDict, interpolant: Interpolant, law: str, sampler: Sampler, n: int, generator: torch.Generator
+) -> Callable[[], Tensor]:
     """A function that gives the sum of the losses of all learned fields on n points, the same at each call."""
     with torch.no_grad():
         points = draw_points(networks, interpolant, law, sampler, n, generator)
         regressions = {name: REGRESSIONS[name](field, interpolant, *points) for name, field in networks.items()}
 
     @torch.no_grad()
-    def loss():
-        return sum(r.loss(learner(networks[name])(r.t, r.y, r.condition)) for name, r in regressions.items())
+    def loss() -> Tensor:
+        losses = (r.loss(learner(networks[name])(r.t, r.y, r.condition)) for name, r in regressions.items())
+        return sum(losses)  # type: ignore[return-value]  # never of nothing
 
     return loss

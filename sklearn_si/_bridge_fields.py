@@ -121,12 +121,12 @@ def simulate_pairs(run, epsilon, n_steps, number):
     """
     generator = make_generator(run.plan.seed, FIT_STREAM + 600 + number, run.device)
     fields = Fields(run.plan.interpolant, run.networks["velocity"], run.networks["denoiser"])
-    pairs = {}
+    pairs: dict[str, tuple[torch.Tensor, ...]] = {}
     for part in ("train", "held"):
         rows = getattr(run.plan, f"{part}0"), getattr(run.plan, f"{part}1")
         if rows[0] is None:
             continue
-        pairs[part] = both = ([], [])
+        both: tuple[list[torch.Tensor], ...] = ([], [])
         for start, stop, x in ((0.0, 1.0, run.x0[rows[0]]), (1.0, 0.0, run.x1[rows[1]])):
             x = x[torch.randperm(len(x), generator=generator, device=x.device)[:_MOST_PAIRS]]
             times = time_grid(n_steps, "uniform", start, stop).to(x)

@@ -6,7 +6,7 @@ try:
     from sklearn.callback import CallbackSupportMixin
 except ImportError:
 
-    class CallbackSupportMixin:
+    class CallbackSupportMixin:  # type: ignore[no-redef]  # in place of the import
         """What an estimator inherits where scikit-learn has no callbacks: nothing."""
 
 

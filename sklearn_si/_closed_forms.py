@@ -3,6 +3,7 @@
 import dataclasses
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def find_mixture(train, held, log_jacobian, seed, budget):
 def _search(splits, seed, budget):
     """What was best of a ladder of components for each kind, and of its neighbours; None if nothing can be afforded."""
     n_rows, n_features = splits[0][0].shape
-    best = None
+    best: Any = None
 
     def attempt(kind, n_components, seed):
         """The mean score of a mixture (None if it cannot be afforded), which is kept if it is better."""

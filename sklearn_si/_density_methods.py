@@ -205,9 +205,9 @@ class DensityMethods:
             return (as_tensor(a, dtype, device) for a in (self._to_scaled(X[rows.numpy()], t), frame))
 
         value, error = log_density_ratio(fields, points, self._grid()[0], self.ode_tol, len(X))
-        value = as_array(require_finite(value, "computing a density ratio"), X.dtype)
+        ratio = as_array(require_finite(value, "computing a density ratio"), X.dtype)
         self._warn_missed(error)
-        return (value, as_array(error, X.dtype)) if return_error else value
+        return (ratio, as_array(error, X.dtype)) if return_error else ratio
 
     def cross_entropy(self, X, *, condition=None):
         """Cross-entropy of the law of X relative to the model: minus the mean log-density, with its error.
@@ -259,8 +259,8 @@ class DensityMethods:
         for rows in blocks(len(X), _BLOCK):
             x = as_tensor(self._to_scaled(X[rows], time), dtype, device)
             value, error = ode_log_density(fields.rows(rows), x, t, anchor, parts, self.ode_tol, self._grid()[0])
-            value = as_array(require_finite(value, "computing log-densities"), np.float64)
-            density[rows] = value + self.preprocessing_.log_abs_det_jacobian(X[rows])
+            scaled = as_array(require_finite(value, "computing log-densities"), np.float64)
+            density[rows] = scaled + self.preprocessing_.log_abs_det_jacobian(X[rows])
             errors.append(error)
         error = torch.cat(errors)
         self._warn_missed(error)

@@ -1,6 +1,7 @@
 """A flow map learned from the ODE's own solutions: one to four evaluations where the solver takes dozens."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ._batches import make_task
-from ._objectives import Regression
+from ._objectives import Fields, Regression
 from ._perceptrons import FiLMNetwork
 from ._tensors import DISTIL_STREAM, blocks, make_generator, resolve_device
 from ._training import Settings, train
@@ -39,7 +40,12 @@ class FlowMap(nn.Module):
         A, c, and r, the size of what they leave.
     """
 
-    def __init__(self, network, times, matrices, shifts, sizes):
+    times: Tensor
+    matrices: Tensor
+    shifts: Tensor
+    sizes: Tensor
+
+    def __init__(self, network: FiLMNetwork, times: Tensor, matrices: Tensor, shifts: Tensor, sizes: Tensor) -> None:
         super().__init__()
         self.network = network
         for name, value in {"times": times, "matrices": matrices, "shifts": shifts, "sizes": sizes}.items():
@@ -57,7 +63,7 @@ class FlowMap(nn.Module):
 
 
 @torch.no_grad()
-def _paths(fields, x: Tensor, times: Tensor, law: str, node) -> Tensor:
+def _paths(fields: Fields, x: Tensor, times: Tensor, law: str, node: float | None) -> Tensor:
     """States at all times of the map's grid, of shape (n_steps + 1, n, d), by fine steps between them."""
     states = [x]
     for start, stop in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
@@ -67,7 +73,7 @@ def _paths(fields, x: Tensor, times: Tensor, law: str, node) -> Tensor:
     return torch.stack(states)
 
 
-def _linear_parts(states: Tensor):
+def _linear_parts(states: Tensor) -> tuple[Tensor, ...]:
     """Least squares of each state on the one before: matrices, shifts, and the size of what is left."""
     parts = []
     for x, y in zip(states[:-1].double(), states[1:].double(), strict=True):
@@ -81,17 +87,17 @@ def _linear_parts(states: Tensor):
 class _Pairs:
     """Regressions of the map on random steps of random paths."""
 
-    def __init__(self, flow_map, states, condition, generator):
+    def __init__(self, flow_map: FlowMap, states: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
         self.map, self.states, self.condition, self.generator = flow_map, states, condition, generator
 
-    def regression(self, rows, steps):
+    def regression(self, rows: Tensor, steps: Tensor) -> Regression:
         """F against what the linear map leaves, in units of its size."""
         x, y = self.states[steps, rows], self.states[steps + 1, rows]
         linear = torch.einsum("nd,nde->ne", x, self.map.matrices[steps]) + self.map.shifts[steps]
         condition = None if self.condition is None else self.condition[rows]
         return Regression(self.map.times[steps], x, condition, (linear - y) / self.map.sizes[steps][:, None])
 
-    def loss(self):
+    def loss(self) -> Tensor:
         """The loss on a fresh batch; its gradients are added to those of the network."""
         n_steps, n = len(self.states) - 1, self.states.shape[1]
         rows = torch.randint(n, (_BATCH,), generator=self.generator, device=self.states.device)
@@ -99,7 +105,16 @@ class _Pairs:
         return make_task(self.map.network, self.regression(rows, steps)).loss(slice(0, _BATCH))
 
 
-def distil(fields, x: Tensor, n_steps: int, grid, widths, activation, settings, seed: int):
+def distil(
+    fields: Fields,
+    x: Tensor,
+    n_steps: int,
+    grid: tuple[str, float | None],
+    widths: Sequence[int],
+    activation: str,
+    settings: Settings,
+    seed: int,
+) -> tuple[FlowMap, dict]:
     """A flow map of the ODE, and its report.
 
     Parameters
@@ -137,7 +152,7 @@ def distil(fields, x: Tensor, n_steps: int, grid, widths, activation, settings, 
     few = slice(held.start, held.start + _HELD)
 
     @torch.no_grad()
-    def score():
+    def score() -> float:
         return -float((flow_map(x[few], fields.rows(few).condition) - states[-1, few]).square().mean())
 
     train(nn.ModuleDict({"network": network}), pairs.loss, score, settings, start_score=score)
@@ -222,7 +237,7 @@ class DistillationMethods:
         return tuple(len(w) for w in weights) if weights is not None else (128, 128, 128)
 
 
-def _settings(max_iter, max_time, verbose):
+def _settings(max_iter: int, max_time: float | None, verbose: int) -> Settings:
     return Settings(
         batch_size=_BATCH,
         learning_rate_init=0.01,

@@ -1,6 +1,7 @@
 """The fields and the paths of a fitted model, in data units."""
 
 import numbers
+from typing import Any
 
 import numpy as np
 import torch
@@ -156,7 +157,7 @@ class FieldMethods:
         x0, x1 = (as_tensor(X, torch.float64, device) for X in (self._base_map().transform(X0),
                                                                 self.preprocessing_.transform(X1)))  # fmt: skip
         seed = draw_seed(self.random_state if random_state is None else random_state)
-        path = getattr(self.interpolant_, "path", self.interpolant_)
+        path: Any = getattr(self.interpolant_, "path", self.interpolant_)
         z = normal(x0.shape, make_generator(seed, PATH_STREAM), like=x0) if path.has_noise else None
         return self._to_data(as_array(path.point(time, x0, x1, z), np.float64), time).astype(X1.dtype, copy=False)
 
@@ -233,7 +234,7 @@ class FieldMethods:
 
     @staticmethod
     def _time(t):
-        if not isinstance(t, numbers.Real) or not 0 <= t <= 1:
+        if not isinstance(t, numbers.Real) or not 0 <= float(t) <= 1:
             raise ValueError(f"Got t={t!r}, but expected a time in [0, 1].")
         return torch.tensor(float(t), dtype=torch.float64)
 
@@ -305,5 +306,5 @@ def _check_trajectory(n_times, start, stop, noise_level):
         raise ValueError(f"Got n_times={n_times!r}, but expected an integer of at least 2.")
     if start == stop:
         raise ValueError(f"Got start = stop = {start!r}: expected two different times.")
-    if not isinstance(noise_level, numbers.Real) or not noise_level >= 0:
+    if not isinstance(noise_level, numbers.Real) or not float(noise_level) >= 0:
         raise ValueError(f"Got noise_level={noise_level!r}, but expected a float of at least 0.")

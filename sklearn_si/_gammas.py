@@ -27,70 +27,70 @@ class Gamma:
     product: Callable[[Tensor], Tensor]
 
 
-def _brownian(t):
+def _brownian(t: Tensor) -> Tensor:
     return torch.sqrt(t * (1 - t))
 
 
-def _brownian_dot(t):
+def _brownian_dot(t: Tensor) -> Tensor:
     return (1 - 2 * t) / (2 * _brownian(t))
 
 
-def _brownian_product(t):
+def _brownian_product(t: Tensor) -> Tensor:
     return (1 - 2 * t) / 2
 
 
-def _quadratic(t):
+def _quadratic(t: Tensor) -> Tensor:
     return t * (1 - t)
 
 
-def _quadratic_dot(t):
+def _quadratic_dot(t: Tensor) -> Tensor:
     return 1 - 2 * t
 
 
-def _quadratic_product(t):
+def _quadratic_product(t: Tensor) -> Tensor:
     return t * (1 - t) * (1 - 2 * t)
 
 
-def _sine(t):
+def _sine(t: Tensor) -> Tensor:
     return torch.sin(math.pi * t)
 
 
-def _sine_dot(t):
+def _sine_dot(t: Tensor) -> Tensor:
     return math.pi * torch.cos(math.pi * t)
 
 
-def _sine_product(t):
+def _sine_product(t: Tensor) -> Tensor:
     return math.pi / 2 * torch.sin(2 * math.pi * t)
 
 
-def _sine_squared(t):
+def _sine_squared(t: Tensor) -> Tensor:
     return torch.sin(math.pi * t) ** 2
 
 
-def _sine_squared_dot(t):
+def _sine_squared_dot(t: Tensor) -> Tensor:
     return math.pi * torch.sin(2 * math.pi * t)
 
 
-def _sine_squared_product(t):
+def _sine_squared_product(t: Tensor) -> Tensor:
     return _sine_squared(t) * _sine_squared_dot(t)
 
 
 _STEEPNESS = 10.0  # f of the sigmoid noise
 
 
-def _sigmoid(t):
+def _sigmoid(t: Tensor) -> Tensor:
     f = _STEEPNESS
     ends = 1 / (1 + math.exp(f / 2 - 1)) - 1 / (1 + math.exp(f / 2 + 1))
     return torch.sigmoid(f * (t - 0.5) + 1) - torch.sigmoid(f * (t - 0.5) - 1) - ends
 
 
-def _sigmoid_dot(t):
+def _sigmoid_dot(t: Tensor) -> Tensor:
     f = _STEEPNESS
     plus, minus = torch.sigmoid(f * (t - 0.5) + 1), torch.sigmoid(f * (t - 0.5) - 1)
     return f * (plus * (1 - plus) - minus * (1 - minus))
 
 
-def _sigmoid_product(t):
+def _sigmoid_product(t: Tensor) -> Tensor:
     return _sigmoid(t) * _sigmoid_dot(t)
 
 

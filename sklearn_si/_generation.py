@@ -133,5 +133,5 @@ def forecast(estimator, start, n_samples, generator):
         generator,
         solver,
     )
-    x = as_array(require_finite(x, "sampling"), np.float64)
-    return estimator.preprocessing_.inverse_transform(x).astype(estimator.dtype_, copy=False)
+    rows = as_array(require_finite(x, "sampling"), np.float64)
+    return estimator.preprocessing_.inverse_transform(rows).astype(estimator.dtype_, copy=False)

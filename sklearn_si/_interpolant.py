@@ -7,8 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._gammas import GAMMAS
+from ._gammas import GAMMAS, Gamma
 from ._tensors import column
+
+# A variance of an end, of each feature or of all.
+Ends = Tensor | float
 
 # Below this latent noise (in scaled units, data of variance one) the network's
 # output is scaled like a score, above it like a denoiser; it keeps the scale of
@@ -52,7 +55,7 @@ class Interpolant:
 
     kind = "two-sided"
 
-    def __init__(self, gamma=None, gamma_scale=1.0):
+    def __init__(self, gamma: Gamma | str | None = None, gamma_scale: float = 1.0) -> None:
         self.noise = GAMMAS[gamma] if isinstance(gamma, str) else gamma
         self.gamma_scale = gamma_scale
 
@@ -136,20 +139,20 @@ class Interpolant:
         v = self.mean_dot(t, x0, x1)
         return v if z is None else v + column(self.gamma_dot(t), x0) * z
 
-    def variance(self, t, v0, v1, c=None):
+    def variance(self, t: Tensor, v0: Ends, v1: Ends, c: Tensor | None = None) -> Tensor:
         """Variance of x_t, a feature: alpha^2 v0 + beta^2 v1 + gamma^2 + 2 alpha beta c."""
         a, b = self.alpha(t), self.beta(t)
         own = a**2 * v0 + b**2 * v1 + self.gamma(t) ** 2
         return own if c is None else own + 2 * a * b * c
 
-    def covariance_dot(self, t, v0, v1, c=None):
+    def covariance_dot(self, t: Tensor, v0: Ends, v1: Ends, c: Tensor | None = None) -> Tensor:
         """Covariance of dx_t/dt with x_t, a feature: half the derivative of `variance`."""
         own = self.alpha_alpha_dot(t) * v0 + self.beta(t) * self.beta_dot(t) * v1 + self.gamma_gamma_dot(t)
         if c is None:  # alpha_dot alone may be infinite where alpha alpha_dot is not
             return own
         return own + (self.alpha_dot(t) * self.beta(t) + self.beta_dot(t) * self.alpha(t)) * c
 
-    def residual_scale(self, t, v0, v1):
+    def residual_scale(self, t: Tensor, v0: Ends, v1: Ends) -> Tensor:
         """Size of dx_t/dt given x_t for Gaussian ends, bounded where gamma_dot is not.
 
         sd^2 = [v0 v1 W_ab^2 + v0 W_ag^2 + v1 W_bg^2] / variance, with W_fg = f g_dot - g f_dot

@@ -4,8 +4,9 @@ import itertools
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ._gammas import Gamma
 from ._interpolant import Interpolant
 from ._tensors import FIT_STREAM, column, make_generator
 
@@ -28,22 +29,23 @@ class LearnedInterpolant(Interpolant):
         As in `Interpolant`.
     """
 
-    def __init__(self, gamma=None, gamma_scale=1.0):
+    def __init__(self, gamma: Gamma | str | None = None, gamma_scale: float = 1.0) -> None:
         super().__init__(gamma, gamma_scale)
-        self.network = None
+        self.network: _PathNetwork | None = None
 
-    def build(self, n_features: int, seed: int, device) -> None:
+    def build(self, n_features: int, seed: int, device: torch.device) -> None:
         """Fresh weights, with which the path is straight."""
         generator = make_generator(seed, FIT_STREAM + 800)
         self.network = _PathNetwork(n_features, generator).to(device)
 
     def parameters(self) -> list:
         """What is learned."""
+        assert self.network is not None  # `build` comes first
         return list(self.network.parameters())
 
     rate = _RATE
 
-    def mean(self, t, x0, x1):
+    def mean(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
         """I(t, x0, x1)."""
         t = column(t, x0)
         straight = (1 - t) * x0 + t * x1
@@ -55,21 +57,23 @@ class LearnedInterpolant(Interpolant):
 class _PathNetwork(nn.Module):
     """A smooth function of (t, x0, x1), zero at the start."""
 
-    def __init__(self, n_features, generator):
+    def __init__(self, n_features: int, generator: torch.Generator) -> None:
         super().__init__()
         sizes = (2 * n_features + 1, _UNITS, _UNITS, n_features)
         # without initial weights, which would be drawn from the global generator
-        self.layers = nn.ModuleList(nn.utils.skip_init(nn.Linear, n, m) for n, m in itertools.pairwise(sizes))
-        for layer in self.layers:
+        layers = [nn.utils.skip_init(nn.Linear, n, m) for n, m in itertools.pairwise(sizes)]
+        self.layers = nn.ModuleList(layers)
+        for layer in layers:
             bound = math.sqrt(3 / layer.in_features)
             layer.weight.data.uniform_(-bound, bound, generator=generator)
             layer.bias.data.zero_()
-        self.layers[-1].weight.data.zero_()
+        layers[-1].weight.data.zero_()
 
-    def forward(self, t, x0, x1):
+    def forward(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
         """N, of shape (n, d)."""
         h = torch.cat([t.expand(len(x0), 1), x0, x1], 1)
         for k, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.Linear)
             h = h if k == 0 else nn.functional.silu(h)
             # in the precision of the rows: the path is asked in single and in double
             h = nn.functional.linear(h, layer.weight.to(h), layer.bias.to(h))
@@ -89,11 +93,11 @@ class LearnedSchedule(Interpolant):
 
     rate = _SCHEDULE_RATE
 
-    def __init__(self, gamma=None, gamma_scale=1.0):
+    def __init__(self, gamma: Gamma | str | None = None, gamma_scale: float = 1.0) -> None:
         super().__init__(gamma, gamma_scale)
         self.coefficients = torch.zeros(2, _MODES)
 
-    def build(self, n_features: int, seed: int, device) -> None:
+    def build(self, n_features: int, seed: int, device: torch.device) -> None:
         """Schedules that are trigonometric."""
         self.coefficients = torch.zeros(2, _MODES, device=device)
 
@@ -101,23 +105,23 @@ class LearnedSchedule(Interpolant):
         """What is learned."""
         return [self.coefficients]
 
-    def _series(self, row, t, derivative):
+    def _series(self, row: int, t: Tensor, derivative: bool) -> Tensor:
         m = math.pi * torch.arange(1, _MODES + 1, dtype=t.dtype, device=t.device)
         waves = m * torch.cos(m * t[..., None]) if derivative else torch.sin(m * t[..., None])
         return (waves * self.coefficients[row].to(t) / m).sum(-1)
 
-    def alpha(self, t):
+    def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0."""
         return torch.sin(math.pi / 2 * (1 - t)) + self._series(0, t, derivative=False)
 
-    def beta(self, t):
+    def beta(self, t: Tensor) -> Tensor:
         """Weight of x1."""
         return torch.sin(math.pi / 2 * t) + self._series(1, t, derivative=False)
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Tensor) -> Tensor:
         """Time derivative of alpha."""
         return -math.pi / 2 * torch.sin(math.pi / 2 * t) + self._series(0, t, derivative=True)
 
-    def beta_dot(self, t):
+    def beta_dot(self, t: Tensor) -> Tensor:
         """Time derivative of beta."""
         return math.pi / 2 * torch.sin(math.pi / 2 * (1 - t)) + self._series(1, t, derivative=True)

@@ -2,14 +2,22 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ._objectives import Fields
+from .interpolants import Interpolant
 from .networks import GuidedField
 from .solvers import KINK, ODE_SOLVERS, combine, dense_state, grid_map, odeint, refine, runge_kutta_step, time_grid
+
+# Terms of a log-density at rows, for a number of steps, of shape (n, k), and their error (None where it is not known).
+Parts = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
+# What `refine` asks: parts at some rows, what their distance is measured by, and their own error.
+Solved = tuple[Tensor, Tensor | float, Tensor | None]
 
 # Against the other laws: benchmarks/ablation.md.
 GRID_LAW = "logit"
@@ -38,7 +46,7 @@ _TRUSTED = 0.5
 _PATH_MARGIN, _QUADRATURE_MARGIN = 10.0, 3.0
 
 
-def _chunks(rows: Tensor, d: int):
+def _chunks(rows: Tensor, d: int) -> tuple[Tensor, ...]:
     """Equal parts of some rows: a rest of few would cost as many calls as a whole chunk."""
     return rows.tensor_split(max(1, round(len(rows) / _chunk_rows(d))))
 
@@ -87,7 +95,7 @@ def _nodes(n_steps: int, law: str, start: float, stop: float) -> tuple[list[floa
     return parameters.tolist(), (weights * rates / grid_map(parameters, law, start, stop)[1]).tolist()
 
 
-def _parameters_of(times, law, start, stop):
+def _parameters_of(times: Tensor, law: str, start: float, stop: float) -> Tensor:
     """The parameters at which a grid has some times, by bisection."""
     low, high = torch.zeros_like(times), torch.ones_like(times)
     for _ in range(60):
@@ -112,7 +120,9 @@ def _quadrature_error(values: Tensor) -> Tensor:
     return last * (_QUADRATURE_MARGIN * last / middle).clamp(max=1.0)
 
 
-def flow_with_divergence(fields, x: Tensor, start: float, stop: float, n_steps: int, law: str):
+def flow_with_divergence(
+    fields: Fields, x: Tensor, start: float, stop: float, n_steps: int, law: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Carry rows along the ODE and integrate the divergence on the way.
 
     x(stop),    int_start^stop div b(t, x_t) dt    (2303.08797, (2.52))
@@ -142,10 +152,10 @@ def flow_with_divergence(fields, x: Tensor, start: float, stop: float, n_steps: 
     clock = dict(zip(parameters, zip(times.to(x), rates.tolist(), strict=True), strict=True))
     velocities = dict(zip(parameters, fields.velocities(times.to(x)), strict=True))
 
-    def slope(s, x):
+    def slope(s: float, x: Tensor) -> Tensor:
         return clock[s][1] * velocities[s](x)
 
-    first, path_error, points = slope(0.0, x), 0.0, []
+    first, path_error, points = slope(0.0, x), torch.zeros_like(x[:, 0]), []
     for k in range(n_steps):
         new, slopes = runge_kutta_step(tableau, slope, k * h, h, x, first)
         slopes.append(slope((k + 1) * h, new))
@@ -164,7 +174,7 @@ def flow_with_divergence(fields, x: Tensor, start: float, stop: float, n_steps: 
     return x, integral, torch.where(error <= _TRUSTED, error, torch.inf)
 
 
-def _divergences(fields, points) -> Tensor:
+def _divergences(fields: Fields, points: list[tuple[Tensor, float, Tensor]]) -> Tensor:
     """The divergence times the rate at points (t, rate, x), of shape (k, n): several points of few rows in one call."""
     n, d = points[0][2].shape
     size = max(1, _chunk_rows(d) // n)
@@ -181,24 +191,26 @@ def _divergences(fields, points) -> Tensor:
     return torch.cat(values)
 
 
-def standard_normal_parts(x: Tensor, n_steps: int):
+def standard_normal_parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
     """The log-density of N(0, I) as the parts that `ode_log_density` refines, and their error."""
     value = standard_normal_log_density(x)[:, None]
     return value, torch.zeros_like(x[:, 0])
 
 
-def middle_parts(interpolant, time: float):
+def middle_parts(interpolant: Interpolant, time: float) -> Parts:
     """The same for the middle of an encoding-decoding path, where the law is N(0, scale^2 I)."""
     scale = float(Fields(interpolant, None).latent_scale(torch.tensor(time, dtype=torch.float64)))
 
-    def parts(x, n_steps):
+    def parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
         value = standard_normal_log_density(x / scale) - x.shape[1] * math.log(scale)
         return value[:, None], torch.zeros_like(value)
 
     return parts
 
 
-def density_parts(fields, x: Tensor, t: float, n_steps: int, law: str, anchor: float, anchor_parts):
+def density_parts(
+    fields: Fields, x: Tensor, t: float, n_steps: int, law: str, anchor: float, anchor_parts: Parts
+) -> tuple[Tensor, Tensor | None]:
     """Terms whose sum is the log-density at time t, of shape (n, k), and their error (None where it is not known)."""
     if abs(t - anchor) <= KINK:
         return anchor_parts(x, n_steps)
@@ -210,7 +222,9 @@ def density_parts(fields, x: Tensor, t: float, n_steps: int, law: str, anchor: f
     return torch.cat([parts, divergence[:, None]], 1), error
 
 
-def ode_log_density(fields, x: Tensor, t: float, anchor: float, anchor_parts, tolerance: float, law: str):
+def ode_log_density(
+    fields: Fields, x: Tensor, t: float, anchor: float, anchor_parts: Parts, tolerance: float, law: str
+) -> tuple[Tensor, Tensor]:
     """Log-density of the ODE model at time t, with its stated error, a row.
 
     log rho_t(x) = log rho_a(X_{t,a}(x)) - int_a^t div b(u, X_{t,u}(x)) du    (2303.08797, (2.53))
@@ -238,7 +252,7 @@ def ode_log_density(fields, x: Tensor, t: float, anchor: float, anchor_parts, to
     log_density, error : Tensor of shape (n,)
     """
 
-    def solve(rows, n_steps):
+    def solve(rows: Tensor, n_steps: int) -> Solved:
         chunks = _chunks(rows, x.shape[1])
         solved = [density_parts(fields.rows(c), x[c], t, n_steps, law, anchor, anchor_parts) for c in chunks]
         parts, errors = zip(*solved, strict=True)
@@ -249,7 +263,9 @@ def ode_log_density(fields, x: Tensor, t: float, anchor: float, anchor_parts, to
     return parts.sum(1), error
 
 
-def log_density_ratio(fields, points, law: str, tolerance: float, n_rows: int):
+def log_density_ratio(
+    fields: Fields, points: Callable, law: str, tolerance: float, n_rows: int
+) -> tuple[Tensor, Tensor]:
     """Log rho_1(x) - log rho_0(x) = -int_0^1 (div b + b . s)(t, x) dt at fixed x, with its stated error, a row.
 
     Parameters
@@ -266,10 +282,11 @@ def log_density_ratio(fields, points, law: str, tolerance: float, n_rows: int):
         Number of rows.
     """
 
-    def solve(rows, n_steps):
+    def solve(rows: Tensor, n_steps: int) -> Solved:
         parameters, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
         nodes, rates = grid_map(parameters, law, 0.0, 1.0)
-        total, some = 0.0, fields.rows(rows)
+        total: Any = 0.0
+        some = fields.rows(rows)
         for t, weight in zip(nodes, rates * weights, strict=True):
             x, frame = points(rows, t)
             b, divergence = some.velocity_and_divergence(t.to(x), x)
@@ -280,7 +297,9 @@ def log_density_ratio(fields, points, law: str, tolerance: float, n_rows: int):
     return parts.sum(1), error
 
 
-def carry(fields, x: Tensor, start: float, stop: float, tolerance: float, law: str, node=None):
+def carry(
+    fields: Fields, x: Tensor, start: float, stop: float, tolerance: float, law: str, node: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Rows carried along the ODE from start to stop, with the stated relative error of each.
 
     Parameters
@@ -298,7 +317,7 @@ def carry(fields, x: Tensor, start: float, stop: float, tolerance: float, law: s
     error : Tensor of shape (n,)
     """
 
-    def solve(rows, n_steps):
+    def solve(rows: Tensor, n_steps: int) -> Solved:
         times = time_grid(n_steps, law, start, stop, node)
         value = torch.cat([
             odeint(fields.rows(part).velocity, x[part], times, "dopri5")

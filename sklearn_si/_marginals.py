@@ -1,6 +1,7 @@
 """Smooth monotone maps of one column to a normal law, with their derivatives and their inverses."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from scipy.special import log_ndtr, ndtri, ndtri_exp
@@ -19,7 +20,7 @@ _SHAPES, _SHAPE_PRICE = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0), 1.0
 _GAP = 1e-3
 
 
-def _log_normal(z):
+def _log_normal(z: Any) -> Any:
     return -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
 
 
@@ -38,12 +39,12 @@ class Tail:
     shape: float | None  # None: the line
 
     @property
-    def _start(self):
+    def _start(self) -> tuple[Any, Any]:
         """The log of the mass beyond the knot, and the rate r at which it falls there."""
         log_mass = log_ndtr(-self.z)
         return log_mass, self.slope * np.exp(_log_normal(self.z) - log_mass)
 
-    def forward(self, x):
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Z and log dz/dx beyond the knot."""
         if self.shape is None:
             return self.z + self.slope * (x - self.x), np.full_like(x, np.log(self.slope))
@@ -54,7 +55,7 @@ class Tail:
         z = -ndtri_exp(log_mass)
         return z, np.log(rate) - grown + log_mass - _log_normal(z)
 
-    def curvature(self, x):
+    def curvature(self, x: np.ndarray) -> np.ndarray:
         """The derivative of log dz/dx beyond the knot."""
         if self.shape is None:
             return np.zeros_like(x)
@@ -62,7 +63,7 @@ class Tail:
         fall = rate / (1 + self.shape * rate * (x - self.x))
         return -(1 + self.shape) * fall + self.forward(x)[0] * np.exp(self.forward(x)[1])
 
-    def inverse(self, z):
+    def inverse(self, z: np.ndarray) -> np.ndarray:
         """X beyond the knot."""
         if self.shape is None:
             return self.x + (z - self.z) / self.slope
@@ -87,11 +88,11 @@ class MonotoneSpline:
     upper: Tail
 
     @property
-    def is_line(self):
+    def is_line(self) -> bool:
         """Whether the map is affine."""
         return self.upper.shape is None
 
-    def forward(self, x):
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """g(x) and log g'(x)."""
         z, log_slope = self._spline(np.clip(x, self.x[0], self.x[-1]))
         below, above = x < self.x[0], x > self.x[-1]
@@ -100,7 +101,7 @@ class MonotoneSpline:
         z[above], log_slope[above] = self.upper.forward(x[above])
         return z, log_slope
 
-    def curvature(self, x):
+    def curvature(self, x: np.ndarray) -> np.ndarray:
         """The derivative of log g'(x); at a knot, that on the left of it."""
         inside = np.clip(x, self.x[0], self.x[-1])
         k, width, _, s, left, right = self._bin(self.x, inside)
@@ -113,7 +114,7 @@ class MonotoneSpline:
         value[x > self.x[-1]] = self.upper.curvature(x[x > self.x[-1]])
         return value
 
-    def inverse(self, z):
+    def inverse(self, z: np.ndarray) -> np.ndarray:
         """The x with g(x) = z."""
         x = self._inverse_spline(np.clip(z, self.z[0], self.z[-1]))
         below, above = z < self.z[0], z > self.z[-1]
@@ -121,13 +122,13 @@ class MonotoneSpline:
         x[above] = self.upper.inverse(z[above])
         return x
 
-    def _bin(self, knots, values):
+    def _bin(self, knots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
         """The parts of each value's bin: left end, width, height, secant, slopes."""
         k = np.clip(np.searchsorted(knots, values) - 1, 0, len(knots) - 2)
         width, height = np.diff(self.x)[k], np.diff(self.z)[k]
         return k, width, height, height / width, self.slopes[k], self.slopes[k + 1]
 
-    def _spline(self, x):
+    def _spline(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         k, width, height, s, left, right = self._bin(self.x, x)
         xi = (x - self.x[k]) / width
         inner = xi * (1 - xi)
@@ -135,7 +136,7 @@ class MonotoneSpline:
         z = self.z[k] + height * (s * xi**2 + left * inner) / below
         return z, 2 * np.log(s / below) + np.log(right * xi**2 + 2 * s * inner + left * (1 - xi) ** 2)
 
-    def _inverse_spline(self, z):
+    def _inverse_spline(self, z: np.ndarray) -> np.ndarray:
         k, width, height, s, left, right = self._bin(self.z, z)
         part = (z - self.z[k]) / height
         bend = part * (left + right - 2 * s)
@@ -145,7 +146,7 @@ class MonotoneSpline:
         return self.x[k] + width * xi
 
 
-def fit_spline(x):
+def fit_spline(x: np.ndarray) -> MonotoneSpline:
     """The monotone map of a column to a normal law, the number of its bins by two-fold cross-validation."""
     rows = x[:: max(1, len(x) // _ROWS)][: _ROWS // 2 * 2]
     halves = np.sort(rows[::2]), np.sort(rows[1::2])
@@ -153,18 +154,18 @@ def fit_spline(x):
         return _with_bins(np.sort(x), 0)
     choices = [0, *(bins for bins in _BINS if bins <= len(halves[0]) // _ROWS_OF_A_BIN)]
 
-    def score(bins):
+    def score(bins: int) -> float:
         return sum(_log_density(_with_bins(a, bins), b) for a, b in (halves, halves[::-1]))
 
     return _with_bins(np.sort(x), max(choices, key=score))
 
 
-def _log_density(g, x):
+def _log_density(g: MonotoneSpline, x: np.ndarray) -> float:
     z, log_slope = g.forward(x)
     return float((_log_normal(z) + log_slope).sum())
 
 
-def _with_bins(x, bins):
+def _with_bins(x: np.ndarray, bins: int) -> MonotoneSpline:
     """The map of sorted values with so many bins; 0 is the straight line."""
     if bins == 0:
         return straight_line(x)
@@ -178,7 +179,7 @@ def _with_bins(x, bins):
     return MonotoneSpline(knots, z, np.array([lower.slope, *inner, upper.slope]), lower, upper)
 
 
-def straight_line(x):
+def straight_line(x: np.ndarray) -> MonotoneSpline:
     """The map of a column to mean 0 and deviation 1."""
     centre, scale = x.mean(), max(x.std(), np.finfo(float).tiny)
     ends = np.array([-1.0, 1.0])
@@ -186,7 +187,7 @@ def straight_line(x):
     return MonotoneSpline(centre + scale * ends, ends, np.full(2, 1 / scale), *tail)
 
 
-def _apart(knots, z):
+def _apart(knots: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Knots that are distinct; what falls together is one knot at the middle of its z."""
     quarters = np.quantile(knots, [0.25, 0.75])
     gap = _GAP * min(knots[-1] - knots[0], quarters[1] - quarters[0] or np.inf)
@@ -198,20 +199,21 @@ def _apart(knots, z):
     return np.bincount(group, knots) / counts, np.bincount(group, z) / counts
 
 
-def _knot_slopes(secants, widths):
+def _knot_slopes(secants: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """Slopes at the inner knots: the geometric mean of the secants, the narrower bin weighing more."""
     weight = widths[1:] / (widths[1:] + widths[:-1])
     return np.exp(weight * np.log(secants[:-1]) + (1 - weight) * np.log(secants[1:]))
 
 
-def _fit_tail(x, knot, z):
+def _fit_tail(x: np.ndarray, knot: float, z: float) -> Tail:
     """The upper tail of sorted values, by penalised maximum likelihood of the excesses over the knot."""
     excess = x[x > knot] - knot
     if not len(excess):  # the last value repeats: a tail as short as a row's share of the spread
         excess = np.array([(x[-1] - x[0]) / len(x)])
     sizes = np.median(excess) * 2 ** np.linspace(-4, 6, 41)
     scaled = excess / sizes[:, None]
-    best, best_score = None, -np.inf
+    best: Any = None
+    best_score = -np.inf
     for shape in _SHAPES:
         fall = np.log1p(shape * scaled) * (1 + 1 / shape) if shape else scaled
         scores = -len(excess) * np.log(sizes) - fall.sum(1) - _SHAPE_PRICE * (shape > 0)

@@ -3,14 +3,18 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 from torch import Tensor
 
 from ._tensors import column
-from .interpolants import Interpolant
+from .interpolants import GaussianBase, Interpolant
 from .networks import ResidualField, velocity_and_divergence
+from .solvers import Drift
+
+# epsilon(t) for a noise level of one: a name, or a callable.
+Schedule = str | Callable[[Tensor], Any]
 
 # Laws of t in training, as quantile functions. They move effort, not the minimiser.
 TIME_LAWS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -30,7 +34,9 @@ TIME_LAWS: dict[str, Callable[[Tensor], Tensor]] = {
 _T_MARGIN = 1e-5
 
 
-def draw_times(law: str, n: int, generator: torch.Generator, device, batches: int = 1, group: int = 1) -> Tensor:
+def draw_times(
+    law: str, n: int, generator: torch.Generator, device: torch.device, batches: int = 1, group: int = 1
+) -> Tensor:
     """Stratified times for each of some batches, of shape (batches * n,), within 1e-5 of neither end.
 
     In a batch there is one in each stratum of the law's mass, of which there are n / group: `group` rows share it.
@@ -85,15 +91,22 @@ class Regression(NamedTuple):
 
     def rows(self, rows: slice) -> "Regression":
         """The regression on some of the rows."""
-        return Regression(*(None if part is None else part[rows] for part in self))
+        t, y, offset = self.t[rows], self.y[rows], self.offset[rows]
+        condition, scale, kick = (
+            None if part is None else part[rows] for part in (self.condition, self.scale, self.kick)
+        )
+        return Regression(t, y, condition, offset, scale, kick)
 
 
-def learner(field):
+def learner(field: Any) -> Any:
     """What has the weights of a field: its network, or a field that is one."""
     return field.network if isinstance(field, ResidualField) else field
 
 
-def _regression(field, t, x, condition, target, *, weighted=False, kick=None) -> Regression:
+def _regression(
+    field: Any, t: Tensor, x: Tensor, condition: Tensor | None, target: Tensor, *, weighted: bool = False,
+    kick: Tensor | None = None,
+) -> Regression:  # fmt: skip
     """The regression of a field f on a target: of its network F, where f = g + scale F, else of the field itself.
 
     With a weight the residual is divided by the field's `output_scale`.
@@ -107,45 +120,55 @@ def _regression(field, t, x, condition, target, *, weighted=False, kick=None) ->
     return Regression(t, y, condition, offset, scale, kick)
 
 
-def velocity_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
+def velocity_regression(
+    field: Any, path: Interpolant, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None, condition: Tensor | None = None
+) -> Regression:
     """Mean of |b - dx_t/dt|^2 / c_out(t)^2 over rows and features (2303.08797, (2.13), weighted).
 
     The weight makes the regression target of the residual network of unit size. Where the target has
     a factor 1/gamma, the caller gives antithetic pairs, whose singular parts cancel.
     """
-    x = interpolant.point(t, x0, x1, z)
-    return _regression(field, t, x, condition, interpolant.point_dot(t, x0, x1, z), weighted=True)
+    x = path.point(t, x0, x1, z)
+    return _regression(field, t, x, condition, path.point_dot(t, x0, x1, z), weighted=True)
 
 
-def drift_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
+def drift_regression(
+    field: Any, path: Interpolant, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None, condition: Tensor | None = None
+) -> Regression:
     """Mean of |v - dI/dt|^2 / c_out(t)^2 (2303.08797, (2.29), weighted)."""
-    x = interpolant.point(t, x0, x1, z)
-    return _regression(field, t, x, condition, interpolant.mean_dot(t, x0, x1), weighted=True)
+    x = path.point(t, x0, x1, z)
+    return _regression(field, t, x, condition, path.mean_dot(t, x0, x1), weighted=True)
 
 
-def denoiser_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
+def denoiser_regression(
+    field: Any, path: Interpolant, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor, condition: Tensor | None = None
+) -> Regression:
     """Mean of |eta - z|^2 (2303.08797, (2.19)): bounded at both ends, unlike the loss of the score."""
-    return _regression(field, t, interpolant.point(t, x0, x1, z), condition, z)
+    return _regression(field, t, path.point(t, x0, x1, z), condition, z)
 
 
-def score_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
+def score_regression(
+    field: Any, path: Interpolant, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor, condition: Tensor | None = None
+) -> Regression:
     """Mean of |s|^2 + 2 z . s / gamma (2303.08797, (2.16)), for antithetic pairs: 1/gamma cancels in them."""
-    x = interpolant.point(t, x0, x1, z)
-    return _regression(field, t, x, condition, torch.zeros_like(x), kick=z / column(interpolant.gamma(t), x))
+    x = path.point(t, x0, x1, z)
+    return _regression(field, t, x, condition, torch.zeros_like(x), kick=z / column(path.gamma(t), x))
 
 
-def forecast_regression(field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Regression:
+def forecast_regression(
+    field: Any, path: Interpolant, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor, condition: Tensor | None = None
+) -> Regression:
     """Mean of |u - (dx_t/dt - a z / gamma)|^2 / c_out(t)^2, with the start row as condition (2303.08797, (3.9)).
 
     dx_t/dt - a z / gamma = dI/dt - sqrt(2 a t / (1 - t)) z for gamma^2 = 2 a t (1 - t): regular at t = 0.
     """
-    x = interpolant.point(t, x0, x1, z)
+    x = path.point(t, x0, x1, z)
     kick = column(torch.sqrt(2 * field.a * t / (1 - t)), x) * z
-    return _regression(field, t, x, x0, interpolant.mean_dot(t, x0, x1) - kick, weighted=True)
+    return _regression(field, t, x, x0, path.mean_dot(t, x0, x1) - kick, weighted=True)
 
 
 # What each name of the parameter `fields` learns, and by which loss.
-REGRESSIONS = {
+REGRESSIONS: dict[str, Callable[..., Regression]] = {
     "velocity": velocity_regression,
     "drift": drift_regression,
     "denoiser": denoiser_regression,
@@ -154,9 +177,9 @@ REGRESSIONS = {
 }
 
 
-def field_loss(name: str, field, interpolant: Interpolant, t, x0, x1, z, condition=None) -> Tensor:
-    """The loss of a field of that name on points of the interpolant."""
-    regression = REGRESSIONS[name](field, interpolant, t, x0, x1, z, condition)
+def field_loss(name: str, field: Any, interpolant: Interpolant, *points: Tensor | None) -> Tensor:
+    """The loss of a field of that name on points (t, x0, x1, z[, condition]) of the interpolant."""
+    regression = REGRESSIONS[name](field, interpolant, *points)
     return regression.loss(learner(field)(regression.t, regression.y, regression.condition))
 
 
@@ -169,7 +192,7 @@ FIELDS = {
 }
 
 
-def denoiser_from_velocity(interpolant, t, x, b) -> Tensor:
+def denoiser_from_velocity(interpolant: GaussianBase, t: Tensor, x: Tensor, b: Tensor) -> Tensor:
     """Eta = (beta_dot x - beta b) / W for a Gaussian base (2303.08797, (4.16)-(4.20))."""
     eta = column(interpolant.inverse_wronskian(t), x) * (
         column(interpolant.beta_dot(t), x) * x - column(interpolant.beta(t), x) * b
@@ -181,6 +204,10 @@ def denoiser_from_velocity(interpolant, t, x, b) -> Tensor:
 
 # How close to an end of (0, 1) a score is asked for, where it is a quotient of two vanishing numbers.
 _SCORE_MARGIN = 1e-3
+
+
+def _is_one_sided(path: Interpolant) -> TypeGuard[GaussianBase]:
+    return path.kind == "one-sided"
 
 
 class Fields:
@@ -196,11 +223,13 @@ class Fields:
         One row for each row of x.
     """
 
-    def __init__(self, interpolant, velocity, denoiser=None, condition=None):
+    def __init__(
+        self, interpolant: Interpolant, velocity: Any, denoiser: Any = None, condition: Tensor | None = None
+    ) -> None:
         self.interpolant, self.velocity_network, self.denoiser_network = interpolant, velocity, denoiser
         self.condition = condition
 
-    def rows(self, rows: Tensor) -> "Fields":
+    def rows(self, rows: Tensor | slice) -> "Fields":
         """The fields for some of the rows: the same networks, their part of the condition."""
         if self.condition is None:
             return self
@@ -210,7 +239,7 @@ class Fields:
         """b(t, x)."""
         return self.velocity_network(t, x, self.condition)
 
-    def velocities(self, times: Tensor) -> list[Callable]:
+    def velocities(self, times: Tensor) -> list[Callable[[Tensor], Tensor]]:
         """B at each of some times, as a function of x alone."""
         field = self.velocity_network
         if self.condition is None and hasattr(getattr(field, "network", None), "modulations"):
@@ -232,9 +261,10 @@ class Fields:
 
     def denoiser(self, t: Tensor, x: Tensor, b: Tensor | None = None) -> Tensor:
         """eta(t, x) = E[z | x_t = x]; b saves an evaluation where it is known."""
-        if self.interpolant.kind != "one-sided":
-            return self.denoiser_network(t, x, self.condition)
-        return denoiser_from_velocity(self.interpolant, t, x, self.velocity(t, x) if b is None else b)
+        path = self.interpolant
+        if _is_one_sided(path):
+            return denoiser_from_velocity(path, t, x, self.velocity(t, x) if b is None else b)
+        return self.denoiser_network(t, x, self.condition)
 
     def score(self, t: Tensor, x: Tensor, b: Tensor | None = None) -> Tensor:
         """s(t, x) = grad log rho_t(x); b saves an evaluation where it is known.
@@ -243,7 +273,7 @@ class Fields:
         t = 1, and where a denoiser network must be divided by gamma, at a time kept 1e-3 from the end.
         """
         path = self.interpolant
-        if path.kind == "one-sided":
+        if _is_one_sided(path):
             if path.beta(t) == 0 and path.beta_dot(t) == 0:
                 return -x / path.alpha(t) ** 2  # nothing of the target has come in yet
             # 1e-12: sin(pi) is not 0 in floats
@@ -270,7 +300,7 @@ class Fields:
                 "Ask at a later time."
             )
         b = self.velocity(t, x)
-        if path.kind == "one-sided":
+        if _is_one_sided(path):
             eta = self.denoiser(t, x, b)
             if beta >= 0.5:
                 return (x - path.alpha(t) * eta) / beta
@@ -282,15 +312,16 @@ class Fields:
         v = b + path.gamma_gamma_dot(t) * self.score(t, x) if path.has_noise else b
         return (alpha * v - path.alpha_dot(t) * (x - noise)) / path.wronskian(t)
 
-    def schedule(self, schedule, t: Tensor) -> Tensor:
+    def schedule(self, schedule: Schedule, t: Tensor) -> Tensor:
         """epsilon(t) for a noise level of one."""
         if callable(schedule):
             return torch.as_tensor(schedule(t), dtype=t.dtype, device=t.device)
         if schedule == "optimal":
-            return self.interpolant.alpha_wronskian(t) / self.interpolant.beta(t)
+            path = cast(GaussianBase, self.interpolant)  # estimators refuse it for others
+            return path.alpha_wronskian(t) / path.beta(t)
         return self.latent_scale(t) if schedule == "gamma" else torch.ones_like(t)
 
-    def sde(self, level: float, schedule, times: Tensor) -> tuple[Callable, Callable]:
+    def sde(self, level: float, schedule: Schedule, times: Tensor) -> tuple[Drift, Callable[[Tensor], Tensor]]:
         """The drift b +- epsilon s and epsilon(t) of the SDE along a grid, as `sdeint` takes them.
 
         epsilon = level * schedule(t): latent_scale ("gamma"), 1 ("constant"), the bound-optimal
@@ -304,10 +335,10 @@ class Fields:
         inner = torch.stack([times[0] + sign * margins[0], times[-1] - sign * margins[-1]])
         low, high = inner.amin(), inner.amax()
 
-        def epsilon(t):
+        def epsilon(t: Tensor) -> Tensor:
             return level * self.schedule(schedule, t.clamp(low, high))
 
-        def drift(t, x, e):
+        def drift(t: Tensor, x: Tensor, e: Tensor) -> Tensor:
             t = t.clamp(low, high)
             b = self.velocity(t, x)
             return b - sign * e / self.latent_scale(t) * self.denoiser(t, x, b)

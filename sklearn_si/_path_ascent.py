@@ -1,12 +1,16 @@
 """Max-min: steps of a learned path for fixed fields, in turn with steps of the fields for a fixed path."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from ._batches import draw_points
+from ._batches import Sampler, draw_points
+from ._learned_paths import LearnedInterpolant, LearnedSchedule
 from ._tensors import column
+from ._training import Settings
 
 # Steps of the fields between two of the path; share of all steps after which the path stays as it is, and the fields
 # are fitted to it.
@@ -15,7 +19,7 @@ STEPS_BETWEEN, MOVING_SHARE = 5, 1 / 3
 _ENTRIES = 20
 
 
-def remaining(settings):
+def remaining(settings: Settings) -> Settings:
     """The settings of the steps, or of the time, that a path leaves to its fields."""
     left = 1 - MOVING_SHARE
     seconds = None if settings.max_time is None else left * settings.max_time
@@ -43,16 +47,24 @@ class Ascent:
         E |v(t, x_t)|^2 (of u = b + epsilon s with a latent noise) before each step.
     """
 
-    def __init__(self, interpolant, networks, sampler, batch, generator, progress):
+    def __init__(
+        self,
+        interpolant: LearnedInterpolant | LearnedSchedule,
+        networks: nn.ModuleDict,
+        sampler: Sampler,
+        batch: int,
+        generator: torch.Generator,
+        progress: Callable[[int], float],
+    ) -> None:
         self.interpolant, self.networks = interpolant, networks
         self.sampler, self.batch, self.generator = sampler, batch, generator
         for parameter in interpolant.parameters():
             parameter.requires_grad_(True)
         self.optimiser = torch.optim.Adam(interpolant.parameters(), interpolant.rate, betas=(0.5, 0.99))
         self.cooling = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda k: max(0.0, 1 - progress(k)))
-        self.actions = []
+        self.actions: list[float] = []
 
-    def step(self):
+    def step(self) -> None:
         """One step."""
         points = draw_points(self.networks, self.interpolant, "uniform", self.sampler, self.batch, self.generator)
         wanted = [parameter.requires_grad for parameter in self.networks.parameters()]
@@ -70,7 +82,9 @@ class Ascent:
         self.cooling.step()
         self.actions.append(2 * half_action.item())
 
-    def _terms(self, t, x0, x1, z, condition):
+    def _terms(
+        self, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None, condition: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         path = self.interpolant
         x, kick = path.point(t, x0, x1, z), path.mean_dot(t, x0, x1)
         u = self.networks["velocity"](t, x, condition)
@@ -81,7 +95,7 @@ class Ascent:
             kick = kick - column(torch.sqrt(2 * epsilon * t / (1 - t)), x) * z
         return 0.5 * u.square().sum(1).mean(), (kick * u).sum(1).mean()
 
-    def close(self):
+    def close(self) -> list[float]:
         """Leave the path as it is; the action, averaged over twentieths of the steps."""
         for parameter in self.interpolant.parameters():
             parameter.requires_grad_(False)

@@ -5,10 +5,21 @@ import math
 import torch
 from torch import Tensor
 
+from ._likelihood import Parts
+from ._objectives import Fields, Schedule
 from .solvers import time_grid
 
 
-def path_log_weights(fields, x: Tensor, level, schedule, n_steps: int, n_paths: int, base_parts, generator) -> Tensor:
+def path_log_weights(
+    fields: Fields,
+    x: Tensor,
+    level: float,
+    schedule: Schedule,
+    n_steps: int,
+    n_paths: int,
+    base_parts: Parts,
+    generator: torch.Generator,
+) -> Tensor:
     """Log-weights whose mean exponential is the density of the sampler's chain at x, of shape (n_paths, n).
 
     log w = log rho_0(x_0) + sum_k log p(x_{k+1} | x_k) - log q(x_k | x_{k+1}),    x_K = x, x_k ~ q
@@ -40,7 +51,9 @@ def path_log_weights(fields, x: Tensor, level, schedule, n_steps: int, n_paths: 
     return torch.cat([_paths(fields, x, level, schedule, times, z, base_parts) for z in noise.split(some)])
 
 
-def _paths(fields, x, level, schedule, times, noise, base_parts):
+def _paths(
+    fields: Fields, x: Tensor, level: float, schedule: Schedule, times: Tensor, noise: Tensor, base_parts: Parts
+) -> Tensor:
     """Log-weights of some paths at once, of shape (p, n): path i of row r stands in row i n + r."""
     p, n = len(noise), len(x)
     fields = fields.rows(torch.arange(n).repeat(p))

@@ -3,9 +3,13 @@
 import functools
 import itertools
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+# s_k (None for 1) and c_k of each layer.
+Modulation = list[tuple[Tensor | None, Tensor]]
 
 # Rows times features times width of one block of tangents: small enough for cache.
 _TANGENT_BLOCK = 2**19
@@ -16,36 +20,36 @@ _PRODUCT_BLOCK = 2**19
 _NARROW = 64
 
 
-def _silu(a):
+def _silu(a: Tensor) -> tuple[Tensor, Tensor]:
     s = torch.sigmoid(a)
     h = a * s
     return h, s + h * (1 - s)
 
 
-def _tanh(a):
+def _tanh(a: Tensor) -> tuple[Tensor, Tensor]:
     h = torch.tanh(a)
     return h, 1 - h * h
 
 
-def _softplus_value(a):
+def _softplus_value(a: Tensor) -> Tensor:
     # beyond torch's own threshold of 20 its derivative is off by 2e-9
     return nn.functional.softplus(a, threshold=40)
 
 
-def _softplus(a):
+def _softplus(a: Tensor) -> tuple[Tensor, Tensor]:
     return _softplus_value(a), torch.sigmoid(a)
 
 
 # name -> (activation, activation with its derivative); smooth ones only, since
 # the divergence of the velocity is integrated.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], tuple[Tensor, Tensor]]]] = {
     "silu": (nn.functional.silu, _silu),
     "tanh": (torch.tanh, _tanh),
     "softplus": (_softplus_value, _softplus),
 }
 
 # name -> gradient with respect to the argument a, from that with respect to the value h
-_PULLBACKS = {
+_PULLBACKS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "silu": lambda gradient, a, h: torch.ops.aten.silu_backward(gradient, a),
     "tanh": lambda gradient, a, h: gradient * (1 - h * h),
     "softplus": lambda gradient, a, h: gradient * torch.sigmoid(a),
@@ -67,7 +71,7 @@ def time_features(t: Tensor) -> Tensor:
 N_TIME_FEATURES = 8
 
 
-def _uniform(shape, bound, generator):
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator | None) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
 
 
@@ -86,7 +90,7 @@ def _add_over_rows(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += left.T @ right
 
 
-def _keep_mask(shape, dropout: float, like: Tensor, generator) -> Tensor:
+def _keep_mask(shape: torch.Size, dropout: float, like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Zeros for the share of `dropout` (in 256ths), 1 / (1 - dropout) else."""
     dropped = round(256 * dropout)
     # bytes of random words: a mask of floats drawn one by one costs more than a layer
@@ -119,7 +123,14 @@ class Perceptron(nn.Module):
         Says which.
     """
 
-    def __init__(self, n_inputs, n_features, hidden_layer_sizes, activation, generator):
+    def __init__(
+        self,
+        n_inputs: int,
+        n_features: int,
+        hidden_layer_sizes: Sequence[int],
+        activation: str,
+        generator: torch.Generator | None,
+    ) -> None:
         super().__init__()
         self.activation = activation
         self.dropout, self.masks = 0.0, None
@@ -133,7 +144,7 @@ class Perceptron(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_features))
 
     @functools.cached_property
-    def _matrices(self):
+    def _matrices(self) -> tuple[nn.Parameter, ...]:
         # a ParameterList takes longer to look an entry up than a small product takes
         return tuple(self.weights)
 
@@ -141,7 +152,7 @@ class Perceptron(nn.Module):
         """What depends on no weight: the input of the modulation (or None), a row or one for all, and of the layers."""
         raise NotImplementedError
 
-    def modulate(self, features: Tensor | None, dtype: torch.dtype) -> list[tuple[Tensor | None, Tensor]]:
+    def modulate(self, features: Tensor | None, dtype: torch.dtype) -> Modulation:
         """s_k (None for 1) and c_k of each layer, in the dtype."""
         raise NotImplementedError
 
@@ -154,7 +165,7 @@ class Perceptron(nn.Module):
         features, h = self.prepare(t, x, condition)
         return self.modulated(self.modulate(features, h.dtype), h)
 
-    def modulated(self, modulation: list[tuple[Tensor | None, Tensor]], h: Tensor) -> Tensor:
+    def modulated(self, modulation: Modulation, h: Tensor) -> Tensor:
         """F for the input h of the layers, from what `modulate` gave."""
         act = ACTIVATIONS[self.activation][0]
         for w, (s, c) in zip(self._matrices, modulation, strict=True):
@@ -188,7 +199,7 @@ class Perceptron(nn.Module):
         blocks = zip(*(s.split(rows) for s in slopes), strict=True)
         return torch.cat([self._trace_by_tangents(block) for block in blocks])
 
-    def _trace_from_the_middle(self, first, middle, last) -> Tensor:
+    def _trace_from_the_middle(self, first: Tensor, middle: Tensor, last: Tensor) -> Tensor:
         # tr J = sum_j s_2j sum_i U_ij V_ij, with U_i = W_2 (s_1 * W_1[:, i]) and V_i = W_3^T (s_3 * W_o[i, :])
         inward, to_middle, from_middle = self.weights
         inward = inward[:, : len(self.output)]
@@ -204,7 +215,7 @@ class Perceptron(nn.Module):
             ])  # fmt: skip
         return trace
 
-    def _trace_by_tangents(self, slopes) -> Tensor:
+    def _trace_by_tangents(self, slopes: Sequence[Tensor]) -> Tensor:
         # tangents[r, j, :] is the derivative of the layer with respect to x_j in row r
         tangents = slopes[0][:, None, :] * self.weights[0].T[: len(self.output)]
         for w, s in zip(self.weights[1:-1], slopes[1:-1], strict=True):
@@ -219,8 +230,8 @@ class Perceptron(nn.Module):
         `features` holds one row for each `group` of rows of the inputs.
         """
         act, h, layers = ACTIVATIONS[self.activation][0], inputs, []
-        for w, (s, c) in zip(self._matrices, self.modulate(features, h.dtype), strict=True):
-            w = w.to(h.dtype)
+        for matrix, (s, c) in zip(self._matrices, self.modulate(features, h.dtype), strict=True):
+            w = matrix.to(h.dtype)
             a = h @ w.T if s is not None else torch.addmm(c, h, w.T)
             u = a if s is None else _by_groups(c, a, s, group)
             value = act(u)
@@ -234,10 +245,12 @@ class Perceptron(nn.Module):
     def pull(self, recorded: list, features: Tensor | None, gradient: Tensor, group: int = 1) -> None:
         """Add to the gradients of all parameters, from that of a scalar with respect to F; `features` of each row."""
         layers, h, output = recorded
-        self.bias.grad += gradient.sum(0)
+        of_bias, of_output = self.bias.grad, self.output.grad
+        assert of_bias is not None and of_output is not None  # training begins with zeros
+        of_bias += gradient.sum(0)
         gradient = gradient.to(h.dtype)
         # few columns on the left: the narrow product is that of the transposed matrices
-        self.output.grad += gradient.T @ h
+        of_output += gradient.T @ h
         gradient = gradient @ output
         for k, (w, below, a, s, u, value, mask) in reversed(list(enumerate(layers))):
             if mask is not None:
@@ -254,7 +267,7 @@ class Perceptron(nn.Module):
                 gradient = inner @ w
 
 
-def _by_groups(c, a, s, group):
+def _by_groups(c: Tensor | None, a: Tensor, s: Tensor, group: int) -> Tensor:
     """C + s a, or s a for a c that is None, where s and c have one row for each group of rows of a."""
     if group > 1:
         a, s, c = a.unflatten(0, (-1, group)), s[:, None], None if c is None else c[:, None]
@@ -286,7 +299,14 @@ class FiLMNetwork(Perceptron):
         The source of the initial weights.
     """
 
-    def __init__(self, n_features, n_conditions, hidden_layer_sizes, activation, generator=None):
+    def __init__(
+        self,
+        n_features: int,
+        n_conditions: int,
+        hidden_layer_sizes: Sequence[int],
+        activation: str,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__(n_features, n_features, hidden_layer_sizes, activation, generator)
         self.sides = [m for m in hidden_layer_sizes for _ in range(2)]
         n_inputs = N_TIME_FEATURES + n_conditions
@@ -295,27 +315,30 @@ class FiLMNetwork(Perceptron):
         start = torch.cat([torch.full((m, 1), 1.0 - k % 2) for k, m in enumerate(self.sides)])
         self.modulation = nn.Parameter(torch.cat([modulation, start], 1))
 
-    def prepare(self, t, x, condition=None):
+    def prepare(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """Features of time, the condition and a constant; x itself."""
         inputs = time_features(t)
         if condition is not None:
             inputs = torch.cat([inputs.expand(condition.shape[0], -1), condition], -1)
         return torch.cat([inputs, torch.ones_like(inputs[..., :1])], -1), x
 
-    def modulate(self, features, dtype):
+    def modulate(self, features: Tensor | None, dtype: torch.dtype) -> Modulation:
         """Both are affine in the features."""
+        assert features is not None
         parts = (features @ self.modulation.T.to(dtype)).split(self.sides, -1)
         return list(zip(parts[::2], parts[1::2], strict=True))
 
     def modulations(self, times: Tensor) -> list:
         """What `modulate` gives at each of some times, without a condition."""
-        features, _ = self.prepare(times, None)
-        layers = ((s.unbind(), c.unbind()) for s, c in self.modulate(features, times.dtype))
+        features, _ = self.prepare(times, times)
+        layers = ((s.unbind(), c.unbind()) for s, c in self.modulate(features, times.dtype) if s is not None)
         return list(zip(*(zip(*layer, strict=True) for layer in layers), strict=True))
 
-    def pull_modulation(self, k, features, scale, shift):
+    def pull_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
         """Sums over rows of products with the features."""
-        ours = self.modulation.grad.split(self.sides)
+        gradient = self.modulation.grad
+        assert features is not None and scale is not None and gradient is not None
+        ours = gradient.split(self.sides)
         _add_over_rows(ours[2 * k], scale, features)
         _add_over_rows(ours[2 * k + 1], shift, features)
 
@@ -332,22 +355,31 @@ class MLP(Perceptron):
         As in `FiLMNetwork`.
     """
 
-    def __init__(self, n_features, n_conditions, hidden_layer_sizes, activation="silu", generator=None):
+    def __init__(
+        self,
+        n_features: int,
+        n_conditions: int,
+        hidden_layer_sizes: Sequence[int],
+        activation: str = "silu",
+        generator: torch.Generator | None = None,
+    ) -> None:
         n_inputs = n_features + 1 + n_conditions
         super().__init__(n_inputs, n_features, hidden_layer_sizes, activation, generator)
         self.sides = list(hidden_layer_sizes)
         self.shifts = nn.Parameter(torch.zeros(sum(self.sides)))
 
-    def prepare(self, t, x, condition=None):
+    def prepare(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """The columns side by side."""
         columns = [x, t.reshape(-1, 1).expand(len(x), 1), *([] if condition is None else [condition])]
         return None, torch.cat(columns, 1)
 
-    def modulate(self, features, dtype):
+    def modulate(self, features: Tensor | None, dtype: torch.dtype) -> Modulation:
         """The shifts alone."""
         return [(None, c) for c in self.shifts.to(dtype).split(self.sides)]
 
-    def pull_modulation(self, k, features, scale, shift):
+    def pull_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
         """The sum over rows."""
-        ours = self.shifts.grad.split(self.sides)[k]
+        gradient = self.shifts.grad
+        assert gradient is not None
+        ours = gradient.split(self.sides)[k]
         ours += shift.sum(0)

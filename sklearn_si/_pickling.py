@@ -1,20 +1,23 @@
 """Pickles of fitted estimators: networks as arrays, so that they load anywhere and skops can write them."""
 
 import copy
+from typing import Any, ClassVar
+
+from sklearn.base import BaseEstimator
 
 
-class PackedNetworks:
+class PackedNetworks(BaseEstimator):
     """An estimator whose pickled state holds its networks packed as text and arrays, on the CPU.
 
     A leaf names the attributes that are networks, or dicts of them, in `_networks`. Networks of a factory, which cannot
     be described, stay as they are, moved to the CPU.
     """
 
-    _networks = ()
+    _networks: ClassVar[tuple[str, ...]] = ()
 
     def _plain_state(self):
         """The state with its networks on the CPU, and without the callbacks of a fit that is over."""
-        state = dict(super().__getstate__())
+        state: dict[str, Any] = dict(super().__getstate__())
         names = [name for name in self._networks if state.get(name) is not None]
         if names:
             # they were for the fit, and whoever loads the model may not have their classes

@@ -23,6 +23,10 @@ _FLOOR = 0.01
 _STARTS, _SHORT = 4, 15
 
 
+# Log-weights, shifts and Cholesky factors of a mixture.
+Parts = tuple[Tensor, Tensor, Tensor]
+
+
 class MixturePotential(nn.Module):
     """The bridge of diffusion epsilon from any law at t = 0, whose plan has mixtures of normal laws as conditionals.
 
@@ -45,7 +49,13 @@ class MixturePotential(nn.Module):
         S_k, symmetric and positive.
     """
 
-    def __init__(self, epsilon, centre, log_weights, shifts, matrices):
+    centre: Tensor
+    log_weights: Tensor
+    axes: Tensor
+    shifts: Tensor
+    values: Tensor
+
+    def __init__(self, epsilon: float, centre: Tensor, log_weights: Tensor, shifts: Tensor, matrices: Tensor) -> None:
         super().__init__()
         self.epsilon = epsilon
         values, axes = torch.linalg.eigh(matrices)
@@ -119,14 +129,18 @@ class MixturePotential(nn.Module):
         return partners
 
 
-def normal_potential(mean0, covariance0, mean1, covariance1, epsilon) -> MixturePotential:
+def normal_potential(
+    mean0: np.ndarray, covariance0: np.ndarray, mean1: np.ndarray, covariance1: np.ndarray, epsilon: float
+) -> MixturePotential:
     """The bridge between two normal laws, in double precision: one component."""
     matrix = conditional_covariance(covariance0, covariance1, epsilon) / (2 * epsilon)
     parts = (mean0, np.zeros(1), (mean1 - mean0)[None], matrix[None])
     return MixturePotential(epsilon, *(torch.as_tensor(part, dtype=torch.float64) for part in parts))
 
 
-def fit_potential(x0: Tensor, x1: Tensor, epsilon: float, n_components, generator) -> MixturePotential:
+def fit_potential(
+    x0: Tensor, x1: Tensor, epsilon: float, n_components: int, generator: torch.Generator
+) -> MixturePotential:
     """The potential whose plan is nearest to that of the Schroedinger bridge between two samples.
 
     min_a,r,S  E log sum_k a_k exp[(x0 . S_k x0 + 2 r_k . x0) / 4 epsilon] - E log sum_k a_k N(x1; r_k, 2 epsilon S_k)
@@ -154,7 +168,7 @@ def fit_potential(x0: Tensor, x1: Tensor, epsilon: float, n_components, generato
     return _fit(x0, x1, epsilon, n_components, generator)
 
 
-def _choose_components(x0, x1, epsilon, generator):
+def _choose_components(x0: Tensor, x1: Tensor, epsilon: float, generator: torch.Generator) -> int:
     """The number of components that is best on held-out rows; more are tried as long as they bring something."""
     held = min(_HELD, min(len(x0), len(x1)) // 5)
     kept = slice(held, held + _TRIAL_ROWS)
@@ -170,18 +184,20 @@ def _choose_components(x0, x1, epsilon, generator):
     return chosen
 
 
-def _moments(x, least):
+def _moments(x: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and covariance, whose diagonal is raised by a millionth and by what a column has at the least."""
     covariance = torch.cov(x.T).reshape(x.shape[1], x.shape[1])
     return x.mean(0), covariance + torch.diag(1e-6 * covariance.diagonal() + least)
 
 
-def _fit(x0, x1, epsilon, n_components, generator, steps=_STEPS):
+def _fit(
+    x0: Tensor, x1: Tensor, epsilon: float, n_components: int, generator: torch.Generator, steps: int = _STEPS
+) -> MixturePotential:
     least = 1e-9 * (x0.var(0) + x1.var(0)) + 1e-30
     (m0, c0), (m1, c1) = _moments(x0, least), _moments(x1, least)
     n_components = min(n_components, len(torch.unique(x1[:_MOST_ROWS], dim=0)))
     if n_components == 1:
-        return normal_potential(*(p.numpy() for p in (m0, c0, m1, c1)), epsilon)
+        return normal_potential(m0.numpy(), c0.numpy(), m1.numpy(), c1.numpy(), epsilon)
     x0, x1 = x0[:_MOST_ROWS] - m0, x1[:_MOST_ROWS] - m0
     # clusterings differ in the valley that they lie in: the best of some short descents goes on
     few = x0[:_TRIAL_ROWS], x1[:_TRIAL_ROWS]
@@ -193,7 +209,9 @@ def _fit(x0, x1, epsilon, n_components, generator, steps=_STEPS):
     return MixturePotential(epsilon, m0, weights, shifts, factors @ factors.transpose(1, 2) + floor)
 
 
-def _clusters(x1, c0, epsilon, n_components, generator, least):
+def _clusters(
+    x1: Tensor, c0: Tensor, epsilon: float, n_components: int, generator: torch.Generator, least: Tensor
+) -> Parts:
     """Weights, shifts and Cholesky factors of a start: what a normal base needs to reach each cluster of x1."""
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
     labels = torch.as_tensor(KMeans(n_components, n_init=1, random_state=seed).fit(x1.numpy()).labels_)
@@ -207,9 +225,17 @@ def _clusters(x1, c0, epsilon, n_components, generator, least):
     return (weights / weights.sum()).log(), centres, factors
 
 
-def _objective(x0, x1, epsilon, log_weights, shifts, factors, floor=0.0):
+def _objective(
+    x0: Tensor,
+    x1: Tensor,
+    epsilon: float,
+    log_weights: Tensor,
+    shifts: Tensor,
+    factors: Tensor,
+    floor: Tensor | float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """The loss a row of each end, of S_k = L_k L_k^T + floor."""
-    if torch.is_tensor(floor):
+    if isinstance(floor, Tensor):
         factors = torch.linalg.cholesky(factors @ factors.transpose(1, 2) + floor)
     log_weights = log_weights - torch.logsumexp(log_weights, 0)
     pushed = torch.einsum("nd,kde->nke", x0, factors)
@@ -222,7 +248,7 @@ def _objective(x0, x1, epsilon, log_weights, shifts, factors, floor=0.0):
     return from0, to1
 
 
-def _losses(potential, x0, x1):
+def _losses(potential: MixturePotential, x0: Tensor, x1: Tensor) -> Tensor:
     """Terms of the loss of held-out rows, as many as the shorter end has."""
     factors = torch.linalg.cholesky(potential.matrices)
     ends = x0 - potential.centre, x1 - potential.centre
@@ -231,25 +257,28 @@ def _losses(potential, x0, x1):
     return from0[:n] - to1[:n]
 
 
-def _descend(x0, x1, epsilon, start, steps, floor=0.0):
+def _descend(
+    x0: Tensor, x1: Tensor, epsilon: float, start: Parts, steps: int, floor: Tensor | float = 0.0
+) -> tuple[float, Parts]:
     """The loss after some steps of L-BFGS, and its weights, shifts and factors."""
     lower = torch.tril_indices(x0.shape[1], x0.shape[1])
     shapes = [start[0].shape, start[1].shape, (len(start[0]), lower.shape[1])]
     sizes = [math.prod(shape) for shape in shapes]
     flat = torch.cat([start[0], start[1].flatten(), start[2][:, lower[0], lower[1]].flatten()])
 
-    def parts(vector):
+    def parts(vector: Tensor) -> Parts:
         weights, shifts, entries = (v.reshape(s) for v, s in zip(vector.split(sizes), shapes, strict=True))
         factors = torch.zeros((len(weights), x0.shape[1], x0.shape[1]), dtype=x0.dtype)
         factors[:, lower[0], lower[1]] = entries
         return weights, shifts, factors
 
-    def value_and_gradient(vector):
+    def value_and_gradient(vector: np.ndarray) -> tuple[float, np.ndarray]:
         with torch.enable_grad():
-            vector = torch.tensor(vector, requires_grad=True)
-            from0, to1 = _objective(x0, x1, epsilon, *parts(vector), floor)
+            point = torch.tensor(vector, requires_grad=True)
+            weights, shifts, factors = parts(point)
+            from0, to1 = _objective(x0, x1, epsilon, weights, shifts, factors, floor)
             loss = from0.mean() - to1.mean()
-            (gradient,) = torch.autograd.grad(loss, vector)
+            (gradient,) = torch.autograd.grad(loss, point)
         return loss.item(), gradient.numpy()
 
     found = minimize(value_and_gradient, flat.numpy(), jac=True, method="L-BFGS-B", options={"maxiter": steps})

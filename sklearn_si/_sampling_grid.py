@@ -1,7 +1,9 @@
 """How many steps `sample` takes, and how they are spread over time: measured on the fitted velocity."""
 
 import torch
+from torch import Tensor
 
+from ._objectives import Fields
 from .solvers import odeint, time_grid
 
 # Steps of RK4, four evaluations each, from which the first that is accurate enough is taken.
@@ -19,7 +21,7 @@ PILOT_ROWS = 128
 
 
 @torch.no_grad()
-def choose_grid(fields, x: torch.Tensor, node: float | None) -> tuple[int, str]:
+def choose_grid(fields: Fields, x: Tensor, node: float | None) -> tuple[int, str]:
     """The fewest steps, and the law of their grid, that carry rows from t = 0 to 1 within the tolerance.
 
     The error of k steps is taken to be the distance from 2 k steps: halved steps of a fourth-order method have a
@@ -36,12 +38,12 @@ def choose_grid(fields, x: torch.Tensor, node: float | None) -> tuple[int, str]:
     """
     known = {}
 
-    def end(n_steps, law):
+    def end(n_steps: int, law: str) -> Tensor:
         if (n_steps, law) not in known:
             known[n_steps, law] = odeint(fields.velocity, x, time_grid(n_steps, law, node=node), "rk4")
         return known[n_steps, law]
 
-    def error(n_steps, law):
+    def error(n_steps: int, law: str) -> float:
         coarse, fine = end(n_steps, law), end(2 * n_steps, law)
         distance = ((coarse - fine) / (1 + fine.abs())).square().mean().sqrt()
         return float(distance.nan_to_num(nan=torch.inf))

@@ -52,7 +52,8 @@ def _kind_of_gap(value):
 def _read_objects(values):
     """A reading of python objects: numbers, where all are numbers of one kind, else levels."""
     values = np.asarray(values, dtype=object)
-    found, gaps = {}, np.zeros(len(values), dtype=np.int64)
+    found: dict = {}
+    gaps = np.zeros(len(values), dtype=np.int64)
     for row, value in enumerate(values):
         if _is_gap(value):
             name = _kind_of_gap(value)

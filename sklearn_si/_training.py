@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import nn
+from torch import Tensor, nn
 
 from ._weights import Weights
 from .distributed import Single
@@ -110,8 +110,7 @@ def train(
     stale, clock = 0, _Clock(settings.max_time, group)
     try:
         if start_score is not None:
-            known = not callable(start_score)
-            weights.offer(start_score if known else weights.score_of(weights.means, start_score))
+            weights.offer(weights.score_of(weights.means, start_score) if callable(start_score) else start_score)
         while not _finished(history, stale, clock, settings):
             networks.train()
             _round(loss, weights, history, clock, settings)
@@ -124,7 +123,7 @@ def train(
                 weights.offer(score)
             if settings.verbose and group.rank == 0:
                 _report(history)
-            if fit_score is not None and _lies_far_back(history, stale):
+            if fit_score is not None and weights.best is not None and _lies_far_back(history, stale):
                 # on a plateau of the rate neither rises: what overfits, rises alone and by more than noise
                 rise = weights.score_of(weights.means, fit_score) - weights.score_of(weights.best, fit_score)
                 history.overfitted = rise > 0 and rise + weights.score - score > _WIDER_GAP
@@ -149,7 +148,7 @@ def train(
     return history
 
 
-def _lies_far_back(history, stale):
+def _lies_far_back(history: History, stale: int) -> bool:
     """Whether the best step lies behind by three short rounds and a third of its own steps; said once in three."""
     behind = history.n_iter - history.best_step
     return stale > 0 and stale % 3 == 0 and behind >= 3 * ROUND + history.best_step / 3
@@ -158,31 +157,31 @@ def _lies_far_back(history, stale):
 class _Clock:
     """Seconds since the start, the same in all processes; nobody asks where time is no limit."""
 
-    def __init__(self, limit, group):
+    def __init__(self, limit: float | None, group: Single) -> None:
         self.limit, self.group, self.start = limit, group, time.perf_counter()
 
-    def elapsed(self):
+    def elapsed(self) -> float:
         """Seconds since the start; 0 without a limit."""
         return 0.0 if self.limit is None else self.group.mean(time.perf_counter() - self.start)
 
-    def is_over(self):
+    def is_over(self) -> bool:
         """Whether the time is up."""
         return self.limit is not None and self.elapsed() >= self.limit
 
 
-def _finished(history, stale, clock, settings):
+def _finished(history: History, stale: int, clock: _Clock, settings: Settings) -> bool:
     if history.overfitted or history.interrupted:
         return True
     patience_lost = settings.early_stopping and stale >= settings.n_iter_no_change
     return history.n_iter >= settings.max_iter or patience_lost or (history.n_iter > 0 and clock.is_over())
 
 
-def _length(n_iter, settings):
+def _length(n_iter: int, settings: Settings) -> int:
     """Steps of the round that follows so many steps."""
     return min(max(ROUND, int(settings.growth * n_iter)), settings.max_iter - n_iter)
 
 
-def count_rounds(settings):
+def count_rounds(settings: Settings) -> int | None:
     """Rounds of a training that goes on to its last step; None where its time is the limit."""
     if settings.max_time is not None:
         return None
@@ -192,9 +191,9 @@ def count_rounds(settings):
     return rounds
 
 
-def _round(loss, weights, history, clock, settings):
+def _round(loss: Callable[[], Tensor], weights: Weights, history: History, clock: _Clock, settings: Settings) -> None:
     """One round of gradient steps; raises if the loss stopped being finite in it."""
-    losses = []
+    losses: list[Tensor] = []
     for _ in range(_length(history.n_iter, settings)):
         elapsed = clock.elapsed()
         if settings.max_time is not None and elapsed >= settings.max_time and losses:
@@ -205,16 +204,16 @@ def _round(loss, weights, history, clock, settings):
         weights.descend(settings.learning_rate_init * _rate(history.n_iter, elapsed, settings))
         history.n_iter += 1
         losses.append(value.detach())
-    losses = weights.group.average(torch.stack(losses))
-    if not bool(torch.isfinite(losses).all()):
-        step = history.n_iter - len(losses) + int((~torch.isfinite(losses)).int().argmax())
+    values = weights.group.average(torch.stack(losses))
+    if not bool(torch.isfinite(values).all()):
+        step = history.n_iter - len(values) + int((~torch.isfinite(values)).int().argmax())
         raise FitDivergedError(
             f"The training loss stopped being finite at step {step}. Try a smaller learning_rate_init than "
             f"{settings.learning_rate_init:g}, preprocessing='standardize', or look for extreme values in the data."
         )
-    history.loss_curve.append(float(losses.mean()))
+    history.loss_curve.append(float(values.mean()))
 
 
-def _report(history):
+def _report(history: History) -> None:
     score = f", validation score {history.validation_scores[-1]:.4f}" if history.validation_scores else ""
     print(f"step {history.n_iter}: loss {history.loss_curve[-1]:.4f}{score}")

@@ -166,7 +166,7 @@ def plan_moments(bridge, X, *, n_draws=256, direction="forward", random_state=0)
     if not isinstance(n_draws, numbers.Integral) or n_draws < 2:
         raise ValueError(f"Got n_draws={n_draws!r}, but expected an integer of at least 2.")
     X = check_array(X, dtype=[np.float64, np.float32])
-    draws = bridge.sample_plan(np.repeat(X, n_draws, 0), direction=direction, random_state=random_state)
+    draws = bridge.sample_plan(np.repeat(X, int(n_draws), 0), direction=direction, random_state=random_state)
     draws = np.asarray(draws, np.float64).reshape(len(X), n_draws, -1)
     centred = draws - draws.mean(1, keepdims=True)
     covariance = np.einsum("nki,nkj->nij", centred, centred) / (n_draws - 1)

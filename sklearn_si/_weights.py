@@ -2,8 +2,10 @@
 
 import contextlib
 import math
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor, nn
 
 from .distributed import Single
 
@@ -27,7 +29,7 @@ class Weights:
         The processes whose gradients are averaged.
     """
 
-    def __init__(self, networks, group=Single()):  # noqa: B008 (it has no state)
+    def __init__(self, networks: nn.Module, group: Single = Single()) -> None:  # noqa: B008 (it has no state)
         self.group = group
         self.networks, self.parameters = networks, list(networks.parameters())
         dtypes = {p.dtype for p in self.parameters}
@@ -36,13 +38,15 @@ class Weights:
         self.flat = torch.cat([p.detach().flatten() for p in self.parameters])
         self.gradient, self.means = torch.zeros_like(self.flat), self.flat.clone()
         self._first, self._second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
-        self.steps, self.score, self.best, self.buffers = 0, -math.inf, None, None
+        self.steps, self.score = 0, -math.inf
+        self.best: Tensor | None = None
+        self.buffers: list[Tensor] | None = None
         sizes = [p.numel() for p in self.parameters]
         for p, value, gradient in zip(self.parameters, self.flat.split(sizes), self.gradient.split(sizes), strict=True):
             p.data, p.grad = value.view(p.shape), gradient.view(p.shape)
 
     @torch.no_grad()
-    def descend(self, rate):
+    def descend(self, rate: float) -> None:
         """One step of Adam (Kingma & Ba 2015, algorithm 1) along the clipped gradient, which starts again from zero."""
         self.steps += 1
         gradient = self.group.average(self.gradient)
@@ -57,19 +61,19 @@ class Weights:
         gradient.zero_()
 
     @torch.no_grad()
-    def average(self):
+    def average(self) -> None:
         """Take the weights of the last step into the mean, over a window that grows with the steps."""
         self.means.lerp_(self.flat, 1 / min(max(1, self.steps), 10 + _AVERAGING * self.steps))
 
     @torch.no_grad()
-    def swap(self, other):
+    def swap(self, other: Tensor) -> None:
         """Exchange the live weights with others; the second call undoes the first."""
         live = self.flat.clone()
         self.flat.copy_(other)
         other.copy_(live)
 
     @contextlib.contextmanager
-    def live(self, weights):
+    def live(self, weights: Tensor) -> Iterator[None]:
         """Within it, the networks have these weights."""
         self.swap(weights)
         try:
@@ -77,25 +81,25 @@ class Weights:
         finally:
             self.swap(weights)
 
-    def score_of(self, weights, validate):
+    def score_of(self, weights: Tensor, validate: Callable[[], float]) -> float:
         """The score of some weights; -inf for NaN, which compares with nothing."""
         with self.live(weights):
             score = float(validate())
         return -math.inf if math.isnan(score) else score
 
     @property
-    def kept(self):
+    def kept(self) -> Tensor:
         """What `release` leaves in the networks: the best weights, or the means if none were offered."""
         return self.means if self.best is None else self.best
 
-    def offer(self, score):
+    def offer(self, score: float) -> None:
         """Keep a copy of the means, and of the buffers, if the score is the highest."""
         if score > self.score:
             self.score, self.best = score, self.means.clone()
             self.buffers = [b.clone() for b in self.networks.buffers()]
 
     @torch.no_grad()
-    def release(self):
+    def release(self) -> None:
         """Leave in the networks what was kept (the means if nothing was), each parameter on its own."""
         # the same in all processes, whatever their processors make of a sum
         self.flat.copy_(self.kept if self.group.size == 1 else self.group.average(self.kept.clone()))

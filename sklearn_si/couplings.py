@@ -4,6 +4,7 @@ import copy
 import math
 import numbers
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,7 +12,13 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from ._interpolant import Interpolant
+
 __all__ = ["COUPLINGS", "Entropic", "Optimal", "entropic_plan", "independent", "optimal_pairs", "paired"]
+
+# Rows of the base, of the target, and of its condition.
+Pairs = tuple[Tensor, Tensor, Tensor | None]
 
 # Sinkhorn steps at the most; steps by matrix products between two in logarithms, after which the error is looked at.
 _MOST_STEPS, _PRODUCTS = 5000, 20
@@ -19,7 +26,7 @@ _MOST_STEPS, _PRODUCTS = 5000, 20
 _RIDGE = 1e-6
 
 
-def independent(x0, x1, condition, generator):
+def independent(x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
     """Pair rows at random: the product measure rho0 x rho1.
 
     The batches are drawn independently, so nothing is left to do.
@@ -27,13 +34,13 @@ def independent(x0, x1, condition, generator):
     return x0, x1, condition
 
 
-def paired(x0, x1, condition, generator):
+def paired(x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
     """Pair row i of the base with row i of the target: the law of the given pairs."""
     return x0, x1, condition
 
 
 # The training loop draws the same row numbers from both samples for this coupling.
-paired.row_by_row = True
+paired.row_by_row = True  # type: ignore[attr-defined]  # functions have no declared attributes
 
 
 class Optimal:
@@ -67,14 +74,14 @@ class Optimal:
     # The training loop draws batches from pools of pairs for this coupling.
     pooled = True
 
-    def __init__(self, batch_size=1024, passes=16, condition_weight=10.0):
+    def __init__(self, batch_size: int = 1024, passes: int = 16, condition_weight: float = 10.0) -> None:
         self.batch_size, self.passes, self.condition_weight = batch_size, passes, condition_weight
 
-    def check(self):
+    def check(self) -> None:
         """Refuse parameters that make no plan."""
         _check_counts(self, batch_size=2, passes=1)
 
-    def __call__(self, x0, x1, condition, generator):
+    def __call__(self, x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
         """The rows of x0, with those of x1 (and of its condition) that they are paired with."""
         penalty = _condition_cost(x0, x1, condition, self.condition_weight, generator)
         rows = torch.as_tensor(optimal_pairs(x0, x1, penalty), device=x1.device)
@@ -100,19 +107,26 @@ class Entropic:
         Partners that are drawn for each row of the base.
     """
 
-    def __init__(self, epsilon=None, batch_size=1024, passes=4, condition_weight=10.0, draws=4):
+    def __init__(
+        self,
+        epsilon: float | None = None,
+        batch_size: int = 1024,
+        passes: int = 4,
+        condition_weight: float = 10.0,
+        draws: int = 4,
+    ) -> None:
         self.epsilon, self.batch_size, self.passes = epsilon, batch_size, passes
         self.condition_weight, self.draws = condition_weight, draws
 
     pooled = True
 
-    def check(self):
+    def check(self) -> None:
         """Refuse parameters that make no plan."""
         _check_counts(self, batch_size=2, passes=1, draws=1)
         if self.epsilon is not None and not self.epsilon > 0:
             raise ValueError(f"Got Entropic(epsilon={self.epsilon!r}), but expected a number above 0.")
 
-    def tied_to(self, interpolant):
+    def tied_to(self, interpolant: "Interpolant") -> "Entropic":
         """The coupling with the epsilon of a path, gamma^2 = 2 epsilon t (1 - t)."""
         if self.epsilon is not None:
             return self
@@ -127,7 +141,7 @@ class Entropic:
         tied.epsilon = float(a[0]) / 2
         return tied
 
-    def __call__(self, x0, x1, condition, generator):
+    def __call__(self, x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
         """Pairs drawn from the plan, `draws` for each row of x0."""
         if self.epsilon is None:
             raise ValueError("Entropic() has no epsilon: pass one, or use coupling='entropic' in an estimator.")
@@ -137,7 +151,7 @@ class Entropic:
         return x0.repeat_interleave(self.draws, 0), x1[rows], None if condition is None else condition[rows]
 
 
-def _check_counts(coupling, **least):
+def _check_counts(coupling: Optimal | Entropic, **least: int) -> None:
     for name, smallest in least.items():
         value = getattr(coupling, name)
         if not isinstance(value, numbers.Integral) or value < smallest:
@@ -146,7 +160,9 @@ def _check_counts(coupling, **least):
             )
 
 
-def _condition_cost(x0, x1, condition, weight, generator):
+def _condition_cost(
+    x0: Tensor, x1: Tensor, condition: Tensor | None, weight: float, generator: torch.Generator
+) -> Tensor | None:
     """The cost of pairing rows of unlike conditions, of shape (n, m), with random conditions for x0; else None."""
     if condition is None:
         return None
@@ -158,7 +174,7 @@ def _condition_cost(x0, x1, condition, weight, generator):
     return weight * distance / penalty.mean().clamp(min=1e-12) * penalty
 
 
-def _gaussian_map(covariance0, covariance1):
+def _gaussian_map(covariance0: np.ndarray, covariance1: np.ndarray) -> np.ndarray:
     """The matrix of the optimal map between two centred normal laws."""
     values, axes = np.linalg.eigh(covariance0)
     root = (axes * np.sqrt(values)) @ axes.T
@@ -167,12 +183,12 @@ def _gaussian_map(covariance0, covariance1):
     return inverse @ (axes * np.sqrt(values.clip(min=0))) @ axes.T @ inverse
 
 
-def _covariance(x):
+def _covariance(x: np.ndarray) -> np.ndarray:
     covariance = np.atleast_2d(np.cov(x.T)) if len(x) > 1 else np.zeros((x.shape[1],) * 2)
     return covariance + np.diag(_RIDGE * np.diag(covariance) + 1e-12 * np.trace(covariance) + 1e-30)
 
 
-def _quadratic(x, matrix):
+def _quadratic(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return ((x @ matrix) * x).sum(1)
 
 
@@ -196,10 +212,11 @@ def optimal_pairs(x0: Tensor, x1: Tensor, penalty: Tensor | None = None) -> np.n
     if len(x0) != len(x1):
         raise ValueError(f"Optimal pairs need equally many rows, but got {len(x0)} and {len(x1)}: draw as many.")
     # the plan does not change when either sample is shifted
-    x0, x1 = (x.detach().cpu().double().numpy() for x in (x0, x1))
-    x0, x1 = x0 - x0.mean(0), x1 - x1.mean(0)
-    s0, s1 = _covariance(x0), _covariance(x1)
-    cost = _quadratic(x0, _gaussian_map(s0, s1))[:, None] + _quadratic(x1, _gaussian_map(s1, s0)) - 2 * x0 @ x1.T
+    rows0, rows1 = (x.detach().cpu().double().numpy() for x in (x0, x1))
+    rows0, rows1 = rows0 - rows0.mean(0), rows1 - rows1.mean(0)
+    s0, s1 = _covariance(rows0), _covariance(rows1)
+    cost = _quadratic(rows0, _gaussian_map(s0, s1))[:, None] + _quadratic(rows1, _gaussian_map(s1, s0))
+    cost = cost - 2 * rows0 @ rows1.T
     if penalty is not None:
         cost = cost + penalty.cpu().numpy()
     return linear_sum_assignment(cost)[1]
@@ -253,11 +270,11 @@ def entropic_plan(x0: Tensor, x1: Tensor, epsilon: float, penalty: Tensor | None
     return kernel
 
 
-def _half_squares(x, epsilon):
+def _half_squares(x: Tensor, epsilon: float) -> Tensor:
     return x.square().sum(1) / (4 * epsilon)
 
 
-def _products(kernel, a, b):
+def _products(kernel: Tensor, a: float, b: float) -> tuple[Tensor, Tensor]:
     """Some steps by products alone; they end before what they multiply with leaves the range of floats."""
     u, v = torch.ones_like(kernel[:, 0]), torch.ones_like(kernel[0])
     for _ in range(_PRODUCTS):
@@ -270,7 +287,7 @@ def _products(kernel, a, b):
     return u, v
 
 
-def _gaussian_potentials(x0, x1, epsilon):
+def _gaussian_potentials(x0: Tensor, x1: Tensor, epsilon: float) -> list[Tensor]:
     """Potentials of the plan of two centred normal laws, at the rows of both samples."""
     s0, s1 = (_covariance(x.cpu().numpy()) for x in (x0, x1))
     conditional = [conditional_covariance(*pair, epsilon) for pair in ((s1, s0), (s0, s1))]

@@ -3,9 +3,10 @@
 import math
 
 import torch
+from torch import Tensor
 
 from ._gammas import GAMMAS, Gamma
-from ._interpolant import NOISE_FLOOR, Interpolant
+from ._interpolant import NOISE_FLOOR, Ends, Interpolant
 from ._learned_paths import LearnedInterpolant, LearnedSchedule
 
 __all__ = [
@@ -30,23 +31,23 @@ __all__ = [
 class Linear(Interpolant):
     """The straight path: alpha = 1 - t, beta = t."""
 
-    def alpha(self, t):
+    def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: 1 - t."""
         return 1 - t
 
-    def beta(self, t):
+    def beta(self, t: Tensor) -> Tensor:
         """Weight of x1: t."""
         return t
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Tensor) -> Tensor:
         """Time derivative of alpha: -1."""
         return -torch.ones_like(t)
 
-    def beta_dot(self, t):
+    def beta_dot(self, t: Tensor) -> Tensor:
         """Time derivative of beta: 1."""
         return torch.ones_like(t)
 
-    def wronskian(self, t):
+    def wronskian(self, t: Tensor) -> Tensor:
         """W = 1."""
         return torch.ones_like(t)
 
@@ -54,24 +55,24 @@ class Linear(Interpolant):
 class Trigonometric(Interpolant):
     """The path of constant variance between ends of equal variance: alpha = cos(pi t/2), beta = sin(pi t/2)."""
 
-    def alpha(self, t):
+    def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: cos(pi t / 2)."""
         # cos(pi/2) is 6e-17 in floats; the sine form is exactly zero at t = 1.
         return torch.sin(math.pi / 2 * (1 - t))
 
-    def beta(self, t):
+    def beta(self, t: Tensor) -> Tensor:
         """Weight of x1: sin(pi t / 2)."""
         return torch.sin(math.pi / 2 * t)
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Tensor) -> Tensor:
         """Time derivative of alpha."""
         return -math.pi / 2 * torch.sin(math.pi / 2 * t)
 
-    def beta_dot(self, t):
+    def beta_dot(self, t: Tensor) -> Tensor:
         """Time derivative of beta."""
         return math.pi / 2 * torch.sin(math.pi / 2 * (1 - t))
 
-    def wronskian(self, t):
+    def wronskian(self, t: Tensor) -> Tensor:
         """W = pi / 2."""
         return torch.full_like(t, math.pi / 2)
 
@@ -79,28 +80,28 @@ class Trigonometric(Interpolant):
 class TrigonometricPreserving(Trigonometric):
     """The trigonometric path times sqrt(1 - gamma^2): alpha^2 + beta^2 + gamma^2 = 1 (2303.08797, (4.10))."""
 
-    def _shrink(self, t):
+    def _shrink(self, t: Tensor) -> Tensor:
         return torch.sqrt(1 - self.gamma(t) ** 2)
 
-    def alpha(self, t):
+    def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: sqrt(1 - gamma^2) cos(pi t / 2)."""
         return self._shrink(t) * super().alpha(t)
 
-    def beta(self, t):
+    def beta(self, t: Tensor) -> Tensor:
         """Weight of x1: sqrt(1 - gamma^2) sin(pi t / 2)."""
         return self._shrink(t) * super().beta(t)
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Tensor) -> Tensor:
         """Time derivative of alpha."""
         r = self._shrink(t)
         return r * super().alpha_dot(t) - self.gamma_gamma_dot(t) / r * super().alpha(t)
 
-    def beta_dot(self, t):
+    def beta_dot(self, t: Tensor) -> Tensor:
         """Time derivative of beta."""
         r = self._shrink(t)
         return r * super().beta_dot(t) - self.gamma_gamma_dot(t) / r * super().beta(t)
 
-    def wronskian(self, t):
+    def wronskian(self, t: Tensor) -> Tensor:
         """W = (pi / 2) (1 - gamma^2)."""
         return math.pi / 2 * (1 - self.gamma(t) ** 2)
 
@@ -114,19 +115,19 @@ class EncodingDecoding(Interpolant):
 
     crossing = 0.5
 
-    def alpha(self, t):
+    def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: cos^2(pi t) for t < 1/2, else 0."""
         return torch.where(t < 0.5, torch.cos(math.pi * t) ** 2, torch.zeros_like(t))
 
-    def beta(self, t):
+    def beta(self, t: Tensor) -> Tensor:
         """Weight of x1: cos^2(pi t) for t > 1/2, else 0."""
         return torch.where(t > 0.5, torch.cos(math.pi * t) ** 2, torch.zeros_like(t))
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Tensor) -> Tensor:
         """Time derivative of alpha."""
         return torch.where(t < 0.5, -math.pi * torch.sin(2 * math.pi * t), torch.zeros_like(t))
 
-    def beta_dot(self, t):
+    def beta_dot(self, t: Tensor) -> Tensor:
         """Time derivative of beta."""
         return torch.where(t > 0.5, -math.pi * torch.sin(2 * math.pi * t), torch.zeros_like(t))
 
@@ -136,19 +137,19 @@ class EncodingDecodingPreserving(Interpolant):
 
     crossing = 0.5
 
-    def alpha(self, t):
+    def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: cos(pi t) for t < 1/2, else 0."""
         return torch.where(t < 0.5, torch.cos(math.pi * t), torch.zeros_like(t))
 
-    def beta(self, t):
+    def beta(self, t: Tensor) -> Tensor:
         """Weight of x1: -cos(pi t) for t > 1/2, else 0."""
         return torch.where(t > 0.5, -torch.cos(math.pi * t), torch.zeros_like(t))
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Tensor) -> Tensor:
         """Time derivative of alpha; it jumps at t = 1/2."""
         return torch.where(t < 0.5, -math.pi * torch.sin(math.pi * t), torch.zeros_like(t))
 
-    def beta_dot(self, t):
+    def beta_dot(self, t: Tensor) -> Tensor:
         """Time derivative of beta; it jumps at t = 1/2."""
         return torch.where(t > 0.5, math.pi * torch.sin(math.pi * t), torch.zeros_like(t))
 
@@ -158,31 +159,31 @@ class VariancePreserving(Interpolant):
 
     kind = "one-sided"
 
-    def alpha(self, t):
+    def alpha(self, t: Tensor) -> Tensor:
         """Weight of the base: sqrt(1 - t^2)."""
         return torch.sqrt((1 - t) * (1 + t))
 
-    def beta(self, t):
+    def beta(self, t: Tensor) -> Tensor:
         """Weight of the target: t."""
         return t
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Tensor) -> Tensor:
         """Time derivative of alpha; infinite at t = 1."""
         return -t / self.alpha(t)
 
-    def beta_dot(self, t):
+    def beta_dot(self, t: Tensor) -> Tensor:
         """Time derivative of beta: 1."""
         return torch.ones_like(t)
 
-    def alpha_alpha_dot(self, t):
+    def alpha_alpha_dot(self, t: Tensor) -> Tensor:
         """Alpha alpha_dot = -t."""
         return -t
 
-    def wronskian(self, t):
+    def wronskian(self, t: Tensor) -> Tensor:
         """W = 1 / sqrt(1 - t^2)."""
         return 1 / self.alpha(t)
 
-    def residual_scale(self, t, v0, v1):
+    def residual_scale(self, t: Tensor, v0: Ends, v1: Ends) -> Tensor:
         """W bounded at t = 1, times the spread of x_t given the target."""
         bounded = 1 / torch.sqrt(self.alpha(t) ** 2 + NOISE_FLOOR**2)
         return bounded * torch.sqrt(v0 * v1 / self.variance(t, v0, v1))
@@ -193,19 +194,19 @@ class Mirror(Interpolant):
 
     kind = "mirror"
 
-    def alpha(self, t):
+    def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: 0."""
         return torch.zeros_like(t)
 
-    def beta(self, t):
+    def beta(self, t: Tensor) -> Tensor:
         """Weight of x1: 1."""
         return torch.ones_like(t)
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Tensor) -> Tensor:
         """Time derivative of alpha: 0."""
         return torch.zeros_like(t)
 
-    def beta_dot(self, t):
+    def beta_dot(self, t: Tensor) -> Tensor:
         """Time derivative of beta: 0."""
         return torch.zeros_like(t)
 
@@ -226,40 +227,40 @@ class GaussianBase(Interpolant):
 
     kind = "one-sided"
 
-    def __init__(self, path):
+    def __init__(self, path: Interpolant) -> None:
         super().__init__()
         self.path = path
 
-    def alpha(self, t):
+    def alpha(self, t: Tensor) -> Tensor:
         """Weight of the base: sqrt(alpha^2 + gamma^2) of the path."""
         if not self.path.has_noise:
             return self.path.alpha(t)
         return torch.sqrt(self.path.alpha(t) ** 2 + self.path.gamma(t) ** 2)
 
-    def beta(self, t):
+    def beta(self, t: Tensor) -> Tensor:
         """Weight of the target."""
         return self.path.beta(t)
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Tensor) -> Tensor:
         """Time derivative of alpha; may be infinite at t = 1."""
         if not self.path.has_noise:
             return self.path.alpha_dot(t)
         return self.alpha_alpha_dot(t) / self.alpha(t)
 
-    def beta_dot(self, t):
+    def beta_dot(self, t: Tensor) -> Tensor:
         """Time derivative of beta."""
         return self.path.beta_dot(t)
 
-    def alpha_alpha_dot(self, t):
+    def alpha_alpha_dot(self, t: Tensor) -> Tensor:
         """Alpha alpha_dot + gamma gamma_dot of the path."""
         return self.path.alpha_alpha_dot(t) + self.path.gamma_gamma_dot(t)
 
-    def alpha_wronskian(self, t):
+    def alpha_wronskian(self, t: Tensor) -> Tensor:
         """Alpha W = alpha^2 beta_dot - beta alpha alpha_dot, finite everywhere."""
         a2 = self.path.alpha(t) ** 2 + self.path.gamma(t) ** 2
         return a2 * self.beta_dot(t) - self.beta(t) * self.alpha_alpha_dot(t)
 
-    def inverse_wronskian(self, t):
+    def inverse_wronskian(self, t: Tensor) -> Tensor:
         """1 / W, finite everywhere: at t = 1 it is a limit."""
         if not self.path.has_noise:
             return self.path.alpha(t) if isinstance(self.path, VariancePreserving) else 1 / self.path.wronskian(t)
@@ -270,11 +271,11 @@ class GaussianBase(Interpolant):
         return self.alpha(inside) / self.alpha_wronskian(inside)
 
     @property
-    def singular_target(self):
+    def singular_target(self) -> bool:
         """Whether alpha_dot is infinite at t = 1."""
         return not bool(torch.isfinite(self.alpha_dot(torch.ones((), dtype=torch.float64))))
 
-    def residual_scale(self, t, v0, v1):
+    def residual_scale(self, t: Tensor, v0: Ends, v1: Ends) -> Tensor:
         """The path's own scale, bounded where alpha_dot is not."""
         return self.path.residual_scale(t, v0, v1)
 
@@ -299,7 +300,9 @@ _NEEDED_GAMMA = {
 }
 
 
-def make_interpolant(interpolant, gamma, gamma_scale, *, two_samples, latent_noise):
+def make_interpolant(
+    interpolant: str | Interpolant, gamma: str | None, gamma_scale: float, *, two_samples: bool, latent_noise: bool
+) -> Interpolant:
     """The interpolant of an estimator's parameters.
 
     Parameters
@@ -343,7 +346,7 @@ def make_interpolant(interpolant, gamma, gamma_scale, *, two_samples, latent_noi
     return GaussianBase(path)
 
 
-def _check_shrink(path):
+def _check_shrink(path: Interpolant) -> None:
     largest = float(path.gamma(torch.linspace(0, 1, 101)).max())
     if largest >= 1:
         raise ValueError(

@@ -1,13 +1,15 @@
 """Networks f(t, x, condition) -> (n, d) with an exact divergence."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ._perceptrons import ACTIVATIONS, MLP, FiLMNetwork
+from ._perceptrons import ACTIVATIONS, MLP, FiLMNetwork, Modulation
 from ._tensors import column
-from .interpolants import Linear
+from .interpolants import Interpolant, Linear
 
 __all__ = [
     "ACTIVATIONS",
@@ -39,26 +41,28 @@ class StraightScales(Linear):
         The path whose gamma it takes.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Interpolant) -> None:
         super().__init__(path.noise, path.gamma_scale)
         self.path = path
 
-    def gamma(self, t):
+    def gamma(self, t: Tensor) -> Tensor:
         """Gamma of the path."""
         return self.path.gamma(t)
 
-    def gamma_gamma_dot(self, t):
+    def gamma_gamma_dot(self, t: Tensor) -> Tensor:
         """The path's product gamma gamma_dot."""
         return self.path.gamma_gamma_dot(t)
 
     @property
-    def has_noise(self):
+    def has_noise(self) -> bool:
         """Whether the path's gamma is not identically zero."""
         return self.path.has_noise
 
 
 class ResidualField(nn.Module):
     """A closed-form field and a network that learns what it lacks: f = g + scale F(t, y, condition)."""
+
+    network: FiLMNetwork
 
     def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """G of shape (n, d), scale of a shape that broadcasts with it, and the y that F is asked at."""
@@ -81,7 +85,7 @@ class ResidualField(nn.Module):
         """The field at each of some times, as a function of x alone: whatever depends on time alone is known."""
         moments = zip(*(part.unbind() for part in self.clock(times)), strict=True)
 
-        def at(moment, modulation, x):
+        def at(moment: tuple[Tensor, ...], modulation: Modulation, x: Tensor) -> Tensor:
             closed, scale, y = self.parts_at(moment, x)
             return torch.addcmul(closed, scale, self.network.modulated(modulation, y))
 
@@ -109,7 +113,19 @@ class PreconditionedField(ResidualField):
         Variances of the ends and their covariance, a feature; c may be None.
     """
 
-    def __init__(self, interpolant, network, target, v0, v1, c=None):
+    v0: Tensor
+    v1: Tensor
+    c: Tensor | None
+
+    def __init__(
+        self,
+        interpolant: Interpolant,
+        network: FiLMNetwork,
+        target: str,
+        v0: Tensor,
+        v1: Tensor,
+        c: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.interpolant, self.network, self.target = interpolant, network, target
         self.register_buffer("v0", v0)
@@ -135,15 +151,15 @@ class PreconditionedField(ResidualField):
         """c_out of a velocity, of the shape of t."""
         return self.interpolant.residual_scale(t, self.v0.mean(), self.v1.mean())
 
-    def parts(self, t, x):
+    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The field of Gaussian ends, c_out, and x in units of its deviation."""
         return self.parts_at(self.coefficients(t), x)
 
-    def clock(self, times):
+    def clock(self, times: Tensor) -> tuple[Tensor, ...]:
         """The coefficients."""
         return self.coefficients(times)
 
-    def parts_at(self, moment, x):
+    def parts_at(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same from the coefficients."""
         slope, scale, sd = moment
         return slope * x, scale, x / sd
@@ -179,7 +195,15 @@ class MixtureVelocity(ResidualField):
     covariances : Tensor of shape (n_components, n_features, n_features)
     """
 
-    def __init__(self, interpolant, network, weights, means, covariances):
+    log_weights: Tensor
+    axes: Tensor
+    centres: Tensor
+    variances: Tensor
+    v1: Tensor
+
+    def __init__(
+        self, interpolant: Interpolant, network: FiLMNetwork, weights: Tensor, means: Tensor, covariances: Tensor
+    ) -> None:
         super().__init__()
         self.interpolant, self.network = interpolant, network
         # in double: in single precision a small variance may come out negative
@@ -198,7 +222,7 @@ class MixtureVelocity(ResidualField):
         """c_out, of the shape of t."""
         return self.interpolant.residual_scale(t, torch.ones_like(self.v1), self.v1)
 
-    def clock(self, times):
+    def clock(self, times: Tensor) -> tuple[Tensor, ...]:
         """Scales of shape (..., 1); of each component along its axes variance, slope, centre and its rate, log-mass."""
         t, path, one = times[..., None, None], self.interpolant, torch.ones_like(self.variances)
         variance = path.variance(t, one, self.variances)
@@ -208,7 +232,7 @@ class MixtureVelocity(ResidualField):
         scales = self.output_scale(times)[..., None], sd[..., None]
         return *scales, variance, slope, path.beta(t) * self.centres, path.beta_dot(t) * self.centres, mass
 
-    def _components(self, moment, x):
+    def _components(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Posterior weights (n, k), and along the axes: velocities and scores (n, k, d), and slopes H / C."""
         _, _, variance, slope, centre, rate, mass = moment
         y = (x @ self.axes).unflatten(1, self.centres.shape) - centre
@@ -216,14 +240,14 @@ class MixtureVelocity(ResidualField):
         w = torch.softmax(mass + 0.5 * (y * score).sum(-1), 1)
         return w, torch.addcmul(rate, slope, y), score, slope
 
-    def _mean(self, w, values):
+    def _mean(self, w: Tensor, values: Tensor) -> Tensor:
         return (w[..., None] * values).flatten(1) @ self.axes.T
 
-    def parts(self, t, x):
+    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The velocity of the mixture, c_out, and x in units of its deviation."""
         return self.parts_at(self.clock(t), x)
 
-    def parts_at(self, moment, x):
+    def parts_at(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same from the clock."""
         w, velocity, _, _ = self._components(moment, x)
         return self._mean(w, velocity), moment[0], x / moment[1]
@@ -255,7 +279,7 @@ class ComposedVelocity(nn.Module):
         The drift v.
     """
 
-    def __init__(self, interpolant, score, drift=None):
+    def __init__(self, interpolant: Interpolant, score: nn.Module, drift: nn.Module | None = None) -> None:
         super().__init__()
         self.interpolant, self.score, self.drift = interpolant, score, drift
 
@@ -286,7 +310,7 @@ class DenoiserOfScore(nn.Module):
         The score s.
     """
 
-    def __init__(self, interpolant, score):
+    def __init__(self, interpolant: Interpolant, score: nn.Module) -> None:
         super().__init__()
         self.interpolant, self.score = interpolant, score
 
@@ -314,7 +338,7 @@ class ForecastField(ResidualField):
         The noise level.
     """
 
-    def __init__(self, network, a):
+    def __init__(self, network: FiLMNetwork, a: float) -> None:
         super().__init__()
         self.network, self.a = network, a
 
@@ -322,7 +346,7 @@ class ForecastField(ResidualField):
         """c_out, of the shape of t."""
         return torch.sqrt(1 + 2 * self.a * t / (1 - t + _NOISE_FLOOR**2))
 
-    def parts(self, t, x):
+    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Nothing, c_out, and x."""
         # the start row at t = 0 is known: the network sees how far x has come from it
         return torch.zeros_like(x), column(self.output_scale(t), x), x
@@ -342,19 +366,20 @@ class GuidedField(nn.Module):
         w; 1 is the conditional field itself.
     """
 
-    def __init__(self, field, weight):
+    def __init__(self, field: nn.Module, weight: float) -> None:
         super().__init__()
         self.field, self.weight = field, weight
 
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor) -> Tensor:
         """The guided field, of shape (n, d)."""
         plain = self.field(t, x, drop_condition(condition))
         return plain + self.weight * (self.field(t, x, condition) - plain)
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """The guided field and its exact divergence, of shapes (n, d) and (n,)."""
-        pairs = (velocity_and_divergence(self.field, t, x, c) for c in (condition, drop_condition(condition)))
-        return tuple(self.weight * a + (1 - self.weight) * b for a, b in zip(*pairs, strict=True))
+        w, dropped = self.weight, drop_condition(condition)
+        (f, divergence), (plain, rest) = (velocity_and_divergence(self.field, t, x, c) for c in (condition, dropped))
+        return w * f + (1 - w) * plain, w * divergence + (1 - w) * rest
 
 
 def drop_condition(condition: Tensor) -> Tensor:
@@ -364,12 +389,14 @@ def drop_condition(condition: Tensor) -> Tensor:
     return dropped
 
 
-def velocity_and_divergence(network, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def velocity_and_divergence(
+    network: Callable[..., Any], t: Tensor, x: Tensor, condition: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The field of any module with its exact divergence: the module's own, or by d forward tangents."""
     if hasattr(network, "velocity_and_divergence"):
         return network.velocity_and_divergence(t, x, condition)
 
-    def row(time, point, extra):
+    def row(time: Tensor, point: Tensor, extra: Tensor) -> Tensor:
         return network(time.reshape(1), point[None], None if condition is None else extra[None])[0]
 
     times = t.expand(x.shape[0])

@@ -201,8 +201,9 @@ class _Writer:
                 "without code cannot describe: use a name in place of a function or an object of your own, or pickle "
                 "the estimator for readers who trust you."
             )
-        plain = getattr(value, "_plain_state", value.__getstate__)
-        state = plain() if not isinstance(value, torch.nn.Module) else dict(vars(value))
+        # our own estimators have a state that is not packed; before python 3.11 few objects have `__getstate__`
+        own = getattr(value, "_plain_state", None) or getattr(value, "__getstate__", None)
+        state = vars(value) if own is None or isinstance(value, torch.nn.Module) else own()
         if isinstance(state, dict) and "_sklearn_version" in state:
             state = {k: v for k, v in state.items() if k != "_sklearn_version"}
         return {"object": name, "state": self.node(dict(state), place)}
@@ -307,7 +308,8 @@ class _Reader:
         cls = self._listed(node["object"])
         if not isinstance(cls, type):
             raise LoadError(f"{node['object']!r} is no class.")
-        value = self._remembered(node, cls.__new__(cls))
+        # mypy takes it for `type.__new__`
+        value = self._remembered(node, cls.__new__(cls))  # type: ignore[call-overload]
         state = self.value(node["state"], depth)
         if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
             raise LoadError(f"The state of an object of class {node['object']!r} is no dictionary of names.")

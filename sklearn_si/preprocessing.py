@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
-from ._marginals import fit_spline
+from ._marginals import MonotoneSpline, fit_spline
 from .distributed import SHARED_ROWS, strided
 
 __all__ = ["AFFINE", "MAPS", "MARGINAL", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]
@@ -38,7 +38,7 @@ class AffineMap:
     2.0794
     """
 
-    def __init__(self, centre, scale):
+    def __init__(self, centre: np.ndarray, scale: np.ndarray) -> None:
         self.centre, self.scale = centre, scale
         if scale.ndim == 1:
             self.inverse_scale = 1 / scale
@@ -47,45 +47,45 @@ class AffineMap:
             self.inverse_scale = np.linalg.inv(scale)
             self.log_abs_det = float(np.linalg.slogdet(scale)[1])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         kind = "a scale a column" if self.scale.ndim == 1 else "a full matrix"
         return f"AffineMap({self.n_features} columns, {kind}, log |det D| = {self.log_abs_det:.4g})"
 
     @property
-    def n_features(self):
+    def n_features(self) -> int:
         """Number of columns."""
         return len(self.centre)
 
-    def transform(self, X):
+    def transform(self, X: np.ndarray) -> np.ndarray:
         """Rows in scaled units, in float64."""
         return self._apply(np.asarray(X, dtype=np.float64) - self.centre, self.inverse_scale)
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: np.ndarray) -> np.ndarray:
         """Rows in data units, in float64."""
         return self._apply(np.asarray(X, dtype=np.float64), self.scale) + self.centre
 
-    def without_centre(self):
+    def without_centre(self) -> "AffineMap":
         """The map x = D x'."""
         return AffineMap(np.zeros_like(self.centre), self.scale)
 
-    def pull_back(self, gradient):
+    def pull_back(self, gradient: np.ndarray) -> np.ndarray:
         """Gradients in data units from gradients in scaled units: D^-T g'."""
         return gradient * self.inverse_scale if self.scale.ndim == 1 else gradient @ self.inverse_scale
 
-    def pull_back_score(self, score, X):
+    def pull_back_score(self, score: np.ndarray, X: np.ndarray) -> np.ndarray:
         """The gradient in data units of a log-density, from that in scaled units."""
         return self.pull_back(score)
 
-    def push_forward(self, gradient):
+    def push_forward(self, gradient: np.ndarray) -> np.ndarray:
         """Gradients in scaled units from gradients in data units: D^T g."""
         return gradient * self.scale if self.scale.ndim == 1 else gradient @ self.scale
 
-    def log_abs_det_jacobian(self, X):
+    def log_abs_det_jacobian(self, X: np.ndarray) -> np.ndarray:
         """The log |det dx'/dx| at each row, in data units."""
         return np.full(len(X), -self.log_abs_det)
 
     @staticmethod
-    def _apply(X, scale):
+    def _apply(X: np.ndarray, scale: np.ndarray) -> np.ndarray:
         return X * scale if scale.ndim == 1 else X @ scale.T
 
 
@@ -102,32 +102,32 @@ class MarginalMap:
         From the normal columns to the scaled units.
     """
 
-    def __init__(self, columns, affine):
+    def __init__(self, columns: list[MonotoneSpline], affine: AffineMap) -> None:
         self.columns, self.affine = columns, affine
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         curved = sum(not g.is_line for g in self.columns)
         return f"MarginalMap({self.n_features} columns, {curved} of them curved, then {self.affine})"
 
     @property
-    def n_features(self):
+    def n_features(self) -> int:
         """Number of columns."""
         return len(self.columns)
 
-    def transform(self, X):
+    def transform(self, X: np.ndarray) -> np.ndarray:
         """Rows in scaled units, in float64."""
         return self.affine.transform(self._forward(X)[0])
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: np.ndarray) -> np.ndarray:
         """Rows in data units, in float64."""
         Z = self.affine.inverse_transform(X)
         return np.column_stack([g.inverse(z) for g, z in zip(self.columns, Z.T, strict=True)])
 
-    def log_abs_det_jacobian(self, X):
+    def log_abs_det_jacobian(self, X: np.ndarray) -> np.ndarray:
         """The log |det dx'/dx| at each row, in data units."""
         return self._forward(X)[1].sum(1) - self.affine.log_abs_det
 
-    def pull_back_score(self, score, X):
+    def pull_back_score(self, score: np.ndarray, X: np.ndarray) -> np.ndarray:
         """The gradient in data units of a log-density, at rows in data units, from that in scaled units."""
         X = np.asarray(X, dtype=np.float64)
         slopes, curvatures = (
@@ -136,25 +136,28 @@ class MarginalMap:
         )
         return self.affine.pull_back(score) * slopes + np.column_stack(curvatures)
 
-    def _forward(self, X):
+    def _forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         X = np.asarray(X, dtype=np.float64)
         pairs = [g.forward(x) for g, x in zip(self.columns, X.T, strict=True)]
-        return tuple(np.column_stack(parts) for parts in zip(*pairs, strict=True))
+        z, log_slopes = (np.column_stack(parts) for parts in zip(*pairs, strict=True))
+        return z, log_slopes
 
 
-def constant_columns(X, scale):
+def constant_columns(X: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Numbers of the columns whose spread is nil up to rounding."""
     return np.flatnonzero(scale <= _CONSTANT * np.abs(X).max(axis=0, initial=0.0))
 
 
-def _centre_and_scale(X):
+def _centre_and_scale(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Shift first: the mean of a column with a large offset is rounded.
     shift = X[0]
     centred = X - shift
     return shift + centred.mean(axis=0), centred.std(axis=0)
 
 
-def check_has_density(X, name="X", way_out="drop them (VarianceThreshold) or add noise of a known size"):
+def check_has_density(
+    X: np.ndarray, name: str = "X", way_out: str = "drop them (VarianceThreshold) or add noise of a known size"
+) -> None:
     """Raise if rows lie on a subspace: constant or linearly dependent columns have no density."""
     some = np.asarray(X[strided(len(X), SHARED_ROWS)], dtype=np.float64)
     centre, scale = _centre_and_scale(some)
@@ -179,11 +182,11 @@ def check_has_density(X, name="X", way_out="drop them (VarianceThreshold) or add
         )
 
 
-def _identity(n_features):
+def _identity(n_features: int) -> AffineMap:
     return AffineMap(np.zeros(n_features), np.ones(n_features))
 
 
-def _whitening(X, centre, scale):
+def _whitening(X: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> AffineMap:
     # Shrinkage keeps the map regular where rows are few; it fades as they grow.
     covariance, _ = ledoit_wolf((X - centre) / scale, assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
@@ -192,7 +195,12 @@ def _whitening(X, centre, scale):
     return AffineMap(centre, scale[:, None] * vectors * np.sqrt(values))
 
 
-def fit_one_sample_map(X, kind):
+def _affine_map(X: np.ndarray, kind: str) -> AffineMap:
+    centre, scale = _centre_and_scale(X)
+    return AffineMap(centre, scale) if kind == "standardize" else _whitening(X, centre, scale)
+
+
+def fit_one_sample_map(X: np.ndarray, kind: str | None) -> AffineMap | MarginalMap:
     """The map of a density: "standardize", "whiten" (principal axes, unit variances), or None.
 
     "marginal" carries each column to a normal law by a smooth monotone map; "marginal-whiten" then whitens.
@@ -211,14 +219,13 @@ def fit_one_sample_map(X, kind):
         columns = [fit_spline(x) for x in X.T]
         after = AFFINE[MARGINAL.index(kind)]
         if all(g.is_line for g in columns):
-            return fit_one_sample_map(X, after)
+            return _affine_map(X, after)
         Z = np.column_stack([g.forward(x)[0] for g, x in zip(columns, X.T, strict=True)])
-        return MarginalMap(columns, fit_one_sample_map(Z, after))
-    centre, scale = _centre_and_scale(X)
-    return AffineMap(centre, scale) if kind == "standardize" else _whitening(X, centre, scale)
+        return MarginalMap(columns, _affine_map(Z, after))
+    return _affine_map(X, kind)
 
 
-def check_two_sample_kind(kind):
+def check_two_sample_kind(kind: str | None) -> None:
     """Refuse maps of the columns: the path of a bridge lives in data units, scaled."""
     if kind in MARGINAL:
         raise ValueError(
@@ -227,7 +234,9 @@ def check_two_sample_kind(kind):
         )
 
 
-def fit_two_sample_maps(X0, X1, kind, *, common_centre=False):
+def fit_two_sample_maps(
+    X0: np.ndarray, X1: np.ndarray, kind: str | None, *, common_centre: bool = False
+) -> tuple[AffineMap, AffineMap]:
     """The maps of a bridge: one scale a feature, pooled over both samples, each end centred.
 
     Parameters
@@ -260,7 +269,7 @@ def fit_two_sample_maps(X0, X1, kind, *, common_centre=False):
     return AffineMap(m0, scale), AffineMap(m1, scale)
 
 
-def _common_axes(rows0, rows1, scale):
+def _common_axes(rows0: np.ndarray, rows1: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """D that whitens the mean of two covariances and makes both diagonal, times the scale of the columns."""
     # each end weighs the same, however many rows it has
     pooled = np.concatenate([rows0 / np.sqrt(len(rows0)), rows1 / np.sqrt(len(rows1))])

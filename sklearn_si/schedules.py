@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._objectives import Fields
 from ._tensors import column
-from .interpolants import GaussianBase, Linear, Trigonometric, TrigonometricPreserving, VariancePreserving
+from .interpolants import GaussianBase, Interpolant, Linear, Trigonometric, TrigonometricPreserving, VariancePreserving
 
 __all__ = [
     "convert_velocity",
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-def _trigonometric_time(sigma):
+def _trigonometric_time(sigma: Tensor) -> Tensor:
     return 2 / math.pi * torch.atan2(torch.ones_like(sigma), sigma)
 
 
@@ -167,7 +167,7 @@ def edm_denoiser(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
     """
     interpolant = _require_gaussian_base(fields.interpolant)
 
-    def denoise(y, sigma):
+    def denoise(y: Tensor, sigma: Tensor) -> Tensor:
         t = time_of_sigma(interpolant, _like(sigma, y))
         x = column(interpolant.beta(t), y) * y
         return _target_mean(interpolant, t, x, fields.velocity(t, x))
@@ -203,7 +203,7 @@ def ve_score(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
     """
     interpolant = _require_gaussian_base(fields.interpolant)
 
-    def score(y, sigma):
+    def score(y: Tensor, sigma: Tensor) -> Tensor:
         t = time_of_sigma(interpolant, _like(sigma, y))
         beta = column(interpolant.beta(t), y)
         return beta * _score(interpolant, t, beta * y, fields.velocity(t, beta * y))
@@ -240,7 +240,7 @@ def vp_score(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
     """
     interpolant = _require_gaussian_base(fields.interpolant)
 
-    def score(y, tau):
+    def score(y: Tensor, tau: Tensor | float) -> Tensor:
         t = time_of_sigma(interpolant, torch.sqrt(torch.expm1(2 * _like(tau, y))))
         c = column(vp_time(interpolant, t)[1], y)
         return _score(interpolant, t, y / c, fields.velocity(t, y / c)) / c
@@ -285,7 +285,7 @@ def convert_velocity(fields: Fields, to: GaussianBase) -> Callable[[Tensor, Tens
     interpolant = _require_gaussian_base(fields.interpolant)
     _require_gaussian_base(to)
 
-    def velocity(t, x):
+    def velocity(t: Tensor, x: Tensor) -> Tensor:
         other, t = t, time_of_sigma(interpolant, sigma_of_time(to, t))
         c = torch.hypot(to.alpha(other), to.beta(other)) / torch.hypot(interpolant.alpha(t), interpolant.beta(t))
         x = x / column(c, x)
@@ -303,17 +303,17 @@ def convert_velocity(fields: Fields, to: GaussianBase) -> Callable[[Tensor, Tens
     return velocity
 
 
-def _like(value, x):
+def _like(value: Tensor | float, x: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=x.dtype, device=x.device)
 
 
-def _denominator(interpolant, t):
+def _denominator(interpolant: GaussianBase, t: Tensor) -> tuple[Tensor, Tensor]:
     """Alpha W, and where it is above the rounding of t: it may vanish at t = 1."""
     value = interpolant.alpha_wronskian(t)
     return value, value > torch.finfo(t.dtype).eps / 4
 
 
-def _target_mean(interpolant, t, x, b):
+def _target_mean(interpolant: GaussianBase, t: Tensor, x: Tensor, b: Tensor) -> Tensor:
     """eta_1 = E[x1 | x_t] = (alpha^2 b - alpha alpha_dot x) / (alpha W), at t = 1 its limit x."""
     denominator, regular = _denominator(interpolant, t)
     of_b = torch.where(regular, interpolant.alpha(t) ** 2 / denominator, torch.zeros_like(t))
@@ -321,14 +321,14 @@ def _target_mean(interpolant, t, x, b):
     return column(of_b, x) * b + column(of_x, x) * x
 
 
-def _score(interpolant, t, x, b):
+def _score(interpolant: GaussianBase, t: Tensor, x: Tensor, b: Tensor) -> Tensor:
     """S = (beta b - beta_dot x) / (alpha W)."""
     return (column(interpolant.beta(t), x) * b - column(interpolant.beta_dot(t), x) * x) / column(
         interpolant.alpha_wronskian(t), x
     )
 
 
-def _require_gaussian_base(interpolant):
+def _require_gaussian_base(interpolant: Interpolant) -> GaussianBase:
     if not isinstance(interpolant, GaussianBase):
         raise TypeError(
             f"Got the {interpolant.kind} interpolant {type(interpolant).__name__}, but expected a Gaussian base, "
@@ -337,7 +337,7 @@ def _require_gaussian_base(interpolant):
     return interpolant
 
 
-def _require_falling(interpolant):
+def _require_falling(interpolant: GaussianBase) -> None:
     grid = torch.linspace(0, 1, 201, dtype=torch.float64)
     alpha, beta = interpolant.alpha(grid), interpolant.beta(grid)
     # alpha / beta at neighbours, without the division by beta(0) = 0

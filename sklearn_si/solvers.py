@@ -4,12 +4,16 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from ._tensors import normal
 from .exceptions import IntegrationError
+
+if TYPE_CHECKING:
+    from ._objectives import Fields
 
 __all__ = [
     "ODE_SOLVERS",
@@ -24,6 +28,12 @@ __all__ = [
     "sdeint",
     "time_grid",
 ]
+
+
+# f(t, x), the right side of an ODE; drift(t, x, e) of an SDE, with e the value of epsilon to put in it.
+Field = Callable[[Tensor, Tensor], Tensor]
+Drift = Callable[[Tensor, Tensor, Tensor], Tensor]
+Time = TypeVar("Time", float, Tensor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +97,15 @@ ODE_SOLVERS = {
 }
 
 
-def combine(weights, slopes):
+def combine(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     """The weighted sum of slopes, those of weight zero left out."""
-    return sum(w * k for w, k in zip(weights, slopes, strict=True) if w != 0.0)
+    # 0 where no weight is left, which adds to tensors
+    return sum(w * k for w, k in zip(weights, slopes, strict=True) if w != 0.0)  # type: ignore[return-value]
 
 
-def runge_kutta_step(tableau: Tableau, f: Callable, t, h, x: Tensor, first: Tensor | None = None):
+def runge_kutta_step(
+    tableau: Tableau, f: Callable[[Time, Tensor], Tensor], t: Time, h: Time, x: Tensor, first: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
     """One step of an explicit Runge-Kutta method: the new state and the slopes; the first of them may be known."""
     slopes = [f(t, x) if first is None else first]
     for c, a in zip(tableau.c[1:], tableau.a[1:], strict=True):
@@ -100,12 +113,22 @@ def runge_kutta_step(tableau: Tableau, f: Callable, t, h, x: Tensor, first: Tens
     return x + h * combine(tableau.b, slopes), slopes
 
 
-def dense_state(tableau: Tableau, u: float, h, x: Tensor, slopes: list[Tensor]) -> Tensor:
+def dense_state(tableau: Tableau, u: float, h: float | Tensor, x: Tensor, slopes: list[Tensor]) -> Tensor:
     """The state at the fraction u of a step of length h from x; the last slope is that at the new state."""
     return x + h * combine([sum(c * u**k for k, c in enumerate(row, 1)) for row in tableau.dense], slopes)
 
 
-def odeint(f: Callable, x: Tensor, times: Tensor, method: str | Tableau = "rk4", *, dense: bool = False):
+@overload
+def odeint(
+    f: Field, x: Tensor, times: Tensor, method: str | Tableau = ..., *, dense: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def odeint(
+    f: Field, x: Tensor, times: Tensor, method: str | Tableau = ..., *, dense: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+def odeint(
+    f: Field, x: Tensor, times: Tensor, method: str | Tableau = "rk4", *, dense: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
     """Integrate dx/dt = f(t, x) over a grid of times, rising or falling.
 
     Parameters
@@ -146,27 +169,31 @@ def odeint(f: Callable, x: Tensor, times: Tensor, method: str | Tableau = "rk4",
     return torch.stack(states), torch.stack([*slopes, f(times[-1], x)])
 
 
-def _euler_maruyama(drift, epsilon, t, h, x, noise):
+def _euler_maruyama(
+    drift: Drift, epsilon: Callable[[Tensor], Tensor], t: Tensor, h: Tensor, x: Tensor, noise: Tensor
+) -> Tensor:
     # Epsilon at the middle of the step, in the drift as in the noise: the chain
     # whose exact density the path weights give.
     e = epsilon(t + h / 2)
     return x + h * drift(t, x, e) + torch.sqrt(2 * e * h.abs()) * noise
 
 
-def _stochastic_heun(drift, epsilon, t, h, x, noise):
+def _stochastic_heun(
+    drift: Drift, epsilon: Callable[[Tensor], Tensor], t: Tensor, h: Tensor, x: Tensor, noise: Tensor
+) -> Tensor:
     kick = torch.sqrt(2 * epsilon(t + h / 2) * h.abs()) * noise
     slope = drift(t, x, epsilon(t))
     end = x + h * slope + kick
     return x + h / 2 * (slope + drift(t + h, end, epsilon(t + h))) + kick
 
 
-SDE_SOLVERS = {"euler-maruyama": _euler_maruyama, "stochastic-heun": _stochastic_heun}
+SDE_SOLVERS: dict[str, Callable[..., Tensor]] = {"euler-maruyama": _euler_maruyama, "stochastic-heun": _stochastic_heun}
 SOLVERS = {**ODE_SOLVERS, **SDE_SOLVERS}
 
 
 def sdeint(
-    drift: Callable,
-    epsilon: Callable,
+    drift: Drift,
+    epsilon: Callable[[Tensor], Tensor],
     x: Tensor,
     times: Tensor,
     generator: torch.Generator,
@@ -205,7 +232,7 @@ def sdeint(
 
 
 # Laws of a grid: u in [0, 1] -> (t in [0, 1], dt/du), increasing.
-TIME_GRIDS = {
+TIME_GRIDS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "uniform": lambda u: (u, torch.ones_like(u)),
     # steps crowded towards t = 1, where a one-sided model meets the data
     "quadratic": lambda u: (1 - (1 - u) ** 2, 2 * (1 - u)),
@@ -217,7 +244,7 @@ TIME_GRIDS = {
 }
 
 
-def _logit_law(u, c):
+def _logit_law(u: Tensor, c: float) -> tuple[Tensor, Tensor]:
     size = math.log((1 + c) / c)
     s = torch.sigmoid(size * (2 * u - 1))
     return ((1 + 2 * c) * s - c).clamp(0.0, 1.0), 2 * (1 + 2 * c) * size * s * (1 - s)
@@ -263,7 +290,7 @@ _DOPRI5 = ODE_SOLVERS["dopri5"]
 _MAX_ADAPTIVE_STEPS = 10_000
 
 
-def odeint_adaptive(f: Callable, x: Tensor, start: float, stop: float, tolerance: float) -> Tensor:
+def odeint_adaptive(f: Field, x: Tensor, start: float, stop: float, tolerance: float) -> Tensor:
     """Integrate dx/dt = f(t, x) by Dormand-Prince 5(4), each row with steps of its own.
 
     A row's steps follow from its own error alone, so that its answer does not depend on its batch mates.
@@ -292,7 +319,7 @@ def odeint_adaptive(f: Callable, x: Tensor, start: float, stop: float, tolerance
     h = torch.full_like(t, (stop - start) / 16)
     slope = f(t, x)
 
-    def timed(t, x):
+    def timed(t: Tensor, x: Tensor) -> Tensor:
         return f(t[:, 0], x)
 
     for _ in range(_MAX_ADAPTIVE_STEPS):
@@ -314,7 +341,7 @@ def odeint_adaptive(f: Callable, x: Tensor, start: float, stop: float, tolerance
     )
 
 
-def denoising_steps(fields, x: Tensor, times: Tensor) -> Tensor:
+def denoising_steps(fields: "Fields", x: Tensor, times: Tensor) -> Tensor:
     """The denoiser recursion, a consistent integrator of the ODE of a model with a normal base.
 
     x_{j+1} = alpha_{j+1} eta(t_j, x_j) + beta_{j+1} eta_1(t_j, x_j)    (2303.08797, (5.13), (5.14))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from oracles import MixtureFields, mixture
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.interpolants import (
     GAMMAS,
     INTERPOLANTS,
@@ -30,6 +31,12 @@ def instances():
             if (gamma is None and name in NEEDS) or not cls().is_linear:
                 continue
             yield pytest.param(cls(gamma, scale), id=f"{name}-{gamma}")
+
+
+@pytest.mark.parametrize("estimator", [InterpolantFlow, InterpolantDiffusion])
+@pytest.mark.parametrize("name", [*INTERPOLANTS, *GAMMAS])
+def test_every_name_is_documented(name, estimator):
+    assert f'"{name}"' in estimator.__doc__
 
 
 def autograd(function, t):
@@ -104,9 +111,9 @@ def test_encoding_decoding_passes_through_pure_noise():
         assert (float(path.alpha(half)), float(path.beta(half)), float(path.gamma(half))) == (0.0, 0.0, 1.0)
 
 
-ONE_SIDED = [
-    (name, gamma) for name in ["linear", "trigonometric", "trigonometric-preserving"] for gamma in [None, *GAMMAS]
-] + [("vp", None)]
+# Paths with W > 0 at all times, which a normal base may take with any gamma.
+REGULAR = ["linear", "trigonometric", "trigonometric-preserving"]
+ONE_SIDED = [*((name, gamma) for name in REGULAR for gamma in [None, *GAMMAS]), ("vp", None)]
 
 
 @pytest.mark.parametrize(("name", "gamma"), ONE_SIDED)

@@ -37,6 +37,37 @@ def double_loop(X, Y):
     return 2 * np.mean([math.dist(a, b) for a in X for b in Y]) - within(X) - within(Y)
 
 
+# Distances of two samples, for which the next laws hold.
+DISTANCES = [
+    "energy_distance",
+    "maximum_mean_discrepancy",
+    "sliced_wasserstein",
+    "wasserstein_distance",
+]
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_distance_rises_with_the_gap(name):
+    distance, X, Y = getattr(metrics, name), normal_rows(200), normal_rows(200, seed=1)
+    values = [distance(X + shift, Y) for shift in (0.0, 0.5, 1.0, 3.0)]
+    assert values == sorted(values) and values[-1] > 5 * abs(values[0])
+    assert all(type(value) is float for value in values)
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_distance_does_not_know_the_order_of_the_rows(name):
+    distance, X, Y = getattr(metrics, name), normal_rows(30, mean=0.5), normal_rows(30, seed=1)
+    copies = X.copy(), Y.copy()
+    assert distance(X[::-1], Y[np.roll(np.arange(30), 7)]) == pytest.approx(distance(X, Y), rel=1e-10)
+    np.testing.assert_array_equal((X, Y), copies)
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_distance_refuses_other_columns(name):
+    with pytest.raises(ValueError, match=r"columns|one shape"):
+        getattr(metrics, name)(normal_rows(9, 2), normal_rows(9, 3))
+
+
 @pytest.mark.parametrize("mean, scale", [(0.0, 1.0), (0.5, 1.0), (-1.0, 2.0)])
 @pytest.mark.parametrize("n, m", [(2, 2), (5, 3), (20, 30)])
 def test_unbiased_for_normal_laws(mean, scale, n, m):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.exceptions import IntegrationError
 from sklearn_si.solvers import (
     ODE_SOLVERS,
     SDE_SOLVERS,
+    SOLVERS,
     TIME_GRIDS,
     dense_state,
     odeint,
@@ -23,6 +25,12 @@ from sklearn_si.solvers import (
 
 def slope(steps, errors):
     return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+
+
+@pytest.mark.parametrize("estimator", [InterpolantFlow, InterpolantDiffusion])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_name_is_documented(name, estimator):
+    assert f'"{name}"' in estimator.__doc__
 
 
 @pytest.mark.parametrize("method", ODE_SOLVERS)

@@ -45,6 +45,14 @@ class MaskedNetwork(nn.Module):
     generator : torch.Generator
     """
 
+    starts: Tensor
+    hidden: Tensor
+    numbers: Tensor
+    waves_in: Tensor
+    waves_out: Tensor
+    log_shares: Tensor
+    trust: Tensor
+
     def __init__(self, shares, levels, n_values, width, depth, generator):
         super().__init__()
         sizes = [len(s) for s in shares]

@@ -94,7 +94,7 @@ class TableSynthesizer(CallbackSupportMixin, PackedNetworks, DensityMixin, BaseE
     (2, 2)
     """
 
-    _networks = ("masked_network_",)
+    _networks: ClassVar[tuple[str, ...]] = ("masked_network_",)
 
     _parameter_constraints: ClassVar[dict] = {
         "kinds": [dict, None],
