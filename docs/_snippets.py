@@ -1,4 +1,4 @@
-"""Run the Python blocks of every page, top to bottom, with few training steps: `python docs/_snippets.py [PAGE ...]`."""
+"""Run the Python blocks of the pages with few training steps: `python docs/_snippets.py [PAGE ...]`."""
 
 import inspect
 import os
@@ -55,7 +55,8 @@ def main(chosen):
             continue
         began = time.perf_counter()
         run(page)
-        print(f"== {page.relative_to(HERE)}: {len(blocks(page))} blocks, {time.perf_counter() - began:.1f} s", flush=True)
+        seconds = time.perf_counter() - began
+        print(f"== {page.relative_to(HERE)}: {len(blocks(page))} blocks, {seconds:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import _public_names  # noqa: E402
+
 import sklearn_si  # noqa: E402
 
 project = "sklearn_si"
@@ -80,10 +81,13 @@ warnings.filterwarnings("ignore", message="Matplotlib is currently using agg")
 # A paragraph of a docstring that is a formula: an (in)equation with no words around it that a sentence would have.
 _RELATION = re.compile(r"\s(=|~|:=|>=|<=|->)\s")
 _SENTENCE = re.compile(r"[a-z]{2,}[.;:]$|`|^[-*] |^\.\. |^>>> |::$")
+_LINE = re.compile(r"(?!With )\S{1,16} (\([^)]*\) )?= .*[^.;:]$")
 
 
 def _is_formula(paragraph):
     text = " ".join(line.strip() for line in paragraph)
+    if len(paragraph) == 1 and _LINE.match(text) and "hence" not in text:
+        return True
     words = re.findall(r"(?<![\w^{\\])[a-z]{4,}(?![\w(_])", text)
     return bool(_RELATION.search(text)) and not _SENTENCE.search(text) and len(words) <= 0.25 * len(text.split())
 

@@ -2,12 +2,12 @@
 A noise level chosen after training
 ===================================
 
-One fit gives an ODE and a family of SDEs. With exact fields all of them end in the same law; with learned ones the noise
-decides which errors remain.
+One fit gives an ODE and a family of SDEs. With exact fields all of them end in the same law; with learned ones the
+noise decides which errors remain.
 
 The target has eight clusters, and the fit is deliberately short, so that there are errors to see. The ODE leaves rows
-stranded between clusters: it cannot tear a connected law apart. Noise pushes them back to where the density is. Too much
-of it asks for more steps than are taken, and the weights of the clusters suffer.
+stranded between clusters: it cannot tear a connected law apart. Noise pushes them back to where the density is. Too
+much of it asks for more steps than are taken, and the distance of the laws grows.
 """
 
 import matplotlib.pyplot as plt
