@@ -34,7 +34,7 @@ extensions = [
 exclude_patterns = ["_build", "README.md"]
 templates_path = ["_templates"]
 default_role = "py:obj"
-nitpicky = False
+toc_object_entries_show_parents = "hide"
 
 autosummary_generate = True
 autodoc_default_options = {"member-order": "bysource"}
@@ -57,7 +57,8 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "pygments_light_style": "tango",
 }
-html_sidebars = {"index": []}
+# Pages without pages below them.
+html_sidebars = {name: [] for name in ("index", "getting_started", "theory", "when_not")}
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -73,7 +74,8 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sklearn_si",),
-    "min_reported_time": 1,
+    # its page of times would fetch scripts from elsewhere
+    "write_computation_times": False,
 }
 
 warnings.filterwarnings("ignore", message="Matplotlib is currently using agg")
@@ -102,7 +104,9 @@ def literal_formulas(app, what, name, obj, options, lines):
             paragraphs.append([])
     for i, paragraph in enumerate(paragraphs):
         if i and paragraph and not paragraph[0].startswith(" ") and _is_formula(paragraph):
-            out += ["::", "", *("    " + line for line in paragraph), ""]
+            # side by side in the source, one above the other on the page
+            parts = [part for line in paragraph for part in re.split(r" {3,}", line.strip())]
+            out += [".. code-block:: text", "", *("    " + part for part in parts), ""]
         else:  # bars are norms, not substitutions
             out += [*(line if ">>>" in line else re.sub(r"(?<!\\)\|", r"\|", line) for line in paragraph), ""]
     lines[:] = out

@@ -41,7 +41,7 @@ for ax, (name, model) in zip(axes, {"GaussianMixture": mixture, "InterpolantFlow
     log_density = model.score_samples(grid).reshape(radius.shape)
     filled = ax.contourf(radius, area, log_density, levels=np.arange(-20, 0), extend="min")
     ax.scatter(*test.T, s=6, color="white", edgecolor="black", linewidth=0.3)
-    ax.set(title=name, xlabel="mean radius", ylabel="mean area")
+    ax.set(title=name, xlabel="mean radius", ylabel="mean area", xlim=(8, 22), ylim=(150, 1500))
 figure.colorbar(filled, ax=axes, label="log-density (nats)")
 plt.show()
 
