@@ -82,12 +82,14 @@ warnings.filterwarnings("ignore", message="Matplotlib is currently using agg")
 
 # A paragraph of a docstring that is a formula: an (in)equation with no words around it that a sentence would have.
 _RELATION = re.compile(r"\s(=|~|:=|>=|<=|->)\s")
-_SENTENCE = re.compile(r"[a-z]{2,}[.;:]$|`|^[-*] |^\.\. |^>>> |::$")
+_SENTENCE = re.compile(r"[a-z]{2,}[.;:]$|`|^[-*] |^\.\. |::$")
 _LINE = re.compile(r"(?!With )\S{1,16} (\([^)]*\) )?= .*[^.;:]$")
 
 
 def _is_formula(paragraph):
     text = " ".join(line.strip() for line in paragraph)
+    if text.startswith(">>>"):
+        return False
     if len(paragraph) == 1 and _LINE.match(text) and "hence" not in text:
         return True
     words = re.findall(r"(?<![\w^{\\])[a-z]{4,}(?![\w(_])", text)
