@@ -35,9 +35,9 @@ X, held_out = clusters(3000), clusters(3000)
 model = InterpolantDiffusion(max_iter=800, preprocessing="standardize", random_state=0).fit(X)
 
 # %%
-# No refit: ``set_params`` changes the process, the networks stay. Each level draws as many rows from the same seed. The
-# energy distance sees the law as a whole, where a few rows astray weigh little; between two samples of 3,000 rows of the
-# true law it varies by 0.0007.
+# No refit: ``set_params`` changes the process, the networks stay. Each level draws as many rows from the same seed.
+# The energy distance sees the law as a whole, where a few rows astray weigh little; between two samples of 3,000 rows
+# of the true law it varies by 0.0007.
 
 levels = [0.0, 0.3, 1.0, 3.0]
 drawn = {level: model.set_params(noise_level=level).sample(3000) for level in levels}
