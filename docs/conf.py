@@ -88,7 +88,8 @@ _LINE = re.compile(r"(?!With )\S{1,16} (\([^)]*\) )?= .*[^.;:]$")
 
 def _is_formula(paragraph):
     text = " ".join(line.strip() for line in paragraph)
-    if text.startswith(">>>"):
+    # a section with its underline, or a doctest
+    if ">>>" in text or "---" in text:
         return False
     if len(paragraph) == 1 and _LINE.match(text) and "hence" not in text:
         return True
