@@ -8,6 +8,9 @@ noise decides which errors remain.
 The target has eight clusters, and the fit is short, so that there are errors to see. The ODE leaves rows astray between
 clusters: a continuous map cannot tear one cluster, the normal base, into eight. Noise pushes such rows back to where
 the density is.
+
+The target was picked to show this, with one seed. Fits of 400 and 1,500 steps show the same order, with more and fewer
+rows astray. On a checkerboard, which was tried first, the noise level made no difference that could be measured.
 """
 
 import matplotlib.pyplot as plt
