@@ -8,9 +8,10 @@ The rows are those of scikit-learn's breast cancer table. The mixture has the nu
 cross-validation prefers; the flow has nothing to choose. Both are judged by the log-likelihood of rows that neither
 has seen, with the standard error of the difference.
 
-This pair of columns was picked because it is curved. Of five pairs of this table that were tried, on this one split, the
-flow was ahead by more than two standard errors on two, mean and worst radius with area. On the other three (compactness
-with fractal dimension, radius with compactness, concavity with concave points) the two could not be told apart.
+This pair of columns was picked because it is curved. Of five pairs of this table that were tried, on this one split,
+the flow was ahead by more than two standard errors on two, mean and worst radius with area. On the other three
+(compactness with fractal dimension, radius with compactness, concavity with concave points) the two could not be told
+apart.
 """
 
 import matplotlib.pyplot as plt
