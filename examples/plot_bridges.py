@@ -1,7 +1,12 @@
-"""Bridges between two samples: independent pairs, optimal pairs, and the Schroedinger bridge.
+"""
+Three bridges between two samples
+=================================
 
-The same rows are carried from eight clusters to two moons. With independent pairs paths cross over and rows end far
-away; with optimal pairs they go to the nearest part of the moons; the Schroedinger bridge gives each a law of partners.
+The same rows are carried from eight clusters to two moons by independent pairs, optimal pairs, and the Schroedinger
+bridge.
+
+With independent pairs paths cross over and rows end far away; with optimal pairs they go to the nearest part of the
+moons; the Schroedinger bridge gives each a law of partners.
 """
 
 import matplotlib.pyplot as plt
@@ -37,4 +42,4 @@ for ax, (name, model) in zip(axes, models.items(), strict=True):
         print(f"{name}: {moved}, W2 to the moons {report.distance:.2f}")
 axes[0].legend()
 figure.tight_layout()
-figure.savefig("bridges.png", dpi=100)
+plt.show()

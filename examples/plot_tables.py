@@ -1,4 +1,8 @@
-"""A mixed table: synthesise it, report on it, fill its gaps, balance a rare class, and ask what if.
+"""
+One model of a mixed table
+==========================
+
+Synthesise it, report on it, fill its gaps, balance a rare class, and ask what if.
 
 Customers of a shop: a plan, an age, a region, spending that is often nil, a date, and whether they left (one in
 twelve). Ages have gaps. One model of whole rows does all that is asked here.
@@ -16,7 +20,7 @@ from sklearn_si.tables import TableReport, TableSynthesizer
 
 n, rng = 6000, np.random.default_rng(0)
 plan = rng.choice(["free", "basic", "pro"], p=[0.5, 0.35, 0.15], size=n)
-age = np.clip(rng.normal(np.select([plan == "free", plan == "basic"], [29, 41], 50), 9), 18, 90).round()
+age = np.clip(rng.normal(np.select([plan == "free", plan == "basic"], [29, 41], 50), 9), 18, 70).round()
 region = rng.choice(["north", "south", "east"], size=n)
 spent = np.where(plan == "free", 0.0, np.round(rng.lognormal(3 + 0.02 * (age - 40), 0.4), 2))
 since = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 1800, size=n), unit="D")
@@ -26,17 +30,25 @@ frame = pd.DataFrame({"plan": plan, "age": age, "region": region, "spent": spent
 frame.loc[rng.uniform(size=n) < 0.1, "age"] = np.nan
 train, test = (part.reset_index(drop=True) for part in train_test_split(frame, test_size=0.3, random_state=0))
 
-# a model of whole rows, and fresh rows of the same dtypes, levels and gaps
+# %%
+# A model of whole rows, and fresh rows of the same dtypes, levels and gaps.
+
 table = TableSynthesizer(random_state=0).fit(train)
 fresh = table.sample(len(train))
 report = TableReport(train, fresh, test, target="left", model=table)
 print(report)
-report.plot().savefig("tables.png", dpi=80)
+report.plot()
+plt.show()
 
-# gaps: five completed tables tell how uncertain the mean age of the "pro" plan is
+# %%
+# Gaps: five completed tables tell how uncertain the mean age of the "pro" plan is.
+
 completed = table.impute(train, n_draws=5)
 means = [c.loc[c["plan"] == "pro", "age"].mean() for c in completed]
 print(f"mean age of the pro plan: {np.mean(means):.2f}, between completed tables {np.std(means, ddof=1):.2f}")
+
+# %%
+# Average precision of a classifier that was trained on some rows.
 
 
 def precision(rows):
@@ -52,16 +64,20 @@ def precision(rows):
     return average_precision_score(test["left"] == "yes", model.predict_proba(numbers(test))[:, 1])
 
 
-# a rare class: rows of those who left, drawn until both are as many
+# %%
+# A rare class: rows of those who left, drawn until both are as many.
+
 missing = (train["left"] == "no").sum() - (train["left"] == "yes").sum()
 extra = table.sample(missing, given=pd.DataFrame({"left": ["yes"]}))
 balanced = pd.concat([train, extra], ignore_index=True)
 print(f"average precision: {precision(train):.3f}, with a balanced table {precision(balanced):.3f}")
 
-# what if: the same customers on another plan
+# %%
+# What if: customers who are like these, but on another plan. This is what the table associates with the plan, which is
+# its effect only where nothing else decides on both.
+
 some = test.loc[test["plan"] == "free"].head(500).drop(columns=["spent", "left"]).reset_index(drop=True)
 for plan_name in ("free", "basic"):
     p = table.predict_proba(some.assign(plan=plan_name), target="left")[:, 1].mean()
     drawn = table.sample(given=some.assign(plan=plan_name))
     print(f"on plan {plan_name}: {100 * p:.1f} % would leave, spending {drawn['spent'].mean():.1f} in the mean")
-plt.close("all")

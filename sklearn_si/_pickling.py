@@ -48,4 +48,4 @@ class PackedNetworks(BaseEstimator):
         packed = state.pop("_packed_networks", None)
         super().__setstate__(state)
         if packed is not None:
-            vars(self).update(unpack(packed))
+            self.__dict__.update(unpack(packed))
