@@ -28,6 +28,7 @@ from ._distillation import DistillationMethods
 from ._field_methods import FieldMethods
 from ._generation import DENOISED, check_noise, forecast, generate
 from ._likelihood import GRID_LAW, carry
+from ._links import LinkedEstimator
 from ._objectives import FIELDS, TIME_LAWS, Fields
 from ._path_ascent import remaining
 from ._pickling import PackedNetworks
@@ -76,6 +77,7 @@ class BaseInterpolant(
     RectificationMethods,
     CallbackSupportMixin,
     PackedNetworks,
+    LinkedEstimator,
     OneToOneFeatureMixin,
     TransformerMixin,
     DensityMixin,
@@ -87,7 +89,6 @@ class BaseInterpolant(
     A leaf says whether it learns a denoiser beside the velocity (`_learns_denoiser`).
     """
 
-    _doc_link_module = "sklearn_si"
     # X0 and X1 travel by position; a router must not treat them as metadata.
     __metadata_request__fit: ClassVar[dict] = {"X0": "$UNUSED$", "X1": "$UNUSED$"}
 

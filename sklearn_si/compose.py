@@ -19,6 +19,7 @@ from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
 
 from ._callbacks import CallbackSupportMixin, Tasks
+from ._links import LinkedEstimator
 from ._validation import DTYPES, is_sample, reject_dates, validate_rows, validate_samples
 from .distributed import current_group
 
@@ -30,7 +31,9 @@ _COLLINEAR = 1e-13
 _NAMED = 5
 
 
-class TransformedDensity(CallbackSupportMixin, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator):
+class TransformedDensity(
+    CallbackSupportMixin, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator
+):
     """An interpolant behind an invertible transformer, with samples and densities in the units of the data.
 
     log p(x) = log p_T(T(x)) + log |det dT/dx|
@@ -75,7 +78,6 @@ class TransformedDensity(CallbackSupportMixin, OneToOneFeatureMixin, Transformer
     True
     """
 
-    _doc_link_module = "sklearn_si"
     # X0 and X1 travel by position; a router must not treat them as metadata.
     __metadata_request__fit: ClassVar[dict] = {"X0": "$UNUSED$", "X1": "$UNUSED$"}
 

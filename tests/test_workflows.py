@@ -1,6 +1,7 @@
 """Where an estimator is a part of something larger: routed metadata, searches on dask, interrupted fits, skops."""
 
 import copy
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -11,8 +12,8 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, _training
-from sklearn_si.tables import TableSynthesizer
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity, _links, _training
+from sklearn_si.tables import TableCodec, TableSynthesizer
 
 TINY = {"hidden_layer_sizes": (8,), "max_iter": 60, "random_state": 0}
 RNG = np.random.default_rng(0)
@@ -122,6 +123,27 @@ def test_skops_writes_and_reads_a_fitted_model(name):
     again = skops.loads(written, trusted=skops.get_untrusted_types(data=written))
     np.testing.assert_array_equal(again.score_samples(rows), model.score_samples(rows))
     assert "torch" not in " ".join(skops.get_untrusted_types(data=written))
+
+
+def test_pictures_link_the_page_of_the_estimator(monkeypatch):
+    estimators = [InterpolantFlow(), TransformedDensity(StandardScaler(), InterpolantFlow()), TableCodec()]
+    monkeypatch.setattr(_links, "documentation_url", lambda: "")
+    assert [e._get_doc_link() for e in estimators] == ["", "", ""]
+    assert 'href="https://scikit-learn.org' not in estimators[0]._repr_html_()
+    monkeypatch.setattr(_links, "documentation_url", lambda: "https://here.invalid/docs")
+    pages = ["sklearn_si.InterpolantFlow", "sklearn_si.TransformedDensity", "sklearn_si.tables.TableCodec"]
+    assert [e._get_doc_link() for e in estimators] == [f"https://here.invalid/docs/generated/{p}.html" for p in pages]
+    assert pages[0] in estimators[0]._repr_html_()
+
+
+def test_the_address_of_the_documentation_is_that_of_the_package(monkeypatch):
+    package = {"Project-URL": ["Source, https://there.invalid", "Documentation, https://here.invalid/docs/"]}
+    monkeypatch.setattr(_links.importlib.metadata, "metadata", lambda name: SimpleNamespace(get_all=package.get))
+    _links.documentation_url.cache_clear()
+    assert _links.documentation_url() == "https://here.invalid/docs"
+    package.clear()
+    _links.documentation_url.cache_clear()
+    assert _links.documentation_url() == ""
 
 
 def test_networks_of_a_factory_are_copied_as_they_are():

@@ -9,13 +9,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from .._links import LinkedEstimator
 from .._series import Table
 from ._columns import KINDS, fit_column
 
 __all__ = ["TableCodec"]
 
 
-class TableCodec(TransformerMixin, BaseEstimator):
+class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
     """Tables of mixed columns as a matrix of numbers that has a density, and back without loss.
 
     discrete: z = Phi^-1(F(k-1) + u p_k), u ~ U(0, 1)        continuous: z = g(x + h (u - 1/2))

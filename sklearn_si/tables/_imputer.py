@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._callbacks import CallbackSupportMixin, Tasks
+from .._links import LinkedEstimator
 from .._series import Table, index_of
 from .._tensors import draw_seed
 from ._synthesizer import TableSynthesizer
@@ -16,7 +17,7 @@ from ._synthesizer import TableSynthesizer
 __all__ = ["InterpolantImputer"]
 
 
-class InterpolantImputer(CallbackSupportMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class InterpolantImputer(CallbackSupportMixin, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fills gaps by draws given what the row has, from one model of all columns.
 
     x_missing ~ P(x_missing | x_observed)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._callbacks import CallbackSupportMixin, Tasks
 from .._flow import InterpolantFlow
+from .._links import LinkedEstimator
 from .._pickling import PackedNetworks
 from .._series import index_of
 from .._tensors import FIT_STREAM, SAMPLE_STREAM, draw_seed, make_generator, resolve_device
@@ -30,7 +31,7 @@ _PASSES, _FEWEST, _MOST, _CODE_SHARE = 50, 1000, 6000, 0.5
 _BATCH = 512
 
 
-class TableSynthesizer(CallbackSupportMixin, PackedNetworks, DensityMixin, BaseEstimator):
+class TableSynthesizer(CallbackSupportMixin, PackedNetworks, LinkedEstimator, DensityMixin, BaseEstimator):
     """A model of the rows of a table, columns of any kind: it draws new ones, completes given ones and scores them.
 
     P(k, x) = prod_j P(k_j | k_1, ..., k_{j-1})  p(v | k) prod |dv/dx|
