@@ -154,7 +154,8 @@ def large(args):
                 "Gaussian copula": Copula,
                 "independent": Independent,
             }
-            for method, maker in makers.items():
+            for method in args.methods or makers:
+                maker = makers[method]
                 model, fit_seconds = timed(lambda maker=maker, train=train: maker().fit(train))
                 made, seconds = timed(lambda model=model, train=train, rng=rng: model.sample(len(train), rng))
                 rows.setdefault(method, []).append(_likeness(name, made, train, test, fit_seconds, seconds))
@@ -401,6 +402,7 @@ def main():
     parser.add_argument("--tables", nargs="+", default=["adult", "diamonds"])
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5, help="samples of each fit of small")
+    parser.add_argument("--methods", nargs="+", help="of large; all of them unless given")
     parser.add_argument("--steps", type=int, help="of round; the default is that of the estimator")
     parser.add_argument("--trees", type=int, default=30, help="of arfpy")
     parser.add_argument("--duplicates", type=int, default=10, help="of ForestDiffusion")
