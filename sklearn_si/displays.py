@@ -1,5 +1,6 @@
 """What people look at: pictures of a fit, its paths, its density, its samples and its calibration."""
 
+import copy
 import importlib
 
 import numpy as np
@@ -17,7 +18,9 @@ __all__ = [
 ]
 
 # Columns that are shown in pairs at the most; rows of a picture of points; points of a grid a side.
-_COLUMNS, _POINTS, _GRID = 4, 1000, 60
+_COLUMNS, _POINTS, _GRID, _SMALL_GRID = 4, 1000, 60, 30
+# Nats within which log-densities are computed: colours do not show less.
+_ODE_TOL = 0.05
 # Orders of magnitude below the largest density at which the colours end.
 _NATS = 12.0
 
@@ -176,6 +179,13 @@ class TrajectoryDisplay:
         return self
 
 
+def _coarse(estimator):
+    """The estimator itself, or a copy whose log-densities are good enough for a picture."""
+    if not hasattr(estimator, "ode_tol"):
+        return estimator
+    return copy.copy(estimator).set_params(ode_tol=max(_ODE_TOL, estimator.ode_tol))
+
+
 class DensityDisplay:
     """The log-density: a curve, a heat map, or above two columns a heat map for each pair.
 
@@ -200,15 +210,15 @@ class DensityDisplay:
         self.estimator, self.X, self.names = estimator, np.asarray(X, dtype=np.float64), names
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, resolution=_GRID):
+    def from_estimator(cls, estimator, X, *, resolution="auto"):
         """Show the log-density of a fitted estimator around some rows.
 
         Parameters
         ----------
         estimator : estimator
         X : array-like of shape (n_samples, n_features)
-        resolution : int, default=60
-            Points of the grid on each side.
+        resolution : int or "auto", default="auto"
+            Points of the grid on each side; "auto" is 60, and 30 where there are several panels.
 
         Returns
         -------
@@ -216,12 +226,12 @@ class DensityDisplay:
         """
         return cls(estimator, X, _names(estimator, np.shape(X)[1])).plot(resolution=resolution)
 
-    def plot(self, *, resolution=_GRID):
+    def plot(self, *, resolution="auto"):
         """Draw.
 
         Parameters
         ----------
-        resolution : int, default=60
+        resolution : int or "auto", default="auto"
 
         Returns
         -------
@@ -230,18 +240,22 @@ class DensityDisplay:
         d = min(self.X.shape[1], _COLUMNS)
         low, high = np.quantile(self.X, [0.005, 0.995], axis=0)
         margin = 0.15 * (high - low)
+        if resolution == "auto":
+            resolution = _GRID if d <= 2 else _SMALL_GRID
         grids = np.linspace(low - margin, high + margin, resolution).T
         n = max(1, d - 1)
         size = (6, 4.5) if n == 1 else (3.4 * n, 3.2 * n)
         self.figure_, self.axes_ = _pyplot().subplots(n, n, figsize=size, layout="constrained", squeeze=False)
         if d == 1:
             with nameless():
-                self.axes_[0, 0].plot(grids[0], self.estimator.score_samples(grids[0][:, None]))
+                self.axes_[0, 0].plot(grids[0], _coarse(self.estimator).score_samples(grids[0][:, None]))
             self.axes_[0, 0].set(xlabel=self.names[0], ylabel="log-density (nats)")
             return self
         for i in range(1, d):
             for j in range(n):
                 self._map(self.axes_[i - 1, j], j, i, grids) if j < i else self.axes_[i - 1, j].set_axis_off()
+        if d < self.X.shape[1]:
+            self.figure_.suptitle(f"the first {d} of {self.X.shape[1]} columns, the others at their medians")
         return self
 
     def _map(self, axis, j, i, grids):
@@ -249,10 +263,10 @@ class DensityDisplay:
         rows = np.tile(np.median(self.X, axis=0), (first.size, 1))
         rows[:, j], rows[:, i] = first.ravel(), second.ravel()
         with nameless():
-            value = self.estimator.score_samples(rows).reshape(first.shape)
+            value = _coarse(self.estimator).score_samples(rows).reshape(first.shape)
         above_two = self.X.shape[1] > 2
         value = value - value.max() if above_two else value
-        image = axis.pcolormesh(first, second, value, vmin=value.max() - _NATS, vmax=value.max(), shading="auto")
+        image = axis.pcolormesh(first, second, value, vmin=value.max() - _NATS, vmax=value.max(), shading="gouraud")
         if not above_two:
             axis.scatter(*self.X[:_POINTS].T, s=2, color="white", alpha=0.4, linewidths=0)
         label = "log-density, from its maximum (nats)" if above_two else "log-density (nats)"

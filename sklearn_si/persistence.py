@@ -185,7 +185,8 @@ class _Writer:
 
     def _array(self, value):
         name = f"{len(self.arrays)}.npy"
-        self.arrays[name] = np.asarray(value, order="C")
+        # sums depend on the order in memory by a rounding
+        self.arrays[name] = value if value.flags.f_contiguous else np.asarray(value, order="C")
         return name
 
     def _object(self, value, place):
@@ -276,7 +277,7 @@ class _Reader:
         # before anything is reserved for it
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
             raise LoadError(f"The entry {name!r} is not as long as the array that it announces, or holds objects.")
-        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").copy()
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").copy(order="K")
 
     def _array(self, node, depth):
         return self._remembered(node, self._read(node["array"]))
@@ -351,4 +352,4 @@ class _Unpacker(_Reader):
         self.arrays, self.seen = arrays, {}
 
     def _read(self, name):
-        return self.arrays[name].copy()
+        return self.arrays[name].copy(order="K")
