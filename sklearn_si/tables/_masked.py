@@ -15,8 +15,9 @@ __all__ = ["MaskedNetwork", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
 
 # Rows in a step, rows on which a round is validated, rows sampled or scored at a time.
 _BATCH, _VALIDATION_ROWS, _CHUNK = 512, 2000, 8192
-# How far a column may be trusted to depend on what is visible.
-_TRUST = (0.0, 0.25, 0.5, 0.75, 1.0)
+# How far a column may be trusted to depend on what is visible; held-out rows from which a gain of less trust has to be
+# larger than chance (a network that has few rows to learn from overfits more often than not).
+_TRUST, _MANY_JUDGES = (0.0, 0.25, 0.5, 0.75, 1.0), 1000
 # Octaves of the waves in which neighbouring levels, and values, are alike.
 _OCTAVES, _VALUE_OCTAVES = 7, 4
 
@@ -121,14 +122,24 @@ class MaskedNetwork(nn.Module):
         return [torch.log_softmax(part, 1) for part in (self.log_shares + told).split(self.sizes, 1)]
 
     @torch.no_grad()
-    def choose_trust(self, codes, values, truth, asked):
-        """Take the trust of each column that foretells the cells asked for best."""
+    def choose_trust(self, codes, values, truth, asked, share):
+        """Trust each column as far as it foretells the cells asked for best.
+
+        Where many rows judge, it is trusted fully unless less gains by more than chance. `share` is that of the rows
+        which are distinct.
+        """
+        chance = min(1.0, share * len(codes) / _MANY_JUDGES)
         log_shares = self.log_shares.split(self.sizes)
         for j, told in enumerate(self.told(codes, values).split(self.sizes, 1)):
             rows = asked[:, j].nonzero()[:, 0]
-            true = truth[rows, j]
-            losses = [nn.functional.cross_entropy(log_shares[j] + a * told[rows], true) for a in _TRUST]
-            self.trust[j] = _TRUST[int(torch.stack(losses).argmin())] if len(rows) else 1.0
+            if len(rows) < 2:
+                continue
+            logits = torch.stack([log_shares[j] + a * told[rows] for a in _TRUST])
+            true = truth[rows, j].expand(len(_TRUST), -1)
+            losses = nn.functional.cross_entropy(logits.transpose(1, 2), true, reduction="none")
+            best = int(losses.mean(1).argmin())
+            gain = losses[-1] - losses[best]
+            self.trust[j] = _TRUST[best] if gain.mean() > chance * gain.std() / (share * len(rows)) ** 0.5 else 1.0
 
     def column(self, j: int, codes: Tensor, values: Tensor) -> Tensor:
         """The log-probabilities of the codes of one column; where nothing is visible, those of the rows of fit."""
@@ -212,14 +223,17 @@ class MaskedLoss:
     def __init__(self, network, codes, values):
         self.network, self.codes, self.values = network, codes, values
 
-    def at(self, rows, generator, trust=False):
-        """The loss of some rows under fresh masks, and that of the next column alone; `trust` is chosen before."""
+    def at(self, rows, generator, trust=None):
+        """The loss of some rows under fresh masks, and that of the next column alone.
+
+        Trust is chosen before, if a number says what share of the rows is distinct.
+        """
         codes, values = self.codes[rows], self.values[rows]
         shown, shown_values, step = mask_rows(len(codes), codes.shape[1], values.shape[1], generator, codes.device)
         inputs, asked = torch.where(shown, codes, -1), (~shown & (codes >= 0)).float()
         seen = inputs, torch.where(shown_values, values, torch.nan)
-        if trust:
-            self.network.choose_trust(*seen, codes, asked)
+        if trust is not None:
+            self.network.choose_trust(*seen, codes, asked, trust)
         logs = self.network(*seen)
         picked = torch.stack([
             log.gather(1, code.clamp(min=0)[:, None])[:, 0] for log, code in zip(logs, codes.T, strict=True)
@@ -255,13 +269,14 @@ def fit_masked(
     validate = None
     if held is not None:
         some = held[:_VALIDATION_ROWS]
+        n_distinct = len(some)
         some = some.repeat(max(1, _VALIDATION_ROWS // len(some)))
         seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
 
         @torch.no_grad()
         def validate():
             masks = torch.Generator(device=device).manual_seed(seed)
-            return -loss.at(some, masks, trust=True)[1] * codes.shape[1]
+            return -loss.at(some, masks, trust=n_distinct / len(some))[1] * codes.shape[1]
 
     settings = Settings(
         batch_size=batch, learning_rate_init=learning_rate, max_iter=max_iter, max_time=max_time, tol=0.0,
