@@ -11,10 +11,12 @@ import sklearn
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.fixes import parse_version
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity, _links, _training
 from sklearn_si.tables import TableCodec, TableSynthesizer
 
+OLD = parse_version(sklearn.__version__) < parse_version("1.8")
 TINY = {"hidden_layer_sizes": (8,), "max_iter": 60, "random_state": 0}
 RNG = np.random.default_rng(0)
 LABELS = RNG.choice(["near", "far"], size=200)
@@ -52,10 +54,12 @@ def test_a_condition_goes_through_a_pipeline():
 @pytest.mark.usefixtures("routing")
 def test_a_condition_goes_through_cross_validation():
     told = cross_validate(routed_flow(), X, params={"condition": LABELS}, cv=2)["test_score"]
-    untold = cross_validate(InterpolantFlow(**TINY), X, cv=2)["test_score"]
+    # params: scikit-learn 1.6 does not take None where metadata is routed
+    untold = cross_validate(InterpolantFlow(**TINY), X, params={}, cv=2)["test_score"]
     assert told.mean() > untold.mean() + 0.3  # which of the two groups a row is of, is worth log 2
 
 
+@pytest.mark.skipif(OLD, reason="before 1.8, scikit-learn routes nothing to the score of a Pipeline in a search")
 @pytest.mark.usefixtures("routing")
 def test_a_condition_goes_through_a_search_of_pipelines():
     pipe = make_pipeline(StandardScaler(), routed_flow())
