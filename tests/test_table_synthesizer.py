@@ -358,8 +358,12 @@ def test_columns_of_noise_do_not_hide_one_that_depends():
     assert trust[:6].mean() < 0.3
     probability = table.predict_proba(frame[500:], target="y")[:, 1]
     assert roc_auc_score(frame["y"][500:] == "yes", probability) > 0.85
-    given = table.sample(given={"x": [2.0] * 300})
-    assert (given["y"] == "yes").mean() == pytest.approx(0.9, abs=0.06)
+    # what is drawn given x is what is foretold given x
+    for x, low, high in ((-2.0, 0.05, 0.35), (2.0, 0.65, 0.95)):
+        drawn = (table.sample(given={"x": [x] * 1000})["y"] == "yes").mean()
+        cells = pd.DataFrame(dict.fromkeys(frame) | {"x": [x]})
+        assert table.predict_proba(cells, target="y")[0, 1] == pytest.approx(drawn, abs=0.05)
+        assert low < drawn < high
 
 
 def test_words_of_single_rows_are_announced():
