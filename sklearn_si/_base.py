@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import _fitting
 from ._base_density import BASE_DENSITIES
-from ._callbacks import CallbackSupportMixin, Tasks
+from ._callbacks import FollowedEstimator, Tasks
 from ._density_methods import DensityMethods
 from ._diagnostics import DiagnosticMethods
 from ._distillation import DistillationMethods
@@ -75,8 +75,8 @@ class BaseInterpolant(
     DiagnosticMethods,
     DistillationMethods,
     RectificationMethods,
-    CallbackSupportMixin,
     PackedNetworks,
+    FollowedEstimator,
     LinkedEstimator,
     OneToOneFeatureMixin,
     TransformerMixin,
@@ -166,7 +166,7 @@ class BaseInterpolant(
             plan = _fitting.make_plan(self, X0, X1, condition)
         if group.size > 1:
             plan.group = group
-            _fitting.share_plan(plan, condition)
+            _fitting.share_plan(self, plan, condition)
         plan.tasks = Tasks(self, X0, X1, None if condition is None else {"condition": condition})
         check_noise(self, plan.interpolant, plan.fields not in (("velocity",), ("forecast",)))
         state = _fitting.fit_plan(self, plan)

@@ -117,7 +117,7 @@ class Sampler:
         """Pairs of as many rows as the coupling takes at a time; of all rows, where they are not many more."""
         assert self.x0 is not None
         if self._whole:
-            return self.coupling(self.x0, self.x1, self.condition, generator)
+            return self.coupling(self.x0[:], self.x1[:], self.condition, generator)
         size = min(self.coupling.batch_size, len(self.x0), len(self.x1))
         rows0, rows1 = (torch.randperm(len(x), generator=generator, device=x.device)[:size] for x in (self.x0, self.x1))
         condition = None if self.condition is None else self.condition[rows1]

@@ -2,12 +2,33 @@
 
 import contextlib
 
+from sklearn.base import BaseEstimator
+
+from .exceptions import FitDivergedError
+
 try:
     from sklearn.callback import CallbackSupportMixin
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]  # in place of the import
         """What an estimator inherits where scikit-learn has no callbacks: nothing."""
+
+
+# What scikit-learn keeps in an estimator while it is fitted.
+_OF_A_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown", "_parent_callback_ctx")
+
+
+class FollowedEstimator(CallbackSupportMixin, BaseEstimator):
+    """An estimator whose fit callbacks may follow; its pickles do not hold them once it is fitted."""
+
+    def __getstate__(self):
+        """The state without the tasks of a fit, and without the callbacks of one that is over."""
+        # whoever loads the model may not have their classes
+        fitted = any(name.endswith("_") and not name.startswith("_") for name in vars(self))
+        return {
+            name: value for name, value in super().__getstate__().items()
+            if name not in _OF_A_FIT and not (fitted and name == "_skl_callbacks")
+        }  # fmt: skip
 
 
 class Tasks:
@@ -57,7 +78,11 @@ class Tasks:
             self.stopped |= self._end(context, attributes)
             return self.stopped
 
-        yield after_round
+        try:
+            yield after_round
+        except FitDivergedError:  # others may follow
+            self._end(run)
+            raise
         self.stopped |= self._end(run)
 
     @contextlib.contextmanager

@@ -51,6 +51,7 @@ class Plan:
     held1: np.ndarray | None
     tasks: object = NO_TASKS  # what callbacks are told
     density: object = None  # of the base, where it is fitted before the fields
+    awaits_density: bool = False  # whether it is fitted after them
     group: object = dataclasses.field(default_factory=Single)  # the processes that fit it together
 
     @property
@@ -196,16 +197,33 @@ def split(n, fraction, rng):
     return order[held:], order[:held]
 
 
-def share_plan(plan, condition):
-    """Agree with the other processes of the group on what has to be the same in all."""
+def _facts(estimator, plan):
+    """What has to be the same in all processes."""
     facts = {"features": plan.X1.shape[1], "samples": 1 + plan.two_samples, "fields": plan.fields}
-    facts |= {"held-out rows": plan.held1 is not None, "condition": plan.codec is not None}
-    if any(other != facts for other in plan.group.objects(facts)):
+    facts |= {"held-out rows": plan.held1 is not None, "names": list(getattr(estimator, "feature_names_in_", ()))}
+    facts["condition"] = None if plan.codec is None else tuple(plan.codec.kinds_)
+    for name, value in estimator.get_params().items():
+        if name not in ("device", "verbose", "random_state"):
+            told = repr(value)
+            facts[name] = type(value).__name__ if " at 0x" in told else told
+    warm = estimator.warm_start and hasattr(estimator, "network_")
+    weights = [float(p.double().sum()) for p in estimator.network_.state_dict().values()] if warm else None
+    facts["fitted before"] = warm and (weights, repr(vars(estimator.preprocessing_)))
+    return facts
+
+
+def share_plan(estimator, plan, condition):
+    """Agree with the other processes of the group on what has to be the same in all."""
+    facts = _facts(estimator, plan)
+    others = plan.group.objects(facts)
+    unlike = sorted({name for other in others for name in facts if other.get(name) != facts[name]})
+    if plan.group.any(bool(unlike)):
         raise ProcessGroupError(
-            f"The {plan.group.size} processes of the torch.distributed group fit different models; process "
-            f"{plan.group.rank} has {facts}. Give all the same parameters and rows of the same columns, or fit within "
+            f"The {plan.group.size} processes of the torch.distributed group fit different models: they differ in "
+            f"{unlike}. Give all the same parameters and rows of the same columns, or fit within "
             "`with sklearn_si.distributed.alone():`."
         )
+    plan.group.weigh(len(plan.train1))
     plan.seed = plan.group.first(lambda: plan.seed)
     if plan.codec is not None:
         parts = plan.group.objects(columns_of(condition))
@@ -221,13 +239,16 @@ def fit_plan(estimator, plan):
     known_middle = getattr(plan.interpolant, "crossing", None) is not None
     wants_density = plan.two_samples and plan.fields != ("forecast",) and not known_middle
     spec, density = estimator.base_density if wants_density else None, None
-    check_base(spec, plan.X0)
+    rows = None if spec is None else plan.group.rows(plan.X0)
+    check_base(spec, rows)
+    plan.awaits_density = spec == "flow"
     if spec == "flow" and settings.max_time is not None:
         settings.max_time /= 2
     if spec != "flow":
-        rows = plan.X0 if spec is None else plan.group.rows(plan.X0)
-        density = plan.density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks)
-    run = _warm_run(estimator, plan)
+        density = plan.group.first(lambda: fit_base_density(spec, estimator, rows, plan.seed, plan.tasks))
+        plan.density = density
+    with plan.group.together():
+        run = _warm_run(estimator, plan)
     if run is None:
         run = train_best(estimator, plan, settings)
     else:
@@ -241,7 +262,9 @@ def fit_plan(estimator, plan):
             stacklevel=4,
         )
     if spec == "flow":
-        density = fit_base_density(spec, estimator, run.base_rows(), plan.seed, plan.tasks)
+        with plan.group.together():
+            rows = run.base_rows()
+        density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks)
     return run.attributes(history, density)
 
 

@@ -16,12 +16,9 @@ class PackedNetworks(BaseEstimator):
     _networks: ClassVar[tuple[str, ...]] = ()
 
     def _plain_state(self):
-        """The state with its networks on the CPU, and without the callbacks of a fit that is over."""
+        """The state with its networks on the CPU."""
         state: dict[str, Any] = dict(super().__getstate__())
         names = [name for name in self._networks if state.get(name) is not None]
-        if names:
-            # they were for the fit, and whoever loads the model may not have their classes
-            state.pop("_skl_callbacks", None)
         # one copy for all, because the networks share their parts
         for name, value in copy.deepcopy({name: state[name] for name in names}).items():
             for module in value.values() if isinstance(value, dict) else [value]:

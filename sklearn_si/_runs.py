@@ -30,7 +30,7 @@ from ._tensors import (
 )
 from ._training import History, count_rounds, train
 from .couplings import paired
-from .distributed import SHARED_ROWS, strided
+from .distributed import SHARED_ROWS, Single, strided
 from .networks import (
     ComposedVelocity,
     DenoiserOfScore,
@@ -219,13 +219,14 @@ class Run:
                     with kept():
                         return self.snapshot(history)
 
-                return tell(history, attributes)
+                return tell(history, None if self.plan.awaits_density else attributes)
 
             yield None if tell is None else after_round
 
     def snapshot(self, history):
         """The fitted attributes as if training had ended now."""
         run = copy.copy(self)
+        run.plan = dataclasses.replace(self.plan, group=Single())  # the others may not ask for it
         run.networks = copy.deepcopy(self.networks).requires_grad_(False).eval()
         return run.attributes(history, self.plan.density)
 
@@ -312,7 +313,7 @@ class Run:
         # the same points at every round: differences between rounds are the model's alone
         generator = make_generator(plan.seed, FIT_STREAM + 200, self.device)
         loss = held_out_loss(self.networks, plan.interpolant, settings.time_law, sampler, _VALIDATION_DRAWS, generator)
-        return lambda: plan.group.mean(-loss())
+        return lambda: plan.group.mean_over_rows(-loss())
 
     def likelihood_of(self, rows, most=None):
         """A function that gives the mean log-density of rows in data units, by a coarse grid (to .01 nats)."""
@@ -328,7 +329,7 @@ class Run:
         @torch.no_grad()
         def likelihood():
             value, _ = density_parts(fields, x, 1.0, STEPS, GRID_LAW, anchor, parts)
-            return self.plan.group.mean(float(value.sum(1).mean()) + jacobian)
+            return self.plan.group.mean_over_rows(float(value.sum(1).mean()) + jacobian)
 
         return likelihood
 

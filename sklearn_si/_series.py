@@ -295,8 +295,11 @@ class Table:
         if self.backend == "numpy":
             raise ValueError("Got given as a dict, but fit was given an array, whose columns have no names: pass rows.")
         columns = {
-            name: cell if isinstance(cell, (list, tuple, np.ndarray)) else [cell] for name, cell in cells.items()
+            name: list(cell) if hasattr(cell, "__len__") and not isinstance(cell, str) else [cell]
+            for name, cell in cells.items()
         }
+        most = max(map(len, columns.values()))
+        columns = {name: column * most if len(column) == 1 else column for name, column in columns.items()}
         self.check_names(list(columns), "given", partial=True)
         if self.backend == "pandas":
             return importlib.import_module("pandas").DataFrame(columns)

@@ -107,7 +107,7 @@ def train(
     """
     networks.requires_grad_(True)
     weights, history = Weights(networks, group), History()
-    stale, clock = 0, _Clock(settings.max_time, group)
+    stale, clock, ended = 0, _Clock(settings.max_time, group), False
     try:
         if start_score is not None:
             weights.offer(weights.score_of(weights.means, start_score) if callable(start_score) else start_score)
@@ -127,19 +127,21 @@ def train(
                 # on a plateau of the rate neither rises: what overfits, rises alone and by more than noise
                 rise = weights.score_of(weights.means, fit_score) - weights.score_of(weights.best, fit_score)
                 history.overfitted = rise > 0 and rise + weights.score - score > _WIDER_GAP
-            stop = after_round is not None and after_round(history, lambda: weights.live(weights.kept))
+            with group.together():
+                stop = after_round is not None and after_round(history, lambda: weights.live(weights.kept))
             history.interrupted = group.any(stop)
+        ended = True
     except KeyboardInterrupt:
         if group.size > 1:
             raise  # the others are at another step
-        history.interrupted = True
+        history.interrupted = ended = True
         warnings.warn(
             f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept.",
             ConvergenceWarning,
             stacklevel=2,
         )
     finally:
-        weights.release()
+        weights.release(ended)
         networks.requires_grad_(False).eval()
     # without a limit of stale rounds it is enough that the last was not the best
     patience = 1 if math.isinf(settings.n_iter_no_change) else settings.n_iter_no_change

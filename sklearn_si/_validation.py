@@ -40,17 +40,24 @@ def validate_rows(estimator, X, name="X"):
 
 def validate_samples(estimator, X0, X1):
     """The samples of a fit: two arrays, or one and None."""
-    try:
+    with _ways_out():
         X0 = validate_data(estimator, reject_dates(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)
-    except ValueError as error:
-        raise ValueError(f"{error}{_way_out(str(error))}") from error
     if not is_sample(X1, "X1"):
         check_labels(X1, X0)
         return X0, None
-    X1 = validate_rows(estimator, X1, "X1")
+    with _ways_out():
+        X1 = validate_rows(estimator, X1, "X1")
     if len(X1) < 2:
         raise ValueError(f"Found array with {len(X1)} sample(s) in X1, while a minimum of 2 is required.")
     return X0, X1
+
+
+@contextlib.contextmanager
+def _ways_out():
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}{_way_out(str(error))}") from error
 
 
 def _way_out(message):

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ class Weights:
         dtypes = {p.dtype for p in self.parameters}
         if len(dtypes) != 1:
             raise ValueError(f"A network factory gives parameters of dtypes {sorted(map(str, dtypes))}: give them one.")
-        self.flat = torch.cat([p.detach().flatten() for p in self.parameters])
+        # a factory may draw its weights from a generator that no seed reaches
+        self.flat = group.share(torch.cat([p.detach().flatten() for p in self.parameters]))
         self.gradient, self.means = torch.zeros_like(self.flat), self.flat.clone()
         self._first, self._second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self.steps, self.score = 0, -math.inf
@@ -74,12 +75,21 @@ class Weights:
 
     @contextlib.contextmanager
     def live(self, weights: Tensor) -> Iterator[None]:
-        """Within it, the networks have these weights."""
+        """Within it, the networks have these weights, and the best ones their buffers."""
+        kept = self.buffers or [] if weights is self.best else []
+        now = [b.clone() for b in self.networks.buffers()] if kept else []
+        self._set_buffers(kept)
         self.swap(weights)
         try:
             yield
         finally:
             self.swap(weights)
+            self._set_buffers(now)
+
+    @torch.no_grad()
+    def _set_buffers(self, values: Sequence[Tensor]) -> None:
+        for b, value in zip(self.networks.buffers(), values, strict=bool(values)):
+            b.copy_(value)
 
     def score_of(self, weights: Tensor, validate: Callable[[], float]) -> float:
         """The score of some weights; -inf for NaN, which compares with nothing."""
@@ -99,12 +109,16 @@ class Weights:
             self.buffers = [b.clone() for b in self.networks.buffers()]
 
     @torch.no_grad()
-    def release(self) -> None:
-        """Leave in the networks what was kept (the means if nothing was), each parameter on its own."""
-        # the same in all processes, whatever their processors make of a sum
-        self.flat.copy_(self.kept if self.group.size == 1 else self.group.average(self.kept.clone()))
+    def release(self, together: bool = True) -> None:
+        """Leave in the networks what was kept (the means if nothing was), each parameter on its own.
+
+        `together`, in a group, what the first process has; not after an error of one.
+        """
+        kept, buffers = self.kept.clone(), self.buffers or [b.clone() for b in self.networks.buffers()]
+        if together:
+            # the same in all processes, whatever their processors make of a sum
+            kept, buffers = self.group.share(kept), self.group.first(lambda: buffers)
+        self.flat.copy_(kept)
         for p in self.parameters:
             p.data, p.grad = p.data.clone(), None
-        self.buffers = self.group.first(lambda: self.buffers)
-        for b, value in zip(self.networks.buffers(), self.buffers or (), strict=self.buffers is not None):
-            b.copy_(value)
+        self._set_buffers(buffers)

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
 
-from ._callbacks import CallbackSupportMixin, Tasks
+from ._callbacks import FollowedEstimator, Tasks
 from ._links import LinkedEstimator
 from ._validation import DTYPES, is_sample, reject_dates, validate_rows, validate_samples
 from .distributed import current_group
@@ -32,7 +32,7 @@ _NAMED = 5
 
 
 class TransformedDensity(
-    CallbackSupportMixin, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator
+    FollowedEstimator, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator
 ):
     """An interpolant behind an invertible transformer, with samples and densities in the units of the data.
 

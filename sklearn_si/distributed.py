@@ -1,7 +1,7 @@
 """One fit in several processes: where a launcher has made a `torch.distributed` group, `fit` joins it."""
 
 import contextlib
-import contextvars
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,12 +17,13 @@ __all__ = ["alone"]
 # Rows of all processes at the most from which what they share is fitted: maps, closed forms, a base density.
 SHARED_ROWS = 2**18
 
-_alone = contextvars.ContextVar("sklearn_si_alone", default=False)
+# How many `with alone()` are entered: the group is that of the process, and so is this.
+_alone, _lock = [0], threading.Lock()
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Within it, `fit` does not join the group of processes: each fits a model of its own.
+    """Within it, `fit` does not join the group of processes, in any thread: each fits a model of its own.
 
     Examples
     --------
@@ -30,11 +31,16 @@ def alone() -> Iterator[None]:
     >>> with alone():
     ...     pass  # InterpolantFlow().fit(X): X is all there is
     """
-    token = _alone.set(True)
+    _enter(1)
     try:
         yield
     finally:
-        _alone.reset(token)
+        _enter(-1)
+
+
+def _enter(step: int) -> None:
+    with _lock:
+        _alone[0] += step
 
 
 class Single:
@@ -42,13 +48,24 @@ class Single:
 
     size, rank = 1, 0
 
+    def weigh(self, n: int) -> None:
+        """Say how many rows this process has to learn from."""
+
     def average(self, values: Tensor) -> Tensor:
-        """The mean over the processes, in place."""
+        """The mean over the rows of all processes of what is a mean over those of this one, in place."""
         return values
+
+    def mean_over_rows(self, value: float) -> float:
+        """The same of a number."""
+        return value
 
     def mean(self, value: float) -> float:
         """The mean of a number over the processes."""
         return value
+
+    def share(self, values: Tensor) -> Tensor:
+        """The values of the first process, in place."""
+        return values
 
     def total(self, n: int) -> int:
         """The sum of a number over the processes."""
@@ -86,7 +103,7 @@ class Group(Single):
     """
 
     def __init__(self) -> None:
-        self.size, self.rank = dist.get_world_size(), dist.get_rank()
+        self.size, self.rank, self.weight = dist.get_world_size(), dist.get_rank(), 1.0
         self.device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
     @contextlib.contextmanager
@@ -99,15 +116,33 @@ class Group(Single):
                 "or failed (see what it printed). Start all of them again."
             ) from error
 
+    def weigh(self, n: int) -> None:
+        """Say how many rows this process has to learn from."""
+        self.weight = n / self.mean(float(n))
+
     def average(self, values: Tensor) -> Tensor:
-        """The mean over the processes, in place."""
+        """The mean over the rows of all processes of what is a mean over those of this one, in place."""
+        values.mul_(self.weight / self.size)
         with self._told():
             dist.all_reduce(values)
-        return values.div_(self.size)
+        return values
+
+    def mean_over_rows(self, value: float) -> float:
+        """The same of a number."""
+        return self.mean(self.weight * value)
 
     def mean(self, value: float) -> float:
         """The mean of a number over the processes."""
-        return float(self.average(torch.tensor(value, dtype=torch.float64, device=self.device)))
+        total = torch.tensor(value / self.size, dtype=torch.float64, device=self.device)
+        with self._told():
+            dist.all_reduce(total)
+        return float(total)
+
+    def share(self, values: Tensor) -> Tensor:
+        """The values of the first process, in place."""
+        with self._told():
+            dist.broadcast(values, src=0)
+        return values
 
     def total(self, n: int) -> int:
         """The sum of a number over the processes."""
@@ -118,8 +153,9 @@ class Group(Single):
         return self.mean(float(flag)) > 0
 
     def rows(self, X: np.ndarray, most: int = SHARED_ROWS) -> np.ndarray:
-        """Rows of all processes, in the same order in each; the same share of each, at most so many together."""
-        return np.concatenate(self.objects(X[strided(len(X), most // self.size)]))
+        """Rows of all processes, in the same order in each; the same share of each, about so many at the most."""
+        step = -(-self.total(len(X)) // most)
+        return np.concatenate(self.objects(X[::step]))
 
     def objects(self, value: Any) -> list:
         """What each process has, as a list."""
@@ -130,9 +166,19 @@ class Group(Single):
 
     def first(self, make: Callable[[], Any]) -> Any:
         """What a function returns in the first process."""
-        box = [make() if self.rank == 0 else None]
+        box: list[Any] = [None, None]
+        failure = None
+        if self.rank == 0:
+            try:
+                box = [make(), None]
+            except Exception as error:
+                failure, box = error, [None, f"{type(error).__name__}: {error}"]
         with self._told():
             dist.broadcast_object_list(box, src=0)
+        if failure is not None:
+            raise failure
+        if box[1] is not None:
+            raise ProcessGroupError(f"Process 0 of {self.size} could not go on. {box[1]}")
         return box[0]
 
     def refuse(self, what: str) -> None:
@@ -165,6 +211,6 @@ def strided(n: int, most: int) -> slice:
 
 def current_group() -> Single:
     """The group that a fit joins: that of the launcher, if there is one of several processes."""
-    if _alone.get() or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _alone[0] or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return Single()
     return Group()

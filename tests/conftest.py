@@ -3,3 +3,6 @@
 import torch
 
 torch.set_num_threads(1)
+
+# What tests run in processes of their own.
+collect_ignore = ["programs"]

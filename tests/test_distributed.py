@@ -60,6 +60,20 @@ def test_what_two_have_learned_together_is_what_one_learns_from_all_rows(reports
     assert half < score - 1.0
 
 
+def test_rows_weigh_the_same_wherever_they_are(reports):
+    trained = np.array([report["unequal"]["trained"] for report in reports])
+    np.testing.assert_array_equal(trained[0], trained[1])
+    assert reports[0]["unequal"]["far"] == pytest.approx(200 / 1600, abs=0.03)
+
+
+def test_a_callback_of_one_process(reports):
+    if "callback in one" not in reports[0]:
+        pytest.skip("callbacks came with scikit-learn 1.9")
+    assert reports[0]["callback in one"] == reports[1]["callback in one"]
+    assert reports[0]["failing callback"] == "RuntimeError: no room left"
+    assert "Process 0 of 2 could not go on. RuntimeError: no room left" in reports[1]["failing callback"]
+
+
 def test_one_process_prints(reports):
     assert "step 300: loss" in reports[0]["printed"]
     assert reports[1]["printed"] == ""
@@ -72,6 +86,7 @@ def test_what_is_kept_is_that_of_all(reports):
 
 def test_alone_each_process_fits_its_own(reports):
     assert [report["alone"] for report in reports] == [1, 2]
+    assert [report["group of a thread"] for report in reports] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +95,10 @@ def test_alone_each_process_fits_its_own(reports):
         (0, "SchroedingerBridge cannot be fitted by"),
         (1, "TableSynthesizer cannot be fitted by"),
         (2, "A learned interpolant cannot be fitted by"),
-        (3, "fit different models; process"),
+        (3, "fit different models: they differ in ['features']"),
+        (4, "they differ in ['max_iter']"),
+        (5, "they differ in ['names']"),
+        (6, "they differ in ['condition']"),
     ],
 )
 def test_what_cannot_be_fitted_together_is_refused_in_all(reports, place, message):

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._callbacks import CallbackSupportMixin, Tasks
+from .._callbacks import FollowedEstimator, Tasks
 from .._links import LinkedEstimator
 from .._series import Table, index_of
 from .._tensors import draw_seed
@@ -17,7 +17,7 @@ from ._synthesizer import TableSynthesizer
 __all__ = ["InterpolantImputer"]
 
 
-class InterpolantImputer(CallbackSupportMixin, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fills gaps by draws given what the row has, from one model of all columns.
 
     x_missing ~ P(x_missing | x_observed)

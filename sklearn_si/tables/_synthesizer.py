@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from .._callbacks import CallbackSupportMixin, Tasks
+from .._callbacks import FollowedEstimator, Tasks
 from .._flow import InterpolantFlow
 from .._links import LinkedEstimator
 from .._pickling import PackedNetworks
@@ -31,7 +31,7 @@ _PASSES, _FEWEST, _MOST, _CODE_SHARE = 50, 1000, 6000, 0.5
 _BATCH = 512
 
 
-class TableSynthesizer(CallbackSupportMixin, PackedNetworks, LinkedEstimator, DensityMixin, BaseEstimator):
+class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, DensityMixin, BaseEstimator):
     """A model of the rows of a table, columns of any kind: it draws new ones, completes given ones and scores them.
 
     P(k, x) = prod_j P(k_j | k_1, ..., k_{j-1})  p(v | k) prod |dv/dx|
@@ -280,6 +280,7 @@ class TableSynthesizer(CallbackSupportMixin, PackedNetworks, LinkedEstimator, De
             When `given` has an unknown column, or a level that fit has not seen.
         """
         check_is_fitted(self)
+        given = None if isinstance(given, dict) and not given else given
         if given is None:
             n = 1 if n_samples is None else n_samples
             codes, values = self._nothing_known(_checked_count(n))

@@ -7,13 +7,15 @@ import os
 import pathlib
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import distributed as dist
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, _weights
-from sklearn_si.distributed import alone
+from sklearn_si.distributed import alone, current_group
 from sklearn_si.exceptions import ProcessGroupError
 from sklearn_si.tables import TableSynthesizer
 
@@ -26,6 +28,29 @@ X[:400] += 3.0  # sorted, so that the shards have different laws
 TEST = X[::5]
 SMALL = {"hidden_layer_sizes": (16,), "random_state": 0}
 mine = np.array_split(X, 2)[rank]
+
+
+class Failing:
+    """A callback that fails in the middle of training."""
+
+    def setup(self, estimator, context):
+        pass
+
+    teardown = setup
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == "round":
+            raise RuntimeError("no room left")
+
+
+class Asking(Failing):
+    """A callback that asks for the model."""
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        assert fitted_estimator is None or np.isfinite(fitted_estimator.score(TEST))
 
 
 def weights(model):
@@ -56,13 +81,42 @@ def fits():
     report["given"] = {"weights": weights(given), "columns": given.condition_codec_.n_outputs_}
     bridge = InterpolantDiffusion(max_iter=20, **SMALL).fit(mine, mine[: len(mine) // 2] + 1.0)
     report["bridge"] = {"weights": weights(bridge), "score": bridge.score(TEST), "rows": len(bridge.base_sample_)}
+    shard = RNG.normal(size=(1400, 2)) if rank == 0 else RNG.normal(size=(200, 2)) + 8.0
+    drifted = []
+    plain = _weights.Weights.release
+    _weights.Weights.release = lambda self, together: (drifted.append(self.flat.tolist()), plain(self, together))
+    unequal = InterpolantFlow(max_iter=300, **SMALL).fit(shard)
+    _weights.Weights.release = plain
+    # what each process has trained, before the first one's weights are taken
+    report["unequal"] = {"trained": drifted, "far": float((unequal.sample(4000)[:, 0] > 4).mean())}
+    if hasattr(unequal, "set_callbacks"):
+        told = InterpolantFlow(max_iter=100, **SMALL)
+        told = told if rank else told.set_callbacks(Asking())
+        report["callback in one"] = told.fit(mine).n_iter_
+        failing = InterpolantFlow(max_iter=100, **SMALL)
+        failing = failing if rank else failing.set_callbacks(Failing())
+        try:
+            failing.fit(mine)
+        except Exception as error:
+            report["failing callback"] = f"{type(error).__name__}: {error}"
     with alone():
+        with ThreadPoolExecutor(1) as pool:
+            report["group of a thread"] = pool.submit(current_group).result().size
         report["alone"] = InterpolantFlow(max_iter=3, **SMALL).fit(mine[:, : 1 + rank]).n_features_in_
     report["refused"] = [
         refused(lambda: SchroedingerBridge(**SMALL).fit(mine, mine)),
         refused(lambda: TableSynthesizer().fit(mine)),
         refused(lambda: InterpolantFlow(interpolant="learned", **SMALL).fit(mine, mine)),
         refused(lambda: InterpolantFlow(**SMALL).fit(mine[:, : 1 + rank])),
+        refused(lambda: InterpolantFlow(max_iter=5 + rank, hidden_layer_sizes=(16,)).fit(mine)),
+        refused(lambda: InterpolantFlow(**SMALL).fit(pd.DataFrame(mine, columns=["a", "b"][:: 1 - 2 * rank]))),
+        refused(
+            lambda: (
+                InterpolantFlow(**SMALL).fit(mine, condition=np.arange(2 * len(mine)).reshape(-1, 2) % 2 > 0)
+                if rank
+                else InterpolantFlow(**SMALL).fit(mine, condition=mine[:, 0])
+            )
+        ),
     ]
     poisoned = mine.copy()
     poisoned[0, 0] = np.nan if rank else 0.0
