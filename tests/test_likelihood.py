@@ -158,10 +158,10 @@ def test_nodes_of_a_law_of_their_own_integrate_as_well(span):
 
 def test_stated_errors_cover_the_true_ones():
     rng = np.random.default_rng(3)
-    for d, n in ((2, 300), (8, 100)):
+    for d in (2, 8):
         path = GaussianBase(Linear())
         exact = MixtureFields(path, *mixture(rng, 4, d))
-        x = torch.as_tensor(rng.normal(size=(n, d)))
+        x = torch.as_tensor(rng.normal(size=(300, d)))
         true = exact.log_density(torch.tensor(1.0).double(), x)
         for law in ("uniform", "logit"):
             for tolerance in (1.0, 1e-2, 1e-3, 1e-5):
