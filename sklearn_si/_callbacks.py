@@ -35,7 +35,7 @@ class Tasks:
     """The tasks of one fit: fit -> runs ("compare", "train", ...) -> rounds of gradient steps, each with a validation.
 
     The context of a round has the attributes `n_iter`, `loss` and `validation_score` (None without held-out rows). A
-    callback that returns True at the end of a round ends the fit, which keeps the best model so far.
+    callback that returns True at the end of a round ends the training, which keeps the best model so far.
 
     Parameters
     ----------
