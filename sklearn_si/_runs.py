@@ -228,6 +228,9 @@ class Run:
         run = copy.copy(self)
         run.plan = dataclasses.replace(self.plan, group=Single())  # the others may not ask for it
         run.networks = copy.deepcopy(self.networks).requires_grad_(False).eval()
+        for layer in run.networks.modules():
+            if isinstance(layer, Perceptron):
+                layer.dropout, layer.masks = 0.0, None
         return run.attributes(history, self.plan.density)
 
     def train(self, settings, *, name="train", dropout=None, start_score=None):

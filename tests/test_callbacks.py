@@ -4,13 +4,17 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
+import sklearn_si
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity, _runs
 from sklearn_si._training import ROUND, Settings, count_rounds
+from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.tables import InterpolantImputer, TableSynthesizer
 
 callback = pytest.importorskip("sklearn.callback", reason="callbacks came with scikit-learn 1.9")
@@ -158,3 +162,65 @@ def test_rounds_are_counted_ahead(steps):
         n_iter += min(max(ROUND, int(0.06 * n_iter)), steps - n_iter)
         count += 1
     assert count_rounds(settings) == count
+
+
+class Saving(Recorder):
+    """Saves the model of each round."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.scores = path, []
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        if context.task_name == "round" and context.parent.task_name == "train":
+            sklearn_si.save(fitted_estimator, self.path)
+            self.scores.append(sklearn_si.load(self.path).score(X))
+        return super().on_fit_task_end(estimator, context)
+
+
+def test_a_callback_saves_what_is_there_so_far(tmp_path):
+    model, recorder = fitted(InterpolantFlow(preprocessing="whiten", **TINY), X, recorder=Saving(tmp_path / "model.si"))
+    assert recorder.scores[-1] == pytest.approx(model.score(X), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        TransformedDensity(StandardScaler(), InterpolantFlow(**TINY)),
+        InterpolantImputer(TableSynthesizer(max_iter=3)),
+        TableSynthesizer(max_iter=3),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_whatever_was_followed_can_be_saved(model, tmp_path):
+    model, _ = fitted(clone(model), X, recorder=Propagated())
+    sklearn_si.save(model, tmp_path / "model.si")
+    assert not hasattr(pickle.loads(pickle.dumps(model)), "_skl_callbacks")
+    assert hasattr(clone(model), "_skl_callbacks")
+
+
+def test_a_monitor_of_a_bridge_waits_for_its_density():
+    given = []
+
+    class Asking(Recorder):
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+            given.append(fitted_estimator)
+            return super().on_fit_task_end(estimator, context)
+
+    model, _ = fitted(InterpolantFlow(**TINY), X, SHIFTED, recorder=Asking())
+    assert given[:3] == [None, None, None]
+    assert given[-1].score(SHIFTED) == model.score(SHIFTED)
+
+
+def test_a_run_that_diverges_ends_its_task(monkeypatch):
+    train, runs = _runs.train, []
+
+    def second_diverges(*args, **kwargs):
+        runs.append(args)
+        if len(runs) == 2:
+            raise FitDivergedError("planted")
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(_runs, "train", second_diverges)
+    fitted(InterpolantFlow(**TINY), X)  # which counts begins and ends
+    assert len(runs) > 2

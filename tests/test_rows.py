@@ -51,3 +51,10 @@ def test_a_fit_from_a_file_is_the_fit_from_memory(mapped):
     bridges = [InterpolantDiffusion(base_density="normal", **settings).fit(rows, rows[::2] + 1) for rows in (X, mapped)]
     np.testing.assert_array_equal(*(bridge.score_samples(X) for bridge in bridges))
     np.testing.assert_array_equal(*(bridge.sample(5) for bridge in bridges))
+
+
+@pytest.mark.parametrize("coupling", ["optimal", "entropic"])
+def test_rows_of_a_file_are_coupled(mapped, coupling):
+    settings = {"hidden_layer_sizes": (8,), "max_iter": 3, "base_density": None, "random_state": 0}
+    models = [InterpolantDiffusion(coupling=coupling, **settings).fit(rows, rows[::-1]) for rows in (X, mapped)]
+    np.testing.assert_array_equal(*(model.transform(X[:20]) for model in models))

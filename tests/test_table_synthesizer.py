@@ -404,6 +404,10 @@ def test_given_cells_may_come_as_a_dict():
     table = TableSynthesizer(max_iter=1, random_state=0).fit(frame)
     assert (table.sample(5, given={"k": "a"})["k"] == "a").all()
     assert table.sample(given={"k": ["a", "b"]})["k"].tolist() == ["a", "b"]
+    both = table.sample(given={"k": pd.Series(["a", "b"]), "x": 3.0})
+    assert both["k"].tolist() == ["a", "b"]
+    assert both["x"].tolist() == [3.0, 3.0]
+    assert len(table.sample(2, given={})) == 2
     array = TableSynthesizer(max_iter=1, random_state=0).fit(np.arange(40.0).reshape(20, 2))
     with pytest.raises(ValueError, match="Got given as a dict, but fit was given an array"):
         array.sample(given={"k": "a"})
