@@ -237,7 +237,7 @@ def fitted_bridge():
 def test_density_after_two_samples_integrates_to_one(fitted_bridge, cls, base_density):
     model = cls(base_density=base_density, max_iter=150, hidden_layer_sizes=(32, 32), random_state=0)
     model.fit(*fitted_bridge)
-    grid = np.linspace(-6, 6, 91)
+    grid = np.linspace(-6, 6, 61)
     X = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
     total = np.exp(model.score_samples(X)).sum() * (grid[1] - grid[0]) ** 2
     assert abs(total - 1) < 1e-2
