@@ -64,8 +64,8 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
-    # the quickstart is a script to be run, not a page
-    "ignore_pattern": r"quickstart\.py",
+    # scripts to be run, not pages
+    "ignore_pattern": r"many_processes|quickstart\.py",
     "download_all_examples": False,
     "show_signature": False,
     "plot_gallery": "True",
