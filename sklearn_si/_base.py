@@ -45,7 +45,7 @@ from ._tensors import (
     normal,
     resolve_device,
 )
-from ._validation import reject_dates, validate_rows, validate_samples
+from ._validation import check_count, reject_dates, validate_rows, validate_samples
 from .couplings import COUPLINGS
 from .distributed import current_group
 from .exceptions import IntegrationWarning, NoDensityError
@@ -219,17 +219,16 @@ class BaseInterpolant(
         """
         check_is_fitted(self)
         self._validate_params()
-        if not isinstance(n_samples, numbers.Integral) or isinstance(n_samples, bool) or n_samples < 1:
-            raise ValueError(f"Got n_samples={n_samples!r}, but expected an integer of at least 1.")
+        n_samples = check_count(n_samples, "n_samples")
         generator = self._sample_generator(random_state)
         if self._forecasts:
-            X = forecast(self, condition, int(n_samples), generator)
+            X = forecast(self, condition, n_samples, generator)
             return _wrap_data_with_container("transform", X, X, self)
         # the error of the measured steps is far above that of single precision
         dtype = np.float32 if self._measured_grid or self.solver == "distilled" else self.dtype_
-        fields = self._fields(dtype, generator.device, condition, int(n_samples))
+        fields = self._fields(dtype, generator.device, condition, n_samples)
         X = self._move(
-            fields, lambda rows: self._base_rows(rows.stop - rows.start, generator, dtype), int(n_samples), generator
+            fields, lambda rows: self._base_rows(rows.stop - rows.start, generator, dtype), n_samples, generator
         )
         return _wrap_data_with_container("transform", X, X, self)
 

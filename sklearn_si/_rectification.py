@@ -1,7 +1,6 @@
 """Rectified flows: refitted to the pairs that the flow itself makes, so that its paths become straight."""
 
 import math
-import numbers
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from ._perceptrons import FiLMNetwork
 from ._sampling_grid import PILOT_ROWS, choose_grid
 from ._tensors import RECTIFY_STREAM, make_generator, resolve_device
 from ._training import Settings, train
+from ._validation import check_count
 from .couplings import paired
 from .interpolants import Linear
 from .networks import PreconditionedField
@@ -79,8 +79,7 @@ class RectificationMethods:
         """
         check_is_fitted(self)
         self._validate_params()
-        if not isinstance(n_rounds, numbers.Integral) or n_rounds < 1:
-            raise ValueError(f"Got n_rounds={n_rounds!r}, but expected an integer of at least 1.")
+        check_count(n_rounds, "n_rounds")
         if self._grid()[1] is not None:
             raise ValueError(
                 "rectify would take the middle of an encoding-decoding path away, from which its density follows: use "

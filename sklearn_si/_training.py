@@ -116,17 +116,12 @@ def train(
             _round(loss, weights, history, clock, settings)
             networks.eval()
             if validate is not None:
-                score = weights.score_of(weights.means, validate)
-                history.validation_scores.append(score)
-                stale = 0 if score > weights.score + settings.tol else stale + 1
-                history.best_step = history.n_iter if score > weights.score else history.best_step
-                weights.offer(score)
+                rising = _judge(weights, history, validate, settings.tol)
+                stale = 0 if rising else stale + 1
             if settings.verbose and group.rank == 0:
                 _report(history)
             if fit_score is not None and weights.best is not None and _lies_far_back(history, stale):
-                # on a plateau of the rate neither rises: what overfits, rises alone and by more than noise
-                rise = weights.score_of(weights.means, fit_score) - weights.score_of(weights.best, fit_score)
-                history.overfitted = rise > 0 and rise + weights.score - score > _WIDER_GAP
+                history.overfitted = _overfits(weights, history, fit_score)
             with group.together():
                 stop = after_round is not None and after_round(history, lambda: weights.live(weights.kept))
             history.interrupted = group.any(stop)
@@ -148,6 +143,24 @@ def train(
     history.converged = history.overfitted or stale >= patience
     history.best_score = weights.score
     return history
+
+
+def _judge(weights: Weights, history: History, validate: Callable, tol: float) -> bool:
+    """Score a round, and keep its weights if they are the best; whether the score rises by more than tol."""
+    score = weights.score_of(weights.means, validate)
+    history.validation_scores.append(score)
+    rising = score > weights.score + tol
+    history.best_step = history.n_iter if score > weights.score else history.best_step
+    weights.offer(score)
+    return rising
+
+
+def _overfits(weights: Weights, history: History, fit_score: Callable) -> bool:
+    """Whether training rows have risen since the best step, and the gap to held-out rows by more than noise."""
+    assert weights.best is not None
+    # on a plateau of the rate neither rises: what overfits, rises alone
+    rise = weights.score_of(weights.means, fit_score) - weights.score_of(weights.best, fit_score)
+    return rise > 0 and rise + weights.score - history.validation_scores[-1] > _WIDER_GAP
 
 
 def _lies_far_back(history: History, stale: int) -> bool:

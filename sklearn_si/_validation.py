@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import datetime
+import numbers
 
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, check_array, validate_data
@@ -67,6 +68,13 @@ def _way_out(message):
     if "could not convert string" in message:
         return ". Of this library, TableSynthesizer learns columns of words, and `condition=` takes them."
     return ""
+
+
+def check_count(n, name):
+    """An integer of at least 1, as int."""
+    if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"Got {name}={n!r}, but expected an integer of at least 1.")
+    return int(n)
 
 
 def is_sample(X, name):

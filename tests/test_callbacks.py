@@ -119,6 +119,7 @@ def test_propagated_callbacks_follow_into_the_base_density():
 def test_a_base_density_without_callbacks_is_fitted_in_silence():
     model = InterpolantFlow(base_density=GaussianMixture(), **TINY)
     fitted(model, X, SHIFTED, recorder=Propagated())
+    assert isinstance(model.base_density_, GaussianMixture)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from .._callbacks import NO_TASKS
 from .._tensors import normal
 from .._training import Settings, count_rounds, train
 
-__all__ = ["MaskedNetwork", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
+__all__ = ["MaskedNetwork", "auto_sizes", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
 
 # Rows in a step, rows on which a round is validated, rows sampled or scored at a time.
 _BATCH, _VALIDATION_ROWS, _CHUNK = 512, 2000, 8192
@@ -151,6 +151,11 @@ class MaskedNetwork(nn.Module):
 
     def _outputs(self, rows):
         return torch.addmm(self.output[rows], self.waves_out[rows], self.wave_output)
+
+
+def auto_sizes(n):
+    """Width and depth for n rows."""
+    return (64, 1) if n < 1000 else (128, 2) if n < 5000 else (256, 2)
 
 
 def _waves(shares):

@@ -16,10 +16,11 @@ from .._links import LinkedEstimator
 from .._pickling import PackedNetworks
 from .._series import index_of
 from .._tensors import FIT_STREAM, SAMPLE_STREAM, draw_seed, make_generator, resolve_device
+from .._validation import check_count
 from ..distributed import current_group
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
-from ._masked import MaskedNetwork, draw_codes, fit_masked, log_mass
+from ._masked import MaskedNetwork, auto_sizes, draw_codes, fit_masked, log_mass
 from ._values import ABSENT, ASKED, GIVEN, ValueModel, held_out_density
 
 __all__ = ["TableSynthesizer"]
@@ -203,7 +204,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         n, device = len(codes), resolve_device(self.device)
         generator = make_generator(seed, FIT_STREAM, device)
         columns = [self.codec_.columns_[j] for j in self._coded]
-        width, depth = self.hidden_layer_sizes if self.hidden_layer_sizes != "auto" else _auto_sizes(n)
+        width, depth = self.hidden_layer_sizes if self.hidden_layer_sizes != "auto" else auto_sizes(n)
         network = MaskedNetwork(
             [column.shares for column in columns], [column.scores for column in columns], len(self._valued), width,
             depth, make_generator(seed, FIT_STREAM + 1),
@@ -283,7 +284,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         given = None if isinstance(given, dict) and not given else given
         if given is None:
             n = 1 if n_samples is None else n_samples
-            codes, values = self._nothing_known(_checked_count(n))
+            codes, values = self._nothing_known(check_count(n, "n_samples"))
             readings = [None] * self.n_features_in_
         else:
             given = self.codec_.table_.frame_of(given) if isinstance(given, dict) else given
@@ -315,7 +316,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             nothing but gaps of keep them.
         """
         check_is_fitted(self)
-        n_draws = _checked_count(n_draws, "n_draws")
+        n_draws = check_count(n_draws, "n_draws")
         seeds = np.random.SeedSequence(self._seed(random_state)).generate_state(n_draws)
         codes, values, readings = self._known(X, "X")
         tables = []
@@ -494,13 +495,3 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
 
     def _seed(self, random_state):
         return draw_seed(self.random_state if random_state is None else random_state)
-
-
-def _checked_count(n, name="n_samples"):
-    if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"Got {name}={n!r}, but expected an integer of at least 1.")
-    return int(n)
-
-
-def _auto_sizes(n):
-    return (64, 1) if n < 1000 else (128, 2) if n < 5000 else (256, 2)
