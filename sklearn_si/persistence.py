@@ -1,5 +1,6 @@
 """Save and load fitted estimators without executing anything that a file says."""
 
+import contextlib
 import importlib
 import io
 import json
@@ -12,6 +13,7 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from ._persisted import BY_NAME, NAMES, Rebuilt, recipe_of
@@ -59,20 +61,7 @@ def save(estimator, path):
     >>> bool((sklearn_si.load(path).sample(3) == flow.sample(3)).all())
     True
     """
-    writer = _Writer()
-    tree = {"format": FORMAT, "library": _version(), "root": writer.node(estimator, type(estimator).__name__)}
-    path = os.fspath(path)
-    beside = f"{path}.{secrets.token_hex(8)}"
-    try:
-        with open(beside, "xb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(_TREE, json.dumps(tree, allow_nan=False))
-            for name, array in writer.arrays.items():
-                with archive.open(name, "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, array, allow_pickle=False)
-        os.replace(beside, path)
-    finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
+    write(estimator, path, type(estimator).__name__)
 
 
 def load(path):
@@ -99,6 +88,50 @@ def load(path):
     OSError
         When the file cannot be opened.
     """
+    estimator = read(path)
+    if not isinstance(estimator, BaseEstimator):
+        raise LoadError(
+            f"{os.fspath(path)!r} holds no estimator. (If it is the checkpoint of a fit: the same fit goes on from it.)"
+        )
+    return estimator
+
+
+def write(value, path, place):
+    """Write a value that can be described, beside its place and then, when it is on the disk, there."""
+    writer = _Writer()
+    tree = {"format": FORMAT, "library": _version(), "root": writer.node(value, place)}
+    path = os.fsdecode(path)
+    beside = f"{path}.{secrets.token_hex(8)}"
+    try:
+        with open(beside, "xb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                archive.writestr(_TREE, json.dumps(tree, allow_nan=False))
+                for name, array in writer.arrays.items():
+                    with archive.open(name, "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        if os.path.exists(beside):
+            os.unlink(beside)
+    _sync_folder(path)
+
+
+def _sync_folder(path):
+    """Have the new name of a file on the disk as well, where systems know how."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems refuse
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read(path):
+    """The value in a file of `write`."""
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
