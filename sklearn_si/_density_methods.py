@@ -17,7 +17,7 @@ from ._likelihood import (
 from ._path_weights import path_log_weights, summarise
 from ._tensors import PATH_STREAM, as_array, as_tensor, blocks, evaluation_dtype, make_generator, resolve_device
 from ._validation import is_sample
-from .exceptions import NoDensityError
+from .exceptions import NoDensityError, rows_from
 from .preprocessing import AffineMap
 from .solvers import require_finite
 
@@ -259,7 +259,8 @@ class DensityMethods:
         for rows in blocks(len(X), _BLOCK):
             x = as_tensor(self._to_scaled(X[rows], time), dtype, device)
             value, error = ode_log_density(fields.rows(rows), x, t, anchor, parts, self.ode_tol, self._grid()[0])
-            scaled = as_array(require_finite(value, "computing log-densities"), np.float64)
+            with rows_from(rows.start):
+                scaled = as_array(require_finite(value, "computing log-densities"), np.float64)
             density[rows] = scaled + self.preprocessing_.log_abs_det_jacobian(X[rows])
             errors.append(error)
         error = torch.cat(errors)

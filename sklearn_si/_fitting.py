@@ -9,11 +9,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._base_density import check_base, fit_base_density
 from ._callbacks import NO_TASKS
+from ._checkpoint import NO_CHECKPOINT, open_checkpoint, told_params
 from ._conditions import ConditionCodec, columns_of
 from ._objectives import FIELDS
 from ._race import train_best
 from ._runs import Run, can_race
-from ._tensors import FIT_STREAM, draw_seed
+from ._tensors import FIT_STREAM
 from ._training import History, Settings
 from .couplings import COUPLINGS
 from .distributed import Single
@@ -53,6 +54,7 @@ class Plan:
     density: object = None  # of the base, where it is fitted before the fields
     awaits_density: bool = False  # whether it is fitted after them
     group: object = dataclasses.field(default_factory=Single)  # the processes that fit it together
+    checkpoint: object = NO_CHECKPOINT
 
     @property
     def two_samples(self):
@@ -60,7 +62,20 @@ class Plan:
         return self.X0 is not None
 
 
-def make_plan(estimator, X0, X1, condition):
+def plan_fit(estimator, X0, X1, condition, group):
+    """The plan of a fit, with its checkpoint."""
+    warm = estimator.warm_start and hasattr(estimator, "network_")
+    checkpoint = open_checkpoint(
+        estimator, {"X0": X0, "X1": X1, "condition": condition}, estimator.network_.state_dict() if warm else None
+    )
+    if checkpoint.is_kept:
+        group.refuse("A model with a checkpoint")
+    plan = make_plan(estimator, X0, X1, condition, checkpoint)
+    plan.group = group
+    return plan
+
+
+def make_plan(estimator, X0, X1, condition, checkpoint):
     """Check the parameters against the samples and split off validation rows."""
     base, target = (None, X0) if X1 is None else (X0, X1)
     forecast = _check_start(estimator, X1, condition)
@@ -84,7 +99,7 @@ def make_plan(estimator, X0, X1, condition):
         check_has_density(target)
     elif estimator.base_density is not None:
         check_has_density(target, "X1", "drop them, or set base_density=None if transport is all that is needed")
-    seed = draw_seed(estimator.random_state)
+    seed = checkpoint.seed
     rng = np.random.default_rng([seed, FIT_STREAM])
     # A sample of two rows has none to spare: one row has no spread.
     enough = min(len(sample) for sample in (base, target) if sample is not None) > 2
@@ -96,7 +111,8 @@ def make_plan(estimator, X0, X1, condition):
         train0, held0 = train1, held1
     else:
         train0, held0 = split(len(base), fraction, rng)
-    return Plan(base, target, interpolant, coupling, seed, encoded, codec, fields, train0, train1, held0, held1)
+    rows = train0, train1, held0, held1
+    return Plan(base, target, interpolant, coupling, seed, encoded, codec, fields, *rows, checkpoint=checkpoint)
 
 
 def _check_start(estimator, X1, condition):
@@ -202,10 +218,7 @@ def _facts(estimator, plan):
     facts = {"features": plan.X1.shape[1], "samples": 1 + plan.two_samples, "fields": plan.fields}
     facts |= {"held-out rows": plan.held1 is not None, "names": list(getattr(estimator, "feature_names_in_", ()))}
     facts["condition"] = None if plan.codec is None else tuple(plan.codec.kinds_)
-    for name, value in estimator.get_params().items():
-        if name not in ("device", "verbose", "random_state"):
-            told = repr(value)
-            facts[name] = type(value).__name__ if " at 0x" in told else told
+    facts |= told_params(estimator)
     warm = estimator.warm_start and hasattr(estimator, "network_")
     weights = [float(p.double().sum()) for p in estimator.network_.state_dict().values()] if warm else None
     facts["fitted before"] = warm and (weights, repr(vars(estimator.preprocessing_)))
@@ -245,7 +258,9 @@ def fit_plan(estimator, plan):
     if spec == "flow" and settings.max_time is not None:
         settings.max_time /= 2
     if spec != "flow":
-        density = plan.group.first(lambda: fit_base_density(spec, estimator, rows, plan.seed, plan.tasks))
+        density = plan.group.first(
+            lambda: fit_base_density(spec, estimator, rows, plan.seed, plan.tasks, plan.checkpoint)
+        )
         plan.density = density
     with plan.group.together():
         run = _warm_run(estimator, plan)
@@ -264,7 +279,7 @@ def fit_plan(estimator, plan):
     if spec == "flow":
         with plan.group.together():
             rows = run.base_rows()
-        density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks)
+        density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks, plan.checkpoint)
     return run.attributes(history, density)
 
 

@@ -56,7 +56,8 @@ class Race:
 
     def __init__(self, estimator, plan, settings):
         self.estimator, self.plan, self.settings = estimator, plan, settings
-        self.began, self.runs, self.start, self.failure = time.perf_counter(), [], None, None
+        self.began, self.runs = time.perf_counter() - plan.checkpoint.seconds, []
+        self.start = self.failure = None
         self.steps = 0  # of the long runs
         length = settings.max_iter / _STEPS if settings.max_time is None else settings.max_time / _SECONDS
         self.share = _RACE * min(1.0, length**-0.5)
@@ -164,6 +165,7 @@ class Race:
             if self.plan.group.size > 1:
                 raise
             self.start.history.interrupted = True
+            self.plan.checkpoint.interrupted()
             warnings.warn(
                 "The choice of a closed form was interrupted: the best short run is kept.",
                 ConvergenceWarning,
@@ -190,7 +192,7 @@ class Race:
         for run in runs:
             samples.append([plan.group.rows(run.x1[r].cpu().double().numpy(), most) for r in rows])
             jacobians.append([plan.group.rows(run.log_jacobian(r), most) for r in rows])
-        found = plan.group.first(lambda: self.search(samples, jacobians))
+        found = plan.group.first(lambda: plan.checkpoint.made("mixture", lambda: self.search(samples, jacobians)))
         if found is None:
             return None
         run, parts = runs[found[0]], found[1]
