@@ -64,10 +64,10 @@ class Plan:
 
 def plan_fit(estimator, X0, X1, condition, group):
     """The plan of a fit, with its checkpoint."""
-    warm = estimator.warm_start and hasattr(estimator, "network_")
-    checkpoint = open_checkpoint(
-        estimator, {"X0": X0, "X1": X1, "condition": condition}, estimator.network_.state_dict() if warm else None
-    )
+    samples, before = {"X0": X0, "X1": X1, "condition": condition}, None
+    if estimator.warm_start and hasattr(estimator, "network_"):
+        before = [values.cpu().numpy() for values in estimator.network_.state_dict().values()]
+    checkpoint = open_checkpoint(estimator, samples, before)
     if checkpoint.is_kept:
         group.refuse("A model with a checkpoint")
     plan = make_plan(estimator, X0, X1, condition, checkpoint)

@@ -15,6 +15,8 @@ _locks = [threading.RLock()]
 def _in_child():
     # a thread of the parent may hold the old one, and does not exist here
     _locks[0] = threading.RLock()
+    # nor do the threads of OpenMP, for which torch would wait for ever
+    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
