@@ -1,8 +1,10 @@
 """From the parameters of an estimator and its samples to fitted attributes."""
 
+import contextlib
 import dataclasses
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -53,13 +55,34 @@ class Plan:
     tasks: object = NO_TASKS  # what callbacks are told
     density: object = None  # of the base, where it is fitted before the fields
     awaits_density: bool = False  # whether it is fitted after them
-    group: object = dataclasses.field(default_factory=Single)  # the processes that fit it together
-    checkpoint: object = NO_CHECKPOINT
+    group: Any = dataclasses.field(default_factory=Single)  # the processes that fit it together
+    checkpoint: Any = NO_CHECKPOINT
+    interrupted: bool = False  # by the user, between two trainings
 
     @property
     def two_samples(self):
         """Whether the base is a sample."""
         return self.X0 is not None
+
+    @contextlib.contextmanager
+    def interruptible(self, is_learned, told):
+        """Within it, Ctrl-C ends this part alone and what was learned before is kept; if nothing was, it ends the fit.
+
+        Parameters
+        ----------
+        is_learned : callable
+            is_learned() -> whether there is something to keep.
+        told : str
+            What the user is told.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.group.size > 1 or not is_learned():
+                raise
+            self.interrupted = True
+            self.checkpoint.interrupted()
+            warnings.warn(f"The fit was interrupted {told}", ConvergenceWarning, stacklevel=3)
 
 
 def plan_fit(estimator, X0, X1, condition, group):
@@ -267,9 +290,15 @@ def fit_plan(estimator, plan):
     if run is None:
         run = train_best(estimator, plan, settings)
     else:
-        run.train(settings)
+        with plan.interruptible(lambda: True, "before its training: the networks are those of the fit before."):
+            run.train(settings)
     history = run.history or History(converged=True)
-    if not history.converged and estimator.early_stopping and estimator.tol > 0 and not history.interrupted:
+    if (
+        not history.converged
+        and estimator.early_stopping
+        and estimator.tol > 0
+        and not (history.interrupted or plan.interrupted)
+    ):
         warnings.warn(
             f"The validation score was still rising by more than tol={estimator.tol:g} after {history.n_iter} steps: "
             "raise max_iter or max_time.",
@@ -277,9 +306,10 @@ def fit_plan(estimator, plan):
             stacklevel=4,
         )
     if spec == "flow":
-        with plan.group.together():
-            rows = run.base_rows()
-        density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks, plan.checkpoint)
+        with plan.interruptible(lambda: True, "in the density of its base: `score_samples` has none to start from."):
+            with plan.group.together():
+                rows = run.base_rows()
+            density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks, plan.checkpoint)
     return run.attributes(history, density)
 
 

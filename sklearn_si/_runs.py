@@ -208,6 +208,7 @@ class Run:
         """Count the last training among those that the next one goes on from."""
         before, last = self.earlier, self.history
         self.earlier = History(before.n_iter + last.n_iter, before.loss_curve + last.loss_curve)
+        self.history = History()
 
     @contextlib.contextmanager
     def _told(self, name, settings):
@@ -393,6 +394,9 @@ class Run:
         loss_curve = self.earlier.loss_curve + history.loss_curve
         scores = self.earlier.validation_scores + history.validation_scores
         velocity, denoiser = compose(plan.interpolant, dict(self.networks))
+        grid = None
+        with plan.interruptible(lambda: True, "in the choice of steps for `sample`, which takes 16."):
+            grid = self._sampling_grid(velocity)
         learned = {} if self.action_curve is None else {"action_curve_": self.action_curve}
         return learned | {
             "network_": velocity,
@@ -405,7 +409,7 @@ class Run:
             "base_preprocessing_": self.base_map,
             "base_density_": density,
             "base_sample_": self._stored_rows(),
-            "sampling_grid_": self._sampling_grid(velocity),
+            "sampling_grid_": grid,
             "dtype_": np.result_type(plan.X1, plan.X1 if plan.X0 is None else plan.X0),
             "n_iter_": max(1, self.earlier.n_iter + history.n_iter),
             "loss_": loss_curve[-1] if loss_curve else np.nan,

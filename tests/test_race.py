@@ -137,7 +137,7 @@ def test_an_interrupt_of_the_search_for_a_mixture_ends_the_fit(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_race, "find_mixture", interrupt)
-    with pytest.warns(ConvergenceWarning, match="choice of a closed form was interrupted: the best short run is kept"):
+    with pytest.warns(ConvergenceWarning, match="interrupted between its runs: the best so far is kept"):
         flow = InterpolantFlow(**SMALL).fit(SKEWED)
     assert np.isfinite(flow.score(SKEWED))
 
