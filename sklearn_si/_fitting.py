@@ -22,7 +22,7 @@ from .couplings import COUPLINGS
 from .distributed import Single
 from .exceptions import ProcessGroupError
 from .interpolants import GAMMAS, make_interpolant
-from .preprocessing import check_has_density, check_two_sample_kind
+from .preprocessing import check_has_density, check_range, check_two_sample_kind
 
 # Gradient steps of max_iter="auto": of two samples, and with max_time, where time is the limit. Of one sample it is a
 # power of the number of training rows: 600 for 1,000 rows, 5,800 for 50,000, 30,000 at the most.
@@ -101,6 +101,9 @@ def plan_fit(estimator, X0, X1, condition, group):
 def make_plan(estimator, X0, X1, condition, checkpoint):
     """Check the parameters against the samples and split off validation rows."""
     base, target = (None, X0) if X1 is None else (X0, X1)
+    check_range(X0, "X" if base is None else "X0")
+    if base is not None:
+        check_range(X1, "X1")
     forecast = _check_start(estimator, X1, condition)
     interpolant = make_interpolant(
         estimator.interpolant, estimator.gamma, estimator.gamma_scale,

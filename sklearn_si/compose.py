@@ -20,7 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from ._callbacks import FollowedEstimator, Tasks
 from ._links import LinkedEstimator
-from ._validation import DTYPES, is_sample, reject_dates, validate_rows, validate_samples
+from ._validation import DTYPES, is_sample, check_cells, validate_rows, validate_samples
 from .distributed import current_group
 
 __all__ = ["TransformedDensity"]
@@ -174,7 +174,7 @@ class TransformedDensity(
         """
         check_is_fitted(self)
         if condition is not None and self._forecasts:
-            start = np.asarray(reject_dates(condition, "condition"), dtype=np.float64)
+            start = np.asarray(check_cells(condition, "condition"), dtype=np.float64)
             start = self._points(start[None] if start.ndim == 1 else start, "condition")
             condition = _forward(self.transformer_, start)[0]
         inside = self.estimator_.sample(n_samples, condition=condition, random_state=random_state)
@@ -275,7 +275,7 @@ class TransformedDensity(
             Rows of the law of fit's first argument, in data units.
         """
         check_is_fitted(self)
-        X = self._points(reject_dates(X, "X"), "X")
+        X = self._points(check_cells(X, "X"), "X")
         inside = X if self.carries_to_ == "normal" else _forward(self.transformer_, X)[0]
         return _backward(self.transformer_, self.estimator_.inverse_transform(inside, condition=condition))
 
