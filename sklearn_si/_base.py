@@ -46,7 +46,7 @@ from ._tensors import (
     normal,
     resolve_device,
 )
-from ._validation import check_count, check_cells, validate_rows, validate_samples
+from ._validation import check_cells, check_count, validate_rows, validate_samples
 from .couplings import COUPLINGS
 from .distributed import current_group
 from .exceptions import IntegrationWarning, NoDensityError, rows_from

@@ -20,7 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from ._callbacks import FollowedEstimator, Tasks
 from ._links import LinkedEstimator
-from ._validation import DTYPES, is_sample, check_cells, validate_rows, validate_samples
+from ._validation import DTYPES, check_cells, is_sample, validate_rows, validate_samples
 from .distributed import current_group
 
 __all__ = ["TransformedDensity"]

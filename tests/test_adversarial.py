@@ -1,4 +1,4 @@
-"""Awkward samples, each with its outcome, written down first: a finite model of the rows, or an error that names why."""
+"""Awkward samples, each with its outcome, written down first: a finite model, or an error that names why."""
 
 import warnings
 from fractions import Fraction
@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_si import InterpolantFlow
+from sklearn_si import InterpolantFlow, _likelihood
 from sklearn_si.exceptions import IntegrationWarning
 
 RNG = np.random.default_rng(0)
@@ -52,7 +52,7 @@ ONE = {
     "offset 1e8 in float32: a step of 8": ((100 * N + 1e8).astype(np.float32), FITS),
     "offset 1e8, spread lost in float32": ((N + 1e8).astype(np.float32), CONSTANT),
     "offset 1e17, spread lost in float64": (N + 1e17, CONSTANT),
-    "subnormal numbers": (5e-324 * np.round(1e3 * N), "spread over .*e-320, whose square is beyond the range of .* divide them by a const"),
+    "subnormal numbers": (5e-324 * np.round(1e3 * N), "spread over .*e-320, .* divide them by a constant"),
     "subnormal numbers of float32": ((1e-42 * N).astype(np.float32), FITS),
     # tails
     "one outlier at 1e9": (at(N, 1e9), FITS),
@@ -114,17 +114,17 @@ ONE = {
     "a list of lists": (N.tolist(), FITS),
     "a tensor": (torch.as_tensor(N), FITS),
     "a matrix": (np.asmatrix(N), "np.matrix is not supported"),
-    "a masked array": (np.ma.masked_greater(N, 1.5), r"masked array with \d+ masked cells, whose hidden values would count"),
+    "a masked array": (np.ma.masked_greater(N, 1.5), r"with \d+ masked cells, whose hidden values would count"),
     "a masked array that hides nothing": (np.ma.masked_greater(N, 100.0), FITS),
     "complex": (N + 0j, "Complex data not supported"),
-    "a structured array": (np.zeros(9, dtype=[("a", float), ("b", float)]), r"structured array with the fields \['a', 'b'\]"),
+    "a structured array": (np.zeros(9, dtype=[("a", float), ("b", float)]), r"with the fields \['a', 'b'\]"),
     "frame with duplicate names": (pd.DataFrame(N, columns=["a", "a"]), "(?s)unique column names.*Rename the columns"),
     "frame with names that are numbers": (pd.DataFrame(N, columns=[5, 3]), FITS),
     "frame with names of two kinds": (pd.DataFrame(N, columns=["a", 3]), "all input features have string names"),
     "frame with an index of its own": (pd.DataFrame(N, columns=["a", "b"], index=np.arange(150)[::-1]), FITS),
     "frame of small integers": (pd.DataFrame(RNG.integers(0, 100, (150, 2)), dtype="int8"), FITS),
     "frame of nullable numbers": (pd.DataFrame(N).convert_dtypes(), FITS),
-    "frame of categories": (pd.DataFrame({"a": pd.Categorical(["u", "v"] * 75), "b": N[:, 0]}), "could not convert string"),
+    "frame of categories": (pd.DataFrame({"a": pd.Categorical(["u", "v"] * 75)}), "could not convert string"),
     "NaN": (at(N, np.nan), "contains NaN"),
     "infinity": (at(N, np.inf), "contains infinity"),
     "not representable in float32": (at(N.astype(np.float32), np.float32(3e38)), FITS),
@@ -152,6 +152,12 @@ def check(model, rows, target):
     for result in results:
         assert np.isfinite(result).all() and result.dtype == dtype
     return results[-1]
+
+
+@pytest.fixture(autouse=True)
+def few_refinements(monkeypatch):
+    """Rows that no grid brings under the tolerance are given up early: it is their finiteness that counts here."""
+    monkeypatch.setattr(_likelihood, "MAX_LEVEL", 3)
 
 
 @pytest.mark.parametrize("name", ONE)
