@@ -46,7 +46,7 @@ from ._tensors import (
     normal,
     resolve_device,
 )
-from ._validation import check_cells, check_count, validate_rows, validate_samples
+from ._validation import check_count, validate_rows, validate_samples
 from .couplings import COUPLINGS
 from .distributed import current_group
 from .exceptions import IntegrationWarning, NoDensityError, rows_from
@@ -314,7 +314,7 @@ class BaseInterpolant(
         """
         check_is_fitted(self)
         self._validate_params()
-        X = self._points(check_cells(X, "X"), "X")
+        X = self._points(X, "X")
         if self.base_preprocessing_ is None:
             return self._carry(X, condition, None, self.preprocessing_, 0.0, 1.0)
         return self._carry(X, condition, self.preprocessing_, self.base_preprocessing_, 1.0, 0.0)

@@ -39,6 +39,15 @@ def validate_rows(estimator, X, name="X"):
     return X
 
 
+def validate_points(estimator, X, name):
+    """Rows with as many columns as those of fit, whose names they need not bear."""
+    X = check_array(check_cells(X, name), dtype=DTYPES, input_name=name)
+    if X.shape[1] != estimator.n_features_in_:
+        who = type(estimator).__name__
+        raise ValueError(f"{name} has {X.shape[1]} features, but {who} expects {estimator.n_features_in_}.")
+    return X
+
+
 def validate_samples(estimator, X0, X1):
     """The samples of a fit: two arrays, or one and None."""
     with _ways_out():

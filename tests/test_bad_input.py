@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import scipy.stats
+import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 
@@ -481,3 +482,20 @@ def test_what_the_library_computes_of_a_frame_needs_no_names(one):
 
 def test_maps_tell_what_they_are(one):
     assert repr(one.preprocessing_).startswith(("AffineMap(2 columns, ", "MarginalMap(2 columns, "))
+
+
+@pytest.mark.parametrize("reference", [None, np.zeros, "self", 3])
+def test_a_reference_without_fields_is_refused(two, reference):
+    for method in (two.kl_bound, two.optimal_noise_level):
+        with pytest.raises(ValueError, match=r"without the methods \['velocity', 'score_function'\], but expected an"):
+            method(X, X1, reference=reference)
+    if reference is not None:
+        with pytest.raises(ValueError, match=r"expected an object with velocity\(X, t\)"):
+            two.fisher_divergence(X, X1, reference=reference)
+
+
+def test_a_bound_of_rows_far_out_is_an_error_and_no_infinity():
+    model = diffusion(interpolant="mirror").fit(X)
+    still = sklearn.utils.Bunch(velocity=lambda X, t: 0 * X, score_function=lambda X, t: -X)
+    with pytest.raises(IntegrationError, match="so large at some rows that their squares are no numbers: leave out"):
+        model.kl_bound(with_value(1e300), reference=still)
