@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import scipy.stats
-import sklearn
+import sklearn.utils
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 
