@@ -9,9 +9,10 @@ import pytest
 import scipy.stats
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Bunch
 
-from sklearn_si import InterpolantFlow, _likelihood
-from sklearn_si.exceptions import IntegrationWarning
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, _likelihood
+from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 
 RNG = np.random.default_rng(0)
 N = RNG.normal(size=(150, 2))
@@ -275,3 +276,15 @@ def test_conditions(name):
         model.transform(N, condition=condition),
     ):  # fmt: skip
         assert np.isfinite(result).all()
+
+
+def test_a_bound_of_rows_far_out_is_an_error_and_no_infinity():
+    model = InterpolantDiffusion(interpolant="mirror", **SMALL).fit(N)
+    still = Bunch(velocity=lambda X, t: 0 * X, score_function=lambda X, t: -X)
+    with pytest.raises(IntegrationError, match="so large at some rows that their squares are no numbers: leave out"):
+        model.kl_bound(at(N, 1e300), reference=still)
+
+
+def test_the_error_of_a_cross_entropy_of_rows_far_out_is_a_number():
+    result = InterpolantFlow(**SMALL).fit(N).cross_entropy(at(N, 1e120))
+    assert 1e230 < result.value < 1e245 and 0.9 < result.standard_error / result.value < 1.1
