@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -146,3 +147,12 @@ def test_threads_keep_checkpoints_apart_in_one_folder(tmp_path, serial):
         models = list(threads.map(fit, [0, 1, 0, 1]))
     for model, name in zip(models, ["flow", "other seed"] * 2, strict=True):
         assert_equal(answers(model, 3), answers(serial[name], 3))
+
+
+def test_fits_leave_no_threads_and_no_files(serial):
+    FITS["optimal"]()
+    files, n_threads = set(os.listdir("/proc/self/fd")), threading.active_count()
+    for fit in FITS.values():
+        fit()
+    assert threading.active_count() == n_threads
+    assert set(os.listdir("/proc/self/fd")) == files
