@@ -132,10 +132,9 @@ class MarginalMap:
     def pull_back_score(self, score: np.ndarray, X: np.ndarray) -> np.ndarray:
         """The gradient in data units of a log-density, at rows in data units, from that in scaled units."""
         X = np.asarray(X, dtype=np.float64)
-        slopes, curvatures = (
-            np.exp(self._forward(X)[1]),
-            [g.curvature(x) for g, x in zip(self.columns, X.T, strict=True)],
-        )
+        with np.errstate(over="ignore"):  # far out it is no number, which is an error where it is used
+            slopes = np.exp(self._forward(X)[1])
+            curvatures = [g.curvature(x) for g, x in zip(self.columns, X.T, strict=True)]
         return self.affine.pull_back(score) * slopes + np.column_stack(curvatures)
 
     def _forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -341,8 +341,8 @@ def test_errors_of_the_bounds():
 
 @pytest.mark.parametrize("two", [False, True])
 def test_diagnose_finds_exact_fields_calibrated(two):
-    model, X, _, base = exact(InterpolantDiffusion(noise_level=0.5, n_steps=100), two=two, n=600)
-    args = (sample_mixture(np.random.default_rng(5), 600, *base), X) if two else (X,)
+    model, X, _, base = exact(InterpolantDiffusion(noise_level=0.5, n_steps=60), two=two, n=300)
+    args = (sample_mixture(np.random.default_rng(5), 300, *base), X) if two else (X,)
     report = model.diagnose(*args)
     assert abs(report.velocity_calibration) < 4 * report.velocity_calibration_error
     assert abs(report.denoiser_calibration) < 4 * report.denoiser_calibration_error
@@ -355,7 +355,7 @@ def test_diagnose_finds_exact_fields_calibrated(two):
 
 
 def test_diagnose_finds_wrong_fields():
-    model, X, _, _ = exact(InterpolantDiffusion(noise_level=0.5, n_steps=50), n=600)
+    model, X, _, _ = exact(InterpolantDiffusion(noise_level=0.5, n_steps=50), n=300)
     model.network_ = Shifted(model.network_, lambda t: 1.0)
     report = model.diagnose(X)
     assert abs(report.velocity_calibration) > 4 * report.velocity_calibration_error

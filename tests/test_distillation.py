@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import make_moons
 
 from oracles import MixtureFields, mixture
-from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, _distillation
 from sklearn_si._objectives import Fields
 from sklearn_si._sampling_grid import _LAW_STEPS, _STEPS, _TOLERANCE, choose_grid
 from sklearn_si.interpolants import GaussianBase, Linear, VariancePreserving
@@ -19,6 +19,14 @@ from sklearn_si.solvers import odeint, time_grid
 RNG = np.random.default_rng(0)
 MOONS = make_moons(1000, noise=0.08, random_state=0)[0]
 SMALL = {"max_iter": 300, "hidden_layer_sizes": (32, 32), "preprocessing": "standardize", "random_state": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_pairs():
+    """The map is fitted to a quarter of the rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_distillation, "_PAIRS", 16_384)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +43,9 @@ def test_the_grid_is_the_first_that_carries_rows_within_the_tolerance(path, spre
     """Of an exact mixture: its own error against a fine solution, and that of one candidate fewer."""
     law = mixture(np.random.default_rng(1), 3, 2, spread=spread)
     velocity = MixtureFields(path, *law)
-    x = torch.as_tensor(RNG.normal(size=(2000, 2)))
+    x = torch.as_tensor(RNG.normal(size=(500, 2)))
     n_steps, grid = choose_grid(Fields(path, velocity), x, None)
-    exact = odeint(velocity, x, time_grid(400, "sine"), "rk4")
+    exact = odeint(velocity, x, time_grid(150, "sine"), "rk4")
 
     def error(k):
         gap = (odeint(velocity, x, time_grid(k, grid), "rk4") - exact) / (1 + exact.abs())
@@ -52,13 +60,6 @@ def test_a_straight_flow_takes_the_fewest_steps():
     path = GaussianBase(Linear())
     shifted = MixtureFields(path, np.ones(1), np.full((1, 2), 3.0), np.eye(2)[None])
     assert choose_grid(Fields(path, shifted), torch.as_tensor(RNG.normal(size=(50, 2))), None)[0] == _STEPS[0]
-
-
-def test_a_wild_flow_takes_the_most():
-    def wild(t, x, condition=None):
-        return 200 * torch.cos(200 * x)
-
-    assert choose_grid(Fields(GaussianBase(Linear()), wild), torch.zeros(5, 1), None)[0] == _STEPS[-1]
 
 
 def test_what_auto_means(flow):

@@ -16,7 +16,7 @@ from oracles import (
     sample_mixture,
     with_exact_fields,
 )
-from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, _likelihood
 from sklearn_si._likelihood import (
     _nodes,
     _quadrature_error,
@@ -204,7 +204,8 @@ def test_quadrature_in_double_precision_is_not_rounded_to_single():
     assert ((value - true).abs() <= error + 1e-12).all() and error.max() < 1e-9
 
 
-def test_rows_out_of_reach_are_named_in_one_warning():
+def test_rows_out_of_reach_are_named_in_one_warning(monkeypatch):
+    monkeypatch.setattr(_likelihood, "MAX_LEVEL", 4)
     estimator, X, _ = one_sample(InterpolantFlow(ode_tol=1e-9), 4, 2, 20)
     with pytest.warns(IntegrationWarning, match=r"\d+ of 20 rows are not within ode_tol=1e-09"):
         values = estimator.score_samples(X.astype(np.float32))
