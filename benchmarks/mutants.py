@@ -9,21 +9,28 @@ tests of the module come first, and only what passes them meets the rest of the 
 import argparse
 import collections
 import concurrent.futures
+import contextlib
+import importlib
+import multiprocessing
 import os
 import pathlib
-import queue
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from xml.etree import ElementTree
 
+FORK = multiprocessing.get_context("fork")
 HERE = pathlib.Path(__file__).resolve().parents[1]
 # Of 30 faults, so many have to be caught.
 NEEDED = 28 / 30
 # Seconds of a run of tests: a fault that makes them hang is not caught.
 PATIENCE = 900
+# What the tests import of other libraries.
+SHARED = (
+    "pytest", "torch", "pandas", "polars", "narwhals", "hypothesis.extra.numpy", "matplotlib.pyplot", "scipy.stats",
+    "sklearn.ensemble", "sklearn.mixture", "sklearn.utils.estimator_checks", "rich.progress", "skops.io",
+)  # fmt: skip
 # Test files, cheapest first; others follow.
 CHEAP_FIRST = (
     "rows", "interpolants", "schedules", "preprocessing", "networks", "training_loop", "solvers", "marginals",
@@ -349,14 +356,31 @@ def checkout(folder):
     return folder
 
 
+def pytest_in(folder, arguments):
+    """What the forked process does: pytest, in a copy of the checkout."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
+    sys.dont_write_bytecode = True
+    with open(os.devnull, "w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+        importlib.import_module("pytest").main(arguments)
+
+
 def run(folder, tests, *options):
-    """Run some tests in a copy: the first that failed (None if all passed), and whether modules could be imported."""
+    """Run some tests in a copy: those that failed, and whether all modules could be imported."""
     report = folder / "report.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider", "-W", "ignore", *options]
-    command += [f"--junitxml={report}", "-o", "junit_family=xunit1", "--tb=no"]
-    own = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run(command, cwd=folder, env={**os.environ, **own}, capture_output=True, timeout=PATIENCE, check=False)
+    arguments = [*tests, "-q", "-p", "no:cacheprovider", "-W", "ignore", *options, "--tb=no"]
+    arguments += [f"--junitxml={report}", "-o", "junit_family=xunit1"]
+    # forked, so that torch and its like are imported once for all faults
+    process = FORK.Process(target=pytest_in, args=(folder, arguments))
+    process.start()
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        raise TimeoutError
     failed, importable = [], report.exists()
     for case in ElementTree.parse(report).iter("testcase") if importable else ():
         faults = [*case.findall("failure"), *case.findall("error")]
@@ -365,22 +389,19 @@ def run(folder, tests, *options):
     return failed, importable
 
 
-def verdict(folder, fault, quick, processes):
-    """What the tests say of a fault: the verdict and the first test that failed."""
-    path = folder / "sklearn_si" / fault.file
-    text = path.read_text()
-    path.write_text(text.replace(fault.old, fault.new))
+def verdict(fault, folder, quick, processes):
+    """What the tests say of a fault: the verdict, the first test that failed, and seconds."""
+    began, path = time.perf_counter(), checkout(folder) / "sklearn_si" / fault.file
+    path.write_text(path.read_text().replace(fault.old, fault.new))
     try:
         failed, importable = run(folder, first_tests(fault), "-x", "-n", "0")
         if importable and not failed and not quick:
             failed, importable = run(folder, other_tests(fault), "-x", "-n", str(processes))
-    except subprocess.TimeoutExpired:
-        return "hangs", ""
-    finally:
-        path.write_text(text)
-    if not importable:
-        return "import error", ""
-    return ("caught", failed[0]) if failed else ("SLIPPED", "")
+        said = "import error" if not importable else "caught" if failed else "SLIPPED"
+    except TimeoutError:
+        said, failed = "hangs", []
+    shutil.rmtree(folder)
+    return said, failed[0] if said == "caught" else "", time.perf_counter() - began
 
 
 def main():
@@ -396,23 +417,21 @@ def main():
     stale = [f"{count} times in {f.file}: {f.name}" for f, count in counts.items() if count != 1]
     if stale or not faults:
         sys.exit("\n".join(["No fault of that name, or texts that do not occur once:", *stale]))
-    began, folders, found = time.perf_counter(), queue.SimpleQueue(), {}
-    with tempfile.TemporaryDirectory() as temporary, concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for job in range(args.jobs):
-            folders.put(checkout(pathlib.Path(temporary) / str(job)))
-
-        def tried(fault):
-            folder, start = folders.get(), time.perf_counter()
-            said, test = verdict(folder, fault, args.quick, args.processes)
-            folders.put(folder)
-            return said, test, time.perf_counter() - start
-
-        for fault, (said, test, seconds) in zip(faults, pool.map(tried, faults), strict=True):
-            found[fault.name] = said, test
-            print(f"{said:<12} {seconds:6.1f} s  {fault.name:<66} {test}", flush=True)
+    began, found = time.perf_counter(), {}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in SHARED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [pathlib.Path(temporary) / str(k) for k in range(len(faults))]
+        with concurrent.futures.ProcessPoolExecutor(args.jobs, FORK) as pool:
+            how = [args.quick] * len(faults), [args.processes] * len(faults)
+            for fault, (said, test, seconds) in zip(faults, pool.map(verdict, faults, folders, *how), strict=True):
+                found[fault.name] = said, test
+                print(f"{said:<12} {seconds:6.1f} s  {fault.name:<66} {test}", flush=True)
         # a test that fails without the fault as well says nothing of it
         tests = sorted({test for _, test in found.values() if test})
-        unsound = run(folders.get(), tests, "-n", "0")[0] if tests else []
+        unsound = run(checkout(pathlib.Path(temporary) / "as it is"), tests, "-n", "0")[0] if tests else []
     for name, (_, test) in found.items():
         if test in unsound:
             print(f"not counted: {name}: {test} fails without it as well")
