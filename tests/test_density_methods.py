@@ -45,8 +45,10 @@ def test_log_density_at_any_time(name, t):
     assert (error <= 1e-6).all()
 
 
-def test_encoding_decoding_needs_no_base_density():
-    model, X, target, base = exact(InterpolantFlow("encoding-decoding"), two=True)
+@pytest.mark.parametrize("gamma_scale", [1.0, 0.5])
+def test_encoding_decoding_needs_no_base_density(gamma_scale):
+    """The law in the middle is N(0, gamma_scale I)."""
+    model, X, target, base = exact(InterpolantFlow("encoding-decoding", gamma_scale=gamma_scale), two=True)
     model.base_density_ = None
     np.testing.assert_allclose(model.score_samples(X), mixture_log_density(X, *target), atol=1e-3)
     np.testing.assert_allclose(model.score_samples(X, t=0.0), mixture_log_density(X, *base), atol=1e-3)
