@@ -356,6 +356,19 @@ def checkout(folder):
     return folder
 
 
+class OneOfEachFirst:
+    """A plugin: one instance of every test of all files, then the other instances, file by file."""
+
+    @staticmethod
+    def pytest_collection_modifyitems(items):
+        seen, places = collections.Counter(), {}
+        for item in items:
+            name = item.nodeid.partition("[")[0]
+            places[item] = seen[name] > 0
+            seen[name] += 1
+        items.sort(key=places.__getitem__)
+
+
 def pytest_in(folder, arguments):
     """What the forked process does: pytest, in a copy of the checkout."""
     os.chdir(folder)
@@ -365,7 +378,7 @@ def pytest_in(folder, arguments):
     with open(os.devnull, "w") as nowhere:
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
-        importlib.import_module("pytest").main(arguments)
+        importlib.import_module("pytest").main(arguments, plugins=[OneOfEachFirst()])
 
 
 def run(folder, tests, *options):
