@@ -12,6 +12,7 @@ from sklearn_si._objectives import Fields
 from sklearn_si._path_weights import path_log_weights
 from sklearn_si.exceptions import NoDensityError
 from sklearn_si.interpolants import GaussianBase, Linear
+from sklearn_si.preprocessing import AffineMap
 from sklearn_si.solvers import SDE_SOLVERS, time_grid
 
 
@@ -191,6 +192,15 @@ def test_chain_density_is_that_of_the_sampled_rows():
     point = model.log_density_bound(grid, n_paths=4000).point
     density = np.exp(point).reshape(-1, 8).mean(1) * np.diff(edges)
     assert abs(density / share - 1).max() < 0.05
+
+
+def test_densities_of_the_chain_change_units_by_the_jacobian():
+    model, X, _, _ = exact(InterpolantDiffusion(likelihood="sde", noise_level=0.5, n_steps=20), n=10)
+    value, bound = model.score_samples(X), model.log_density_bound(X).bound
+    model.preprocessing_ = AffineMap(np.array([3.0, -1.0]), np.array([[10.0, 0.0], [4.0, 0.5]]))
+    moved = model.preprocessing_.inverse_transform(X)
+    np.testing.assert_allclose(model.score_samples(moved), value - np.log(5.0), atol=1e-9)
+    np.testing.assert_allclose(model.log_density_bound(moved).bound, bound - np.log(5.0), atol=1e-9)
 
 
 def test_chain_summary_and_its_errors():
