@@ -40,53 +40,54 @@ CHEAP_FIRST = (
 )  # fmt: skip
 # The test files that are about a file of the library, the likeliest to notice first.
 TESTS = {
-    "_base": "sampling contract fields_learned",
-    "_base_density": "preprocessing likelihood fitting",
-    "_batches": "training training_loop transport fields_learned",
-    "_bridge": "bridge transport",
+    "_base": "sampling contract",
+    "_base_density": "preprocessing",
+    "_batches": "training",
+    "_bridge": "bridge",
     "_bridge_fields": "bridge",
     "_conditions": "conditions",
-    "_density_methods": "density_methods likelihood contract",
-    "_diagnostics": "density_methods transport",
+    "_density_methods": "density_methods",
+    "_diagnostics": "density_methods",
     "_distillation": "distillation",
-    "_field_methods": "fields bad_input",
-    "_fitting": "fitting training contract transport",
-    "_gammas": "interpolants identities fields",
-    "_generation": "sampling fields conditions",
-    "_interpolant": "interpolants networks identities fields",
+    "_field_methods": "fields",
+    "_fitting": "fitting training",
+    "_gammas": "interpolants",
+    "_generation": "conditions",
+    "_interpolant": "interpolants networks",
     "_learned_paths": "transport",
-    "_likelihood": "density_methods solvers likelihood fitted_densities",
+    "_likelihood": "density_methods likelihood",
     "_marginals": "marginals",
-    "_objectives": "losses training fields sampling identities fields_learned conditions",
+    "_objectives": "losses training fields",
     "_path_ascent": "transport",
     "_path_weights": "density_methods",
-    "_perceptrons": "networks training race",
+    "_perceptrons": "networks race",
     "_potentials": "bridge",
-    "_race": "race fitting",
+    "_race": "race",
     "_rectification": "transport",
     "_rows": "rows",
-    "_runs": "training_loop fitting race contract conditions",
+    "_runs": "fitting race",
     "_sampling_grid": "distillation",
     "_table_metrics": "table_metrics",
-    "_tensors": "training sampling contract",
-    "_training": "training_loop fitting race",
+    "_tensors": "sampling",
+    "_training": "training_loop",
     "_transport_metrics": "transport",
-    "_weights": "training_loop race fitting",
+    "_weights": "training_loop race",
     "compose": "compose",
-    "couplings": "couplings training bridge",
-    "interpolants": "interpolants identities fields",
-    "metrics": "metrics distillation",
-    "networks": "networks conditions race fields_learned",
-    "persistence": "persistence workflows",
-    "preprocessing": "preprocessing marginals fields likelihood",
+    "couplings": "couplings",
+    "interpolants": "interpolants",
+    "metrics": "metrics",
+    "networks": "networks conditions",
+    "persistence": "persistence",
+    "preprocessing": "preprocessing marginals fields",
     "schedules": "schedules",
-    "solvers": "solvers fields sampling likelihood",
+    "solvers": "solvers fields",
     "tables": "table_codec table_synthesizer",
 }
 
-Fault = collections.namedtuple("Fault", "name file old new")
+Fault = collections.namedtuple("Fault", "name file old new tests", defaults=[None])
 
-# What each is about; the file, below sklearn_si; its text, which occurs once; what stands there instead.
+# What each is about; the file, below sklearn_si; its text, which occurs once; what stands there instead; the test files
+# that are about it, where they are others than those of the file.
 # fmt: off
 FAULTS = [Fault(*fault) for fault in (
     # paths
@@ -172,9 +173,9 @@ FAULTS = [Fault(*fault) for fault in (
      "torch.full_like(own[:, :1], jacobian)", "torch.zeros_like(own[:, :1])"),
     ("a score has no weights", "_density_methods.py",
      "return float(np.average(self._log_density(X, condition)[0], weights=weight))",
-     "return float(np.average(self._log_density(X, condition)[0]))"),
+     "return float(np.average(self._log_density(X, condition)[0]))", "contract"),
     ("densities are double whatever the rows are", "_density_methods.py",
-     "density, errors = np.empty(len(X), X.dtype), []", "density, errors = np.empty(len(X)), []"),
+     "density, errors = np.empty(len(X), X.dtype), []", "density, errors = np.empty(len(X)), []", "contract"),
     ("the mean of path weights lacks log n", "_path_weights.py",
      "torch.logsumexp(log_weights, 0) - math.log(m)", "torch.logsumexp(log_weights, 0)"),
     ("path weights of the step have half the variance", "_path_weights.py", "/ (4 * e * h)", "/ (2 * e * h)"),
@@ -197,7 +198,7 @@ FAULTS = [Fault(*fault) for fault in (
      "self._scale.inverse_transform(b) + self._centre(time, derivative=True)", "self._scale.inverse_transform(b)"),
     ("points that are not finite pass where names do not matter", "_field_methods.py",
      "check_array(X, dtype=DTYPES, input_name=name)",
-     "check_array(X, dtype=DTYPES, input_name=name, ensure_all_finite=False)"),
+     "check_array(X, dtype=DTYPES, input_name=name, ensure_all_finite=False)", "bad_input"),
     ("a transformed density lacks the Jacobian", "compose.py", "(value + jacobian).astype", "value.astype"),
     ("a power transform lacks the Jacobian of its scaler", "compose.py",
      "(_divided(step._scaler, rows) if step.standardize else 0.0)", "0.0"),
@@ -208,11 +209,11 @@ FAULTS = [Fault(*fault) for fault in (
      "            x = generate(self, fields.rows(rows)",
      "            generator.manual_seed(generator.initial_seed())\n            x = generate(self, fields.rows(rows)"),
     ("samples come back in double", "_base.py",
-     "X = X.astype(dtype, copy=False)", "X = X.astype(np.float64, copy=False)"),
+     "X = X.astype(dtype, copy=False)", "X = X.astype(np.float64, copy=False)", "contract"),
     ("a forecast has twice its noise", "_generation.py", "a = estimator.gamma_scale / 2", "a = estimator.gamma_scale"),
     ("streams of one seed are the same", "_tensors.py", "SeedSequence([seed, stream])", "SeedSequence([seed])"),
     ("a mirror moves along +gamma gamma_dot s", "networks.py",
-     "b = -column(self.interpolant.gamma_gamma_dot(t), x)", "b = column(self.interpolant.gamma_gamma_dot(t), x)"),
+     "b = -column(self.interpolant.gamma_gamma_dot(t), x)", "b = column(self.interpolant.gamma_gamma_dot(t), x)", "fields_learned"),
     ("guidance has the weight w - 1", "networks.py",
      "plain + self.weight * (self.field", "plain + (self.weight - 1) * (self.field"),
     ("a dropped condition is a row of zeros", "networks.py", "dropped[:, -1] = 1.0", "dropped[:, -1] = 0.0"),
@@ -234,7 +235,7 @@ FAULTS = [Fault(*fault) for fault in (
      'if not getattr(self.coupling, "row_by_row", False):', "if self.x0 is not None:"),
     ("the condition does not follow its rows", "_batches.py",
      "self.condition.index_select(0, rows)", "self.condition.index_select(0, rows.flip(0))"),
-    ("conditions are never dropped", "_batches.py", ">= self.dropout", ">= 0.0"),
+    ("conditions are never dropped", "_batches.py", ">= self.dropout", ">= 0.0", "conditions"),
     ("antithetic pairs of the base have no minus", "_batches.py",
      "torch.cat([x0, -x0], -2)", "torch.cat([x0, x0], -2)"),
     ("antithetic pairs of the noise have no minus", "_batches.py", "torch.cat([z, -z], -2)", "torch.cat([z, z], -2)"),
@@ -249,7 +250,7 @@ FAULTS = [Fault(*fault) for fault in (
      "        if score > self.score:", "        if score > -math.inf:"),
     ("the best weights have the buffers of the last round", "_weights.py",
      "self.buffers or [b.clone() for b in self.networks.buffers()]",
-     "[b.clone() for b in self.networks.buffers()]"),
+     "[b.clone() for b in self.networks.buffers()]", "race"),
     ("stale rounds never end the training", "_training.py",
      "patience_lost = settings.early_stopping and stale >= settings.n_iter_no_change", "patience_lost = False"),
     ("the rate does not know of the time", "_training.py",
@@ -262,7 +263,7 @@ FAULTS = [Fault(*fault) for fault in (
      "mean_over_rows(float(value.sum(1).mean()) + jacobian)", "mean_over_rows(float(value.sum(1).mean()))"),
     ("layers of a factory draw from the global generator", "_runs.py",
      "with torch.random.fork_rng(devices=[]):\n            torch.default_generator.manual_seed(self.plan.seed)\n     "
-     "       yield", "with contextlib.nullcontext():\n            yield"),
+     "       yield", "with contextlib.nullcontext():\n            yield", "contract"),
     ("n_iter_ is one too many", "_runs.py",
      "max(1, self.earlier.n_iter + history.n_iter)", "1 + self.earlier.n_iter + history.n_iter"),
     ("a warm start begins with fresh networks", "_fitting.py",
@@ -340,7 +341,7 @@ def cost(path):
 
 def first_tests(fault):
     """The tests of the module, and its doctests."""
-    names = TESTS["tables" if fault.file.startswith("tables/") else fault.file.removesuffix(".py")]
+    names = fault.tests or TESTS["tables" if fault.file.startswith("tables/") else fault.file.removesuffix(".py")]
     return [*(f"tests/test_{name}.py" for name in names.split()), f"sklearn_si/{fault.file}"]
 
 

@@ -372,3 +372,24 @@ def test_diagnose_finds_wrong_fields():
     report = model.diagnose(X)
     assert abs(report.velocity_calibration) > 4 * report.velocity_calibration_error
     assert "NOT calibrated" in str(report) and "NOT normal" in str(report) and "disagree" in str(report)
+
+
+@pytest.mark.parametrize("base_is_flow", [False, True])
+def test_the_density_of_a_bridge_has_the_base_density_in_the_units_of_the_base(base_is_flow):
+    rng = np.random.default_rng(0)
+    target, (weights, means, covs) = mixture(rng, 2, 2), mixture(rng, 2, 2)
+    # data units x = c + D x' of the bridge, and x = c2 + D2 y of the flow, in which the base is this mixture
+    c, matrix = np.array([5.0, -2.0]), np.array([[2.0, 0.5], [0.0, 0.3]])
+    c2, matrix2 = np.array([4.5, -2.5]), np.array([[1.5, 0.0], [-0.2, 0.5]])
+    to_bridge = np.linalg.solve(matrix, matrix2)
+    base = weights, means @ to_bridge.T + np.linalg.solve(matrix, c2 - c), to_bridge @ covs @ to_bridge.T
+    if base_is_flow:
+        density = with_exact_fields(InterpolantFlow(), (weights, means, covs))
+        density.preprocessing_ = AffineMap(c2, matrix2)
+    else:
+        density = MixtureDensity(weights, c2 + means @ matrix2.T, matrix2 @ covs @ matrix2.T)
+    model = with_exact_fields(InterpolantFlow(), target, base, np.zeros((2, 2)), density)
+    model.base_preprocessing_, model.preprocessing_ = AffineMap(c, matrix), AffineMap(c + 1, matrix)
+    X = sample_mixture(rng, 5, *target)
+    expected = mixture_log_density(X, *target) - np.linalg.slogdet(matrix)[1]
+    np.testing.assert_allclose(model.score_samples(model.preprocessing_.inverse_transform(X)), expected, atol=1e-3)
