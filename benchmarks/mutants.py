@@ -445,8 +445,8 @@ def main():
                 found[fault.name] = said, test
                 print(f"{said:<12} {seconds:6.1f} s  {fault.name:<66} {test}", flush=True)
         # a test that fails without the fault as well says nothing of it
-        tests = sorted({test for _, test in found.values() if test})
-        unsound = run(checkout(pathlib.Path(temporary) / "as it is"), tests, "-n", "0")[0] if tests else []
+        tests = sorted({path for fault in faults for path in first_tests(fault)}, key=cost)
+        unsound = run(checkout(pathlib.Path(temporary) / "as it is"), tests, "-n", "0")[0]
     for name, (_, test) in found.items():
         if test in unsound:
             print(f"not counted: {name}: {test} fails without it as well")
