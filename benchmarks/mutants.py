@@ -251,7 +251,7 @@ FAULTS = [Fault(*fault) for fault in (
      "        if score > self.score:", "        if score > -math.inf:"),
     ("the best weights have the buffers of the last round", "_weights.py",
      "self.buffers or [b.clone() for b in self.networks.buffers()]",
-     "[b.clone() for b in self.networks.buffers()]", "race"),
+     "[b.clone() for b in self.networks.buffers()]"),
     ("stale rounds never end the training", "_training.py",
      "patience_lost = settings.early_stopping and stale >= settings.n_iter_no_change", "patience_lost = False"),
     ("the rate does not know of the time", "_training.py",
