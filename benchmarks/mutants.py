@@ -264,7 +264,7 @@ FAULTS = [Fault(*fault) for fault in (
      "mean_over_rows(float(value.sum(1).mean()) + jacobian)", "mean_over_rows(float(value.sum(1).mean()))"),
     ("layers of a factory draw from the global generator", "_runs.py",
      "with torch.random.fork_rng(devices=[]):\n            torch.default_generator.manual_seed(self.plan.seed)\n     "
-     "       yield", "with contextlib.nullcontext():\n            yield", "contract"),
+     "       yield", "with contextlib.nullcontext():\n            yield", "race"),
     ("n_iter_ is one too many", "_runs.py",
      "max(1, self.earlier.n_iter + history.n_iter)", "1 + self.earlier.n_iter + history.n_iter"),
     ("a warm start begins with fresh networks", "_fitting.py",
@@ -273,11 +273,11 @@ FAULTS = [Fault(*fault) for fault in (
      'elif getattr(coupling, "row_by_row", False):', 'elif getattr(coupling, "no_such_name", False):'),
     ("the base density has time of its own beyond max_time", "_fitting.py",
      "        settings.max_time /= 2", "        settings.max_time /= 1"),
-    ("of equal starts the worst goes on", "_race.py",
+    ("the worst starts go on for the best", "_race.py",
      "key=lambda run: -run.history.best_score)[:2]", "key=lambda run: run.history.best_score)[:2]"),
     # couplings and bridges
-    ("the cost of the optimal plan has half of its product", "couplings.py",
-     "cost = cost - 2 * rows0 @ rows1.T", "cost = cost - rows0 @ rows1.T"),
+    ("the optimal plan is read from its other side", "couplings.py",
+     "linear_sum_assignment(cost)[1]", "linear_sum_assignment(cost.T)[1]"),
     ("the entropic plan has twice its epsilon", "couplings.py",
      "(x0 @ x1.T) / (2 * epsilon)", "(x0 @ x1.T) / (4 * epsilon)"),
     ("an entropic coupling has the epsilon of gamma^2", "couplings.py",

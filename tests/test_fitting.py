@@ -192,3 +192,10 @@ def test_a_bridge_and_its_base_density_share_the_time(monkeypatch):
     monkeypatch.setattr(_fitting, "train_best", lambda e, plan, s: seen.append(s.max_time) or true(e, plan, s))
     model = small(base_density="flow", max_time=0.2).fit(X, X1)
     assert model.base_density_.max_time + seen[0] == pytest.approx(0.2)
+
+
+def test_pairs_stay_together_in_training_and_held_out_rows():
+    """All rows move by the same way: nothing is left to learn, unless they are paired with others."""
+    flow = small(coupling="paired").fit(X, X + 3.0)
+    assert flow.loss_ < 1e-3 and abs(flow.best_validation_score_) < 1e-3
+    assert small().fit(X, X + 3.0).loss_ > 0.1
