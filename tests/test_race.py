@@ -60,9 +60,9 @@ def runs_of(monkeypatch, X, **params):
     seen = []
     trained = Race.trained
 
-    def recording(self, run, settings, dropout=None, start_score=None):
+    def recording(self, run, settings, dropout=None, **others):
         seen.append((run.kind, dropout, settings))
-        return trained(self, run, settings, dropout=dropout, start_score=start_score)
+        return trained(self, run, settings, dropout=dropout, **others)
 
     monkeypatch.setattr(Race, "trained", recording)
     return seen, InterpolantFlow(**{**SMALL, **params}).fit(X)
