@@ -9,7 +9,8 @@ from sklearn_si.networks import FiLMNetwork, PreconditionedField
 
 N, V0, V1 = 20_000, torch.tensor([0.5, 2.0]).double(), torch.tensor([1.5, 0.3]).double()
 RANDOM = torch.Generator().manual_seed(0)
-T = 0.1 + 0.8 * torch.rand(N, generator=RANDOM, dtype=torch.float64)
+# early times alone: gamma gamma_dot, the difference of b and v, has the opposite sign at late ones
+T = 0.1 + 0.35 * torch.rand(N, generator=RANDOM, dtype=torch.float64)
 NORMALS = torch.randn((3, N, 2), generator=RANDOM, dtype=torch.float64)
 
 
