@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import make_moons
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._conditions import ConditionCodec
 from sklearn_si.exceptions import NoDensityError
+from sklearn_si.networks import drop_condition
 
 RNG = np.random.default_rng(0)
 
@@ -84,6 +86,13 @@ def test_one_row_stands_for_all(row):
 def test_a_last_column_says_that_the_condition_was_dropped():
     assert_array_equal(encode(["a", "b"], droppable=True), [[1, 0, 0], [0, 1, 0]])
     assert ConditionCodec(True).fit(["a", "b"]).n_outputs_ == 3
+
+
+def test_no_condition_is_none_of_those_that_can_be_given():
+    """The mean of a number is encoded as zeros as well: only the last column tells them apart."""
+    given = torch.as_tensor(ConditionCodec(True).fit([1.0, 2.0, 3.0]).transform([2.0, 3.0], 2))
+    assert_array_equal(given[0], [0.0, 0.0])
+    assert_array_equal(drop_condition(given), [[0.0, 1.0]] * 2)
 
 
 NUMBERS = np.arange(6.0).reshape(3, 2)
