@@ -2,6 +2,7 @@
 
 import abc
 import numbers
+import os
 import warnings
 from typing import ClassVar
 
@@ -45,10 +46,10 @@ from ._tensors import (
     normal,
     resolve_device,
 )
-from ._validation import check_count, reject_dates, validate_rows, validate_samples
+from ._validation import check_count, validate_rows, validate_samples
 from .couplings import COUPLINGS
 from .distributed import current_group
-from .exceptions import IntegrationWarning, NoDensityError
+from .exceptions import IntegrationWarning, NoDensityError, rows_from
 from .interpolants import GAMMAS, INTERPOLANTS, Interpolant
 from .networks import ACTIVATIONS, GuidedField, drop_condition
 from .preprocessing import MAPS
@@ -123,6 +124,7 @@ class BaseInterpolant(
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "warm_start": ["boolean"],
         "device": [str, torch.device],
+        "checkpoint": [str, os.PathLike, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -158,14 +160,17 @@ class BaseInterpolant(
             When the rows have no density (constant or dependent columns), when a parameter does not
             fit the other ones, or when a 1-D X1 could have been meant as a sample.
         FitDivergedError
-            When the training loss stops being finite.
+            When the training loss stops being finite, and does so again at lower rates.
+        CheckpointError
+            When the file at `checkpoint` is damaged or of another fit.
+        OSError
+            When the file cannot be written.
         """
         group = current_group()
         with group.together():
             X0, X1 = validate_samples(self, X0, X1)
-            plan = _fitting.make_plan(self, X0, X1, condition)
+            plan = _fitting.plan_fit(self, X0, X1, condition, group)
         if group.size > 1:
-            plan.group = group
             _fitting.share_plan(self, plan, condition)
         plan.tasks = Tasks(self, X0, X1, None if condition is None else {"condition": condition})
         check_noise(self, plan.interpolant, plan.fields not in (("velocity",), ("forecast",)))
@@ -176,6 +181,7 @@ class BaseInterpolant(
         for name, value in state.items():
             setattr(self, name, value)
         plan.tasks.end(state)
+        plan.checkpoint.end()
         return self
 
     def fit_transform(self, X, y=None, *, condition=None):
@@ -308,7 +314,7 @@ class BaseInterpolant(
         """
         check_is_fitted(self)
         self._validate_params()
-        X = self._points(reject_dates(X, "X"), "X")
+        X = self._points(X, "X")
         if self.base_preprocessing_ is None:
             return self._carry(X, condition, None, self.preprocessing_, 0.0, 1.0)
         return self._carry(X, condition, self.preprocessing_, self.base_preprocessing_, 1.0, 0.0)
@@ -330,7 +336,7 @@ class BaseInterpolant(
         return clone(self).set_params(
             interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
             base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
-            condition_dropout=0.0, warm_start=False, max_time=max_time,
+            condition_dropout=0.0, warm_start=False, max_time=max_time, checkpoint=None,
         )  # fmt: skip
 
     def __sklearn_tags__(self):
@@ -427,7 +433,8 @@ class BaseInterpolant(
         """N rows at t = 1, in data units: chunk by chunk from start_rows(slice)."""
         X = np.empty((n, self.n_features_in_), self.dtype_)
         for rows in blocks(n, _CHUNK):
-            x = generate(self, fields.rows(rows), start_rows(rows), generator)
+            with rows_from(rows.start):
+                x = generate(self, fields.rows(rows), start_rows(rows), generator)
             with np.errstate(over="ignore"):
                 X[rows] = self.preprocessing_.inverse_transform(as_array(x, np.float64))
         return _finite_rows(X, self.dtype_)
@@ -445,7 +452,8 @@ class BaseInterpolant(
         for rows in blocks(len(X), _BLOCK):
             x = as_tensor(X[rows] if map_in is None else map_in.transform(X[rows]), dtype, device)
             x, error = carry(fields.rows(rows), x, start, stop, self.ode_tol, law, node)
-            x = as_array(require_finite(x, "following the ODE"), np.float64)
+            with rows_from(rows.start):
+                x = as_array(require_finite(x, "following the ODE"), np.float64)
             with np.errstate(over="ignore"):
                 moved[rows] = x if map_out is None else map_out.inverse_transform(x)
             errors.append(error)

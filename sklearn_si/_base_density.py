@@ -5,6 +5,7 @@ from scipy.stats import multivariate_normal
 from sklearn.base import BaseEstimator, DensityMixin, clone
 
 from ._callbacks import NO_TASKS
+from ._checkpoint import NO_CHECKPOINT
 from .preprocessing import check_has_density
 
 BASE_DENSITIES = ("flow", "normal", "standard_normal")
@@ -53,7 +54,7 @@ def check_base(spec, X0):
         check_has_density(X0, "X0", _WAY_OUT)
 
 
-def fit_base_density(spec, estimator, X0, seed, tasks=NO_TASKS):
+def fit_base_density(spec, estimator, X0, seed, tasks=NO_TASKS, checkpoint=NO_CHECKPOINT):
     """Fit what `base_density` asks for to the rows of X0; None gives None.
 
     Parameters
@@ -68,6 +69,8 @@ def fit_base_density(spec, estimator, X0, seed, tasks=NO_TASKS):
         Seed of the fit.
     tasks : Tasks, default=NO_TASKS
         What callbacks are told of it.
+    checkpoint : Checkpoint, default=NO_CHECKPOINT
+        Where "flow" keeps its trainings.
     """
     if spec is None:
         return None
@@ -78,6 +81,7 @@ def fit_base_density(spec, estimator, X0, seed, tasks=NO_TASKS):
         # its map must be affine: one matrix product then leads from the bridge's units to its own
         density._affine_only = True
         vars(density).pop("_skl_callbacks", None)  # those of the bridge, which a clone shares: they propagate, or not
+        checkpoint.follow(density, "base density")
         with tasks.part("base density", density):
             return density.fit(X0)
     if isinstance(spec, str):

@@ -63,6 +63,18 @@ class Sampler:
         self._pool: Pairs | None = None
         self._left = 0
 
+    def state(self) -> dict[str, Any]:
+        """Where in its passes it is; what it holds is never changed in place."""
+        return {"orders": dict(self._orders), "pool": self._pool, "left": self._left}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        device = self.x1.device
+        self._orders = {n: (order.to(device), start) for n, (order, start) in state["orders"].items()}
+        pool = state["pool"]
+        self._pool = pool and tuple(None if x is None else x.to(device) for x in pool)
+        self._left = state["left"]
+
     def _slices(self, name: str, n: int, batch: int, batches: int, generator: torch.Generator) -> Tensor:
         """The next row numbers of permuted passes, batch by batch; small samples are drawn with replacement."""
         device = self.x1.device
@@ -235,12 +247,13 @@ class Batches:
         self.group = self._group(self.points // 2 if singular else batch)
         self.path, self.size = path, size or max(1, _BLOCK // (self.points * sampler.x1.shape[1]))
         self.block: list[_Own | _Foreign] = []
+        self.began: dict[str, Any] = {}  # where the random numbers were before the block was drawn
         self.next = self.size
         # networks of others may draw from the global generator, as their couplings may: the order must not change
         ours = all(isinstance(learner(field), Perceptron) for field in networks.values())
         ahead = ours and path is None and sampler.coupling not in (independent, paired)
         self._thread = ThreadPoolExecutor(1, "sklearn_si-coupling") if ahead else None
-        self._ahead: Future[list[_Own | _Foreign]] | None = None
+        self._ahead: Future[_Block] | None = None
 
     def __enter__(self) -> "Batches":
         return self
@@ -258,20 +271,40 @@ class Batches:
         # the drift of a forecast has the start row among its features
         return _SHARED_TIME if shares and "forecast" not in self.networks else 1
 
-    @torch.no_grad()
-    def _draw_block(self) -> "list[_Own | _Foreign]":
-        """The tasks of the fields on the next batches."""
+    def state(self, ended: bool) -> dict[str, Any]:
+        """Where the random numbers were before this block, and where in it the training is."""
+        path = {} if self.path is None else {"path": self.path.state()}
+        return path if ended else {**path, **self.began, "next": self.next}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Draw the block of a state once more, and go on there."""
+        if self.path is not None:
+            self.path.set_state(state["path"])
+        if "next" in state:
+            self.generator.set_state(state["generator"])
+            self.sampler.set_state(state["sampler"])
+            (self.block, self.began), self.next = self._tasks(), state["next"]
+
+    def _draw_block(self) -> "_Block":
+        """The next batches, after a step of the path."""
         if self.path is not None:
             self.path.step()
+        return self._tasks()
+
+    @torch.no_grad()
+    def _tasks(self) -> "_Block":
+        """The tasks of the fields on the next batches, and where the random numbers were before."""
+        began = {"generator": self.generator.get_state(), "sampler": self.sampler.state()}
         points = draw_points(
             self.networks, self.interpolant, self.law, self.sampler, self.batch, self.generator, self.size, self.group
         )
-        return [
+        tasks = [
             make_task(learner(field), REGRESSIONS[name](field, self.interpolant, *points), self.group, self.low)
             for name, field in self.networks.items()
         ]
+        return tasks, began
 
-    def _next_block(self) -> "list[_Own | _Foreign]":
+    def _next_block(self) -> "_Block":
         if self._thread is None:
             return self._draw_block()
         block = (self._ahead or self._thread.submit(self._draw_block)).result()
@@ -285,10 +318,13 @@ class Batches:
         the other networks is left to its `backward`.
         """
         if self.next == self.size:
-            self.block, self.next = self._next_block(), 0
+            (self.block, self.began), self.next = self._next_block(), 0
         rows = slice(self.next * self.points, (self.next + 1) * self.points)
         self.next += 1
         return sum(task.loss(rows) for task in self.block)  # type: ignore[return-value]  # never of nothing
+
+
+_Block = tuple[list["_Own | _Foreign"], dict[str, Any]]
 
 
 @torch.no_grad()

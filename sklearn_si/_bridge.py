@@ -13,6 +13,7 @@ from . import _fitting
 from ._base import BaseInterpolant, _finite_rows
 from ._bridge_fields import PlanPairs, bridge_fields, simulate_pairs
 from ._callbacks import Tasks
+from ._checkpoint import open_checkpoint
 from ._flow import InterpolantFlow
 from ._objectives import TIME_LAWS
 from ._potentials import fit_potential
@@ -88,6 +89,10 @@ class SchroedingerBridge(BaseInterpolant):
         Share of the rows held out; at least 50 rows, or a fifth of them.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
+    checkpoint : str or path-like or None, default=None
+        A file in which `fit` keeps its state, replaced about once a second, so that the same call of `fit` goes on
+        there after a crash and gives the same model to the bit (without `max_time`). It is removed at the end of a fit,
+        and stays where Ctrl-C ended it. A folder has a file for each fit, named by its data and parameters.
     verbose : int, default=0
         Print a line a validation round.
     random_state : int, RandomState instance or None, default=None
@@ -135,6 +140,7 @@ class SchroedingerBridge(BaseInterpolant):
             for name in (
                 "base_density", "ode_tol", "hidden_layer_sizes", "activation", "batch_size", "learning_rate_init",
                 "max_iter", "max_time", "tol", "n_iter_no_change", "early_stopping", "validation_fraction", "device",
+                "checkpoint",
                 "verbose", "random_state",
             )
         },
@@ -162,6 +168,7 @@ class SchroedingerBridge(BaseInterpolant):
         early_stopping=True,
         validation_fraction=0.1,
         device="auto",
+        checkpoint=None,
         verbose=0,
         random_state=None,
     ):
@@ -185,6 +192,7 @@ class SchroedingerBridge(BaseInterpolant):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.device = device
+        self.checkpoint = checkpoint
         self.verbose = verbose
         self.random_state = random_state
 
@@ -221,16 +229,18 @@ class SchroedingerBridge(BaseInterpolant):
         X0, X1 = validate_samples(self, X0, X1)
         self._fitted_as = self.epsilon, self.method
         self._from_normal = X1 is None
+        checkpoint = open_checkpoint(self, {"X0": X0, "X1": X1})
         if X1 is None:
-            rng = np.random.default_rng([draw_seed(self.random_state), BASE_STREAM])
+            rng = np.random.default_rng([checkpoint.seed, BASE_STREAM])
             noise = rng.standard_normal((max(len(X0), 1000), X0.shape[1]))
             X0, X1 = (X0.mean(0) + X0.std(0) * noise).astype(X0.dtype), X0
-        plan = _fitting.make_plan(self, X0, X1, None)
+        plan = _fitting.make_plan(self, X0, X1, None, checkpoint)
         plan.tasks = Tasks(self, X0, X1)
         state = _fitting.fit_plan(self, plan)
         for name, value in state.items():
             setattr(self, name, value)
         plan.tasks.end(state)
+        plan.checkpoint.end()
         return self
 
     def _fields(self, *args, **kwargs):

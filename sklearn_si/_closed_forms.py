@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+
+from ._globals import without_warnings
 
 # Components tried, fewest first, until two more steps of the ladder brought nothing: with covariances of their own and,
 # which few rows bear better, with a higher floor of the variances (in scaled units), or one covariance for all.
@@ -163,6 +164,5 @@ def fit(rows, kind, n_components, seed, start=None):
         n_components, covariance_type=covariance, reg_covar=floor, random_state=seed % 2**32, max_iter=_ITERATIONS,
         tol=_TOLERANCE, **known,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with without_warnings(ConvergenceWarning):
         return mixture.fit(rows)

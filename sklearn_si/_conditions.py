@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.preprocessing import OneHotEncoder
 
-from ._validation import reject_dates
+from ._validation import check_cells
 
 # How missing values of numpy, Python and pandas print.
 _MISSING = ("nan", "None", "<NA>", "NaT")
@@ -87,10 +87,10 @@ def _category(values):
 def columns_of(condition):
     """The columns of an array, a series or a frame, one by one: a frame's keep their kinds."""
     if hasattr(condition, "columns") and hasattr(condition, "iloc"):
-        series = [reject_dates(condition.iloc[:, [j]], "condition").iloc[:, 0] for j in range(condition.shape[1])]
+        series = [check_cells(condition.iloc[:, [j]], "condition").iloc[:, 0] for j in range(condition.shape[1])]
         columns = [_values(s) for s in series]
     else:
-        values = _values(reject_dates(condition, "condition"))
+        values = _values(check_cells(condition, "condition"))
         if values.ndim > 2:
             raise ValueError(f"condition has {values.ndim} dimensions: expected (n_rows,) or (n_rows, n_columns).")
         columns = list((values if values.ndim == 2 else values.reshape(-1, 1)).T)

@@ -17,7 +17,7 @@ from ._likelihood import (
 from ._path_weights import path_log_weights, summarise
 from ._tensors import PATH_STREAM, as_array, as_tensor, blocks, evaluation_dtype, make_generator, resolve_device
 from ._validation import is_sample
-from .exceptions import NoDensityError
+from .exceptions import NoDensityError, rows_from
 from .preprocessing import AffineMap
 from .solvers import require_finite
 
@@ -232,13 +232,9 @@ class DensityMethods:
         X = self._validate_rows(X)
         if getattr(self, "likelihood", "ode") == "ode":
             value, _ = self._log_density(X, condition)
-            return Bunch(value=-float(value.mean()), standard_error=float(value.std() / len(value) ** 0.5))
+            return _cross_entropy(value)
         chain = self._chain(X, condition, _N_PATHS)
-        return Bunch(
-            value=-float(chain["point"].mean()),
-            standard_error=float(chain["point"].std() / len(X) ** 0.5),
-            upper_bound=-float(chain["bound"].mean()),
-        )
+        return _cross_entropy(chain["point"], upper_bound=-float(chain["bound"].mean()))
 
     def _log_density(self, X, condition=None, t=1.0):
         """Log-density of validated rows in data units, and its stated error."""
@@ -259,7 +255,8 @@ class DensityMethods:
         for rows in blocks(len(X), _BLOCK):
             x = as_tensor(self._to_scaled(X[rows], time), dtype, device)
             value, error = ode_log_density(fields.rows(rows), x, t, anchor, parts, self.ode_tol, self._grid()[0])
-            scaled = as_array(require_finite(value, "computing log-densities"), np.float64)
+            with rows_from(rows.start):
+                scaled = as_array(require_finite(value, "computing log-densities"), np.float64)
             density[rows] = scaled + self.preprocessing_.log_abs_det_jacobian(X[rows])
             errors.append(error)
         error = torch.cat(errors)
@@ -353,3 +350,11 @@ def _flow_parts(base, base_map):
         return torch.cat([own, torch.full_like(own[:, :1], jacobian)], 1), error
 
     return parts
+
+
+def _cross_entropy(density, **others):
+    """Minus the mean of log-densities, and its standard error; rows far out may have squares that are no numbers."""
+    density = density.astype(np.float64)
+    size = max(1.0, float(np.abs(density).max()))
+    error = size * (density / size).std() / len(density) ** 0.5
+    return Bunch(value=-float(size * (density / size).mean()), standard_error=float(error), **others)

@@ -11,6 +11,7 @@ from ._objectives import TIME_LAWS
 from ._tensors import PATH_STREAM, as_array, as_tensor, make_generator, normal
 from ._validation import nameless
 from .couplings import COUPLINGS, independent, paired
+from .exceptions import IntegrationError
 from .preprocessing import AffineMap
 from .solvers import odeint, time_grid
 
@@ -117,6 +118,8 @@ class DiagnosticMethods:
         check_is_fitted(self)
         if reference is None:
             self._require_score("fisher_divergence without a reference")
+        else:
+            _check_reference(reference)
         pairs = [None if X is None else X[:_N_FISHER_ROWS] for X in self._held_out(X0, X1)]
         scale, rows = self._scale, []
         times, weights, points = self._path_points(*pairs, _N_FISHER_TIMES)
@@ -126,8 +129,9 @@ class DiagnosticMethods:
                 score = (self if reference is None else reference).score_function(X, t)
                 db = 0 if reference is None else self.velocity(X, t) - reference.velocity(X, t)
             gaps = scale.push_forward(own - score), scale.push_forward(own), scale.transform(db + 0 * X)
-            rows.append([(gap**2).sum(1) for gap in gaps])
-        gap, information, db = np.swapaxes(rows, 0, 1)
+            with np.errstate(over="ignore"):
+                rows.append([(gap**2).sum(1) for gap in gaps])
+        gap, information, db = np.swapaxes(_finite(np.array(rows)), 0, 1)
         by_row, in_time = weights @ gap, gap.mean(1)
         result = Bunch(
             value=float(by_row.mean()),
@@ -227,6 +231,7 @@ class DiagnosticMethods:
         """Nodes and weights of time, and the mean |Db|^2, |Ds|^2 and Db . Ds at them, in scaled units."""
         check_is_fitted(self)
         self._require_score("kl_bound")
+        _check_reference(reference)
         times, weights, points = self._path_points(*self._held_out(X0, X1), _N_TIMES)
         scale = self._scale
         errors = []
@@ -234,8 +239,28 @@ class DiagnosticMethods:
             with nameless():
                 db = scale.transform(self.velocity(X, t) - reference.velocity(X, t))
                 ds = scale.push_forward(self.score_function(X, t) - reference.score_function(X, t))
-            errors.append([(db**2).sum(1).mean(), (ds**2).sum(1).mean(), (db * ds).sum(1).mean()])
-        return np.array(times), weights, *np.array(errors).T
+            with np.errstate(over="ignore", invalid="ignore"):
+                errors.append([(db**2).sum(1).mean(), (ds**2).sum(1).mean(), (db * ds).sum(1).mean()])
+        return np.array(times), weights, *_finite(np.array(errors)).T
+
+
+def _finite(squares):
+    if not np.isfinite(squares).all():
+        raise IntegrationError(
+            "Fields are so large at some rows that their squares are no numbers: leave out rows far outside the "
+            "training data."
+        )
+    return squares
+
+
+def _check_reference(reference):
+    """Refuse what has no fields to compare with."""
+    missing = [name for name in ("velocity", "score_function") if not callable(getattr(reference, name, None))]
+    if missing:
+        raise ValueError(
+            f"Got reference={reference!r} without the methods {missing}, but expected an object with velocity(X, t) "
+            "and score_function(X, t) in data units: a fitted model, or one of your own with the true fields."
+        )
 
 
 def _calibration(model, X0, X1, report):

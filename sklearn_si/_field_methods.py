@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from ._generation import check_schedule
 from ._tensors import (
@@ -18,7 +18,7 @@ from ._tensors import (
     normal,
     resolve_device,
 )
-from ._validation import DTYPES
+from ._validation import validate_points
 from .preprocessing import AffineMap
 from .solvers import KINK, odeint, require_finite, sdeint, time_grid
 
@@ -225,12 +225,7 @@ class FieldMethods:
         return to_data(as_array(value, np.float64), time).astype(X.dtype, copy=False)
 
     def _points(self, X, name):
-        X = check_array(X, dtype=DTYPES, input_name=name)
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"{name} has {X.shape[1]} features, but {type(self).__name__} expects {self.n_features_in_}."
-            )
-        return X
+        return validate_points(self, X, name)
 
     @staticmethod
     def _time(t):

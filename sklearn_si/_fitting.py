@@ -1,25 +1,28 @@
 """From the parameters of an estimator and its samples to fitted attributes."""
 
+import contextlib
 import dataclasses
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from ._base_density import check_base, fit_base_density
 from ._callbacks import NO_TASKS
+from ._checkpoint import NO_CHECKPOINT, open_checkpoint, told_params
 from ._conditions import ConditionCodec, columns_of
 from ._objectives import FIELDS
 from ._race import train_best
 from ._runs import Run, can_race
-from ._tensors import FIT_STREAM, draw_seed
+from ._tensors import FIT_STREAM
 from ._training import History, Settings
 from .couplings import COUPLINGS
 from .distributed import Single
 from .exceptions import ProcessGroupError
 from .interpolants import GAMMAS, make_interpolant
-from .preprocessing import check_has_density, check_two_sample_kind
+from .preprocessing import check_has_density, check_range, check_two_sample_kind
 
 # Gradient steps of max_iter="auto": of two samples, and with max_time, where time is the limit. Of one sample it is a
 # power of the number of training rows: 600 for 1,000 rows, 5,800 for 50,000, 30,000 at the most.
@@ -52,17 +55,55 @@ class Plan:
     tasks: object = NO_TASKS  # what callbacks are told
     density: object = None  # of the base, where it is fitted before the fields
     awaits_density: bool = False  # whether it is fitted after them
-    group: object = dataclasses.field(default_factory=Single)  # the processes that fit it together
+    group: Any = dataclasses.field(default_factory=Single)  # the processes that fit it together
+    checkpoint: Any = NO_CHECKPOINT
+    interrupted: bool = False  # by the user, between two trainings
 
     @property
     def two_samples(self):
         """Whether the base is a sample."""
         return self.X0 is not None
 
+    @contextlib.contextmanager
+    def interruptible(self, is_learned, told):
+        """Within it, Ctrl-C ends this part alone and what was learned before is kept; if nothing was, it ends the fit.
 
-def make_plan(estimator, X0, X1, condition):
+        Parameters
+        ----------
+        is_learned : callable
+            is_learned() -> whether there is something to keep.
+        told : str
+            What the user is told.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.group.size > 1 or not is_learned():
+                raise
+            self.interrupted = True
+            self.checkpoint.interrupted()
+            warnings.warn(f"The fit was interrupted {told}", ConvergenceWarning, stacklevel=3)
+
+
+def plan_fit(estimator, X0, X1, condition, group):
+    """The plan of a fit, with its checkpoint."""
+    samples, before = {"X0": X0, "X1": X1, "condition": condition}, None
+    if estimator.warm_start and hasattr(estimator, "network_"):
+        before = [values.cpu().numpy() for values in estimator.network_.state_dict().values()]
+    checkpoint = open_checkpoint(estimator, samples, before)
+    if checkpoint.is_kept:
+        group.refuse("A model with a checkpoint")
+    plan = make_plan(estimator, X0, X1, condition, checkpoint)
+    plan.group = group
+    return plan
+
+
+def make_plan(estimator, X0, X1, condition, checkpoint):
     """Check the parameters against the samples and split off validation rows."""
     base, target = (None, X0) if X1 is None else (X0, X1)
+    check_range(X0, "X" if base is None else "X0")
+    if base is not None:
+        check_range(X1, "X1")
     forecast = _check_start(estimator, X1, condition)
     interpolant = make_interpolant(
         estimator.interpolant, estimator.gamma, estimator.gamma_scale,
@@ -84,7 +125,7 @@ def make_plan(estimator, X0, X1, condition):
         check_has_density(target)
     elif estimator.base_density is not None:
         check_has_density(target, "X1", "drop them, or set base_density=None if transport is all that is needed")
-    seed = draw_seed(estimator.random_state)
+    seed = checkpoint.seed
     rng = np.random.default_rng([seed, FIT_STREAM])
     # A sample of two rows has none to spare: one row has no spread.
     enough = min(len(sample) for sample in (base, target) if sample is not None) > 2
@@ -96,7 +137,8 @@ def make_plan(estimator, X0, X1, condition):
         train0, held0 = train1, held1
     else:
         train0, held0 = split(len(base), fraction, rng)
-    return Plan(base, target, interpolant, coupling, seed, encoded, codec, fields, train0, train1, held0, held1)
+    rows = train0, train1, held0, held1
+    return Plan(base, target, interpolant, coupling, seed, encoded, codec, fields, *rows, checkpoint=checkpoint)
 
 
 def _check_start(estimator, X1, condition):
@@ -202,10 +244,7 @@ def _facts(estimator, plan):
     facts = {"features": plan.X1.shape[1], "samples": 1 + plan.two_samples, "fields": plan.fields}
     facts |= {"held-out rows": plan.held1 is not None, "names": list(getattr(estimator, "feature_names_in_", ()))}
     facts["condition"] = None if plan.codec is None else tuple(plan.codec.kinds_)
-    for name, value in estimator.get_params().items():
-        if name not in ("device", "verbose", "random_state"):
-            told = repr(value)
-            facts[name] = type(value).__name__ if " at 0x" in told else told
+    facts |= told_params(estimator)
     warm = estimator.warm_start and hasattr(estimator, "network_")
     weights = [float(p.double().sum()) for p in estimator.network_.state_dict().values()] if warm else None
     facts["fitted before"] = warm and (weights, repr(vars(estimator.preprocessing_)))
@@ -245,16 +284,24 @@ def fit_plan(estimator, plan):
     if spec == "flow" and settings.max_time is not None:
         settings.max_time /= 2
     if spec != "flow":
-        density = plan.group.first(lambda: fit_base_density(spec, estimator, rows, plan.seed, plan.tasks))
+        density = plan.group.first(
+            lambda: fit_base_density(spec, estimator, rows, plan.seed, plan.tasks, plan.checkpoint)
+        )
         plan.density = density
     with plan.group.together():
         run = _warm_run(estimator, plan)
     if run is None:
         run = train_best(estimator, plan, settings)
     else:
-        run.train(settings)
+        with plan.interruptible(lambda: True, "before its training: the networks are those of the fit before."):
+            run.train(settings)
     history = run.history or History(converged=True)
-    if not history.converged and estimator.early_stopping and estimator.tol > 0 and not history.interrupted:
+    if (
+        not history.converged
+        and estimator.early_stopping
+        and estimator.tol > 0
+        and not (history.interrupted or plan.interrupted)
+    ):
         warnings.warn(
             f"The validation score was still rising by more than tol={estimator.tol:g} after {history.n_iter} steps: "
             "raise max_iter or max_time.",
@@ -262,9 +309,10 @@ def fit_plan(estimator, plan):
             stacklevel=4,
         )
     if spec == "flow":
-        with plan.group.together():
-            rows = run.base_rows()
-        density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks)
+        with plan.interruptible(lambda: True, "in the density of its base: `score_samples` has none to start from."):
+            with plan.group.together():
+                rows = run.base_rows()
+            density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks, plan.checkpoint)
     return run.attributes(history, density)
 
 

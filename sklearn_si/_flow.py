@@ -99,6 +99,10 @@ class InterpolantFlow(BaseInterpolant):
         Continue from the fitted networks at the next call of `fit`.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
+    checkpoint : str or path-like or None, default=None
+        A file in which `fit` keeps its state, replaced about once a second, so that the same call of `fit` goes on
+        there after a crash and gives the same model to the bit (without `max_time`). It is removed at the end of a fit,
+        and stays where Ctrl-C ended it. A folder has a file for each fit, named by its data and parameters.
     verbose : int, default=0
         Print a line a round.
     random_state : int, RandomState instance or None, default=None
@@ -185,6 +189,7 @@ class InterpolantFlow(BaseInterpolant):
         validation_fraction=0.1,
         warm_start=False,
         device="auto",
+        checkpoint=None,
         verbose=0,
         random_state=None,
     ):
@@ -218,5 +223,6 @@ class InterpolantFlow(BaseInterpolant):
         self.validation_fraction = validation_fraction
         self.warm_start = warm_start
         self.device = device
+        self.checkpoint = checkpoint
         self.verbose = verbose
         self.random_state = random_state

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ._tensors import as_array, as_tensor, cast_module, evaluation_dtype
-from ._validation import DTYPES, reject_dates
+from ._validation import DTYPES, check_cells
 from .solvers import (
     SDE_SOLVERS,
     denoising_steps,
@@ -112,7 +112,7 @@ def forecast(estimator, start, n_samples, generator):
     """Continuations of given rows: dX = u dt + sqrt(2 a) dW from X_0 = x0 (2303.08797, sec. 3.1), in data units."""
     if start is None:
         raise ValueError("A model with start='condition' needs the start rows: sample(n, condition=x0).")
-    X0 = np.asarray(reject_dates(start, "condition"), dtype=DTYPES[0])
+    X0 = np.asarray(check_cells(start, "condition"), dtype=DTYPES[0])
     X0 = estimator._points(X0[None] if X0.ndim == 1 else X0, "condition")
     if len(X0) not in (1, n_samples):
         raise ValueError(f"condition has {len(X0)} rows, but expected one for all or one for each of {n_samples} rows.")

@@ -1,13 +1,13 @@
 """The base of all interpolants: alpha, beta, gamma and what follows from them."""
 
 import math
-import threading
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ._gammas import GAMMAS, Gamma
+from ._globals import forward_tangents
 from ._tensors import column
 
 # A variance of an end, of each feature or of all.
@@ -19,13 +19,8 @@ Ends = Tensor | float
 NOISE_FLOOR = 0.05
 
 
-# Forward-mode differentiation keeps its level in a global of torch: two threads in
-# it at once corrupt each other's derivatives (measured).
-_FORWARD_MODE = threading.Lock()
-
-
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    with _FORWARD_MODE:
+    with forward_tangents():
         return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
 
 

@@ -1,7 +1,9 @@
 """Max-min: steps of a learned path for fixed fields, in turn with steps of the fields for a fixed path."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +65,22 @@ class Ascent:
         self.optimiser = torch.optim.Adam(interpolant.parameters(), interpolant.rate, betas=(0.5, 0.99))
         self.cooling = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda k: max(0.0, 1 - progress(k)))
         self.actions: list[float] = []
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that changes."""
+        parameters = [parameter.detach().clone() for parameter in self.interpolant.parameters()]
+        cooling = {n: v for n, v in self.cooling.state_dict().items() if n not in ("lr_lambdas", "base_lrs")}
+        adam = copy.deepcopy(self.optimiser.state_dict())
+        return {"parameters": parameters, "adam": adam, "cooling": cooling, "actions": list(self.actions)}
+
+    @torch.no_grad()
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        for parameter, value in zip(self.interpolant.parameters(), state["parameters"], strict=True):
+            parameter.copy_(value)
+        self.optimiser.load_state_dict(state["adam"])
+        vars(self.cooling).update(state["cooling"])
+        self.actions = list(state["actions"])
 
     def step(self) -> None:
         """One step."""

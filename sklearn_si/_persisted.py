@@ -1,8 +1,10 @@
 """What a file may name: the classes and functions that `persistence.load` puts together, and no others."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
+import math
 import re
 from collections.abc import Callable
 
@@ -10,7 +12,7 @@ import numpy as np
 from sklearn import decomposition, dummy, linear_model, mixture, neighbors, preprocessing
 from torch import nn
 
-__all__ = ["BY_NAME", "NAMES", "Rebuilt", "recipe_of"]
+__all__ = ["BY_NAME", "NAMES", "Rebuilt", "is_cell", "is_key", "is_state", "recipe_of"]
 
 # Modules of this library all of whose own classes may be named.
 _MODULES = (
@@ -44,6 +46,40 @@ class Rebuilt:
     build: Callable
 
 
+def is_key(value):
+    """Whether a value may be a key: plain, and of a hash that nobody can have collide with thousands of others."""
+    if value is None or type(value) in (str, bool):
+        return True
+    if isinstance(value, (int, float, np.integer, np.floating)):
+        # larger integers are hashed modulo this prime
+        return not 2**61 - 1 <= abs(value) < math.inf
+    return False
+
+
+def is_cell(value):
+    """Whether a value may be a cell of an array of objects.
+
+    No array: of those inside each other numpy frees some thousands, and then the interpreter crashes.
+    """
+    return value is None or isinstance(value, (str, bool, int, float, np.generic)) or _is_missing(value)
+
+
+def is_state(cls, name):
+    """Whether a state may set an attribute: new ones, and defaults and caches of the class, but nothing that it does.
+
+    Names such as `__array_interface__` tell numpy where in the memory an object has its numbers.
+    """
+    if name.startswith("__"):
+        return False
+    found = inspect.getattr_static(cls, name, None)
+    plain = found is None or isinstance(found, (bool, functools.cached_property))
+    return plain or name in getattr(cls, "__dataclass_fields__", ())
+
+
+def _is_missing(value):
+    return type(value).__name__ in ("NAType", "NaTType")
+
+
 def _classes():
     for name in _MODULES:
         module = importlib.import_module(f"sklearn_si.{name}")
@@ -68,8 +104,13 @@ def _kernel_parts(kernel):
 
 def _build_kernel(parts):
     kernel = neighbors.KernelDensity()
-    vars(kernel).update(parts["state"])
+    for name, value in parts["state"].items():
+        if not is_state(neighbors.KernelDensity, name):
+            raise ValueError(f"The state of a KernelDensity sets {name!r:.100}: save never does.")
+        vars(kernel)[name] = value
     if parts["data"] is not None:
+        _expect(type(parts["data"]) is np.ndarray and isinstance(kernel.leaf_size, (int, np.integer)))
+        _expect(isinstance(kernel.metric, str))
         kernel.tree_ = neighbors.KDTree(parts["data"], leaf_size=kernel.leaf_size, metric=kernel.metric)
     return kernel
 
@@ -92,6 +133,9 @@ def _pandas_dtype_parts(dtype):
 def _build_pandas_dtype(parts):
     pd = importlib.import_module("pandas")
     if parts["categories"] is not None:
+        _expect(type(parts["categories"]) is np.ndarray and type(parts["ordered"]) is bool)
+        # pandas hashes them
+        _expect(sum(not is_key(value) for value in parts["categories"].ravel().tolist()) < _ODD_CATEGORIES)
         return pd.CategoricalDtype(parts["categories"], ordered=parts["ordered"])
     if not _PANDAS_DTYPE.fullmatch(parts["name"]):
         raise ValueError(f"{parts['name']!r} is no dtype of a column.")
@@ -99,6 +143,7 @@ def _build_pandas_dtype(parts):
 
 
 def _build_missing(name):
+    _expect(type(name) is str)
     pd = importlib.import_module("pandas")
     return {"NAType": pd.NA, "NaTType": pd.NaT}[name]
 
@@ -111,16 +156,27 @@ def _narwhals_parts(dtype):
 def _build_narwhals(parts):
     nw = importlib.import_module("narwhals.stable.v1")
     settings = {name: value for name, value in parts.items() if name != "name"}
+    _expect(all(value is None or type(value) is str for value in parts.values()))
     if parts["name"] not in _NARWHALS_DTYPES:
         raise ValueError(f"{parts['name']!r} is no dtype of a column.")
     return getattr(nw, parts["name"])(**settings)
+
+
+def _expect(condition):
+    if not condition:
+        raise ValueError("An object is to be rebuilt from parts of other classes than those that save writes.")
 
 
 def _module_of(value):
     return type(value).__module__.split(".")[0]
 
 
-_PANDAS_DTYPE = re.compile(r"(U?Int|Float)\d+|boolean|str|string|(datetime|timedelta)64\[\w+(, [\w/+:-]+)?\]")
+# Huge numbers and the like may be categories, but not so many that a common hash would matter.
+_ODD_CATEGORIES = 1000
+# A zone of dateutil may be the path of a file.
+_PANDAS_DTYPE = re.compile(
+    r"(U?Int|Float)\d+|boolean|str|string|(datetime|timedelta)64\[\w+(, (?!dateutil)\w[\w/+:-]*)?\]", re.ASCII
+)
 _NARWHALS_DTYPES = (
     "Boolean", "Categorical", "Date", "Datetime", "Duration", "Float32", "Float64", "Int8", "Int16", "Int32", "Int64",
     "Object", "String", "Time", "UInt8", "UInt16", "UInt32", "UInt64",
@@ -128,10 +184,7 @@ _NARWHALS_DTYPES = (
 # What a recipe applies to, in order.
 _RECIPES = (
     (_kernel_applies, Rebuilt("sklearn.KernelDensity", _kernel_parts, _build_kernel)),
-    (
-        lambda v: type(v).__name__ in ("NAType", "NaTType"),
-        Rebuilt("missing", lambda v: type(v).__name__, _build_missing),
-    ),
+    (_is_missing, Rebuilt("missing", lambda v: type(v).__name__, _build_missing)),
     (
         lambda v: (_module_of(v) == "pandas" and str(v) == "category") or _is_pandas_dtype(v),
         Rebuilt("pandas.dtype", _pandas_dtype_parts, _build_pandas_dtype),

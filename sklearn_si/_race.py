@@ -4,9 +4,6 @@ import copy
 import dataclasses
 import math
 import time
-import warnings
-
-from sklearn.exceptions import ConvergenceWarning
 
 from ._closed_forms import Budget, find_mixture, refit
 from ._runs import VALIDATION_ROWS, Run, can_race
@@ -40,14 +37,16 @@ def train_best(estimator, plan, settings):
     kind = estimator.preprocessing
     if not can_race(plan):
         run = Run(estimator, plan, "standardize" if kind == "auto" else kind)
-        estimator._train(run, settings)
+        with plan.interruptible(lambda: run.history is not None, "between its trainings: what the last left is kept."):
+            estimator._train(run, settings)
         return run
     race = Race(estimator, plan, settings)
-    if kind == "auto":
-        race.choose_start()
-    else:
-        race.start = Run(estimator, plan, kind)
-    race.finish()
+    with plan.interruptible(lambda: race.runs, "between its runs: the best so far is kept."):
+        if kind == "auto":
+            race.choose_start()
+        else:
+            race.start = Run(estimator, plan, kind)
+        race.finish()
     return race.winner()
 
 
@@ -56,15 +55,16 @@ class Race:
 
     def __init__(self, estimator, plan, settings):
         self.estimator, self.plan, self.settings = estimator, plan, settings
-        self.began, self.runs, self.start, self.failure = time.perf_counter(), [], None, None
+        self.began, self.runs = time.perf_counter() - plan.checkpoint.seconds, []
+        self.start = self.failure = None
         self.steps = 0  # of the long runs
         length = settings.max_iter / _STEPS if settings.max_time is None else settings.max_time / _SECONDS
         self.share = _RACE * min(1.0, length**-0.5)
 
     @property
     def interrupted(self):
-        """Whether the user has stopped a run."""
-        return any(run.history.interrupted for run in self.runs)
+        """Whether the user has stopped a run, or the race between two of them."""
+        return self.plan.interrupted or any(run.history.interrupted for run in self.runs)
 
     def best(self):
         """The run of the highest score; of equals the longest, which is the last."""
@@ -78,7 +78,8 @@ class Race:
         scores = [run.history.best_score for run in finalists]
         many = self.plan.group.total(len(self.plan.held1)) > VALIDATION_ROWS
         if len(finalists) > 1 and many and not self.interrupted:
-            scores = [run.likelihood_of(self.plan.held1, _FINAL_ROWS)() for run in finalists]
+            with self.plan.interruptible(lambda: True, "in its last choice: the best by fewer rows is kept."):
+                scores = [run.likelihood_of(self.plan.held1, _FINAL_ROWS)() for run in finalists]
         best = finalists[scores.index(max(scores))]
         # what more steps brought nothing for, has converged
         best.history.converged |= best is not self.runs[-1]
@@ -158,18 +159,7 @@ class Race:
         runs = [self.start]
         if not isinstance(self.start.target_map, AffineMap):
             runs += [run for run in self.runs if run.kind == AFFINE[1]][:1]
-        try:
-            best = self.best_mixture(runs)
-        except KeyboardInterrupt:
-            if self.plan.group.size > 1:
-                raise
-            self.start.history.interrupted = True
-            warnings.warn(
-                "The choice of a closed form was interrupted: the best short run is kept.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-            return None
+        best = self.best_mixture(runs)
         if best is None:
             return None
         return self.short_run(
@@ -190,7 +180,7 @@ class Race:
         for run in runs:
             samples.append([plan.group.rows(run.x1[r].cpu().double().numpy(), most) for r in rows])
             jacobians.append([plan.group.rows(run.log_jacobian(r), most) for r in rows])
-        found = plan.group.first(lambda: self.search(samples, jacobians))
+        found = plan.group.first(lambda: plan.checkpoint.made("mixture", lambda: self.search(samples, jacobians)))
         if found is None:
             return None
         run, parts = runs[found[0]], found[1]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ._batches import Batches, Sampler, held_out_loss
+from ._globals import seeded_globally
 from ._likelihood import GRID_LAW, STEPS, density_parts, middle_parts, standard_normal_parts
 from ._objectives import REGRESSIONS, Fields
 from ._path_ascent import MOVING_SHARE, STEPS_BETWEEN, Ascent
@@ -169,9 +170,7 @@ class Run:
         # a stream of its own for each field, the same whatever the others are
         generator = make_generator(plan.seed, FIT_STREAM + 100 * list(REGRESSIONS).index(target))
         if estimator.network != "mlp":
-            with torch.random.fork_rng(devices=[]):
-                # not torch.manual_seed, which seeds CUDA's generators as well and for good
-                torch.default_generator.manual_seed(plan.seed)
+            with seeded_globally(plan.seed):
                 return estimator.network(d, n_conditions)
         network = FiLMNetwork(d, n_conditions, self.widths, estimator.activation, generator)
         if target == "forecast":
@@ -201,13 +200,15 @@ class Run:
             self.networks, plan.interpolant, law, sampler, batch, self.generator, path=ascent, size=STEPS_BETWEEN
         )
         with batches, self._foreign_randomness(), self._told("path", moving) as after_round:
-            self.history = train(self.networks, batches.loss, None, moving, after_round=after_round)
+            record = self._record(batches)
+            self.history = train(self.networks, batches.loss, None, moving, after_round=after_round, record=record)
         self.action_curve = ascent.close()
 
     def keep_history(self):
         """Count the last training among those that the next one goes on from."""
         before, last = self.earlier, self.history
         self.earlier = History(before.n_iter + last.n_iter, before.loss_curve + last.loss_curve)
+        self.history = History()
 
     @contextlib.contextmanager
     def _told(self, name, settings):
@@ -253,9 +254,16 @@ class Run:
             start_score = start_score or validate
             self.history = train(
                 self.networks, batches.loss, validate, settings, start_score=start_score, fit_score=fit_score,
-                after_round=after_round, group=plan.group,
+                after_round=after_round, group=plan.group, record=self._record(batches),
             )  # fmt: skip
         return self.history
+
+    def _record(self, batches):
+        """Where the training that now begins is kept."""
+        generators = {"points": self.generator, "masks": self.masks}
+        if self.estimator.network != "mlp":
+            generators["foreign"] = torch.default_generator
+        return self.plan.checkpoint.training(generators, batches)
 
     def _low_precision(self):
         """Whether products of matrices in training are in bfloat16 (weights, sums and validation never are)."""
@@ -289,8 +297,7 @@ class Run:
         if self.estimator.network == "mlp":
             yield
             return
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.plan.seed)
+        with seeded_globally(self.plan.seed):
             yield
 
     def _sampler(self, rows0, rows1):
@@ -387,6 +394,9 @@ class Run:
         loss_curve = self.earlier.loss_curve + history.loss_curve
         scores = self.earlier.validation_scores + history.validation_scores
         velocity, denoiser = compose(plan.interpolant, dict(self.networks))
+        grid = None
+        with plan.interruptible(lambda: True, "in the choice of steps for `sample`, which takes 16."):
+            grid = self._sampling_grid(velocity)
         learned = {} if self.action_curve is None else {"action_curve_": self.action_curve}
         return learned | {
             "network_": velocity,
@@ -399,7 +409,7 @@ class Run:
             "base_preprocessing_": self.base_map,
             "base_density_": density,
             "base_sample_": self._stored_rows(),
-            "sampling_grid_": self._sampling_grid(velocity),
+            "sampling_grid_": grid,
             "dtype_": np.result_type(plan.X1, plan.X1 if plan.X0 is None else plan.X0),
             "n_iter_": max(1, self.earlier.n_iter + history.n_iter),
             "loss_": loss_curve[-1] if loss_curve else np.nan,

@@ -5,11 +5,13 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from ._checkpoint import NO_RECORD
 from ._weights import Weights
 from .distributed import Single
 from .exceptions import FitDivergedError
@@ -19,6 +21,9 @@ ROUND = 100
 _WARM_UP = 200
 # Growth of the gap between training and held-out rows, in nats, that is overfitting.
 _WIDER_GAP = 0.1
+# A loss that is so many times (1 and) the lowest has blown up, though it is finite; how often the training goes on from
+# the best weights, and with what share of the rate.
+_FAR_ABOVE, _RETRIES, _LOWER = 1e6, 3, 0.1
 
 
 @dataclasses.dataclass
@@ -49,6 +54,9 @@ class History:
     converged: bool = False
     overfitted: bool = False
     best_step: int = 0  # steps after which the score was highest
+    stale: int = 0  # rounds since the score rose
+    tried: list = dataclasses.field(default_factory=list)  # pairs of the step and the rate at which it blew up
+    ended: bool = False
 
 
 def _rate(step: int, elapsed: float, settings: Settings) -> float:
@@ -72,6 +80,7 @@ def train(
     fit_score: Callable | None = None,
     after_round: Callable | None = None,
     group: Single = Single(),  # noqa: B008 (it has no state)
+    record: Any = NO_RECORD,
 ) -> History:
     """Minimise the loss and leave the best (validated) averaged weights in the networks.
 
@@ -95,6 +104,8 @@ def train(
     group : Single or Group, default=Single()
         The processes that train together: all have the same `max_iter`, their losses are of rows of their own, and
         `validate` and the like give the same in each.
+    record : Record, default=NO_RECORD
+        Where the state is kept at the end of each round, and from which a training that was cut off goes on.
 
     Returns
     -------
@@ -103,44 +114,51 @@ def train(
     Raises
     ------
     FitDivergedError
-        When the loss stops being finite.
+        When the loss stops being finite, and does so again at lower rates from the best weights.
     """
     networks.requires_grad_(True)
     weights, history = Weights(networks, group), History()
-    stale, clock, ended = 0, _Clock(settings.max_time, group), False
     try:
-        if start_score is not None:
+        clock = _Clock(settings.max_time, group, record.resume(weights, history))
+        if start_score is not None and not history.ended and not history.n_iter:
             weights.offer(weights.score_of(weights.means, start_score) if callable(start_score) else start_score)
-        while not _finished(history, stale, clock, settings):
+        weights.is_sound()
+        while not _finished(history, clock, settings):
             networks.train()
-            _round(loss, weights, history, clock, settings)
+            blown = _round(loss, weights, history, clock, settings)
             networks.eval()
+            if blown is not None:
+                _back_off(weights, history, settings, *blown)
+                continue
             if validate is not None:
                 rising = _judge(weights, history, validate, settings.tol)
-                stale = 0 if rising else stale + 1
+                history.stale = 0 if rising else history.stale + 1
             if settings.verbose and group.rank == 0:
                 _report(history)
-            if fit_score is not None and weights.best is not None and _lies_far_back(history, stale):
+            if fit_score is not None and weights.best is not None and _lies_far_back(history):
                 history.overfitted = _overfits(weights, history, fit_score)
             with group.together():
                 stop = after_round is not None and after_round(history, lambda: weights.live(weights.kept))
             history.interrupted = group.any(stop)
-        ended = True
+            record.keep(weights, history, clock.elapsed())
+        history.ended = True
+        record.keep(weights, history, clock.elapsed())
     except KeyboardInterrupt:
         if group.size > 1:
             raise  # the others are at another step
-        history.interrupted = ended = True
+        history.interrupted = history.ended = True
+        record.interrupted()
         warnings.warn(
             f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept.",
             ConvergenceWarning,
             stacklevel=2,
         )
     finally:
-        weights.release(ended)
+        weights.release(history.ended)
         networks.requires_grad_(False).eval()
     # without a limit of stale rounds it is enough that the last was not the best
     patience = 1 if math.isinf(settings.n_iter_no_change) else settings.n_iter_no_change
-    history.converged = history.overfitted or stale >= patience
+    history.converged = history.overfitted or history.stale >= patience
     history.best_score = weights.score
     return history
 
@@ -163,17 +181,17 @@ def _overfits(weights: Weights, history: History, fit_score: Callable) -> bool:
     return rise > 0 and rise + weights.score - history.validation_scores[-1] > _WIDER_GAP
 
 
-def _lies_far_back(history: History, stale: int) -> bool:
+def _lies_far_back(history: History) -> bool:
     """Whether the best step lies behind by three short rounds and a third of its own steps; said once in three."""
     behind = history.n_iter - history.best_step
-    return stale > 0 and stale % 3 == 0 and behind >= 3 * ROUND + history.best_step / 3
+    return history.stale > 0 and history.stale % 3 == 0 and behind >= 3 * ROUND + history.best_step / 3
 
 
 class _Clock:
     """Seconds since the start, the same in all processes; nobody asks where time is no limit."""
 
-    def __init__(self, limit: float | None, group: Single) -> None:
-        self.limit, self.group, self.start = limit, group, time.perf_counter()
+    def __init__(self, limit: float | None, group: Single, seconds: float = 0.0) -> None:
+        self.limit, self.group, self.start = limit, group, time.perf_counter() - seconds
 
     def elapsed(self) -> float:
         """Seconds since the start; 0 without a limit."""
@@ -184,10 +202,10 @@ class _Clock:
         return self.limit is not None and self.elapsed() >= self.limit
 
 
-def _finished(history: History, stale: int, clock: _Clock, settings: Settings) -> bool:
-    if history.overfitted or history.interrupted:
+def _finished(history: History, clock: _Clock, settings: Settings) -> bool:
+    if history.overfitted or history.interrupted or history.ended:
         return True
-    patience_lost = settings.early_stopping and stale >= settings.n_iter_no_change
+    patience_lost = settings.early_stopping and history.stale >= settings.n_iter_no_change
     return history.n_iter >= settings.max_iter or patience_lost or (history.n_iter > 0 and clock.is_over())
 
 
@@ -206,9 +224,12 @@ def count_rounds(settings: Settings) -> int | None:
     return rounds
 
 
-def _round(loss: Callable[[], Tensor], weights: Weights, history: History, clock: _Clock, settings: Settings) -> None:
-    """One round of gradient steps; raises if the loss stopped being finite in it."""
+def _round(
+    loss: Callable[[], Tensor], weights: Weights, history: History, clock: _Clock, settings: Settings
+) -> tuple[int, bool] | None:
+    """One round of gradient steps; the step at which it blew up, if it did, and whether the loss is finite there."""
     losses: list[Tensor] = []
+    rate = _largest_rate(history, settings)
     for _ in range(_length(history.n_iter, settings)):
         elapsed = clock.elapsed()
         if settings.max_time is not None and elapsed >= settings.max_time and losses:
@@ -216,17 +237,43 @@ def _round(loss: Callable[[], Tensor], weights: Weights, history: History, clock
         value = loss()
         if value.requires_grad:
             value.backward()
-        weights.descend(settings.learning_rate_init * _rate(history.n_iter, elapsed, settings))
+        weights.descend(rate * _rate(history.n_iter, elapsed, settings))
         history.n_iter += 1
         losses.append(value.detach())
     values = weights.group.average(torch.stack(losses))
-    if not bool(torch.isfinite(values).all()):
-        step = history.n_iter - len(values) + int((~torch.isfinite(values)).int().argmax())
-        raise FitDivergedError(
-            f"The training loss stopped being finite at step {step}. Try a smaller learning_rate_init than "
-            f"{settings.learning_rate_init:g}, preprocessing='standardize', or look for extreme values in the data."
-        )
+    finite = bool(torch.isfinite(values).all()) and weights.is_sound()
+    bad = ~torch.isfinite(values) | (values > _FAR_ABOVE * (1 + min([float(values[0]), *history.loss_curve])))
+    if not finite or (bool(bad.any()) and len(history.tried) < _RETRIES):
+        history.n_iter -= len(values)
+        # weights may be lost in the last step, whose loss is not
+        return history.n_iter + (int(bad.int().argmax()) if bool(bad.any()) else len(values)), finite
     history.loss_curve.append(float(values.mean()))
+    return None
+
+
+def _largest_rate(history: History, settings: Settings) -> float:
+    return settings.learning_rate_init * _LOWER ** len(history.tried)
+
+
+def _back_off(weights: Weights, history: History, settings: Settings, step: int, finite: bool) -> None:
+    """Take a round back that blew up: from the best weights at a lower rate; raises when that was tried before."""
+    rate = _largest_rate(history, settings)
+    history.tried.append((step, rate))
+    how = "rose beyond all bounds" if finite else "stopped being finite"
+    if len(history.tried) > _RETRIES or not weights.start_again():
+        tried = ", ".join(f"{rate:g} (step {step})" for step, rate in history.tried)
+        raise FitDivergedError(
+            f"The training loss {how} at step {step}, and so it did each time that training went on from the best "
+            f"weights so far: learning rates {tried} were tried. Try a smaller learning_rate_init than {rate:g}, "
+            "preprocessing='standardize', or look for extreme values in the data."
+        )
+    warnings.warn(
+        f"The training loss {how} at step {step} with the rate {rate:g}: training goes on from the best weights so "
+        f"far with {_LOWER * rate:g}. A smaller learning_rate_init than {settings.learning_rate_init:g} saves the "
+        "detour.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
 
 
 def _report(history: History) -> None:

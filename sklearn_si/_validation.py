@@ -28,7 +28,7 @@ def nameless():
 
 def validate_rows(estimator, X, name="X"):
     """Rows like those of fit, as an array."""
-    reject_dates(X, name)
+    X = check_cells(X, name)
     if name == "X" and not _nameless.get():
         return validate_data(estimator, X, dtype=DTYPES, reset=False)
     if not _nameless.get():
@@ -39,10 +39,19 @@ def validate_rows(estimator, X, name="X"):
     return X
 
 
+def validate_points(estimator, X, name):
+    """Rows with as many columns as those of fit, whose names they need not bear."""
+    X = check_array(check_cells(X, name), dtype=DTYPES, input_name=name)
+    if X.shape[1] != estimator.n_features_in_:
+        who = type(estimator).__name__
+        raise ValueError(f"{name} has {X.shape[1]} features, but {who} expects {estimator.n_features_in_}.")
+    return X
+
+
 def validate_samples(estimator, X0, X1):
     """The samples of a fit: two arrays, or one and None."""
     with _ways_out():
-        X0 = validate_data(estimator, reject_dates(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)
+        X0 = validate_data(estimator, check_cells(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)
     if not is_sample(X1, "X1"):
         check_labels(X1, X0)
         return X0, None
@@ -65,6 +74,8 @@ def _way_out(message):
     """What this library has for rows that are no plain numbers."""
     if "NaN" in message:
         return "\nOf this library, InterpolantImputer fills gaps, and TableSynthesizer learns rows that have them."
+    if "unique column names" in message:
+        return "\nRename the columns, or pass X.to_numpy()."
     if "could not convert string" in message:
         return ". Of this library, TableSynthesizer learns columns of words, and `condition=` takes them."
     return ""
@@ -107,8 +118,24 @@ def check_labels(y, X0):
         )
 
 
-def reject_dates(X, name):
-    """Refuse dates and time differences, which would become 1.6e15 in silence."""
+def check_cells(X, name):
+    """The rows in this machine's order of bytes; refuses cells that would become other numbers in silence.
+
+    Dates and time differences would become 1.6e15, and what a masked array hides would count.
+    """
+    if np.ma.is_masked(X):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(X)} masked cells, whose hidden values would count: "
+            "leave those rows out, or pass X.filled(np.nan) to what takes gaps (InterpolantImputer, TableSynthesizer)."
+        )
+    dtype = getattr(X, "dtype", None)
+    if getattr(dtype, "names", None):
+        raise ValueError(
+            f"{name} is a structured array with the fields {list(dtype.names)}, not an array of rows and columns: pass "
+            "numpy.lib.recfunctions.structured_to_unstructured(X), or a frame."
+        )
+    if isinstance(dtype, np.dtype) and dtype.kind == "f" and not dtype.isnative:
+        return np.asarray(X, dtype=dtype.newbyteorder("="))
     values = X if hasattr(X, "dtype") or hasattr(X, "dtypes") else np.asarray(X)
     dtypes = list(values.dtypes) if np.ndim(getattr(values, "dtypes", None)) else [values.dtype]
     dated = any(str(dtype).lower().startswith(_DATED_DTYPES) for dtype in dtypes)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ class Weights:
         self.gradient, self.means = torch.zeros_like(self.flat), self.flat.clone()
         self._first, self._second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self.steps, self.score = 0, -math.inf
+        self.sound: tuple[Tensor, list[Tensor]] | None = None
         self.best: Tensor | None = None
         self.buffers: list[Tensor] | None = None
         sizes = [p.numel() for p in self.parameters]
@@ -107,6 +109,56 @@ class Weights:
         if score > self.score:
             self.score, self.best = score, self.means.clone()
             self.buffers = [b.clone() for b in self.networks.buffers()]
+
+    def is_sound(self) -> bool:
+        """Whether all weights are finite; if they are, a training that blows up may go on from them."""
+        if not bool(torch.isfinite(self.flat).all() & torch.isfinite(self.means).all()):
+            return False
+        if self.best is None:
+            self.sound = self.means.clone(), [b.clone() for b in self.networks.buffers()]
+        return True
+
+    @torch.no_grad()
+    def start_again(self) -> bool:
+        """Go on from the best weights, or from the last sound ones, as from a start; whether there are any."""
+        kept = (self.best, self.buffers) if self.best is not None else self.sound
+        if kept is None:
+            return False
+        values, buffers = kept
+        for vector in (self.flat, self.means):
+            vector.copy_(values)
+        for vector in (self.gradient, self._first, self._second):
+            vector.zero_()
+        self.steps = 0
+        self._set_buffers(buffers or [])
+        return True
+
+    def state(self, ended: bool) -> dict[str, Any]:
+        """A copy of all that changes; of a training that has ended, of what it leaves."""
+        buffers = [b.clone() for b in self.networks.buffers()]
+        if ended:
+            return {"kept": self.kept.clone(), "buffers": self.buffers or buffers, "score": self.score}
+        vectors = [v.clone() for v in (self.flat, self.means, self._first, self._second)]
+        return {
+            "vectors": vectors, "best": self.best, "buffers": self.buffers, "live": buffers, "score": self.score,
+            "steps": self.steps, "sound": self.sound,
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.score = state["score"]
+        if "kept" in state:
+            self.means.copy_(state["kept"])
+            self._set_buffers(state["buffers"])
+            self.best, self.buffers = self.means, state["buffers"]
+            return
+        for vector, value in zip((self.flat, self.means, self._first, self._second), state["vectors"], strict=True):
+            vector.copy_(value)
+        device = self.flat.device
+        self.best = None if state["best"] is None else state["best"].to(device)
+        self.buffers, self.steps, self.sound = state["buffers"], state["steps"], state["sound"]
+        self._set_buffers(state["live"])
 
     @torch.no_grad()
     def release(self, together: bool = True) -> None:

@@ -16,11 +16,11 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils._set_output import _wrap_data_with_container
-from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._callbacks import FollowedEstimator, Tasks
 from ._links import LinkedEstimator
-from ._validation import DTYPES, is_sample, reject_dates, validate_rows, validate_samples
+from ._validation import check_cells, is_sample, validate_points, validate_rows, validate_samples
 from .distributed import current_group
 
 __all__ = ["TransformedDensity"]
@@ -174,7 +174,7 @@ class TransformedDensity(
         """
         check_is_fitted(self)
         if condition is not None and self._forecasts:
-            start = np.asarray(reject_dates(condition, "condition"), dtype=np.float64)
+            start = np.asarray(check_cells(condition, "condition"), dtype=np.float64)
             start = self._points(start[None] if start.ndim == 1 else start, "condition")
             condition = _forward(self.transformer_, start)[0]
         inside = self.estimator_.sample(n_samples, condition=condition, random_state=random_state)
@@ -275,7 +275,7 @@ class TransformedDensity(
             Rows of the law of fit's first argument, in data units.
         """
         check_is_fitted(self)
-        X = self._points(reject_dates(X, "X"), "X")
+        X = self._points(X, "X")
         inside = X if self.carries_to_ == "normal" else _forward(self.transformer_, X)[0]
         return _backward(self.transformer_, self.estimator_.inverse_transform(inside, condition=condition))
 
@@ -289,11 +289,7 @@ class TransformedDensity(
         return validate_rows(self, X)
 
     def _points(self, X, name):
-        """Rows that need not bear the names of the data's columns."""
-        X = check_array(X, dtype=DTYPES, input_name=name)
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(f"{name} has {X.shape[1]} features, but {_name(self)} expects {self.n_features_in_}.")
-        return X
+        return validate_points(self, X, name)
 
     def _log_density(self, X, t, condition):
         inside, jacobian = _forward(self.transformer_, X)

@@ -1,6 +1,11 @@
 """Errors and warnings of the library: all errors are ValueErrors, all warnings UserWarnings."""
 
+import contextlib
+
+import numpy as np
+
 __all__ = [
+    "CheckpointError",
     "FitDivergedError",
     "IntegrationError",
     "IntegrationWarning",
@@ -10,12 +15,44 @@ __all__ = [
 ]
 
 
+class CheckpointError(ValueError):
+    """The file at `checkpoint` is damaged, or of another fit."""
+
+
 class FitDivergedError(ValueError):
-    """The training loss stopped being finite."""
+    """The training loss stopped being finite, and at lower rates as well."""
 
 
 class IntegrationError(ValueError):
-    """A solver left the finite numbers before the end of its time interval."""
+    """A solver left the finite numbers, or had not reached the end of its time interval after its last step.
+
+    Parameters
+    ----------
+    message : str
+    rows : sequence of int, default=()
+        Numbers of the rows among those that the method was given, as far as they are known.
+    """
+
+    def __init__(self, message, rows=()):
+        super().__init__(message)
+        self.rows = rows
+
+    def __str__(self):
+        """The message, with the first of the rows."""
+        if not len(self.rows):
+            return super().__str__()
+        some = ", ".join(str(int(row)) for row in self.rows[:5])
+        return f"{super().__str__()} Rows: {some}{', ...' if len(self.rows) > 5 else '.'}"
+
+
+@contextlib.contextmanager
+def rows_from(start):
+    """Within it, rows are a block that begins at a row of a whole: errors count from the first of that."""
+    try:
+        yield
+    except IntegrationError as error:
+        error.rows = np.asarray(error.rows, dtype=int) + start
+        raise
 
 
 class NoDensityError(ValueError):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._globals import forward_tangents
 from ._perceptrons import ACTIVATIONS, MLP, FiLMNetwork, Modulation
 from ._tensors import column
 from .interpolants import Interpolant, Linear
@@ -401,5 +402,6 @@ def velocity_and_divergence(
 
     times = t.expand(x.shape[0])
     extras = x[:, :0] if condition is None else condition
-    jacobian = torch.func.vmap(torch.func.jacfwd(row, argnums=1))(times, x, extras)
+    with forward_tangents():
+        jacobian = torch.func.vmap(torch.func.jacfwd(row, argnums=1))(times, x, extras)
     return network(t, x, condition), jacobian.diagonal(dim1=1, dim2=2).sum(1)

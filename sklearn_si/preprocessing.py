@@ -15,6 +15,8 @@ MAPS = AFFINE + MARGINAL
 _CONSTANT = 1e-12
 # Eigenvalue of a correlation matrix below which columns are functions of each other.
 _COLLINEAR = 1e-12
+# Spreads of a column whose squares, and what they are multiplied with, are numbers in double precision.
+_SPREADS = 1e-140, 1e140
 
 
 class AffineMap:
@@ -155,6 +157,19 @@ def _centre_and_scale(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return shift + centred.mean(axis=0), centred.std(axis=0)
 
 
+def check_range(X: np.ndarray, name: str) -> None:
+    """Raise if the spread of a column is so large, or so small, that its square is no number."""
+    with np.errstate(over="ignore"):
+        spread = np.ptp(np.asarray(X[strided(len(X), SHARED_ROWS)], dtype=np.float64), axis=0)
+    least, most = _SPREADS
+    bad = np.flatnonzero((spread > 0) & ~((least < spread) & (spread < most)))
+    if len(bad):
+        raise ValueError(
+            f"Columns {bad.tolist()} of {name} spread over {spread[bad[0]]:.3g}, whose square is beyond the range of "
+            f"floating-point numbers (bounds here: {least:g} and {most:g}): divide them by a constant."
+        )
+
+
 def check_has_density(
     X: np.ndarray, name: str = "X", way_out: str = "drop them (VarianceThreshold) or add noise of a known size"
 ) -> None:
@@ -173,13 +188,24 @@ def check_has_density(
         )
     if len(some) <= X.shape[1]:
         return  # n rows always lie on a subspace of n dimensions: it says nothing of their law
-    values, vectors = np.linalg.eigh(np.corrcoef((some - centre) / scale, rowvar=False).reshape(X.shape[1], -1))
-    if values[0] < _COLLINEAR:
-        involved = np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)
+    scaled = (some - centre) / scale
+    involved = _dependent_columns(scaled)
+    # beside one row that is far out in several columns, all others lie on a line
+    near = np.argsort(np.abs(scaled).max(1), kind="stable")[: len(scaled) - max(1, len(scaled) // 100)]
+    if len(involved) and len(_dependent_columns(scaled[near])):
         raise ValueError(
             f"Columns {involved.tolist()} of {name} are linearly dependent (or duplicates), so {name} has no density "
             f"in {X.shape[1]} dimensions: {way_out}."
         )
+
+
+def _dependent_columns(scaled: np.ndarray) -> np.ndarray:
+    """The columns of the direction in which rows do not vary, if there is one."""
+    n_features = scaled.shape[1]
+    with np.errstate(divide="ignore", invalid="ignore"):  # of columns that are constant in some of the rows
+        correlation = np.nan_to_num(np.corrcoef(scaled, rowvar=False).reshape(n_features, -1))
+    values, vectors = np.linalg.eigh(correlation)
+    return np.flatnonzero(np.abs(vectors[:, 0]) > 0.1) if values[0] < _COLLINEAR else np.empty(0, dtype=int)
 
 
 def _identity(n_features: int) -> AffineMap:

@@ -287,7 +287,7 @@ def time_grid(n_steps: int, law: str, start: float = 0.0, stop: float = 1.0, nod
 
 _DOPRI5 = ODE_SOLVERS["dopri5"]
 # Steps (taken or refused) after which a row is given up: a field that needs more is not smooth.
-_MAX_ADAPTIVE_STEPS = 10_000
+_MAX_ADAPTIVE_STEPS = 2000
 
 
 def odeint_adaptive(f: Field, x: Tensor, start: float, stop: float, tolerance: float) -> Tensor:
@@ -313,7 +313,7 @@ def odeint_adaptive(f: Field, x: Tensor, start: float, stop: float, tolerance: f
     Raises
     ------
     IntegrationError
-        When rows are not at `stop` after 10,000 steps.
+        When rows are not at `stop` after 2,000 steps, or have come to a point that no step leads on from.
     """
     t = torch.full_like(x[:, 0], start)
     h = torch.full_like(t, (stop - start) / 16)
@@ -335,9 +335,13 @@ def odeint_adaptive(f: Field, x: Tensor, start: float, stop: float, tolerance: f
         if bool((t == stop).all()):
             return x
         h = h * (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 5.0)
+        if bool(((t + h == t) & (t != stop)).any()):  # the field is not smooth, or not finite, at these rows
+            break
+    late = (t != stop).nonzero()[:, 0].cpu().numpy()
     raise IntegrationError(
-        f"{int((t != stop).sum())} of {len(x)} rows did not reach t = {stop:g} in {_MAX_ADAPTIVE_STEPS} steps: raise "
-        "ode_tol, or use a fixed-step solver."
+        f"{len(late)} of {len(x)} rows did not reach t = {stop:g} in {_MAX_ADAPTIVE_STEPS} steps, or in any that their "
+        "dtype can tell from none: raise ode_tol, or use a fixed-step solver.",
+        late,
     )
 
 
@@ -365,11 +369,12 @@ def denoising_steps(fields: "Fields", x: Tensor, times: Tensor) -> Tensor:
 
 def require_finite(x: Tensor, what: str) -> Tensor:
     """Return x, or raise with the number of rows that left the finite numbers."""
-    bad = int((~torch.isfinite(x.reshape(x.shape[0], -1)).all(1)).sum())
-    if bad:
+    bad = (~torch.isfinite(x.reshape(x.shape[0], -1)).all(1)).nonzero()[:, 0].cpu().numpy()
+    if len(bad):
         raise IntegrationError(
-            f"{bad} of {x.shape[0]} rows left the finite numbers while {what}: are these rows far outside the "
-            "training data? Else fit longer, or lower noise_level or raise n_steps."
+            f"{len(bad)} of {x.shape[0]} rows left the finite numbers while {what}: are these rows far outside the "
+            "training data? Else fit longer, or lower noise_level or raise n_steps.",
+            bad,
         )
     return x
 

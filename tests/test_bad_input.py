@@ -481,3 +481,13 @@ def test_what_the_library_computes_of_a_frame_needs_no_names(one):
 
 def test_maps_tell_what_they_are(one):
     assert repr(one.preprocessing_).startswith(("AffineMap(2 columns, ", "MarginalMap(2 columns, "))
+
+
+@pytest.mark.parametrize("reference", [None, np.zeros, "self", 3])
+def test_a_reference_without_fields_is_refused(two, reference):
+    for method in (two.kl_bound, two.optimal_noise_level):
+        with pytest.raises(ValueError, match=r"without the methods \['velocity', 'score_function'\], but expected an"):
+            method(X, X1, reference=reference)
+    if reference is not None:
+        with pytest.raises(ValueError, match=r"expected an object with velocity\(X, t\)"):
+            two.fisher_divergence(X, X1, reference=reference)

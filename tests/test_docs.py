@@ -1,6 +1,7 @@
 import ast
 import importlib
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,23 @@ def test_code_of_a_page_compiles_and_imports_what_there_is(page):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("sklearn_si"):
                 module = importlib.import_module(node.module)
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+def promised():
+    """The tests that the page of promises names."""
+    return re.findall(r"``(test_\w+\.py)::(test_\w+)``", (DOCS / "guide" / "promises.rst").read_text(encoding="utf-8"))
+
+
+def test_every_promise_has_a_test_that_there_is():
+    assert len(promised()) > 30
+    folder = Path(__file__).resolve().parent
+    for file, name in promised():
+        assert re.search(rf"^def {name}\(", (folder / file).read_text(encoding="utf-8"), re.M), (file, name)
+
+
+def test_every_promise_names_a_test():
+    page = (DOCS / "guide" / "promises.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^   \* - (.+?)(?=^   \* - |^\S|^$)", page, re.M | re.S)
+    assert len(rows) > 30
+    for row in rows:
+        assert row.startswith("Promise") or re.search(r"\n     - ``test_", row), row

@@ -112,12 +112,24 @@ def test_files_of_the_first_format_keep_loading():
         np.testing.assert_allclose(model.score_samples(rows), expected, rtol=1e-4)
 
 
+def test_parameters_that_are_newer_than_a_file_take_their_defaults(path):
+    flow = MODELS["flow"]()
+    del flow.dropout, flow.checkpoint
+    sklearn_si.save(flow, path)
+    assert sklearn_si.load(path).get_params() == InterpolantFlow(**SMALL).get_params()
+
+
 def test_a_model_of_another_device_loads_on_the_cpu(path):
     flow = MODELS["flow"]()
     flow.device = "cuda:0"
     sklearn_si.save(flow, path)
     if not torch.cuda.is_available():
         assert sklearn_si.load(path).device == "auto"
+
+
+def test_where_a_fit_writes_is_not_for_a_file_to_say(path):
+    sklearn_si.save(InterpolantFlow(checkpoint="/home/somebody/.profile", **SMALL), path)
+    assert sklearn_si.load(path).checkpoint is None
 
 
 def square(x):
@@ -189,7 +201,7 @@ def announced(shape):
 
 NESTED = b'{"format": 1, "root": ' + b'{"list": [' * 5000 + b"]}" * 5000 + b"}"
 TAMPERED = {
-    "a pickle in place of an array": (add("0.npy", pickle.dumps(Planted())), "no file of sklearn_si.save|holds what"),
+    "a pickle in place of an array": (add("0.npy", pickle.dumps(Planted())), "is no array that save writes"),
     "an array of pickles": (add("0.npy", pickled_array()), "holds objects"),
     "an array that announces terabytes": (add("0.npy", announced((2**40,))), "not as long as the array"),
     "an entry outside": (add("../evil.npy", b"x"), r"entry '../evil.npy', which save does not write"),
@@ -219,6 +231,128 @@ def test_tampered_files_are_refused_and_nothing_is_executed(name, path, monkeypa
     with pytest.raises(LoadError, match=message):
         sklearn_si.load(path)
     assert [p.name for p in path.parent.iterdir()] == ["model.si"]
+
+
+def described(path, root, arrays=()):
+    """A file of a description and of arrays: it says what an attacker likes, in the form of save."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tree.json", json.dumps({"format": 1, "root": root}))
+        for number, array in enumerate(arrays):
+            stream = io.BytesIO()
+            if isinstance(array, np.ndarray):
+                np.lib.format.write_array(stream, array, allow_pickle=False)
+            archive.writestr(f"{number}.npy", stream.getvalue() or array)
+
+
+def an_object(number=0, kind="_flow.InterpolantFlow", **state):
+    return {"number": number, "object": kind, "state": {"dict": [list(pair) for pair in state.items()]}}
+
+
+def rebuilt(recipe, **parts):
+    return {"number": 99, "rebuilt": recipe, "from": {"dict": [list(pair) for pair in parts.items()]}}
+
+
+def nested_arrays(depth):
+    cells = [{"number": k, "objects": [{"seen": k - 1} if k else 1], "shape": [1]} for k in range(depth)]
+    return {"list": cells}
+
+
+def laughs(depth):
+    """Each flow has the one before twice: 2^depth to print, a line each to say."""
+    flows = [an_object()]
+    for k in range(1, depth):
+        flows.append(an_object(k, base_density={"seen": k - 1}, interpolant={"seen": k - 1}))
+    return an_object(depth, kept={"list": flows[:-1]}, base_density=flows[-1])
+
+
+def kernels(depth):
+    """As `laughs`, of what is rebuilt."""
+    chain = []
+    for k in range(depth):
+        before = {"seen": k - 1} if k else 1
+        state = {"dict": [["bandwidth", before], ["kernel", before]]}
+        chain.append({**rebuilt("sklearn.KernelDensity", state=state, data=None), "number": k})
+    return chain
+
+
+INDEPENDENT = {"number": 50, "named": "couplings.independent"}
+ADDRESS = {"dict": [["data", {"tuple": [1, False]}], ["shape", {"tuple": [2]}], ["typestr", "<f8"], ["version", 3]]}
+ONES = np.ones(3)
+HEADER, ARRAY = announced((2,)), {"number": 0, "array": "0.npy"}
+# name -> a description, arrays, and why it is refused
+ATTACKS = {
+    "an address in the memory": (an_object(__array_interface__=ADDRESS), (), "sets '__array_interface__'"),
+    "a class set": (an_object(__class__=INDEPENDENT), (), "sets '__class__'"),
+    "a method replaced": (an_object(sample=INDEPENDENT), (), "sets 'sample'"),
+    "a link of the picture": (an_object(kind="foreign.PCA", _doc_link_module="x"), (), "sets '_doc_link_module'"),
+    "a method of a density replaced": (
+        rebuilt("sklearn.KernelDensity", state={"dict": [["fit", INDEPENDENT]]}, data=None), (), "sets 'fit'",
+    ),
+    "an object that holds itself": (an_object(base_density={"seen": 0}), (), "holds what save does not write"),
+    "objects that repeat": (laughs(60), (), "repeats its objects"),
+    "densities that repeat": ({"list": kernels(60)}, (), "repeats its objects"),
+    "arrays in arrays": (nested_arrays(30_000), (), "has a cell of class ndarray"),
+    "an object as a key": ({"dict": [[an_object(), 1]]}, (), "a key of class InterpolantFlow"),
+    "a tuple as a key": ({"dict": [[{"tuple": [1, 2]}, 1]]}, (), "a key of class tuple"),
+    "keys of one hash": ({"dict": [[k * (2**61 - 1), 0] for k in range(30_000)]}, (), "a key of class int"),
+    "items of one hash": ({"set": [k * (2**61 - 1) for k in range(30_000)]}, (), "a key of class int"),
+    "an array told twice": ({"list": [{"number": k, "array": "0.npy"} for k in range(2)]}, [ONES], "twice"),
+    "more than a number": ({"scalar": "0.npy"}, [ONES], "more than the one number"),
+    "a truth value of 2": (ARRAY, [np.array([2], "u1").view(bool)], "no values of its dtype"),
+    "no character": (ARRAY, [np.array([2**31], "u4").view("<U1")], "no values of its dtype"),
+    "fields": (ARRAY, [np.zeros(2, "f8,i8")], "is no array that save writes"),
+    "a header to evaluate": (ARRAY, [HEADER.replace(b"(2,)", b"()*2")], "no array that save writes"),
+    "a negative shape": (ARRAY, [HEADER.replace(b"(2,)", b"(-2)")], "no array that save writes"),
+    "a dtype of fields": ({"dtype": "i4,i4"}, (), "the dtype 'i4,i4'"),
+    "a time zone of a file": (
+        rebuilt("pandas.dtype", name="datetime64[ns, dateutil//etc/passwd]", categories=None, ordered=None), (),
+        "is no dtype of a column",
+    ),
+    "an estimator as categories": (
+        rebuilt("pandas.dtype", name="category", categories=an_object(), ordered=False), (), "other classes than",
+    ),
+    "an estimator as a unit": (rebuilt("narwhals.dtype", name="Datetime", time_unit=an_object()), (), "other classes"),
+    "an estimator as a gap": ({"number": 1, "rebuilt": "missing", "from": an_object()}, (), "other classes than"),
+    "a metric of a function": (
+        rebuilt("sklearn.KernelDensity", state={"dict": [["leaf_size", 4], ["metric", INDEPENDENT]]},
+                data={"number": 1, "array": "0.npy"}),
+        [np.ones((3, 2))], "other classes than",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_descriptions_of_an_attacker_are_refused(name, path):
+    root, arrays, message = ATTACKS[name]
+    described(path, root, arrays)
+    with pytest.raises(LoadError, match=message) as error:
+        sklearn_si.load(path)
+    assert len(str(error.value)) < 1000
+
+
+def test_what_is_refused_on_loading_is_refused_on_saving(path):
+    itself = InterpolantFlow()
+    itself.base_density = itself
+    for model, message in (
+        (itself, "holds the object of which it is a part"),
+        (InterpolantFlow(base_density={(1, 2): 3}), "as a key or a cell"),
+        (InterpolantFlow(random_state=np.array([ONES, None], dtype=object)), "as a key or a cell"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sklearn_si.save(model, path)
+    shadowed = InterpolantFlow()
+    shadowed.sample = 3
+    with pytest.raises(ValueError, match="'sample' in place of what its class defines"):
+        sklearn_si.save(shadowed, path)
+
+
+def test_a_hole_in_a_file_is_damage(path):
+    sklearn_si.save(MODELS["flow"](), path)
+    data = path.read_bytes()
+    for start in (0, 100, len(data) // 2):
+        path.write_bytes(data[:start] + data[start + 2000 :])
+        with pytest.raises(LoadError, match=r"damaged|does not write"):
+            sklearn_si.load(path)
 
 
 def test_bombs_take_no_memory(path):

@@ -108,7 +108,7 @@ def test_runs_that_come_near_each_other_are_judged_by_all_rows_that_are_held_out
             return lambda: self.truth
 
     estimator = InterpolantFlow(random_state=0)
-    plan = _fitting.make_plan(estimator, X, None, None)
+    plan = _fitting.plan_fit(estimator, X, None, None, Single())
     race = Race(estimator, plan, _fitting._settings(estimator, plan))
     lucky, good, far = race.runs = [Judged(1.0, 0.5), Judged(0.95, 0.9), Judged(0.8, 2.0)]
     assert race.winner() is good
@@ -140,7 +140,7 @@ def test_an_interrupt_of_the_search_for_a_mixture_ends_the_fit(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_race, "find_mixture", interrupt)
-    with pytest.warns(ConvergenceWarning, match="choice of a closed form was interrupted: the best short run is kept"):
+    with pytest.warns(ConvergenceWarning, match="interrupted between its runs: the best so far is kept"):
         flow = InterpolantFlow(**SMALL).fit(SKEWED)
     assert np.isfinite(flow.score(SKEWED))
 
@@ -286,7 +286,7 @@ def test_gradients_are_those_of_the_units_that_are_kept():
      (3000, 4200, 6, False), (3000, 4400, 6, True)],
 )  # fmt: skip
 def test_the_best_step_lies_far_back_after_three_rounds_and_a_third_of_what_led_to_it(best, steps, stale, far):
-    assert _lies_far_back(History(n_iter=steps, best_step=best), stale) is far
+    assert _lies_far_back(History(n_iter=steps, best_step=best, stale=stale)) is far
 
 
 @pytest.mark.parametrize("rises", [True, False])

@@ -233,11 +233,42 @@ def test_without_early_stopping_scores_do_not_stop_the_training():
     assert torch.equal(script.weights(), script.validated[0])
 
 
+@pytest.mark.filterwarnings("ignore:The training loss")
 @pytest.mark.parametrize("step", [0, 99, 100, 137])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_diverged_loss_names_its_first_step_and_the_ways_out(step, value):
-    script = Script([1.0, 2.0], event={step: value, step + 1: math.nan})
-    with pytest.raises(FitDivergedError, match=f"at step {step}. Try a smaller learning_rate_init than 0.01, prep"):
+def test_a_diverged_loss_names_what_was_tried_and_the_ways_out(step, value):
+    script = Script([1.0, 2.0], event=dict.fromkeys(range(step, 10**4), value))
+    again = step // ROUND * ROUND  # the first step of the round that is tried again
+    tried = rf"rates 0.01 \(step {step}\), 0.001 \(step {again}\), 0.0001 \(step {again}\), 1e-05 \(step {again}\) were"
+    with pytest.raises(FitDivergedError, match=f"{tried} tried. Try a smaller learning_rate_init than 1e-05, prep"):
+        script.train()
+    assert script.n_losses == again + 4 * ROUND
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e9])
+def test_a_round_that_blows_up_is_taken_back_and_tried_at_a_lower_rate(value):
+    script = Script([2.0, 3.0, 1.0, 1.0], event=dict.fromkeys(range(220, 230), value))
+    with pytest.warns(ConvergenceWarning, match="at step 220 with the rate 0.01: .* best weights so far with 0.001"):
+        history = script.train(max_iter=400)
+    assert history.tried == [(220, 0.01)]
+    assert (history.n_iter, script.n_losses, len(history.loss_curve)) == (400, 500, 4)
+    # the third round starts from the weights of the second, and moves by a tenth of the rate from there
+    best, third = script.validated[1], script.validated[2]
+    assert 0 < (third - best).abs().max() < 0.1 * (best - script.validated[0]).abs().max()
+    assert torch.equal(script.weights(), best)
+
+
+def test_a_loss_that_stays_high_though_finite_is_no_error():
+    script = Script([2.0, 3.0, 1.0, 1.0], event=dict.fromkeys(range(220, 10**4), 1e9))
+    with pytest.warns(ConvergenceWarning, match="rose beyond all bounds"):
+        history = script.train(max_iter=400)
+    assert len(history.tried) == 3 and history.n_iter == 400 and history.best_score == 3.0
+
+
+def test_weights_that_are_lost_from_the_start_are_an_error():
+    script = Script([2.0], event=dict.fromkeys(range(9), math.nan))
+    script.networks["velocity"].weight.data.fill_(math.nan)
+    with pytest.raises(FitDivergedError, match=r"rates 0.01 \(step 0\) were tried"):
         script.train()
 
 

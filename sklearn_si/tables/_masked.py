@@ -8,6 +8,7 @@ from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from .._callbacks import NO_TASKS
+from .._checkpoint import NO_CHECKPOINT
 from .._tensors import normal
 from .._training import Settings, count_rounds, train
 
@@ -262,6 +263,7 @@ def fit_masked(
     verbose=0,
     dropout=0.0,
     tasks=NO_TASKS,
+    checkpoint=NO_CHECKPOINT,
 ):
     """Train the network in place; rows `held` (None for none) choose the best weights; callbacks follow the tasks."""
     device = codes.device
@@ -291,6 +293,7 @@ def fit_masked(
         history = train(
             nn.ModuleDict({"masked": network}), lambda: loss.at(orders.next(), generator)[0], validate, settings,
             start_score=validate, after_round=None if tell is None else lambda history, kept: tell(history, None),
+            record=checkpoint.training({"masks": generator}, orders),
         )  # fmt: skip
     network.dropout, network.masks = 0.0, None
     return history
@@ -309,6 +312,14 @@ class _Passes:
             self.order, self.place = self.rows[order], 0
         self.place += self.batch
         return self.order[self.place - self.batch : self.place]
+
+    def state(self, ended):
+        """Where in a pass it is."""
+        return {"order": self.order, "place": self.place}
+
+    def set_state(self, state):
+        """Go on from there."""
+        self.order, self.place = state["order"].to(self.rows.device), state["place"]
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Tables in, tables out: a model of whole rows that fills in any part of them."""
 
 import numbers
+import os
 import warnings
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._callbacks import FollowedEstimator, Tasks
+from .._checkpoint import open_checkpoint
 from .._flow import InterpolantFlow
 from .._links import LinkedEstimator
 from .._pickling import PackedNetworks
@@ -66,6 +68,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         Share of the rows held out; they choose the weights that are kept.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
+    checkpoint : str or path-like or None, default=None
+        A file from which `fit` goes on after a crash, as in `InterpolantFlow`.
     verbose : int, default=0
         Print a line a round.
     random_state : int, RandomState instance or None, default=None
@@ -111,6 +115,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "device": [str, torch.device],
+        "checkpoint": [str, os.PathLike, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }  # fmt: skip
@@ -127,13 +132,14 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         max_time=None,
         validation_fraction=0.1,
         device="auto",
+        checkpoint=None,
         verbose=0,
         random_state=None,
     ):
         self.kinds, self.min_frequency, self.flow = kinds, min_frequency, flow
         self.hidden_layer_sizes, self.dropout, self.learning_rate_init = hidden_layer_sizes, dropout, learning_rate_init
         self.max_iter, self.max_time, self.validation_fraction = max_iter, max_time, validation_fraction
-        self.device, self.verbose, self.random_state = device, verbose, random_state
+        self.device, self.checkpoint, self.verbose, self.random_state = device, checkpoint, verbose, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -156,7 +162,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             As `TableCodec.fit`.
         """
         current_group().refuse("TableSynthesizer")
-        seed = draw_seed(self.random_state)
+        checkpoint = open_checkpoint(self, {"X": X})
+        seed, tasks = checkpoint.seed, Tasks(self, X)
         codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed).fit(X)
         readings, rng = codec._readings(X), np.random.RandomState(seed % 2**32)
         codes, values = codec._encoded(readings, rng)
@@ -169,15 +176,15 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         columns = codec.columns_
         self._valued = [j for j, column in enumerate(columns) if column.is_continuous]
         # spikes and gaps of continuous columns follow the levels of the others
-        self._coded = sorted(
-            (j for j, c in enumerate(columns) if c.n_codes > 1), key=lambda j: columns[j].is_continuous
-        )
+        coded = [j for j, column in enumerate(columns) if column.n_codes > 1]
+        self._coded = sorted(coded, key=lambda j: columns[j].is_continuous)
         if self._valued:
             values = self._straightened(readings, codes, values, rng)
-        tasks = Tasks(self, X)
-        self.masked_network_ = self._fit_codes(codes, values, seed, tasks) if self._coded else None
-        self.value_model_ = self._fit_values(codes, values, seed, tasks) if self._valued else None
+        followed = codes, values, seed, tasks, checkpoint
+        self.masked_network_ = self._fit_codes(*followed) if self._coded else None
+        self.value_model_ = self._fit_values(*followed) if self._valued else None
         tasks.end()
+        checkpoint.end()
         return self
 
     def _straightened(self, readings, codes, values, rng):
@@ -200,7 +207,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
                 columns[j] = curved
         return values
 
-    def _fit_codes(self, codes, values, seed, tasks):
+    def _fit_codes(self, codes, values, seed, tasks, checkpoint):
         n, device = len(codes), resolve_device(self.device)
         generator = make_generator(seed, FIT_STREAM, device)
         columns = [self.codec_.columns_[j] for j in self._coded]
@@ -220,20 +227,19 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             network, codes, values, order[:n_held] if n_held else None, max_iter=steps,
             max_time=None if self.max_time is None else share * self.max_time, learning_rate=self.learning_rate_init,
             generator=generator, verbose=self.verbose, dropout=self.dropout, tasks=tasks,
+            checkpoint=checkpoint,
         )  # fmt: skip
         return network
 
-    def _fit_values(self, codes, values, seed, tasks):
+    def _fit_values(self, codes, values, seed, tasks, checkpoint):
         flow = InterpolantFlow(preprocessing="standardize") if self.flow is None else self.flow
         share = 1 - _CODE_SHARE if self._coded else 1.0
         settings = {"random_state": seed, "verbose": self.verbose, "device": self.device}
-        if self.max_iter != "auto":
-            settings["max_iter"] = self.max_iter
-        if self.max_time is not None:
-            settings["max_time"] = share * self.max_time
+        settings |= {} if self.max_iter == "auto" else {"max_iter": self.max_iter}
+        settings |= {} if self.max_time is None else {"max_time": share * self.max_time}
         model = ValueModel(InterpolantFlow(**{**flow.get_params(deep=False), **settings}))
         rng = np.random.default_rng([seed, FIT_STREAM])
-        return model.fit(values[:, self._valued], self._features(codes), codes[:, self._coded], rng, tasks)
+        return model.fit(values[:, self._valued], self._features(codes), codes[:, self._coded], rng, tasks, checkpoint)
 
     def _tensors(self, codes, values, device):
         """Codes of the columns that have several, and values (NaN is not known, inf absent), for the network."""
@@ -341,8 +347,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             the place of absent ones is independent of them.
         """
         check_is_fitted(self)
-        readings = self.codec_._readings(X)
-        codes, values = self.codec_._encoded(readings, None)
+        codes, values = self.codec_._encoded(readings := self.codec_._readings(X), None)
         total, unseen = np.zeros(len(codes)), int((codes < 0).any(1).sum())
         if unseen:
             warnings.warn(

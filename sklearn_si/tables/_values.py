@@ -66,7 +66,7 @@ class ValueModel:
     def __init__(self, flow):
         self.flow = flow
 
-    def fit(self, values, features, codes, rng, tasks):
+    def fit(self, values, features, codes, rng, tasks, checkpoint):
         """Fit to values (NaN where absent), and to codes with their features.
 
         Parameters
@@ -77,6 +77,8 @@ class ValueModel:
         rng : numpy Generator
         tasks : Tasks
             What callbacks are told of the fit.
+        checkpoint : Checkpoint
+            Where the flow keeps its trainings.
         """
         self.centres_ = _centres(values, features)
         residuals = values - self._centre(features)
@@ -86,8 +88,9 @@ class ValueModel:
         states = self._masks(np.isnan(values), copies, rng)
         rows = np.tile(np.arange(n), copies)
         u, condition = self._standardised(values[rows], features[rows], codes[rows], states, residuals[rows], rng)
-        self.flow_ = _GroupedFlow(**self.flow.get_params(deep=False)).set_params(base_density=None)
+        self.flow_ = _GroupedFlow(**self.flow.get_params(deep=False)).set_params(base_density=None, checkpoint=None)
         self.flow_.n_originals = n
+        checkpoint.follow(self.flow_, "values")
         with tasks.part("values", self.flow_):
             self.flow_.fit(u, condition=condition)
         return self

@@ -1,0 +1,118 @@
+"""Ctrl-C at any line of a fit: what was learned is kept, or nothing was learned and the interrupt goes through."""
+
+import os
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+
+import sklearn_si
+from sklearn_si import InterpolantFlow, SchroedingerBridge, _bridge, _runs
+
+PACKAGE = os.path.dirname(sklearn_si.__file__)
+RNG = np.random.default_rng(0)
+X0, X1 = RNG.normal(size=(120, 2)), RNG.normal(2.0, 1.0, size=(100, 2))
+SMALL = {"max_iter": 20, "hidden_layer_sizes": (4,), "random_state": 0}
+FITS = {
+    "one sample": (InterpolantFlow(**SMALL), (X0,)),
+    "bridge": (InterpolantFlow(preprocessing="standardize", base_density="normal", **SMALL), (X0, X1)),
+}
+
+
+class AtLine:
+    """A trace function that raises KeyboardInterrupt before a line of the package; before a training has begun or not.
+
+    Parameters
+    ----------
+    number : int
+        Of the line, in the order of execution.
+    """
+
+    def __init__(self, number):
+        self.number, self.lines, self.has_trained = number, 0, False
+
+    def __call__(self, frame, event, arg):
+        return self.line if frame.f_code.co_filename.startswith(PACKAGE) else None
+
+    def line(self, frame, event, arg):
+        self.has_trained |= event == "return" and arg is not None and frame.f_code.co_name == "train"
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.number:
+                raise KeyboardInterrupt
+        return self.line
+
+
+def traced(estimator, samples, number):
+    trace = AtLine(number)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return trace, estimator.fit(*samples)
+    except KeyboardInterrupt:
+        # in the last lines of fit the model is there, whatever they raise
+        return trace, estimator if hasattr(estimator, "sampling_grid_") else None
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_an_interrupt_at_any_line_keeps_what_was_learned(name):
+    estimator, samples = FITS[name]
+    n_lines = traced(clone(estimator), samples, 0)[0].lines
+    kept = 0
+    for number in np.linspace(1, n_lines - 1, 14).astype(int):
+        trace, model = traced(clone(estimator), samples, number)
+        assert model is not None or not trace.has_trained
+        if model is not None:
+            kept += 1
+            assert np.isfinite(model.sample(20)).all()
+            assert np.isfinite(model.score_samples(samples[-1])).all()
+    assert kept >= 10
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_in_the_base_density_leaves_a_bridge_without_one(monkeypatch):
+    flow = InterpolantFlow(**SMALL)
+    whole = InterpolantFlow(**{**SMALL, "base_density": None}).fit(X0, X1)
+    monkeypatch.setattr(_runs.Run, "base_rows", interrupt)
+    with pytest.warns(ConvergenceWarning, match="in the density of its base: `score_samples` has none to start from"):
+        flow.fit(X0, X1)
+    np.testing.assert_array_equal(flow.transform(X0), whole.transform(X0))
+    with pytest.raises(ValueError, match="base_density"):
+        flow.score_samples(X1)
+
+
+def test_an_interrupt_between_the_rounds_of_a_bridge_keeps_the_last(monkeypatch):
+    bridge = SchroedingerBridge(base_density=None, **SMALL)
+    monkeypatch.setattr(_bridge, "simulate_pairs", interrupt)
+    with pytest.warns(ConvergenceWarning, match="between its trainings: what the last left is kept"):
+        bridge.fit(X0, X1)
+    assert bridge.n_iter_ == 20
+    whole = SchroedingerBridge(base_density=None, n_rounds=0, **SMALL).fit(X0, X1)
+    np.testing.assert_array_equal(bridge.transform(X0), whole.transform(X0))
+
+
+def test_an_interrupt_of_the_choice_of_steps_leaves_the_usual_ones(monkeypatch):
+    monkeypatch.setattr(_runs, "choose_grid", interrupt)
+    with pytest.warns(ConvergenceWarning, match="in the choice of steps for `sample`, which takes 16"):
+        flow = InterpolantFlow(**SMALL).fit(X0)
+    assert flow.sampling_grid_ is None
+    expected = InterpolantFlow(**SMALL, n_steps=16).fit(X0).sample(9, random_state=0)
+    np.testing.assert_allclose(flow.sample(9, random_state=0), expected, rtol=1e-5)
+
+
+def test_an_interrupt_before_anything_is_learned_goes_through(monkeypatch):
+    monkeypatch.setattr(_runs.Run, "_fit_maps", interrupt)
+    flow = InterpolantFlow(**SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        flow.fit(X0)
+    assert not hasattr(flow, "network_")
