@@ -152,7 +152,7 @@ FAULTS = [Fault(*fault) for fault in (
     ("refinement states a thirty-second of the gap", "solvers.py",
      "torch.maximum(gap / 4, last_gap / 32)", "torch.maximum(gap / 32, last_gap / 256)"),
     ("rows that are not finite pass", "solvers.py",
-     "    if bad:\n        raise IntegrationError(", "    if bad > len(x):\n        raise IntegrationError("),
+     "    if len(bad):\n        raise", "    if len(bad) > len(x):\n        raise"),
     ("the denoising recursion takes beta of the step before", "solvers.py",
      "path.beta(t_next) * fields.target(t, x)", "path.beta(t) * fields.target(t, x)"),
     # densities
@@ -196,9 +196,9 @@ FAULTS = [Fault(*fault) for fault in (
      "np.log(rate) - grown + log_mass", "np.log(rate) + log_mass"),
     ("velocities in data units leave out the moving centre", "_field_methods.py",
      "self._scale.inverse_transform(b) + self._centre(time, derivative=True)", "self._scale.inverse_transform(b)"),
-    ("points that are not finite pass where names do not matter", "_field_methods.py",
-     "check_array(X, dtype=DTYPES, input_name=name)",
-     "check_array(X, dtype=DTYPES, input_name=name, ensure_all_finite=False)", "bad_input"),
+    ("points that are not finite pass where names do not matter", "_validation.py",
+     "check_array(check_cells(X, name), dtype=DTYPES, input_name=name)",
+     "check_array(check_cells(X, name), dtype=DTYPES, input_name=name, ensure_all_finite=False)", "bad_input"),
     ("a transformed density lacks the Jacobian", "compose.py", "(value + jacobian).astype", "value.astype"),
     ("a power transform lacks the Jacobian of its scaler", "compose.py",
      "(_divided(step._scaler, rows) if step.standardize else 0.0)", "0.0"),
@@ -253,7 +253,7 @@ FAULTS = [Fault(*fault) for fault in (
      "self.buffers or [b.clone() for b in self.networks.buffers()]",
      "[b.clone() for b in self.networks.buffers()]"),
     ("stale rounds never end the training", "_training.py",
-     "patience_lost = settings.early_stopping and stale >= settings.n_iter_no_change", "patience_lost = False"),
+     "patience_lost = settings.early_stopping and history.stale >= settings.n_iter_no_change", "patience_lost = False"),
     ("the rate does not know of the time", "_training.py",
      "progress = max(progress, elapsed / settings.max_time)", "progress = max(progress, 0.0)"),
     ("a fit is validated on its training rows", "_runs.py",
@@ -263,8 +263,7 @@ FAULTS = [Fault(*fault) for fault in (
     ("runs are compared in the units of each", "_runs.py",
      "mean_over_rows(float(value.sum(1).mean()) + jacobian)", "mean_over_rows(float(value.sum(1).mean()))"),
     ("layers of a factory draw from the global generator", "_runs.py",
-     "with torch.random.fork_rng(devices=[]):\n            torch.default_generator.manual_seed(self.plan.seed)\n     "
-     "       yield", "with contextlib.nullcontext():\n            yield", "race"),
+     "with seeded_globally(self.plan.seed):\n            yield", "with contextlib.nullcontext():\n            yield", "race"),
     ("n_iter_ is one too many", "_runs.py",
      "max(1, self.earlier.n_iter + history.n_iter)", "1 + self.earlier.n_iter + history.n_iter"),
     ("a warm start begins with fresh networks", "_fitting.py",
@@ -327,7 +326,7 @@ FAULTS = [Fault(*fault) for fault in (
     ("the floor of a transport is a distance from itself", "_transport_metrics.py",
      "wasserstein_distance(X1[:half], X1[half : 2 * half])", "wasserstein_distance(X1[:half], X1[:half])"),
     ("arrays in column order are read in row order", "persistence.py",
-     'order="F" if fortran else "C"', 'order="C"'),
+     'order="F" if header[2] == "True" else "C"', 'order="C"'),
 )]
 # fmt: on
 
