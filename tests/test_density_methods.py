@@ -12,6 +12,7 @@ from sklearn_si._objectives import Fields
 from sklearn_si._path_weights import path_log_weights
 from sklearn_si.exceptions import NoDensityError
 from sklearn_si.interpolants import GaussianBase, Linear
+from sklearn_si.preprocessing import AffineMap
 from sklearn_si.solvers import SDE_SOLVERS, time_grid
 
 
@@ -45,8 +46,10 @@ def test_log_density_at_any_time(name, t):
     assert (error <= 1e-6).all()
 
 
-def test_encoding_decoding_needs_no_base_density():
-    model, X, target, base = exact(InterpolantFlow("encoding-decoding"), two=True)
+@pytest.mark.parametrize("gamma_scale", [1.0, 0.5])
+def test_encoding_decoding_needs_no_base_density(gamma_scale):
+    """The law in the middle is N(0, gamma_scale I)."""
+    model, X, target, base = exact(InterpolantFlow("encoding-decoding", gamma_scale=gamma_scale), two=True)
     model.base_density_ = None
     np.testing.assert_allclose(model.score_samples(X), mixture_log_density(X, *target), atol=1e-3)
     np.testing.assert_allclose(model.score_samples(X, t=0.0), mixture_log_density(X, *base), atol=1e-3)
@@ -191,6 +194,15 @@ def test_chain_density_is_that_of_the_sampled_rows():
     assert abs(density / share - 1).max() < 0.05
 
 
+def test_densities_of_the_chain_change_units_by_the_jacobian():
+    model, X, _, _ = exact(InterpolantDiffusion(likelihood="sde", noise_level=0.5, n_steps=20), n=10)
+    value, bound = model.score_samples(X), model.log_density_bound(X).bound
+    model.preprocessing_ = AffineMap(np.array([3.0, -1.0]), np.array([[10.0, 0.0], [4.0, 0.5]]))
+    moved = model.preprocessing_.inverse_transform(X)
+    np.testing.assert_allclose(model.score_samples(moved), value - np.log(5.0), atol=1e-9)
+    np.testing.assert_allclose(model.log_density_bound(moved).bound, bound - np.log(5.0), atol=1e-9)
+
+
 def test_chain_summary_and_its_errors():
     model, X, target, _ = exact(InterpolantDiffusion(noise_level=0.5, n_steps=100), n=40)
     result = model.log_density_bound(X, n_paths=64)
@@ -303,12 +315,14 @@ def test_optimal_noise_level_is_the_root_of_the_ratio_of_the_gaps():
 def test_bounds_are_the_same_in_all_units():
     rng = np.random.default_rng(1)
     X = rng.normal(size=(200, 2)) * [1.0, 3.0] + rng.normal(size=(200, 1))
-    params = {"max_iter": 20, "hidden_layer_sizes": (8,), "random_state": 0, "preprocessing": "standardize"}
+    params = {"hidden_layer_sizes": (8,), "random_state": 0, "preprocessing": "standardize", "early_stopping": False}
     values = []
     for units in (np.ones(2), np.array([8.0, 1 / 64])):  # powers of two: no rounding but the units'
         model, strong = (InterpolantDiffusion(**params).set_params(max_iter=m).fit(X * units) for m in (20, 40))
-        values.append(model.kl_bound(X * units, reference=strong).unsplit)
+        fisher = model.fisher_divergence(X[:20] * units, reference=strong)
+        values.append([model.kl_bound(X * units, reference=strong).unsplit, fisher.value, fisher.relative])
     assert values[0] == pytest.approx(values[1], rel=1e-6)
+    assert min(values[0]) > 1e-6  # the two models are not the same
 
 
 def test_fisher_term_of_a_shifted_velocity_has_its_closed_form():
@@ -360,3 +374,24 @@ def test_diagnose_finds_wrong_fields():
     report = model.diagnose(X)
     assert abs(report.velocity_calibration) > 4 * report.velocity_calibration_error
     assert "NOT calibrated" in str(report) and "NOT normal" in str(report) and "disagree" in str(report)
+
+
+@pytest.mark.parametrize("base_is_flow", [False, True])
+def test_the_density_of_a_bridge_has_the_base_density_in_the_units_of_the_base(base_is_flow):
+    rng = np.random.default_rng(0)
+    target, (weights, means, covs) = mixture(rng, 2, 2), mixture(rng, 2, 2)
+    # data units x = c + D x' of the bridge, and x = c2 + D2 y of the flow, in which the base is this mixture
+    c, matrix = np.array([5.0, -2.0]), np.array([[2.0, 0.5], [0.0, 0.3]])
+    c2, matrix2 = np.array([4.5, -2.5]), np.array([[1.5, 0.0], [-0.2, 0.5]])
+    to_bridge = np.linalg.solve(matrix, matrix2)
+    base = weights, means @ to_bridge.T + np.linalg.solve(matrix, c2 - c), to_bridge @ covs @ to_bridge.T
+    if base_is_flow:
+        density = with_exact_fields(InterpolantFlow(), (weights, means, covs))
+        density.preprocessing_ = AffineMap(c2, matrix2)
+    else:
+        density = MixtureDensity(weights, c2 + means @ matrix2.T, matrix2 @ covs @ matrix2.T)
+    model = with_exact_fields(InterpolantFlow(), target, base, np.zeros((2, 2)), density)
+    model.base_preprocessing_, model.preprocessing_ = AffineMap(c, matrix), AffineMap(c + 1, matrix)
+    X = sample_mixture(rng, 5, *target)
+    expected = mixture_log_density(X, *target) - np.linalg.slogdet(matrix)[1]
+    np.testing.assert_allclose(model.score_samples(model.preprocessing_.inverse_transform(X)), expected, atol=1e-3)

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, _fitting
 from sklearn_si._batches import Batches
 from sklearn_si._tensors import FIT_STREAM
 from sklearn_si._training import ROUND
@@ -168,3 +168,35 @@ def test_a_base_without_a_density_is_refused_before_any_training():
     X = np.random.default_rng(0).normal(size=(30, 2))
     with pytest.raises(ValueError, match=r"Columns \[1\] of X0 are constant"):
         InterpolantFlow(max_iter=10**6).fit(X * [1.0, 0.0], X)
+
+
+def last_rows_held(cls):
+    """An estimator that holds out the last ten rows of its target."""
+
+    class Split(cls):
+        _split_rows = staticmethod(lambda n, fraction, rng: (np.arange(n - 10), np.arange(n - 10, n)))
+
+    return Split
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_rounds_are_judged_by_the_rows_that_are_held_out(two):
+    """Where these are far from all others no round scores well, and training rows are learned nevertheless."""
+    far = np.concatenate([X[:-10], X[-10:] + 300.0])
+    model = small(last_rows_held(InterpolantFlow), base_density=None).fit(*((X1, far) if two else (far,)))
+    assert max(model.validation_scores_) < -100
+    assert abs(model.loss_) < 10
+
+
+def test_a_bridge_and_its_base_density_share_the_time(monkeypatch):
+    seen, true = [], _fitting.train_best
+    monkeypatch.setattr(_fitting, "train_best", lambda e, plan, s: seen.append(s.max_time) or true(e, plan, s))
+    model = small(base_density="flow", max_time=0.2).fit(X, X1)
+    assert model.base_density_.max_time + seen[0] == pytest.approx(0.2)
+
+
+def test_pairs_stay_together_in_training_and_held_out_rows():
+    """All rows move by the same way: nothing is left to learn, unless they are paired with others."""
+    flow = small(coupling="paired").fit(X, X + 3.0)
+    assert flow.loss_ < 1e-3 and abs(flow.best_validation_score_) < 1e-3
+    assert small().fit(X, X + 3.0).loss_ > 0.1

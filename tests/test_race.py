@@ -22,7 +22,7 @@ from sklearn_si.distributed import Single
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.interpolants import make_interpolant
 from sklearn_si.networks import FiLMNetwork, MixtureVelocity
-from sklearn_si.preprocessing import AffineMap, MarginalMap, fit_one_sample_map
+from sklearn_si.preprocessing import MARGINAL, AffineMap, MarginalMap, fit_one_sample_map
 
 RNG = np.random.default_rng(0)
 SKEWED = np.exp(RNG.normal(size=(400, 2)))
@@ -35,8 +35,11 @@ def clusters(n=600, seed=0):
     return rng.normal([[0, 0], [8, 0], [0, 8]], 0.5, size=(n // 3, 3, 2)).reshape(-1, 2)
 
 
-def test_skewed_columns_get_a_map_of_their_own():
-    assert isinstance(InterpolantFlow(**SMALL).fit(SKEWED).preprocessing_, MarginalMap)
+def test_skewed_columns_get_a_map_of_their_own(monkeypatch):
+    seen, flow = runs_of(monkeypatch, SKEWED)
+    assert isinstance(flow.preprocessing_, MarginalMap)
+    # and the steps after the comparison go into the network behind this map
+    assert seen[-1][0] in MARGINAL
 
 
 def test_the_base_of_a_bridge_lives_in_units_that_an_affine_map_leads_to():
@@ -57,9 +60,9 @@ def runs_of(monkeypatch, X, **params):
     seen = []
     trained = Race.trained
 
-    def recording(self, run, settings, dropout=None, start_score=None):
+    def recording(self, run, settings, dropout=None, **others):
         seen.append((run.kind, dropout, settings))
-        return trained(self, run, settings, dropout=dropout, start_score=start_score)
+        return trained(self, run, settings, dropout=dropout, **others)
 
     monkeypatch.setattr(Race, "trained", recording)
     return seen, InterpolantFlow(**{**SMALL, **params}).fit(X)

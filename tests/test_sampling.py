@@ -9,6 +9,7 @@ import torch
 from oracles import MixtureFields, mixture, moments, sample_mixture, with_exact_fields
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._objectives import Fields
+from sklearn_si._tensors import SAMPLE_STREAM, make_generator
 from sklearn_si.exceptions import IntegrationError
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.solvers import SDE_SOLVERS, odeint, time_grid
@@ -185,3 +186,28 @@ def test_non_finite_rows_never_leave_in_silence():
         model.transform(np.ones((3, 2)))
     with pytest.raises(IntegrationError, match="while computing log-densities"):
         model.score_samples(np.ones((3, 2)))
+
+
+def identity_flow():
+    """From N(0, I) to itself by a path of constant variance: rows are the numbers that are drawn."""
+    law = (np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
+    return with_exact_fields(InterpolantFlow("trigonometric", random_state=0), law)
+
+
+def test_the_numbers_of_a_sample_are_not_those_of_another_stream():
+    """Not those that fit draws from the same seed, above all."""
+    X = identity_flow().sample(50)
+    for stream in range(1000):
+        if stream != SAMPLE_STREAM:
+            other = torch.randn((50, 2), generator=make_generator(0, stream), dtype=torch.float64)
+            assert abs(other.numpy() - X).min() > 1e-9
+    first = {int(torch.randint(2**62, (), generator=make_generator(seed, k))) for seed in (0, 1) for k in range(7)}
+    assert len(first) == 14
+
+
+def test_chunks_have_noise_of_their_own(monkeypatch):
+    monkeypatch.setattr("sklearn_si._base._CHUNK", 100)
+    model = identity_flow()
+    for level in (0.0, 0.5):
+        X = model.set_params(noise_level=level).sample(300).reshape(3, 100, 2)
+        assert abs(X[0] - X[1]).min() > 1e-9 and abs(X[1] - X[2]).min() > 1e-9

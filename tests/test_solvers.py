@@ -13,7 +13,9 @@ from sklearn_si.solvers import (
     SDE_SOLVERS,
     SOLVERS,
     TIME_GRIDS,
+    combine,
     dense_state,
+    grid_map,
     odeint,
     refine,
     require_finite,
@@ -199,3 +201,24 @@ def test_refinement_says_what_it_could_not_reach():
 def test_non_finite_rows_are_counted():
     with pytest.raises(IntegrationError, match="2 of 3 rows left the finite numbers while sampling"):
         require_finite(torch.tensor([[0.0], [torch.nan], [torch.inf]]), "sampling")
+
+
+def test_the_embedded_error_is_that_of_a_fourth_order_step():
+    """Beside the same step by much finer ones: it falls with h^5, and is much larger than the error of the step."""
+    tableau, x = ODE_SOLVERS["dopri5"], torch.ones((1, 1), dtype=torch.float64)
+    assert sum(tableau.error) == pytest.approx(0, abs=1e-15)
+    lengths, embedded = [0.4, 0.2, 0.1], []
+    for h in lengths:
+        f = lambda t, x: x * torch.cos(torch.as_tensor(t))  # noqa: E731
+        new, slopes = runge_kutta_step(tableau, f, 0.0, h, x)
+        embedded.append(abs(float(h * combine(tableau.error, [*slopes, f(h, new)]))))
+        assert 3 * abs(float(new) - np.exp(np.sin(h))) < embedded[-1]
+    assert abs(np.polyfit(np.log(lengths), np.log(embedded), 1)[0] - 5) < 0.35
+
+
+@pytest.mark.parametrize("law", TIME_GRIDS)
+@pytest.mark.parametrize("span", [(0.0, 1.0), (1.0, 0.0), (0.7, 0.2)])
+def test_rates_of_a_grid_are_the_derivatives_of_its_times(law, span):
+    s, h = torch.linspace(0.05, 0.95, 19, dtype=torch.float64), 1e-6
+    difference = (grid_map(s + h, law, *span)[0] - grid_map(s - h, law, *span)[0]) / (2 * h)
+    torch.testing.assert_close(grid_map(s, law, *span)[1], difference, rtol=1e-6, atol=1e-8)

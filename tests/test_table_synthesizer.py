@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -18,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from oracles import column_kinds
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.tables import InterpolantImputer, TableSynthesizer
+from sklearn_si.tables._masked import mask_rows
 
 MASSES = np.array([[0.30, 0.05, 0.05], [0.05, 0.25, 0.30]])
 NAMES = sorted(column_kinds(np.random.default_rng(0), 6))
@@ -417,3 +419,15 @@ def test_cells_that_are_lists_are_refused_by_column():
     frame = pd.DataFrame({"x": [1.0, 2.0], "tags": [["a"], ["b", "c"]]})
     with pytest.raises(ValueError, match="Column 'tags' of X holds cells that are no numbers, words or dates"):
         TableSynthesizer().fit(frame)
+
+
+def test_masks_hide_the_column_that_is_asked_and_show_those_before_it():
+    n, n_codes = 4000, 5
+    codes, values, step = mask_rows(n, n_codes, 2, torch.Generator().manual_seed(0))
+    rows, before = torch.arange(n), torch.arange(n_codes) < step[:, None]
+    assert not codes[rows, step].any()
+    # half of the rows as whole rows are drawn, a quarter with any cells beside these, a quarter with any cells
+    assert torch.equal(codes[::2], before[::2]) and not values[::2].any()
+    assert (codes[1::4] >= before[1::4]).all() and not (codes[3::4] >= before[3::4]).all()
+    assert abs(values[1::2].double().mean() - 0.5) < 0.05
+    assert torch.bincount(step).min() > n / n_codes / 1.2

@@ -355,3 +355,18 @@ def test_verbose_prints_a_line_a_round(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["step 100", "step 200", "step 250"]
     assert lines[1].endswith("validation score 2.0000")
+
+
+def test_the_best_weights_have_the_buffers_of_their_round():
+    """Such as the statistics of a normalisation, which no gradient moves."""
+    script = Script([2.0, 1.0, 0.0])
+    layer, loss = script.networks["velocity"], script.loss
+    layer.register_buffer("steps", torch.zeros(()))
+
+    def counted():
+        layer.steps += 1
+        return loss()
+
+    script.loss = counted
+    script.train(max_iter=3 * ROUND, n_iter_no_change=10)
+    assert layer.steps == ROUND
