@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import sklearn_si
 from sklearn_si import InterpolantFlow, SchroedingerBridge, _bridge, _runs
+from sklearn_si.tables import TableSynthesizer, _masked
 
 PACKAGE = os.path.dirname(sklearn_si.__file__)
 RNG = np.random.default_rng(0)
@@ -116,3 +117,21 @@ def test_an_interrupt_before_anything_is_learned_goes_through(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         flow.fit(X0)
     assert not hasattr(flow, "network_")
+
+
+def test_an_interrupt_of_the_codes_of_a_table_does_not_begin_a_training_of_its_values(monkeypatch):
+    loss, calls = _masked.MaskedLoss.at, iter(range(10**6))
+
+    def interrupted(self, *args, **kwargs):
+        if next(calls) == 150:
+            raise KeyboardInterrupt
+        return loss(self, *args, **kwargs)
+
+    table = TableSynthesizer(max_iter=400, random_state=0)
+    monkeypatch.setattr(_masked.MaskedLoss, "at", interrupted)
+    with pytest.warns(ConvergenceWarning, match="Training was interrupted after"):
+        table.fit(np.column_stack([X0[:, 0], X0[:, 1] > 0]))
+    assert table.value_model_.flow_.n_iter_ == 1
+    drawn = table.sample(400, random_state=0)
+    assert abs(drawn[:, 1].mean() - (X0[:, 1] > 0).mean()) < 0.1
+    assert abs(drawn[:, 0].mean()) < 0.3 and abs(drawn[:, 0].std() - 1) < 0.3

@@ -171,18 +171,16 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         warn_of_identifiers(codec.columns_, readings)
         self.codec_, self.n_features_in_ = codec, codec.n_features_in_
         vars(self).pop("feature_names_in_", None)
-        if hasattr(codec, "feature_names_in_"):
-            self.feature_names_in_ = codec.feature_names_in_
+        vars(self).update({n: v for n, v in vars(codec).items() if n == "feature_names_in_"})
         columns = codec.columns_
         self._valued = [j for j, column in enumerate(columns) if column.is_continuous]
         # spikes and gaps of continuous columns follow the levels of the others
         coded = [j for j, column in enumerate(columns) if column.n_codes > 1]
         self._coded = sorted(coded, key=lambda j: columns[j].is_continuous)
-        if self._valued:
-            values = self._straightened(readings, codes, values, rng)
+        values = self._straightened(readings, codes, values, rng) if self._valued else values
         followed = codes, values, seed, tasks, checkpoint
-        self.masked_network_ = self._fit_codes(*followed) if self._coded else None
-        self.value_model_ = self._fit_values(*followed) if self._valued else None
+        self.masked_network_, interrupted = self._fit_codes(*followed) if self._coded else (None, False)
+        self.value_model_ = self._fit_values(*followed, interrupted) if self._valued else None
         tasks.end()
         checkpoint.end()
         return self
@@ -223,19 +221,21 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         if steps == "auto":
             steps = int(np.clip(_PASSES * n / _BATCH, _FEWEST, _MOST)) if self.max_time is None else 10**9
         share = _CODE_SHARE if self._valued else 1.0
-        fit_masked(
+        history = fit_masked(
             network, codes, values, order[:n_held] if n_held else None, max_iter=steps,
             max_time=None if self.max_time is None else share * self.max_time, learning_rate=self.learning_rate_init,
             generator=generator, verbose=self.verbose, dropout=self.dropout, tasks=tasks,
             checkpoint=checkpoint,
         )  # fmt: skip
-        return network
+        return network, history.interrupted and not tasks.stopped
 
-    def _fit_values(self, codes, values, seed, tasks, checkpoint):
+    def _fit_values(self, codes, values, seed, tasks, checkpoint, interrupted):
         flow = InterpolantFlow(preprocessing="standardize") if self.flow is None else self.flow
         share = 1 - _CODE_SHARE if self._coded else 1.0
         settings = {"random_state": seed, "verbose": self.verbose, "device": self.device}
-        settings |= {} if self.max_iter == "auto" else {"max_iter": self.max_iter}
+        # after Ctrl-C little more than the normal law of the values
+        steps = 1 if interrupted else self.max_iter
+        settings |= {} if steps == "auto" else {"max_iter": steps}
         settings |= {} if self.max_time is None else {"max_time": share * self.max_time}
         model = ValueModel(InterpolantFlow(**{**flow.get_params(deep=False), **settings}))
         rng = np.random.default_rng([seed, FIT_STREAM])
@@ -243,12 +243,9 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
 
     def _tensors(self, codes, values, device):
         """Codes of the columns that have several, and values (NaN is not known, inf absent), for the network."""
-        absent = codes[:, self._valued] > 0
-        values = np.where(absent, np.inf, values[:, self._valued])
-        return (
-            torch.as_tensor(codes[:, self._coded], device=device),
-            torch.as_tensor(values, dtype=torch.float32, device=device),
-        )
+        shown = np.where(codes[:, self._valued] > 0, np.inf, values[:, self._valued])
+        known = torch.as_tensor(codes[:, self._coded], device=device)
+        return known, torch.as_tensor(shown, dtype=torch.float32, device=device)
 
     def _features(self, codes):
         """Codes as numbers for the flow: levels one by one, and the order of ordered ones."""
