@@ -5,7 +5,9 @@ import functools
 import importlib
 import inspect
 import math
+import os
 import re
+import zoneinfo
 from collections.abc import Callable
 
 import numpy as np
@@ -137,9 +139,17 @@ def _build_pandas_dtype(parts):
         # pandas hashes them
         _expect(sum(not is_key(value) for value in parts["categories"].ravel().tolist()) < _ODD_CATEGORIES)
         return pd.CategoricalDtype(parts["categories"], ordered=parts["ordered"])
-    if not _PANDAS_DTYPE.fullmatch(parts["name"]):
+    match = _PANDAS_DTYPE.fullmatch(parts["name"])
+    if not match or not _is_zone(match["zone"]):
         raise ValueError(f"{parts['name']!r} is no dtype of a column.")
     return pd.api.types.pandas_dtype(parts["name"])
+
+
+def _is_zone(name):
+    """Whether the system knows a zone; zoneinfo would import a module by the name of one that it does not."""
+    if name is None or _OFFSET.fullmatch(name) or not any(os.path.isdir(root) for root in zoneinfo.TZPATH):
+        return True
+    return any(os.path.isfile(os.path.join(root, name)) for root in zoneinfo.TZPATH)
 
 
 def _build_missing(name):
@@ -175,8 +185,9 @@ def _module_of(value):
 _ODD_CATEGORIES = 1000
 # A zone of dateutil may be the path of a file.
 _PANDAS_DTYPE = re.compile(
-    r"(U?Int|Float)\d+|boolean|str|string|(datetime|timedelta)64\[\w+(, (?!dateutil)\w[\w/+:-]*)?\]", re.ASCII
+    r"(U?Int|Float)\d+|boolean|str|string|(datetime|timedelta)64\[\w+(, (?P<zone>(?!dateutil)\w[\w/+:-]*))?\]", re.ASCII
 )
+_OFFSET = re.compile(r"UTC([+-]\d\d:\d\d(:\d\d)?)?", re.ASCII)
 _NARWHALS_DTYPES = (
     "Boolean", "Categorical", "Date", "Datetime", "Duration", "Float32", "Float64", "Int8", "Int16", "Int32", "Int64",
     "Object", "String", "Time", "UInt8", "UInt16", "UInt32", "UInt64",

@@ -19,7 +19,7 @@ from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
 
 import sklearn_si
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity, _persisted
 from sklearn_si.exceptions import LoadError
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
@@ -394,3 +394,21 @@ def test_the_description_is_plain_json(path):
     sklearn_si.save(MODELS["flow"](), path)
     tree = json.loads(read(path)["tree.json"])
     assert (tree["format"], tree["library"]) == (1, sklearn_si.__version__)
+
+
+ZONES = [("Europe/Berlin", True), ("UTC", True), ("UTC-03:30", True), ("Europe/X", False)]
+
+
+@pytest.mark.parametrize(("zone", "is_known"), ZONES)
+def test_zones_are_those_of_the_system(zone, is_known, path, monkeypatch):
+    """An unknown one would be looked for in a module of its name."""
+    dtype = pd.DatetimeTZDtype(tz="UTC")
+    asked, build = [], pd.api.types.pandas_dtype
+    monkeypatch.setattr(pd.api.types, "pandas_dtype", lambda name: asked.append(name) or build(name))
+    parts = {"name": str(dtype).replace("UTC", zone), "categories": None, "ordered": None}
+    if is_known:
+        assert str(_persisted._build_pandas_dtype(parts)) == f"datetime64[ns, {zone}]"
+        return
+    with pytest.raises(ValueError, match="is no dtype of a column"):
+        _persisted._build_pandas_dtype(parts)
+    assert asked == []
