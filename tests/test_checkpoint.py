@@ -54,7 +54,9 @@ FITS = {
     "optimal coupling, drawn ahead": (InterpolantFlow(coupling="optimal", **SMALL), (X0, X1)),
     "entropic coupling, two fields": (InterpolantDiffusion(coupling="entropic", base_density=None, **SMALL), (X0, X1)),
     "learned path": (InterpolantFlow(interpolant="learned", base_density=None, **SMALL), (X0, X1)),
-    "bridge, round by round": (SchroedingerBridge(base_density=None, n_components=1, **SMALL), (X0, X1)),
+    "bridge, round by round": (
+        SchroedingerBridge(base_density=None, n_components=1, **{**SMALL, "max_iter": 150}), (X0, X1),
+    ),
     "bridge from a normal law, fresh seed": (
         SchroedingerBridge(n_components=1, base_density=None, **{**SMALL, "random_state": None}), (X0,),
     ),

@@ -19,7 +19,6 @@ ESTIMATORS = [
     InterpolantFlow(**SMALL),
     InterpolantFlow("trigonometric", preprocessing="whiten", noise_level=0.5, early_stopping=False, **SMALL),
     InterpolantDiffusion(**SMALL),
-    InterpolantDiffusion(gamma="quadratic", noise_level=0.0, **SMALL),
     SchroedingerBridge(n_components=1, n_rounds=0, **SMALL),
     TableCodec(random_state=0),
     TableSynthesizer(flow=SMALL_FLOW, max_iter=3, random_state=0),

@@ -48,10 +48,13 @@ FITS = {
 
 
 def answers(model, seed):
-    drawn = model.sample(30, random_state=seed)
-    if not isinstance(model, InterpolantFlow) or model.base_sample_ is not None:
+    drawn = model.sample(20, random_state=seed)
+    if isinstance(model, TableSynthesizer):
         return [drawn]
-    return [drawn, model.score_samples(drawn), model.transform(drawn)]
+    # threads in single precision beside others in double have networks of their own
+    rows = X[seed : seed + 5].astype(np.float32 if seed % 2 else np.float64)
+    moved = model.transform(rows)
+    return [drawn, moved, model.score_samples(rows)] if model.base_sample_ is None else [drawn, moved]
 
 
 def assert_equal(left, right):
@@ -69,7 +72,7 @@ def serial():
 def test_eight_threads_get_the_answers_of_one(serial, name):
     model = serial[name]
     with ThreadPoolExecutor(8) as threads:
-        results = list(threads.map(lambda seed: answers(model, seed), range(16)))
+        results = list(threads.map(lambda seed: answers(model, seed), range(8)))
     for seed, result in enumerate(results):
         assert_equal(result, answers(model, seed))
 

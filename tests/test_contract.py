@@ -1,7 +1,6 @@
 """The contract of design.md, section 2: what a user of scikit-learn may take for granted."""
 
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import joblib
@@ -233,22 +232,6 @@ def test_pickle_and_joblib_round_trips(fitted, kind, tmp_path):
     assert_same_answers(pickle.loads(pickle.dumps(model)), model)
     joblib.dump(model, tmp_path / "model.joblib")
     assert_same_answers(joblib.load(tmp_path / "model.joblib", mmap_mode="r"), model)
-
-
-@pytest.mark.parametrize("kind", ["flow-bridge", "diffusion-bridge"])
-def test_threads_share_a_fitted_model(fitted, kind):
-    model = fitted[kind]
-
-    def work(k):
-        rows = X[k : k + 5].astype(np.float32 if k % 2 else np.float64)
-        return [model.sample(30, random_state=k), *(getattr(model, method)(rows) for method in METHODS)]
-
-    serial = [work(k) for k in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(work, range(8)))
-    for one, other in zip(serial, together, strict=True):
-        for a, b in zip(one, other, strict=True):
-            assert_array_equal(a, b)
 
 
 # --------------------------------------------------------------------------- randomness

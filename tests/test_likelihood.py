@@ -163,14 +163,14 @@ def test_stated_errors_cover_the_true_ones():
         exact = MixtureFields(path, *mixture(rng, 4, d))
         x = torch.as_tensor(rng.normal(size=(300, d)))
         true = exact.log_density(torch.tensor(1.0).double(), x)
-        for law, tolerances in (("uniform", (1.0, 1e-3)), ("logit", (1.0, 1e-2, 1e-3, 1e-5))):
-            for tolerance in tolerances:
+        for law, tolerances in (("uniform", (1e-3,)), ("logit", (1.0, 1e-2, 1e-3, 1e-5))):
+            for tolerance in tolerances if d == 2 else tolerances[-2:]:
                 value, error = ode_log_density(Fields(path, exact), x, 1.0, 0.0, standard_normal_parts, tolerance, law)
                 assert (error <= tolerance).all()
                 # the coarsest grid knows its own error less well
                 assert ((value - true).abs() <= error).double().mean() >= (0.98 if tolerance == 1.0 else 0.99)
         ends, stated = carry(Fields(path, exact), x, 0.0, 1.0, 1e-3, "uniform")
-        finest, _ = carry(Fields(path, exact), x, 0.0, 1.0, 1e-5, "uniform")
+        finest, _ = carry(Fields(path, exact), x, 0.0, 1.0, 1e-4, "uniform")
         true = (ends - finest).norm(dim=1) / (1 + finest.abs().amax(1))
         assert (true <= stated).double().mean() >= 0.99
 
