@@ -169,7 +169,15 @@ class BaseInterpolant(
         group = current_group()
         with group.together():
             X0, X1 = validate_samples(self, X0, X1)
-            plan = _fitting.plan_fit(self, X0, X1, condition, group)
+            checkpoint = _fitting.open_fit(self, X0, X1, condition, group)
+        with checkpoint:
+            return self._fit(X0, X1, condition, group, checkpoint)
+
+    def _fit(self, X0, X1, condition, group, checkpoint):
+        """The fit to validated samples."""
+        with group.together():
+            plan = _fitting.make_plan(self, X0, X1, condition, checkpoint)
+        plan.group = group
         if group.size > 1:
             _fitting.share_plan(self, plan, condition)
         plan.tasks = Tasks(self, X0, X1, None if condition is None else {"condition": condition})
@@ -181,7 +189,6 @@ class BaseInterpolant(
         for name, value in state.items():
             setattr(self, name, value)
         plan.tasks.end(state)
-        plan.checkpoint.end()
         return self
 
     def fit_transform(self, X, y=None, *, condition=None):

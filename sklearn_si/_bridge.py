@@ -229,7 +229,11 @@ class SchroedingerBridge(BaseInterpolant):
         X0, X1 = validate_samples(self, X0, X1)
         self._fitted_as = self.epsilon, self.method
         self._from_normal = X1 is None
-        checkpoint = open_checkpoint(self, {"X0": X0, "X1": X1})
+        with open_checkpoint(self, {"X0": X0, "X1": X1}) as checkpoint:
+            return self._fit(X0, X1, checkpoint)
+
+    def _fit(self, X0, X1, checkpoint):
+        """The fit to validated samples."""
         if X1 is None:
             rng = np.random.default_rng([checkpoint.seed, BASE_STREAM])
             noise = rng.standard_normal((max(len(X0), 1000), X0.shape[1]))
@@ -240,7 +244,6 @@ class SchroedingerBridge(BaseInterpolant):
         for name, value in state.items():
             setattr(self, name, value)
         plan.tasks.end(state)
-        plan.checkpoint.end()
         return self
 
     def _fields(self, *args, **kwargs):

@@ -1,27 +1,43 @@
 """Checkpoints: what a fit has done so far, in one file that a crash leaves whole."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import hashlib
+import inspect
+import numbers
 import os
+import re
 import time
 
 import joblib
 
-from ._tensors import draw_seed
+from ._tensors import draw_seed, resolve_device
 from .exceptions import CheckpointError, LoadError
 
 # Writing takes this share of the time at the most; seconds between two files, whatever they take.
 _SHARE, _LEAST_SECONDS = 0.05, 1.0
+# The fact of a warm start; addresses in texts of objects.
+_BEFORE, _ADDRESS = "the fit that a warm start goes on from", re.compile(r" at 0x[0-9a-fA-F]+")
 # Parameters that change nothing of what is fitted.
 _WITHOUT_EFFECT = ("checkpoint", "device", "random_state", "verbose")
 
 
 def told_params(estimator, without=_WITHOUT_EFFECT):
-    """The parameters of an estimator as texts that are the same in all processes; of functions, only their kind."""
-    told = {name: repr(value) for name, value in estimator.get_params().items() if name not in without}
-    return {name: type(getattr(estimator, name, "")).__name__ if " at 0x" in t else t for name, t in told.items()}
+    """The parameters of an estimator as texts that are the same in all processes."""
+    return {name: _told(value) for name, value in estimator.get_params().items() if name not in without}
+
+
+def _told(value):
+    """A value as a text; functions by their code, constants and closures, objects without a text by what they hold."""
+    if inspect.isfunction(value):
+        code, cells = value.__code__, [cell.cell_contents for cell in value.__closure__ or ()]
+        what = code.co_code, code.co_names, code.co_consts, value.__defaults__, cells
+        return _ADDRESS.sub("", f"{value.__module__}.{value.__qualname__} {what!r}")
+    text = repr(value)
+    held = vars(value) if _ADDRESS.search(text) and hasattr(value, "__dict__") and not isinstance(value, type) else ""
+    return _ADDRESS.sub("", f"{text} {held!r}" if held else text)
 
 
 def open_checkpoint(estimator, samples, fitted_before=None):
@@ -48,9 +64,16 @@ def open_checkpoint(estimator, samples, fitted_before=None):
         return NoCheckpoint(lambda: draw_seed(estimator.random_state))
     facts = {"class": type(estimator).__name__, **told_params(estimator)}
     seed = estimator.random_state
-    facts["random_state"] = repr(int(seed)) if isinstance(seed, int) else "not a number"
+    facts["random_state"] = repr(int(seed)) if isinstance(seed, numbers.Integral) else "not a number"
+    facts["device"] = resolve_device(estimator.device).type  # where the random numbers are
     facts |= {name: joblib.hash(rows, coerce_mmap=True) for name, rows in samples.items()}
-    facts["the fit that a warm start goes on from"] = joblib.hash(fitted_before)
+    facts[_BEFORE] = "" if fitted_before is None else joblib.hash(fitted_before)
+    if os.path.isdir(estimator.checkpoint) and not isinstance(seed, numbers.Integral):
+        raise CheckpointError(
+            f"checkpoint={os.fspath(estimator.checkpoint)!r} is a folder, in which files are named by the data and the "
+            f"parameters, but random_state={seed!r} is no number, so fits that differ would have one file: give a "
+            "number, or a path for each fit."
+        )
     return Checkpoint(_Store(os.fsdecode(estimator.checkpoint), facts, lambda: draw_seed(estimator.random_state)))
 
 
@@ -64,6 +87,14 @@ class NoCheckpoint:
     """
 
     is_kept = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        """A fit that ends, or that its data or parameters forbid, leaves no file; one that is cut off does."""
+        if kind is None or (issubclass(kind, (ValueError, TypeError)) and not issubclass(kind, CheckpointError)):
+            self.end()
 
     def __init__(self, draw=None):
         self._draw = draw
@@ -114,17 +145,20 @@ class Checkpoint(NoCheckpoint):
     def __init__(self, store, prefix=""):
         super().__init__(lambda: store.seed)
         self.store, self.prefix, self.number = store, prefix, 0
+        store.parts[prefix] = store.before.get(prefix, 0.0), time.perf_counter()
 
     @property
     def seconds(self):
-        """Seconds of the fit before it was cut off."""
-        return self.store.before
+        """Seconds of the fit, or of the part, before it was cut off."""
+        return self.store.before.get(self.prefix, 0.0)
 
     def made(self, name, make):
         """What a function returns, or has returned before: numbers, texts, tensors."""
         key = self.prefix + name
         if key not in self.store.records:
-            self.store.keep(key, make())
+            value = make()
+            self.store.keep(key, value)
+            return value
         return self.store.records[key]
 
     def follow(self, estimator, name):
@@ -168,16 +202,18 @@ class _Store:
             name = hashlib.blake2b(repr(sorted(facts.items())).encode(), digest_size=16).hexdigest()
             path = os.path.join(path, f"{name}.checkpoint")
         self.path, self.records = path, {}
-        found = self._found(persistence.read) if os.path.exists(path) else None
-        found_or_new = found or {"seed": draw(), "records": {}, "seconds": 0.0}
-        self.seed, self.records, self.before = (found_or_new[name] for name in ("seed", "records", "seconds"))
-        self.began = time.perf_counter()
+        found = self._found(persistence.read)
+        contents = found or {"seed": draw(), "records": {}, "seconds": {}}
+        self.seed, self.records, self.before = (contents[name] for name in ("seed", "records", "seconds"))
+        self.parts = {}  # seconds before, and when it began, of the fit and of its parts
         if found is None:
             self.write()  # a place where nothing can be written is better known now
 
     def _found(self, read):
         try:
             found = read(self.path)
+        except FileNotFoundError:
+            return None
         except LoadError as error:
             raise CheckpointError(
                 f"The checkpoint {self.path!r} is damaged or no checkpoint: remove it, and the fit starts from the "
@@ -187,6 +223,8 @@ class _Store:
             raise CheckpointError(
                 f"{self.path!r} is no checkpoint of a fit: give `checkpoint` a path of its own, which fit may write."
             )
+        if not found["records"]:
+            return None  # nothing was learned: nothing to lose, and nothing to mix up
         facts = found["facts"]
         unlike = sorted(name for name in facts.keys() | self.facts.keys() if facts.get(name) != self.facts.get(name))
         if unlike:
@@ -198,6 +236,8 @@ class _Store:
 
     def keep(self, key, state):
         """Keep the state of a training, in the file as well if the last was written some time ago."""
+        if self.interrupted:
+            return  # what follows from a training that was cut short is not what follows from the whole
         self.records[key] = state
         if time.perf_counter() >= self.next:
             self.write()
@@ -206,7 +246,7 @@ class _Store:
         """Write the file."""
         began = time.perf_counter()
         contents = {"facts": self.facts, "seed": self.seed, "records": self.records}
-        contents["seconds"] = self.before + began - self.began
+        contents["seconds"] = {name: before + began - since for name, (before, since) in self.parts.items()}
         self._write(contents, self.path, "the checkpoint")
         now = time.perf_counter()
         self.next = now + max(_LEAST_SECONDS, (now - began) / _SHARE)
@@ -214,10 +254,14 @@ class _Store:
     next = 0.0
 
     def end(self):
-        """Remove the file; after an interrupt, bring it up to the last round."""
-        if self.interrupted:
+        """Remove the file; after an interrupt, bring it up to the last round.
+
+        An interrupted warm start leaves none: the weights that it went on from are no more.
+        """
+        if self.interrupted and self.records and not self.facts[_BEFORE]:
             self.write()
-        elif os.path.exists(self.path):
+            return
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
 
 
@@ -258,10 +302,15 @@ class Record(_NoRecord):
         # the kept state must not change with the training
         state = copy.deepcopy(state)
         vars(history).update(state["history"])
-        weights.set_state(state["weights"])
-        self.batches.set_state(state["batches"])
-        for name, numbers in state["generators"].items():
-            self.generators[name].set_state(numbers)
+        try:
+            weights.set_state(state["weights"])
+            self.batches.set_state(state["batches"])
+        except (RuntimeError, ValueError) as error:  # what differs behind a function of one's own
+            raise CheckpointError(
+                f"The checkpoint {self.store.path!r} is of networks of other shapes: remove it to start anew. ({error})"
+            ) from error
+        for name, place in state["generators"].items():
+            self.generators[name].set_state(place)
         return state["seconds"]
 
     def keep(self, weights, history, seconds):

@@ -94,6 +94,8 @@ def columns_of(condition):
         if values.ndim > 2:
             raise ValueError(f"condition has {values.ndim} dimensions: expected (n_rows,) or (n_rows, n_columns).")
         columns = list((values if values.ndim == 2 else values.reshape(-1, 1)).T)
+    if any(np.iscomplexobj(column) for column in columns):
+        raise ValueError("condition holds complex numbers: pass their parts, or their sizes and angles, as columns.")
     if not columns or not len(columns[0]):
         raise ValueError("condition is empty: expected at least one row and one column.")
     return columns

@@ -85,17 +85,15 @@ class Plan:
             warnings.warn(f"The fit was interrupted {told}", ConvergenceWarning, stacklevel=3)
 
 
-def plan_fit(estimator, X0, X1, condition, group):
-    """The plan of a fit, with its checkpoint."""
+def open_fit(estimator, X0, X1, condition, group):
+    """The checkpoint of a fit."""
     samples, before = {"X0": X0, "X1": X1, "condition": condition}, None
     if estimator.warm_start and hasattr(estimator, "network_"):
         before = [values.cpu().numpy() for values in estimator.network_.state_dict().values()]
     checkpoint = open_checkpoint(estimator, samples, before)
     if checkpoint.is_kept:
         group.refuse("A model with a checkpoint")
-    plan = make_plan(estimator, X0, X1, condition, checkpoint)
-    plan.group = group
-    return plan
+    return checkpoint
 
 
 def make_plan(estimator, X0, X1, condition, checkpoint):

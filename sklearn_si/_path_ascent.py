@@ -71,7 +71,10 @@ class Ascent:
         parameters = [parameter.detach().clone() for parameter in self.interpolant.parameters()]
         cooling = {n: v for n, v in self.cooling.state_dict().items() if n not in ("lr_lambdas", "base_lrs")}
         adam = copy.deepcopy(self.optimiser.state_dict())
-        return {"parameters": parameters, "adam": adam, "cooling": cooling, "actions": list(self.actions)}
+        points = self.generator.get_state()
+        return {
+            "parameters": parameters, "adam": adam, "cooling": cooling, "actions": list(self.actions), "points": points,
+        }  # fmt: skip
 
     @torch.no_grad()
     def set_state(self, state: dict[str, Any]) -> None:
@@ -81,6 +84,7 @@ class Ascent:
         self.optimiser.load_state_dict(state["adam"])
         vars(self.cooling).update(state["cooling"])
         self.actions = list(state["actions"])
+        self.generator.set_state(state["points"])
 
     def step(self) -> None:
         """One step."""

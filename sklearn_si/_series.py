@@ -7,6 +7,8 @@ import sys
 import numpy as np
 from scipy import sparse
 
+from ._validation import check_masked
+
 __all__ = ["Reading", "Series", "Table"]
 
 # The largest span of integers that floats hold exactly.
@@ -237,6 +239,7 @@ class Table:
             return cls(series, "narwhals", library=frame.implementation.value)
         if sparse.issparse(X):
             raise TypeError(f"{input_name} is sparse, and sparse input is not supported: pass {input_name}.toarray().")
+        check_masked(X, input_name)
         X = np.asarray(X)
         if X.ndim != 2:
             raise ValueError(

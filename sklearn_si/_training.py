@@ -57,6 +57,7 @@ class History:
     stale: int = 0  # rounds since the score rose
     tried: list = dataclasses.field(default_factory=list)  # pairs of the step and the rate at which it blew up
     ended: bool = False
+    by_user: bool = False  # whether it was interrupted by the user
 
 
 def _rate(step: int, elapsed: float, settings: Settings) -> float:
@@ -146,7 +147,7 @@ def train(
     except KeyboardInterrupt:
         if group.size > 1:
             raise  # the others are at another step
-        history.interrupted = history.ended = True
+        history.interrupted = history.ended = history.by_user = True
         record.interrupted()
         warnings.warn(
             f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept.",

@@ -118,16 +118,33 @@ def check_labels(y, X0):
         )
 
 
-def check_cells(X, name):
-    """The rows in this machine's order of bytes; refuses cells that would become other numbers in silence.
-
-    Dates and time differences would become 1.6e15, and what a masked array hides would count.
-    """
+def check_masked(X, name):
+    """Refuse masked cells."""
     if np.ma.is_masked(X):
         raise ValueError(
             f"{name} is a masked array with {np.ma.count_masked(X)} masked cells, whose hidden values would count: "
             "leave those rows out, or pass X.filled(np.nan) to what takes gaps (InterpolantImputer, TableSynthesizer)."
         )
+
+
+@contextlib.contextmanager
+def all_or_nothing(estimator):
+    """Within it, an error leaves the estimator as it was: no part of a fit that fails stands beside an older one's."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+def check_cells(X, name):
+    """The rows in this machine's order of bytes; refuses cells that would become other numbers in silence.
+
+    Dates and time differences would become 1.6e15, and what a masked array hides would count.
+    """
+    check_masked(X, name)
     dtype = getattr(X, "dtype", None)
     if getattr(dtype, "names", None):
         raise ValueError(

@@ -322,6 +322,7 @@ def odeint_adaptive(f: Field, x: Tensor, start: float, stop: float, tolerance: f
     def timed(t: Tensor, x: Tensor) -> Tensor:
         return f(t[:, 0], x)
 
+    given_up = torch.zeros_like(t, dtype=torch.bool)
     for _ in range(_MAX_ADAPTIVE_STEPS):
         h = torch.where((t + h - stop) * (stop - start) > 0, stop - t, h)
         new, slopes = runge_kutta_step(_DOPRI5, timed, t[:, None], h[:, None], x, slope)
@@ -332,12 +333,14 @@ def odeint_adaptive(f: Field, x: Tensor, start: float, stop: float, tolerance: f
         x, slope = torch.where(taken[:, None], new, x), torch.where(taken[:, None], slopes[-1], slope)
         t = torch.where(taken, t + h, t)
         t = torch.where((t - stop).abs() < 1e-12, stop, t)
-        if bool((t == stop).all()):
-            return x
-        h = h * (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 5.0)
-        if bool(((t + h == t) & (t != stop)).any()):  # the field is not smooth, or not finite, at these rows
+        if bool(((t == stop) | given_up).all()):
             break
+        h = h * (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 5.0)
+        # the field is not smooth, or not finite, where no step leads on
+        given_up = given_up | ((t + h == t) & (t != stop))
     late = (t != stop).nonzero()[:, 0].cpu().numpy()
+    if not len(late):
+        return x
     raise IntegrationError(
         f"{len(late)} of {len(x)} rows did not reach t = {stop:g} in {_MAX_ADAPTIVE_STEPS} steps, or in any that their "
         "dtype can tell from none: raise ode_tol, or use a fixed-step solver.",

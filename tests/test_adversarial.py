@@ -13,6 +13,7 @@ from sklearn.utils import Bunch
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, _likelihood
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
+from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
 RNG = np.random.default_rng(0)
 N = RNG.normal(size=(150, 2))
@@ -258,6 +259,7 @@ CONDITIONS = {
     "infinity": (at(N, np.inf), "infin"),
     "too short": (LABELS[:9], "9 rows"),
     "masked": (np.ma.masked_greater(N, 1.5), "condition is a masked array"),
+    "complex": (N + 1j, "condition holds complex numbers"),
     "dates": (np.datetime64("2024-01-01") + np.arange(150), "condition holds dates"),
 }
 
@@ -288,3 +290,10 @@ def test_a_bound_of_rows_far_out_is_an_error_and_no_infinity():
 def test_the_error_of_a_cross_entropy_of_rows_far_out_is_a_number():
     result = InterpolantFlow(**SMALL).fit(N).cross_entropy(at(N, 1e120))
     assert 1e230 < result.value < 1e245 and 0.9 < result.standard_error / result.value < 1.1
+
+
+@pytest.mark.parametrize("estimator", [TableSynthesizer(max_iter=2), InterpolantImputer(), TableCodec()])
+def test_tables_refuse_masked_cells(estimator):
+    hidden = np.ma.masked_greater(N, 1.5)
+    with pytest.raises(ValueError, match=r"X is a masked array with \d+ masked cells.* pass X.filled\(np.nan\)"):
+        estimator.fit(hidden)

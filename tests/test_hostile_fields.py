@@ -47,6 +47,20 @@ def test_stiff_fields_end_with_their_rows(name, dtype):
     assert field.calls <= 7 * solvers._MAX_ADAPTIVE_STEPS + 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("span", [(0.0, 1.0), (1.0, 0.0)])
+def test_rows_that_arrive_are_not_among_those_that_are_named(span, dtype):
+    """A row without a step that leads on is given up early; the others, which take many steps, are not."""
+
+    def field(t, x):
+        return torch.where(x < 100, 30 * torch.cos(60 * t.reshape(-1, 1)) * torch.ones_like(x), x * torch.nan)
+
+    x = torch.tensor([[0.0], [200.0], [1.0]], dtype=dtype)
+    with pytest.raises(IntegrationError, match=r"^1 of 3 rows did not reach") as caught:
+        odeint_adaptive(field, x, *span, 1e-6)
+    assert caught.value.rows.tolist() == [1]
+
+
 def test_tame_rows_are_within_the_tolerance_beside_stiff_ones_that_arrive():
     field = Counted(lambda t, x: -300.0 * (x - 1))
     x = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)

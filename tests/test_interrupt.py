@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import sklearn_si
 from sklearn_si import InterpolantFlow, SchroedingerBridge, _bridge, _runs
-from sklearn_si.tables import TableSynthesizer, _masked
+from sklearn_si.tables import TableSynthesizer, _masked, _synthesizer
 
 PACKAGE = os.path.dirname(sklearn_si.__file__)
 RNG = np.random.default_rng(0)
@@ -135,3 +135,27 @@ def test_an_interrupt_of_the_codes_of_a_table_does_not_begin_a_training_of_its_v
     drawn = table.sample(400, random_state=0)
     assert abs(drawn[:, 1].mean() - (X0[:, 1] > 0).mean()) < 0.1
     assert abs(drawn[:, 0].mean()) < 0.3 and abs(drawn[:, 0].std() - 1) < 0.3
+
+
+def test_an_interrupt_between_codes_and_values_of_a_table_keeps_the_codes(monkeypatch):
+    fit, calls = _synthesizer.ValueModel.fit, iter(range(9))
+
+    def interrupted(self, *args):
+        return interrupt() if next(calls) == 0 else fit(self, *args)
+
+    monkeypatch.setattr(_synthesizer.ValueModel, "fit", interrupted)
+    X = np.column_stack([X0[:, 0], X0[:, 1] > 0])
+    with pytest.warns(ConvergenceWarning, match="before its values were learned: they get little more than a normal"):
+        table = TableSynthesizer(max_iter=200, random_state=0).fit(X)
+    assert table.value_model_.flow_.n_iter_ == 1 and np.isfinite(table.score_samples(X)).all()
+
+
+def test_a_fit_that_fails_leaves_the_table_of_before(monkeypatch):
+    X = np.column_stack([X0[:, 0], X0[:, 1] > 0])
+    table = TableSynthesizer(max_iter=20, random_state=0).fit(X)
+    before = table.sample(9, random_state=1)
+    monkeypatch.setattr(_masked.MaskedLoss, "at", interrupt)
+    monkeypatch.setattr(_synthesizer, "fit_masked", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        table.fit(np.column_stack([X0, X0[:, 0] > 0]))
+    np.testing.assert_array_equal(table.sample(9, random_state=1), before)

@@ -11,6 +11,7 @@ from torch import nn
 from oracles import mixture_log_density
 from sklearn_si import InterpolantFlow, _closed_forms, _fitting, _race, _runs
 from sklearn_si._batches import Batches, Sampler
+from sklearn_si._checkpoint import NoCheckpoint
 from sklearn_si._closed_forms import Budget, find_mixture, refit
 from sklearn_si._perceptrons import _keep_mask
 from sklearn_si._race import Race
@@ -108,7 +109,7 @@ def test_runs_that_come_near_each_other_are_judged_by_all_rows_that_are_held_out
             return lambda: self.truth
 
     estimator = InterpolantFlow(random_state=0)
-    plan = _fitting.plan_fit(estimator, X, None, None, Single())
+    plan = _fitting.make_plan(estimator, X, None, None, NoCheckpoint(lambda: 0))
     race = Race(estimator, plan, _fitting._settings(estimator, plan))
     lucky, good, far = race.runs = [Judged(1.0, 0.5), Judged(0.95, 0.9), Judged(0.8, 2.0)]
     assert race.winner() is good

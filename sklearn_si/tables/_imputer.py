@@ -12,6 +12,7 @@ from .._callbacks import FollowedEstimator, Tasks
 from .._links import LinkedEstimator
 from .._series import Table, index_of
 from .._tensors import draw_seed
+from .._validation import check_masked
 from ._synthesizer import TableSynthesizer
 
 __all__ = ["InterpolantImputer"]
@@ -99,6 +100,7 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         return self
 
     def _checked(self, X, reset=False):
+        check_masked(X, "X")
         if hasattr(X, "columns"):
             return validate_data(self, X, reset=reset, skip_check_array=True)
         return validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_all_finite="allow-nan")

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,12 +19,12 @@ from .._links import LinkedEstimator
 from .._pickling import PackedNetworks
 from .._series import index_of
 from .._tensors import FIT_STREAM, SAMPLE_STREAM, draw_seed, make_generator, resolve_device
-from .._validation import check_count
+from .._validation import all_or_nothing, check_count
 from ..distributed import current_group
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
 from ._masked import MaskedNetwork, auto_sizes, draw_codes, fit_masked, log_mass
-from ._values import ABSENT, ASKED, GIVEN, ValueModel, held_out_density
+from ._values import ABSENT, ASKED, GIVEN, ValueModel, straightened
 
 __all__ = ["TableSynthesizer"]
 
@@ -162,7 +163,10 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             As `TableCodec.fit`.
         """
         current_group().refuse("TableSynthesizer")
-        checkpoint = open_checkpoint(self, {"X": X})
+        with open_checkpoint(self, {"X": X}) as checkpoint, all_or_nothing(self):
+            return self._fit(X, checkpoint)
+
+    def _fit(self, X, checkpoint):
         seed, tasks = checkpoint.seed, Tasks(self, X)
         codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed).fit(X)
         readings, rng = codec._readings(X), np.random.RandomState(seed % 2**32)
@@ -177,33 +181,27 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         # spikes and gaps of continuous columns follow the levels of the others
         coded = [j for j, column in enumerate(columns) if column.n_codes > 1]
         self._coded = sorted(coded, key=lambda j: columns[j].is_continuous)
-        values = self._straightened(readings, codes, values, rng) if self._valued else values
+        if self._valued:
+            told = self._features(codes), codes[:, self._coded]
+            values = straightened(columns, self._valued, readings, codes, values, told, rng)
         followed = codes, values, seed, tasks, checkpoint
         self.masked_network_, interrupted = self._fit_codes(*followed) if self._coded else (None, False)
-        self.value_model_ = self._fit_values(*followed, interrupted) if self._valued else None
+        self.value_model_ = None
+        if self._valued:
+            try:
+                self.value_model_ = self._fit_values(*followed, interrupted)
+            except KeyboardInterrupt:
+                if not self._coded:
+                    raise
+                checkpoint.interrupted()
+                warnings.warn(
+                    "The fit was interrupted before its values were learned: they get little more than a normal law.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+                self.value_model_ = self._fit_values(*followed, True)
         tasks.end()
-        checkpoint.end()
         return self
-
-    def _straightened(self, readings, codes, values, rng):
-        """The values, with a straight line for the map of those columns whose law given the codes it suits better."""
-        columns, told = self.codec_.columns_, (self._features(codes), codes[:, self._coded])
-
-        def density(values):
-            slopes = sum(np.mean(columns[j].log_slope(readings[j])) for j in self._valued)
-            return held_out_density(values[:, self._valued], *told) + slopes
-
-        best = density(values)
-        for j in self._valued:
-            curved = columns[j]
-            columns[j], changed = curved.straight(readings[j], codes[:, j]), values.copy()
-            changed[:, j] = columns[j].encode(readings[j], rng)[1]
-            score = density(changed)
-            if score > best:
-                best, values = score, changed
-            else:
-                columns[j] = curved
-        return values
 
     def _fit_codes(self, codes, values, seed, tasks, checkpoint):
         n, device = len(codes), resolve_device(self.device)
@@ -227,7 +225,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             generator=generator, verbose=self.verbose, dropout=self.dropout, tasks=tasks,
             checkpoint=checkpoint,
         )  # fmt: skip
-        return network, history.interrupted and not tasks.stopped
+        return network, history.by_user
 
     def _fit_values(self, codes, values, seed, tasks, checkpoint, interrupted):
         flow = InterpolantFlow(preprocessing="standardize") if self.flow is None else self.flow
