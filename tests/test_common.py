@@ -19,7 +19,7 @@ ESTIMATORS = [
     InterpolantFlow(**SMALL),
     InterpolantFlow("trigonometric", preprocessing="whiten", noise_level=0.5, early_stopping=False, **SMALL),
     InterpolantDiffusion(**SMALL),
-    SchroedingerBridge(n_components=1, n_rounds=0, **SMALL),
+    SchroedingerBridge(n_components=1, n_rounds=0, base_density="normal", **SMALL),
     TableCodec(random_state=0),
     TableSynthesizer(flow=SMALL_FLOW, max_iter=3, random_state=0),
     InterpolantImputer(TableSynthesizer(flow=SMALL_FLOW, max_iter=3), random_state=0),
@@ -73,7 +73,11 @@ def test_scikit_learn_checks(estimator, check):
 @pytest.mark.parametrize("name", FURTHER_CHECKS)
 @pytest.mark.parametrize(
     "estimator",
-    [ESTIMATORS[0], ESTIMATORS[2], SchroedingerBridge(method="mixture", n_components=1, **SMALL)],
+    [
+        ESTIMATORS[0],
+        ESTIMATORS[2],
+        SchroedingerBridge(method="mixture", n_components=1, base_density="normal", **SMALL),
+    ],
     ids=["flow", "diffusion", "bridge"],
 )
 def test_checks_that_check_estimator_leaves_out(estimator, name):

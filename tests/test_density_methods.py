@@ -355,8 +355,8 @@ def test_errors_of_the_bounds():
 
 @pytest.mark.parametrize("two", [False, True])
 def test_diagnose_finds_exact_fields_calibrated(two):
-    model, X, _, base = exact(InterpolantDiffusion(noise_level=0.5, n_steps=60), two=two, n=300)
-    args = (sample_mixture(np.random.default_rng(5), 300, *base), X) if two else (X,)
+    model, X, _, base = exact(InterpolantDiffusion(noise_level=0.5, n_steps=50), two=two, n=200)
+    args = (sample_mixture(np.random.default_rng(5), 200, *base), X) if two else (X,)
     report = model.diagnose(*args)
     assert abs(report.velocity_calibration) < 4 * report.velocity_calibration_error
     assert abs(report.denoiser_calibration) < 4 * report.denoiser_calibration_error

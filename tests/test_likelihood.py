@@ -34,13 +34,13 @@ from sklearn_si.solvers import grid_map
 TARGETS = [(1, 2), (4, 2), (5, 16)]  # components, dimensions
 
 
-def one_sample(estimator, components, d, n=150):
+def one_sample(estimator, components, d, n=80):
     rng = np.random.default_rng(components + d)
     target = mixture(rng, components, d)
     return with_exact_fields(estimator, target), sample_mixture(rng, n, *target), target
 
 
-def two_samples(estimator, components, d, n=150):
+def two_samples(estimator, components, d, n=80):
     rng = np.random.default_rng(components + d)
     target, base = mixture(rng, components, d), mixture(rng, 3, d)
     rows = sample_mixture(rng, n, *base)
@@ -66,7 +66,7 @@ def test_log_density_of_exact_fields(model, components, d):
     assert np.quantile(error, 0.99) < 1e-3
     assert error.max() < estimator.ode_tol
     if d == 2:
-        assert abs(estimator.set_params(ode_tol=1e-7).score_samples(X) - true).max() < 1e-6
+        assert abs(estimator.set_params(ode_tol=1e-7).score_samples(X[:20]) - true[:20]).max() < 1e-6
 
 
 def test_log_density_of_a_16_dimensional_mixture_at_a_tight_tolerance():
@@ -81,7 +81,7 @@ def test_transform_comes_back(model, components, d):
     X = X if estimator.base_sample_ is None else estimator.base_sample_
     assert abs(estimator.inverse_transform(estimator.transform(X)) - X).max() < 1e-3
     if d == 2:
-        estimator.set_params(ode_tol=1e-6)
+        estimator, X = estimator.set_params(ode_tol=1e-6), X[:20]
         assert abs(estimator.inverse_transform(estimator.transform(X)) - X).max() < 1e-6
 
 
@@ -164,7 +164,7 @@ def test_stated_errors_cover_the_true_ones():
         x = torch.as_tensor(rng.normal(size=(300, d)))
         true = exact.log_density(torch.tensor(1.0).double(), x)
         for law, tolerances in (("uniform", (1e-3,)), ("logit", (1.0, 1e-2, 1e-3, 1e-5))):
-            for tolerance in tolerances if d == 2 else tolerances[-2:]:
+            for tolerance in tolerances if d == 2 else (1e-3,):
                 value, error = ode_log_density(Fields(path, exact), x, 1.0, 0.0, standard_normal_parts, tolerance, law)
                 assert (error <= tolerance).all()
                 # the coarsest grid knows its own error less well

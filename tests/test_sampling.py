@@ -14,7 +14,7 @@ from sklearn_si.exceptions import IntegrationError
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.solvers import SDE_SOLVERS, odeint, time_grid
 
-N = 50_000
+N = 30_000
 
 
 def assert_moments(X, target):

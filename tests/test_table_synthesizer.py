@@ -169,7 +169,7 @@ def test_cells_that_fit_has_not_seen_are_kept_by_impute(fitted):
     assert np.isfinite(filled.y).all()
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**31),
     n=st.integers(2, 300),
