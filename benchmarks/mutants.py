@@ -272,7 +272,7 @@ FAULTS = [Fault(*fault) for fault in (
     ("a checkpoint of other rows is taken", "_checkpoint.py",
      "facts |= {name: joblib.hash(rows, coerce_mmap=True) for name, rows in samples.items()}", "pass", "checkpoint"),
     ("an interrupted fit removes its checkpoint", "_checkpoint.py",
-     "        if self.interrupted:\n            self.write()\n        elif", "        if"),
+     "        if self.interrupted and self.records and not self.facts[_BEFORE]:", "        if False:"),
     ("rows of an error are counted from the block", "exceptions.py",
      "np.asarray(error.rows, dtype=int) + start", "np.asarray(error.rows, dtype=int)", "hostile_fields"),
     ("hidden cells of masked arrays count", "_validation.py",
