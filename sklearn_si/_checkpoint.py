@@ -10,8 +10,10 @@ import numbers
 import os
 import re
 import time
+import warnings
 
 import joblib
+from sklearn.exceptions import ConvergenceWarning
 
 from ._tensors import draw_seed, resolve_device
 from .exceptions import CheckpointError, LoadError
@@ -88,6 +90,9 @@ class NoCheckpoint:
 
     is_kept = False
 
+    def __init__(self, draw=None):
+        self._draw = draw
+
     def __enter__(self):
         return self
 
@@ -96,8 +101,24 @@ class NoCheckpoint:
         if kind is None or (issubclass(kind, (ValueError, TypeError)) and not issubclass(kind, CheckpointError)):
             self.end()
 
-    def __init__(self, draw=None):
-        self._draw = draw
+    @contextlib.contextmanager
+    def interruptible(self, is_learned, told):
+        """Within it, Ctrl-C ends this part alone and keeps what was learned before; if nothing was, it ends the fit.
+
+        Parameters
+        ----------
+        is_learned : callable
+            is_learned() -> whether there is something to keep.
+        told : str
+            What the user is told.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not is_learned():
+                raise
+            self.interrupted()
+            warnings.warn(f"The fit was interrupted {told}", ConvergenceWarning, stacklevel=4)
 
     @functools.cached_property
     def seed(self):
@@ -246,7 +267,9 @@ class _Store:
         """Write the file."""
         began = time.perf_counter()
         contents = {"facts": self.facts, "seed": self.seed, "records": self.records}
-        contents["seconds"] = {name: before + began - since for name, (before, since) in self.parts.items()}
+        # a part that this call has not come to yet keeps what it had
+        spent = {name: before + began - since for name, (before, since) in self.parts.items()}
+        contents["seconds"] = self.before | spent
         self._write(contents, self.path, "the checkpoint")
         now = time.perf_counter()
         self.next = now + max(_LEAST_SECONDS, (now - began) / _SHARE)

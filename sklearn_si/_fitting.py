@@ -66,23 +66,14 @@ class Plan:
 
     @contextlib.contextmanager
     def interruptible(self, is_learned, told):
-        """Within it, Ctrl-C ends this part alone and what was learned before is kept; if nothing was, it ends the fit.
+        """As that of the checkpoint, which says what the arguments are; in a group, Ctrl-C ends the fit."""
 
-        Parameters
-        ----------
-        is_learned : callable
-            is_learned() -> whether there is something to keep.
-        told : str
-            What the user is told.
-        """
-        try:
+        def can_be_kept():
+            self.interrupted = self.group.size == 1 and bool(is_learned())
+            return self.interrupted
+
+        with self.checkpoint.interruptible(can_be_kept, told):
             yield
-        except KeyboardInterrupt:
-            if self.group.size > 1 or not is_learned():
-                raise
-            self.interrupted = True
-            self.checkpoint.interrupted()
-            warnings.warn(f"The fit was interrupted {told}", ConvergenceWarning, stacklevel=3)
 
 
 def open_fit(estimator, X0, X1, condition, group):

@@ -131,16 +131,7 @@ def train(
             if blown is not None:
                 _back_off(weights, history, settings, *blown)
                 continue
-            if validate is not None:
-                rising = _judge(weights, history, validate, settings.tol)
-                history.stale = 0 if rising else history.stale + 1
-            if settings.verbose and group.rank == 0:
-                _report(history)
-            if fit_score is not None and weights.best is not None and _lies_far_back(history):
-                history.overfitted = _overfits(weights, history, fit_score)
-            with group.together():
-                stop = after_round is not None and after_round(history, lambda: weights.live(weights.kept))
-            history.interrupted = group.any(stop)
+            _look_back(weights, history, settings, validate, fit_score, after_round)
             record.keep(weights, history, clock.elapsed())
         history.ended = True
         record.keep(weights, history, clock.elapsed())
@@ -162,6 +153,28 @@ def train(
     history.converged = history.overfitted or history.stale >= patience
     history.best_score = weights.score
     return history
+
+
+def _look_back(
+    weights: Weights,
+    history: History,
+    settings: Settings,
+    validate: Callable | None,
+    fit_score: Callable | None,
+    after_round: Callable | None,
+) -> None:
+    """What follows a round: its score, its line, whether it overfits, and what callbacks say."""
+    group = weights.group
+    if validate is not None:
+        rising = _judge(weights, history, validate, settings.tol)
+        history.stale = 0 if rising else history.stale + 1
+    if settings.verbose and group.rank == 0:
+        _report(history)
+    if fit_score is not None and weights.best is not None and _lies_far_back(history):
+        history.overfitted = _overfits(weights, history, fit_score)
+    with group.together():
+        stop = after_round is not None and after_round(history, lambda: weights.live(weights.kept))
+    history.interrupted = group.any(stop)
 
 
 def _judge(weights: Weights, history: History, validate: Callable, tol: float) -> bool:

@@ -458,6 +458,10 @@ def test_a_part_has_the_time_that_is_left_to_it(tmp_path, monkeypatch, at_once):
         table.fit(FRAME)
     seconds = _checkpoint_contents(path)["seconds"]
     assert seconds[prefix] < 0.7 < 0.9 < seconds[""]
+    with monkeypatch.context() as patch, pytest.raises(Killed):  # cut off once more, before the values
+        cut_off(patch, 1)
+        table.fit(FRAME)
+    assert _checkpoint_contents(path)["seconds"][prefix] >= seconds[prefix]
     began = time.perf_counter()
     table.fit(FRAME)
     assert time.perf_counter() - began > 0.4

@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -188,18 +187,10 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         self.masked_network_, interrupted = self._fit_codes(*followed) if self._coded else (None, False)
         self.value_model_ = None
         if self._valued:
-            try:
+            told = "before its values were learned: they get little more than a normal law."
+            with checkpoint.interruptible(lambda: self._coded, told):
                 self.value_model_ = self._fit_values(*followed, interrupted)
-            except KeyboardInterrupt:
-                if not self._coded:
-                    raise
-                checkpoint.interrupted()
-                warnings.warn(
-                    "The fit was interrupted before its values were learned: they get little more than a normal law.",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
-                self.value_model_ = self._fit_values(*followed, True)
+            self.value_model_ = self.value_model_ or self._fit_values(*followed, True)
         tasks.end()
         return self
 
