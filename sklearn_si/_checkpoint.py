@@ -70,13 +70,16 @@ def open_checkpoint(estimator, samples, fitted_before=None):
     facts["device"] = resolve_device(estimator.device).type  # where the random numbers are
     facts |= {name: joblib.hash(rows, coerce_mmap=True) for name, rows in samples.items()}
     facts[_BEFORE] = "" if fitted_before is None else joblib.hash(fitted_before)
-    if os.path.isdir(estimator.checkpoint) and not isinstance(seed, numbers.Integral):
+    path = os.fsdecode(estimator.checkpoint)
+    if path.endswith(os.sep):
+        os.makedirs(path, exist_ok=True)
+    if os.path.isdir(path) and not isinstance(seed, numbers.Integral):
         raise CheckpointError(
-            f"checkpoint={os.fspath(estimator.checkpoint)!r} is a folder, in which files are named by the data and the "
+            f"checkpoint={path!r} is a folder, in which files are named by the data and the "
             f"parameters, but random_state={seed!r} is no number, so fits that differ would have one file: give a "
             "number, or a path for each fit."
         )
-    return Checkpoint(_Store(os.fsdecode(estimator.checkpoint), facts, lambda: draw_seed(estimator.random_state)))
+    return Checkpoint(_Store(path, facts, lambda: draw_seed(estimator.random_state)))
 
 
 class NoCheckpoint:
@@ -251,7 +254,7 @@ class _Store:
         if unlike:
             raise CheckpointError(
                 f"The checkpoint {self.path!r} is of another fit: they differ in {unlike}. Fit as before to go on, "
-                "remove the file to start anew, or let `checkpoint` be a folder, in which each fit has a file."
+                "remove the file to start anew, or let `checkpoint` be a folder that exists: each fit then has a file."
             )
         return found
 
@@ -299,7 +302,8 @@ class _NoRecord:
         """Nothing."""
 
     def interrupted(self):
-        """Nothing."""
+        """What the user is told beside."""
+        return ""
 
 
 class Record(_NoRecord):
@@ -347,8 +351,9 @@ class Record(_NoRecord):
         self.store.keep(self.key, state)
 
     def interrupted(self):
-        """The user has ended the training."""
+        """The user has ended the training: what is told beside."""
         self.store.interrupted = True
+        return "" if self.store.facts[_BEFORE] else " The same call of `fit` goes on from the checkpoint."
 
 
 NO_RECORD = _NoRecord()

@@ -136,7 +136,7 @@ class InterpolantDiffusion(BaseInterpolant):
     condition_codec_ : object or None
         What encodes the condition.
     n_iter_ : int
-        Gradient steps taken.
+        Gradient steps of the run that was kept; with one sample several are compared, and it may be a short one.
     loss_ : float
         Mean training loss of the last round.
     loss_curve_, validation_scores_ : list of float

@@ -124,6 +124,8 @@ def train(
         if start_score is not None and not history.ended and not history.n_iter:
             weights.offer(weights.score_of(weights.means, start_score) if callable(start_score) else start_score)
         weights.is_sound()
+        if settings.verbose and history.n_iter and not history.ended:
+            print(f"Goes on from the checkpoint, after step {history.n_iter}")
         while not _finished(history, clock, settings):
             networks.train()
             blown = _round(loss, weights, history, clock, settings)
@@ -139,9 +141,9 @@ def train(
         if group.size > 1:
             raise  # the others are at another step
         history.interrupted = history.ended = history.by_user = True
-        record.interrupted()
         warnings.warn(
-            f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept.",
+            f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept."
+            + record.interrupted(),
             ConvergenceWarning,
             stacklevel=2,
         )

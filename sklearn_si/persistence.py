@@ -116,9 +116,10 @@ def write(value, path, place):
     try:
         with open(beside, "xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(_TREE, json.dumps(tree, allow_nan=False))
+                # the time of an entry is left out: files of one model are the same to the bit
+                archive.writestr(zipfile.ZipInfo(_TREE), json.dumps(tree, allow_nan=False))
                 for name, array in writer.arrays.items():
-                    with archive.open(name, "w", force_zip64=True) as entry:
+                    with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as entry:
                         np.lib.format.write_array(entry, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())

@@ -166,7 +166,7 @@ def test_ctrl_c_keeps_the_model_and_the_file_and_the_next_fit_goes_on(tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "loss", interrupted)
-        with pytest.warns(ConvergenceWarning, match="interrupted after 150 steps: the best weights so far are kept"):
+        with pytest.warns(ConvergenceWarning, match="after 150 steps: .* are kept. The same call of `fit` goes on"):
             estimator.fit(*samples)
     assert estimator.n_iter_ == 150 and np.isfinite(estimator.sample(5)).all() and path.exists()
     assert estimator.fit(*samples).n_iter_ == 260 and not path.exists()
@@ -209,10 +209,14 @@ def test_another_class_and_a_second_sample_are_another_fit(left_behind):
         InterpolantDiffusion(checkpoint=left_behind, **SMALL).fit(X0)
 
 
-def test_what_does_not_change_the_model_may_change(left_behind, capsys):
-    model = InterpolantFlow(checkpoint=left_behind, verbose=1, device="cpu", **SMALL).fit(X0)
-    np.testing.assert_array_equal(answers(model), answers(InterpolantFlow(**SMALL).fit(X0)))
-    assert "loss" in capsys.readouterr().out
+def test_what_does_not_change_the_model_may_change(tmp_path, monkeypatch, at_once, capsys):
+    path, params = tmp_path / "fit.checkpoint", {"preprocessing": "standardize", **SMALL}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        cut_off(patch, 1)
+        InterpolantFlow(checkpoint=path, **params).fit(X0)
+    model = InterpolantFlow(checkpoint=path, verbose=1, device="cpu", **params).fit(X0)
+    assert capsys.readouterr().out.startswith("Goes on from the checkpoint, after step 100\nstep 200: loss")
+    np.testing.assert_array_equal(answers(model), answers(InterpolantFlow(**params).fit(X0)))
 
 
 @pytest.mark.parametrize("kept", [0, 10, 1000, -5])
@@ -231,6 +235,11 @@ def test_a_saved_model_is_no_checkpoint_and_a_checkpoint_no_model(left_behind, t
         InterpolantFlow(checkpoint=path, **SMALL).fit(X0)
     with pytest.raises(LoadError, match="holds no estimator"):
         sklearn_si.load(left_behind)
+
+
+def test_a_path_that_ends_like_a_folder_is_one(tmp_path):
+    InterpolantFlow(checkpoint=f"{tmp_path / 'new'}{os.sep}", **{**SMALL, "max_iter": 3}).fit(X0)
+    assert (tmp_path / "new").is_dir() and list((tmp_path / "new").iterdir()) == []
 
 
 def test_in_a_folder_each_fit_has_a_file_of_its_own(tmp_path, monkeypatch):

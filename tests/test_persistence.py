@@ -412,3 +412,12 @@ def test_zones_are_those_of_the_system(zone, is_known, path, monkeypatch):
     with pytest.raises(ValueError, match="is no dtype of a column"):
         _persisted._build_pandas_dtype(parts)
     assert asked == []
+
+
+def test_files_of_one_model_are_the_same_to_the_bit(path, monkeypatch):
+    flow = MODELS["flow"]()
+    sklearn_si.save(flow, path)
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    monkeypatch.setattr("time.localtime", lambda *args: (2033, 5, 18, 3, 33, 20, 2, 138, 0))
+    sklearn_si.save(flow, path.with_suffix(".2"))
+    assert path.read_bytes() == path.with_suffix(".2").read_bytes()
