@@ -35,8 +35,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import OrdinalEncoder
 
-from sklearn_si._table_encoder import TableEncoder
 from sklearn_si.metrics import c2st, energy_distance, marginal_distances, pair_trends, train_on_synthetic
+from sklearn_si.metrics._encoder import TableEncoder
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableReport, TableSynthesizer
 
 TARGETS = {"adult": "income_over_50k"}

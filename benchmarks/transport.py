@@ -29,7 +29,7 @@ from sklearn.model_selection import cross_val_predict, train_test_split
 from torch import nn
 
 from sklearn_si import InterpolantFlow, SchroedingerBridge
-from sklearn_si._potentials import MixturePotential, _descend
+from sklearn_si._estimators.bridge_potentials import MixturePotential, _descend
 from sklearn_si.couplings import conditional_covariance
 from sklearn_si.metrics import path_energy, wasserstein_distance
 

@@ -1,8 +1,8 @@
 """Stochastic interpolants as scikit-learn estimators."""
 
-from ._bridge import SchroedingerBridge
-from ._diffusion import InterpolantDiffusion
-from ._flow import InterpolantFlow
+from ._estimators.bridge import SchroedingerBridge
+from ._estimators.diffusion import InterpolantDiffusion
+from ._estimators.flow import InterpolantFlow
 from .compose import TransformedDensity
 from .persistence import load, save
 

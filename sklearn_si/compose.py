@@ -18,9 +18,15 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._callbacks import FollowedEstimator, Tasks
-from ._links import LinkedEstimator
-from ._validation import check_cells, is_sample, validate_points, validate_rows, validate_samples
+from ._utils.callbacks import FollowedEstimator, Tasks
+from ._utils.input_checks import (
+    check_cells,
+    is_sample,
+    validate_points,
+    validate_rows,
+    validate_samples,
+)
+from ._utils.links import LinkedEstimator
 from .distributed import current_group
 
 __all__ = ["TransformedDensity"]

@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ._interpolant import Interpolant
+    from .interpolants._base import Interpolant
 
 __all__ = ["COUPLINGS", "Entropic", "Optimal", "entropic_plan", "independent", "optimal_pairs", "paired"]
 

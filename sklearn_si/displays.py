@@ -6,8 +6,8 @@ import importlib
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._table_encoder import TableEncoder
-from ._validation import nameless
+from ._utils.input_checks import nameless
+from .metrics._encoder import TableEncoder
 
 __all__ = [
     "CalibrationDisplay",

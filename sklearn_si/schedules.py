@@ -6,9 +6,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._objectives import Fields
-from ._tensors import column
-from .interpolants import GaussianBase, Interpolant, Linear, Trigonometric, TrigonometricPreserving, VariancePreserving
+from ._model.fields import Fields
+from ._utils.tensors import column
+from .interpolants import (
+    GaussianBase,
+    Interpolant,
+    Linear,
+    Trigonometric,
+    TrigonometricPreserving,
+    VariancePreserving,
+)
 
 __all__ = [
     "convert_velocity",
@@ -156,7 +163,7 @@ def edm_denoiser(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
     Examples
     --------
     >>> import torch
-    >>> from sklearn_si._objectives import Fields
+    >>> from sklearn_si._model.fields import Fields
     >>> from sklearn_si.interpolants import GaussianBase, Linear
     >>> from sklearn_si.schedules import edm_denoiser
     >>> def normal_target(t, x, condition=None):
@@ -193,7 +200,7 @@ def ve_score(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
     Examples
     --------
     >>> import torch
-    >>> from sklearn_si._objectives import Fields
+    >>> from sklearn_si._model.fields import Fields
     >>> from sklearn_si.interpolants import GaussianBase, Linear
     >>> from sklearn_si.schedules import ve_score
     >>> def normal_target(t, x, condition=None):
@@ -229,7 +236,7 @@ def vp_score(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
     Examples
     --------
     >>> import torch
-    >>> from sklearn_si._objectives import Fields
+    >>> from sklearn_si._model.fields import Fields
     >>> from sklearn_si.interpolants import GaussianBase, Linear
     >>> from sklearn_si.schedules import vp_score
     >>> def normal_target(t, x, condition=None):
@@ -273,7 +280,7 @@ def convert_velocity(fields: Fields, to: GaussianBase) -> Callable[[Tensor, Tens
     Examples
     --------
     >>> import torch
-    >>> from sklearn_si._objectives import Fields
+    >>> from sklearn_si._model.fields import Fields
     >>> from sklearn_si.interpolants import GaussianBase, Linear, Trigonometric
     >>> from sklearn_si.schedules import convert_velocity
     >>> def normal_target(t, x, condition=None):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal, TypeVar, overload
 import torch
 from torch import Tensor
 
-from ._tensors import normal
+from ._utils.tensors import normal
 from .exceptions import IntegrationError
 
 if TYPE_CHECKING:
-    from ._objectives import Fields
+    from ._model.fields import Fields
 
 __all__ = [
     "ODE_SOLVERS",

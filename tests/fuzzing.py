@@ -15,7 +15,7 @@ import zipfile
 
 import numpy as np
 
-from sklearn_si._persisted import BY_NAME
+from sklearn_si.persistence._registry import BY_NAME
 
 KINDS = (
     "seen", "float", "list", "tuple", "set", "dict", "ordered", "bunch", "scalar", "dtype", "device", "array",

@@ -11,7 +11,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, _likelihood
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._model import likelihood as _likelihood
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 

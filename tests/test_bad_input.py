@@ -10,7 +10,8 @@ import scipy.stats
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, _likelihood
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._model import likelihood as _likelihood
 from sklearn_si.displays import CalibrationDisplay, DensityDisplay
 from sklearn_si.exceptions import IntegrationError, NoDensityError
 

@@ -8,8 +8,8 @@ from scipy.stats import norm
 
 from oracles import random_covariances
 from sklearn_si import SchroedingerBridge
-from sklearn_si._bridge_fields import BridgeField
-from sklearn_si._potentials import MixturePotential, _losses, fit_potential, normal_potential
+from sklearn_si._estimators.bridge_fields import BridgeField
+from sklearn_si._estimators.bridge_potentials import MixturePotential, _losses, fit_potential, normal_potential
 from sklearn_si.couplings import conditional_covariance
 from sklearn_si.interpolants import Linear
 from sklearn_si.networks import FiLMNetwork

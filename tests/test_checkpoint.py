@@ -14,11 +14,13 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
+from sklearn_si._training.loop.batches import Batches
 from torch import nn
 
 import sklearn_si
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, _batches, _checkpoint
-from sklearn_si._batches import Batches
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
+from sklearn_si._training.loop import batches as _batches
+from sklearn_si._training.loop import checkpoint as _checkpoint
 from sklearn_si.exceptions import CheckpointError, FitDivergedError, LoadError
 from sklearn_si.tables import InterpolantImputer, TableSynthesizer, _masked
 
@@ -123,7 +125,7 @@ def test_a_fit_that_was_cut_off_again_and_again_is_the_one_that_was_not(name, tm
 
 
 def _checkpoint_contents(path):
-    from sklearn_si.persistence import read
+    from sklearn_si.persistence._archive import read
 
     return read(path)
 
@@ -412,7 +414,7 @@ def test_functions_are_told_apart_by_what_they_close_over(tmp_path, monkeypatch,
 
 
 def test_networks_of_other_shapes_are_refused(left_behind, monkeypatch):
-    monkeypatch.setattr("sklearn_si._runs._widths", lambda *args: (9,))
+    monkeypatch.setattr("sklearn_si._training.run._widths", lambda *args: (9,))
     with pytest.raises(CheckpointError, match="is of networks of other shapes: remove it to start anew"):
         InterpolantFlow(checkpoint=left_behind, **SMALL).fit(X0)
     assert left_behind.exists()

@@ -10,9 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import make_moons
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si._conditions import ConditionCodec
 from sklearn_si.exceptions import NoDensityError
-from sklearn_si.networks import drop_condition
+from sklearn_si.networks._fields import drop_condition
+from sklearn_si.preprocessing._conditions import ConditionCodec
 
 RNG = np.random.default_rng(0)
 

@@ -8,8 +8,8 @@ from scipy.stats import norm
 
 from oracles import MixtureDensity, mixture, mixture_log_density, sample_mixture, with_exact_fields
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si._objectives import Fields
-from sklearn_si._path_weights import path_log_weights
+from sklearn_si._model.fields import Fields
+from sklearn_si._model.sde_likelihood import path_log_weights
 from sklearn_si.exceptions import NoDensityError
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.preprocessing import AffineMap
@@ -136,7 +136,7 @@ def chain(shift, tilt, n_steps, level=0.7):
 
 
 def weights(fields, x, n_steps, n_paths=4000):
-    from sklearn_si._likelihood import standard_normal_parts
+    from sklearn_si._model.likelihood import standard_normal_parts
 
     rows = torch.full((1, 1), x, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)

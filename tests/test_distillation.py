@@ -9,9 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import make_moons
 
 from oracles import MixtureFields, mixture
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, _distillation
-from sklearn_si._objectives import Fields
-from sklearn_si._sampling_grid import _LAW_STEPS, _STEPS, _TOLERANCE, choose_grid
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._estimators import distillation as _distillation
+from sklearn_si._model.fields import Fields
+from sklearn_si._model.step_choice import _LAW_STEPS, _STEPS, _TOLERANCE, choose_grid
 from sklearn_si.interpolants import GaussianBase, Linear, VariancePreserving
 from sklearn_si.metrics import sliced_wasserstein
 from sklearn_si.solvers import odeint, time_grid

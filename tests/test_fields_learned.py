@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from oracles import MixtureFields, random_covariances, sample_mixture
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si._tensors import column
+from sklearn_si._utils.tensors import column
 from sklearn_si.exceptions import NoDensityError
 from sklearn_si.interpolants import GaussianBase, Interpolant, Linear, make_interpolant
 from sklearn_si.solvers import odeint

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sklearn_si import InterpolantFlow, solvers
-from sklearn_si._sampling_grid import choose_grid
+from sklearn_si._model.step_choice import choose_grid
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.solvers import odeint_adaptive, require_finite
 
@@ -78,8 +78,8 @@ def test_an_error_names_the_rows_of_the_call_and_travels_in_a_pickle():
 
 
 def test_rows_are_counted_over_the_blocks_of_a_call(monkeypatch):
-    monkeypatch.setattr("sklearn_si._base._BLOCK", 4)
-    monkeypatch.setattr("sklearn_si._density_methods._BLOCK", 4)
+    monkeypatch.setattr("sklearn_si._estimators.base._BLOCK", 4)
+    monkeypatch.setattr("sklearn_si._estimators.densities._BLOCK", 4)
     flow, rows = InterpolantFlow(**SMALL).fit(X), X[:11].copy()
     rows[[6, 9]] = 1e308
     for method in (flow.transform, flow.score_samples):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oracles import Denoiser, MixtureFields, mixture, moments, sample_mixture
-from sklearn_si._objectives import Fields, denoiser_from_velocity, field_loss
+from sklearn_si._model.fields import Fields, denoiser_from_velocity, field_loss
 from sklearn_si.interpolants import (
     EncodingDecoding,
     EncodingDecodingPreserving,

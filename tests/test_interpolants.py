@@ -140,7 +140,7 @@ def test_brownian_noise_on_the_linear_path_is_the_variance_preserving_path():
 
 @pytest.mark.parametrize(("name", "gamma"), ONE_SIDED)
 def test_denoiser_from_velocity_is_the_exact_one(name, gamma):
-    from sklearn_si._objectives import denoiser_from_velocity
+    from sklearn_si._model.fields import denoiser_from_velocity
 
     rng = np.random.default_rng(0)
     path = make_interpolant(name, gamma, 0.5, two_samples=False, latent_noise=False)

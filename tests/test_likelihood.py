@@ -16,8 +16,10 @@ from oracles import (
     sample_mixture,
     with_exact_fields,
 )
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, _likelihood
-from sklearn_si._likelihood import (
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._model import likelihood as _likelihood
+from sklearn_si._model.fields import Fields
+from sklearn_si._model.likelihood import (
     _nodes,
     _quadrature_error,
     carry,
@@ -26,7 +28,6 @@ from sklearn_si._likelihood import (
     standard_normal_log_density,
     standard_normal_parts,
 )
-from sklearn_si._objectives import Fields
 from sklearn_si.exceptions import IntegrationWarning
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.solvers import grid_map

@@ -8,8 +8,8 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from sklearn_si import InterpolantFlow
-from sklearn_si._marginals import MonotoneSpline, Tail, fit_spline
 from sklearn_si.preprocessing import MarginalMap, fit_one_sample_map
+from sklearn_si.preprocessing._splines import MonotoneSpline, Tail, fit_spline
 
 
 def column(name, n=2000, seed=0):

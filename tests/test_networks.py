@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from oracles import MixtureFields, mixture
-from sklearn_si import _perceptrons
 from sklearn_si.interpolants import GaussianBase, Linear, Trigonometric, VariancePreserving, make_interpolant
 from sklearn_si.networks import (
     ACTIVATIONS,
@@ -16,6 +15,7 @@ from sklearn_si.networks import (
     PreconditionedField,
     velocity_and_divergence,
 )
+from sklearn_si.networks import _perceptrons as _perceptrons
 
 LAYERS = [(5,), (5, 6), (6, 4, 5), (4, 6, 5, 3)]  # unequal widths: a transposed weight does not fit
 DIMENSIONS = [1, 2, 7]

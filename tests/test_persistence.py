@@ -19,8 +19,9 @@ from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
 
 import sklearn_si
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity, _persisted
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
 from sklearn_si.exceptions import LoadError
+from sklearn_si.persistence import _registry as _persisted
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
 RNG = np.random.default_rng(0)

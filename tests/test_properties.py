@@ -14,8 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity, _likelihood
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
 from sklearn_si import metrics as library_metrics
+from sklearn_si._model import likelihood as _likelihood
 from sklearn_si.exceptions import IntegrationWarning
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 

@@ -6,23 +6,27 @@ import torch
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from sklearn_si._training.loop.batches import Batches, Sampler
+from sklearn_si._training.loop.checkpoint import NoCheckpoint
+from sklearn_si._training.loop.loop import ROUND, History, Settings, _lies_far_back, train
+from sklearn_si._training.loop.mixture_init import Budget, find_mixture, refit
+from sklearn_si._training.loop.optimizer import Weights
+from sklearn_si._training.loop.selection import Race
 from torch import nn
 
 from oracles import mixture_log_density
-from sklearn_si import InterpolantFlow, _closed_forms, _fitting, _race, _runs
-from sklearn_si._batches import Batches, Sampler
-from sklearn_si._checkpoint import NoCheckpoint
-from sklearn_si._closed_forms import Budget, find_mixture, refit
-from sklearn_si._perceptrons import _keep_mask
-from sklearn_si._race import Race
-from sklearn_si._tensors import FIT_STREAM
-from sklearn_si._training import ROUND, History, Settings, _lies_far_back, train
-from sklearn_si._weights import Weights
+from sklearn_si import InterpolantFlow
+from sklearn_si._training.loop import mixture_init as _closed_forms
+from sklearn_si._training.loop import problem as _fitting
+from sklearn_si._training.loop import run as _runs
+from sklearn_si._training.loop import selection as _race
+from sklearn_si._utils.tensors import FIT_STREAM
 from sklearn_si.couplings import independent
 from sklearn_si.distributed import Single
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.interpolants import make_interpolant
 from sklearn_si.networks import FiLMNetwork, MixtureVelocity
+from sklearn_si.networks._perceptrons import _keep_mask
 from sklearn_si.preprocessing import MARGINAL, AffineMap, MarginalMap, fit_one_sample_map
 
 RNG = np.random.default_rng(0)

@@ -8,8 +8,8 @@ import torch
 
 from oracles import MixtureFields, mixture, moments, sample_mixture, with_exact_fields
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si._objectives import Fields
-from sklearn_si._tensors import SAMPLE_STREAM, make_generator
+from sklearn_si._model.fields import Fields
+from sklearn_si._utils.tensors import SAMPLE_STREAM, make_generator
 from sklearn_si.exceptions import IntegrationError
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.solvers import SDE_SOLVERS, odeint, time_grid
@@ -129,7 +129,7 @@ def test_seeds():
 
 def test_rows_do_not_depend_on_chunks(monkeypatch):
     """The law is the same and every row is finite, whatever the chunk."""
-    import sklearn_si._base as base
+    import sklearn_si._estimators.base as base
 
     rng = np.random.default_rng(5)
     target = mixture(rng, 1, 2)
@@ -206,7 +206,7 @@ def test_the_numbers_of_a_sample_are_not_those_of_another_stream():
 
 
 def test_chunks_have_noise_of_their_own(monkeypatch):
-    monkeypatch.setattr("sklearn_si._base._CHUNK", 100)
+    monkeypatch.setattr("sklearn_si._estimators.base._CHUNK", 100)
     model = identity_flow()
     for level in (0.0, 0.5):
         X = model.set_params(noise_level=level).sample(300).reshape(3, 100, 2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oracles import MixtureFields, mixture, moments
-from sklearn_si._objectives import Fields
+from sklearn_si._model.fields import Fields
 from sklearn_si.interpolants import (
     EncodingDecoding,
     GaussianBase,

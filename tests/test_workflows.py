@@ -13,7 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.fixes import parse_version
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity, _links, _training
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
+from sklearn_si._training.loop import loop as _training
+from sklearn_si._utils import links as _links
 from sklearn_si.tables import TableCodec, TableSynthesizer
 
 OLD = parse_version(sklearn.__version__) < parse_version("1.8")

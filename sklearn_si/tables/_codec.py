@@ -9,8 +9,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from .._links import LinkedEstimator
-from .._series import Table
+from .._utils.frames import Table
+from .._utils.links import LinkedEstimator
 from ._columns import KINDS, fit_column
 
 __all__ = ["TableCodec"]

@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from .._marginals import MonotoneSpline, fit_spline, straight_line
-from .._series import Reading
+from .._utils.frames import Reading
+from ..preprocessing._splines import MonotoneSpline, fit_spline, straight_line
 
 __all__ = ["KINDS", "Column", "fit_column", "warn_of_identifiers"]
 

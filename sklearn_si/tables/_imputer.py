@@ -8,11 +8,11 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._callbacks import FollowedEstimator, Tasks
-from .._links import LinkedEstimator
-from .._series import Table, index_of
-from .._tensors import draw_seed
-from .._validation import check_masked
+from .._utils.callbacks import FollowedEstimator, Tasks
+from .._utils.frames import Table, index_of
+from .._utils.input_checks import check_masked
+from .._utils.links import LinkedEstimator
+from .._utils.tensors import draw_seed
 from ._synthesizer import TableSynthesizer
 
 __all__ = ["InterpolantImputer"]

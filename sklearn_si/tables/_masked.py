@@ -7,10 +7,10 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor, nn
 
-from .._callbacks import NO_TASKS
-from .._checkpoint import NO_CHECKPOINT
-from .._tensors import normal
-from .._training import Settings, count_rounds, train
+from .._training.checkpoint import NO_CHECKPOINT
+from .._training.loop import Settings, count_rounds, train
+from .._utils.callbacks import NO_TASKS
+from .._utils.tensors import normal
 
 __all__ = ["MaskedNetwork", "auto_sizes", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
 

@@ -4,8 +4,7 @@ import importlib
 
 import numpy as np
 
-from .._series import Table
-from .._table_encoder import TableEncoder
+from .._utils.frames import Table
 from ..metrics import (
     c2st,
     closest_record,
@@ -17,6 +16,7 @@ from ..metrics import (
     sliced_wasserstein,
     train_on_synthetic,
 )
+from ..metrics._encoder import TableEncoder
 
 __all__ = ["TableReport"]
 

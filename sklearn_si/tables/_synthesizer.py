@@ -11,19 +11,37 @@ from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from .._callbacks import FollowedEstimator, Tasks
-from .._checkpoint import open_checkpoint
-from .._flow import InterpolantFlow
-from .._links import LinkedEstimator
-from .._pickling import PackedNetworks
-from .._series import index_of
-from .._tensors import FIT_STREAM, SAMPLE_STREAM, draw_seed, make_generator, resolve_device
-from .._validation import all_or_nothing, check_count
+from .._estimators.flow import InterpolantFlow
+from .._training.checkpoint import open_checkpoint
+from .._utils.callbacks import FollowedEstimator, Tasks
+from .._utils.frames import index_of
+from .._utils.input_checks import all_or_nothing, check_count
+from .._utils.links import LinkedEstimator
+from .._utils.tensors import (
+    FIT_STREAM,
+    SAMPLE_STREAM,
+    draw_seed,
+    make_generator,
+    resolve_device,
+)
 from ..distributed import current_group
+from ..persistence._pickling import PackedNetworks
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
-from ._masked import MaskedNetwork, auto_sizes, draw_codes, fit_masked, log_mass
-from ._values import ABSENT, ASKED, GIVEN, ValueModel, straightened
+from ._masked import (
+    MaskedNetwork,
+    auto_sizes,
+    draw_codes,
+    fit_masked,
+    log_mass,
+)
+from ._values import (
+    ABSENT,
+    ASKED,
+    GIVEN,
+    ValueModel,
+    straightened,
+)
 
 __all__ = ["TableSynthesizer"]
 

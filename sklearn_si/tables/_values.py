@@ -7,7 +7,7 @@ import torch
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
 
-from .._flow import InterpolantFlow
+from .._estimators.flow import InterpolantFlow
 
 __all__ = ["ValueModel"]
 

@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 from torch import distributed as dist
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, _weights
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
+from sklearn_si._training.loop import optimizer as _weights
 from sklearn_si.distributed import alone, current_group
 from sklearn_si.exceptions import ProcessGroupError
 from sklearn_si.tables import TableSynthesizer

@@ -1,0 +1,406 @@
+"""The Schroedinger bridge: of all diffusions between two laws, the one nearest to Brownian motion."""
+
+import numbers
+from typing import ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from .._model.fields import TIME_LAWS
+from .._training import problem as _fitting
+from .._training.checkpoint import open_checkpoint
+from .._utils.callbacks import Tasks
+from .._utils.input_checks import validate_samples
+from .._utils.tensors import (
+    BASE_STREAM,
+    FIT_STREAM,
+    PATH_STREAM,
+    as_array,
+    as_tensor,
+    draw_seed,
+    evaluation_dtype,
+    make_generator,
+    resolve_device,
+)
+from ..distributed import current_group
+from ..solvers import require_finite, sdeint, time_grid
+from .base import BaseInterpolant, _finite_rows
+from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs
+from .bridge_potentials import fit_potential
+from .flow import InterpolantFlow
+
+# Steps of the simulations whose ends are the pairs of the next round.
+_SIMULATION_STEPS = 50
+
+
+class SchroedingerBridge(BaseInterpolant):
+    """The Schroedinger bridge between two laws: entropic optimal transport with its diffusion.
+
+    min over drifts u of E int |u|^2 dt,    dX_t = u dt + sqrt(2 epsilon) dW_t,    X_0 ~ rho0, X_1 ~ rho1
+
+    (2303.08797, (3.35)). Its ends are coupled by the plan that minimises E|x0 - x1|^2 + 4 epsilon KL(plan || product),
+    between them it is a Brownian bridge: x_t = (1 - t) x0 + t x1 + sqrt(2 epsilon t (1 - t)) z, so that velocity b and
+    denoiser eta are those of an interpolant, and u = b + epsilon s.
+
+    Parameters
+    ----------
+    epsilon : float, default=0.1
+        The diffusion, in scaled units squared (preprocessing=None: in data units). It cannot be changed after fit.
+    method : {"network", "mixture"}, default="network"
+        "mixture": plans in both directions whose conditionals are Gaussian mixtures, in closed form (exact between
+        normal laws). "network": networks around these closed forms, trained on pairs of the plans, then on pairs that
+        they simulate themselves from rows of either end (iterated Markovian fitting).
+    n_components : int or "auto", default="auto"
+        Components of the mixtures; "auto" tries 1, 4 and 16 on held-out rows.
+    n_rounds : int, default=1
+        Rounds of iterated Markovian fitting (method="network").
+    preprocessing : {"auto", "standardize", "whiten"} or None, default="auto"
+        The scaled units, as in `InterpolantDiffusion`; transport is as short as it can be in these.
+    base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
+        The density of the base, as in `InterpolantDiffusion`; "flow" is an `InterpolantFlow`.
+    n_steps : int, default=100
+        Steps of `sample` and `sample_plan`; mixtures draw without steps. May be changed after fit.
+    ode_tol : float, default=1e-3
+        Error allowed in log-densities, in nats. May be changed after fit.
+    time_law : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
+        Law of t in training.
+    hidden_layer_sizes : "auto", int or array-like of int, default="auto"
+        Widths of the hidden layers; "auto" as in `InterpolantDiffusion`.
+    activation : {"silu", "tanh", "softplus"}, default="silu"
+        Activation of the hidden layers.
+    batch_size : int or "auto", default="auto"
+        Points in a gradient step; "auto" is 512.
+    learning_rate_init : float, default=0.01
+        Largest rate of Adam in each round.
+    max_iter : int or "auto", default="auto"
+        Gradient steps of each round; "auto" is 3000.
+    max_time : float or None, default=None
+        Seconds of each round. Gives up reproducibility.
+    tol : float, default=0.0
+        A validation round whose score does not rise by more than this counts as stale.
+    n_iter_no_change : int or "auto", default="auto"
+        Stale validation rounds after which training stops; "auto" is 20.
+    early_stopping : bool, default=True
+        Hold out rows, stop when their score stalls and keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows held out; at least 50 rows, or a fifth of them.
+    device : str or torch.device, default="auto"
+        "auto" takes CUDA, then MPS, then the CPU.
+    checkpoint : str or path-like or None, default=None
+        A file in which `fit` keeps its state, replaced about once a second, so that the same call of `fit` goes on
+        there after a crash and gives the same model to the bit (without `max_time`). It is removed at the end of a fit,
+        and stays where Ctrl-C ended it. A folder has a file for each fit, named by its data and parameters.
+    verbose : int, default=0
+        Print a line a validation round.
+    random_state : int, RandomState instance or None, default=None
+        Seed of training and sampling; with it, global generators are untouched.
+
+    Attributes
+    ----------
+    network_, denoiser_network_ : Module
+        Velocity b and denoiser eta, in scaled units.
+    potential_, reverse_potential_ : MixturePotential
+        The closed forms, from X0 to X1 and back.
+    interpolant_, preprocessing_, base_preprocessing_, base_density_, base_sample_, n_features_in_, n_iter_
+        As in `InterpolantDiffusion`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si import SchroedingerBridge
+    >>> rng = np.random.default_rng(0)
+    >>> X0, X1 = rng.normal(size=(500, 2)), rng.normal(3.0, 0.5, size=(400, 2))
+    >>> bridge = SchroedingerBridge(method="mixture", base_density=None, random_state=0).fit(X0, X1)
+    >>> bridge.transform(X0[:3]).shape, bridge.sample_plan(X0[:3]).shape
+    ((3, 2), (3, 2))
+    """
+
+    _learns_denoiser = True
+
+    # What the family's machinery asks for and a bridge leaves no choice in.
+    interpolant, gamma, coupling, fields = "linear", "brownian", "independent", "auto"
+    noise_schedule, solver, guidance, condition_dropout = "constant", "auto", 1.0, 0.0
+    network, dropout, bf16, warm_start = "mlp", "auto", False, False
+    gamma_scale = property(lambda self: 2 * self.epsilon, doc="Factor of gamma^2.")
+    noise_level = property(lambda self: self.epsilon, doc="Epsilon of `sample`.")
+
+    _parameter_constraints: ClassVar[dict] = {
+        "epsilon": [Interval(numbers.Real, 0, None, closed="neither")],
+        "method": [StrOptions({"network", "mixture"})],
+        "n_components": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
+        "n_rounds": [Interval(numbers.Integral, 0, None, closed="left")],
+        "preprocessing": [StrOptions({"auto", "standardize", "whiten"}), None],
+        "n_steps": [Interval(numbers.Integral, 1, None, closed="left")],
+        "time_law": [StrOptions({"auto", *TIME_LAWS})],
+        **{
+            name: BaseInterpolant._parameter_constraints[name]
+            for name in (
+                "base_density", "ode_tol", "hidden_layer_sizes", "activation", "batch_size", "learning_rate_init",
+                "max_iter", "max_time", "tol", "n_iter_no_change", "early_stopping", "validation_fraction", "device",
+                "checkpoint",
+                "verbose", "random_state",
+            )
+        },
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        epsilon=0.1,
+        method="network",
+        n_components="auto",
+        n_rounds=1,
+        preprocessing="auto",
+        base_density="flow",
+        n_steps=100,
+        ode_tol=1e-3,
+        time_law="auto",
+        hidden_layer_sizes="auto",
+        activation="silu",
+        batch_size="auto",
+        learning_rate_init=0.01,
+        max_iter="auto",
+        max_time=None,
+        tol=0.0,
+        n_iter_no_change="auto",
+        early_stopping=True,
+        validation_fraction=0.1,
+        device="auto",
+        checkpoint=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.epsilon = epsilon
+        self.method = method
+        self.n_components = n_components
+        self.n_rounds = n_rounds
+        self.preprocessing = preprocessing
+        self.base_density = base_density
+        self.n_steps = n_steps
+        self.ode_tol = ode_tol
+        self.time_law = time_law
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.max_time = max_time
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.device = device
+        self.checkpoint = checkpoint
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X0, X1=None, *, condition=None):
+        """Fit the bridge between two samples, or from a normal law to one.
+
+        Parameters
+        ----------
+        X0 : array-like of shape (n_samples_0, n_features)
+            The base; without X1 the target, and the base is the normal law with the mean and deviations of its columns.
+        X1 : array-like of shape (n_samples_1, n_features), default=None
+            The target.
+        condition : None
+            Bridges given a condition are not offered.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            When the rows have no density, or a condition is given.
+        FitDivergedError
+            When the training loss stops being finite.
+        """
+        if condition is not None:
+            raise ValueError(
+                "Got a condition, but SchroedingerBridge has none: use "
+                "InterpolantDiffusion(coupling='entropic'), which pairs rows of like conditions."
+            )
+        current_group().refuse("SchroedingerBridge")
+        X0, X1 = validate_samples(self, X0, X1)
+        self._fitted_as = self.epsilon, self.method
+        self._from_normal = X1 is None
+        with open_checkpoint(self, {"X0": X0, "X1": X1}) as checkpoint:
+            return self._fit(X0, X1, checkpoint)
+
+    def _fit(self, X0, X1, checkpoint):
+        """The fit to validated samples."""
+        if X1 is None:
+            rng = np.random.default_rng([checkpoint.seed, BASE_STREAM])
+            noise = rng.standard_normal((max(len(X0), 1000), X0.shape[1]))
+            X0, X1 = (X0.mean(0) + X0.std(0) * noise).astype(X0.dtype), X0
+        plan = _fitting.make_plan(self, X0, X1, None, checkpoint)
+        plan.tasks = Tasks(self, X0, X1)
+        state = _fitting.fit_plan(self, plan)
+        for name, value in state.items():
+            setattr(self, name, value)
+        plan.tasks.end(state)
+        return self
+
+    def _fields(self, *args, **kwargs):
+        if (self.epsilon, self.method) != self._fitted_as:
+            raise ValueError(
+                f"Got epsilon={self.epsilon!r} and method={self.method!r} after a fit with {self._fitted_as[0]!r} and "
+                f"{self._fitted_as[1]!r}, which cannot be changed after fit: fit again."
+            )
+        return super()._fields(*args, **kwargs)
+
+    def _move(self, fields, start_rows, n, generator):
+        if self.method == "network":
+            return super()._move(fields, start_rows, n, generator)
+        x = fields.velocity_network.potential.draw(start_rows(slice(0, n)), generator)
+        return _finite_rows(self.preprocessing_.inverse_transform(as_array(x, np.float64)), self.dtype_)
+
+    def distill(self, *args, **kwargs):
+        """Not offered: a bridge is sampled by its plan or its SDE, not by an ODE."""
+        raise ValueError("SchroedingerBridge has no flow map to distill: use InterpolantFlow.")
+
+    @property
+    def potential_(self):
+        """The closed form from X0 to X1, in scaled units."""
+        return self.network_.potential
+
+    @property
+    def reverse_potential_(self):
+        """The closed form from X1 to X0, in scaled units."""
+        return self.network_.reverse_potential
+
+    def _build_networks(self, run):
+        """The fields of a run, around the potentials between its rows; its plan then pairs rows by these."""
+        x0, x1 = run.x0, run.x1
+        if self.method == "network":  # whose training is judged by the others
+            x0, x1 = x0[run.plan.train0], x1[run.plan.train1]
+        generator = make_generator(run.plan.seed, FIT_STREAM + 500, run.device)
+        potential = fit_potential(x0, x1, self.epsilon, self.n_components, generator)
+        reverse = fit_potential(x1, x0, self.epsilon, len(potential.log_weights), generator)
+        run.plan.coupling = PlanPairs(potential.float(), reverse.float())
+        return bridge_fields(run, potential.float(), reverse.float(), with_networks=self.method == "network")
+
+    def _train(self, run, settings):
+        """Train on pairs of the closed-form plans, then on the fields' own, round by round."""
+        if self.method == "mixture":
+            return
+        run.train(settings)
+        for number in range(self.n_rounds):
+            if run.history.interrupted:
+                return
+            run.keep_history()
+            # how far the last training had drawn ahead is chance: the next one has a generator of its own
+            run.generator = make_generator(run.plan.seed, FIT_STREAM + 700 + number, run.device)
+            run.pairs = simulate_pairs(run, self.epsilon, _SIMULATION_STEPS, number)
+            run.train(settings)
+
+    def _base_flow(self, max_time):
+        return InterpolantFlow(
+            base_density=None, hidden_layer_sizes=self.hidden_layer_sizes, activation=self.activation,
+            max_iter=self.max_iter, max_time=max_time, device=self.device, early_stopping=self.early_stopping,
+            validation_fraction=self.validation_fraction,
+        )  # fmt: skip
+
+    def _coupled(self, x0, x1, generator):
+        times = time_grid(_SIMULATION_STEPS, "uniform").to(x0)
+        drift, epsilon = self._fields(np.float64, x0.device).sde(self.epsilon, "constant", times)
+        return x0, sdeint(drift, epsilon, x0, times, generator)
+
+    def transform(self, X, *, condition=None):
+        """The mean of the plan given rows of fit's first argument: E[x1 | x0] = x0 + (b + epsilon s)(0, x0).
+
+        Deterministic, without an ODE, and not the inverse of `inverse_transform`: the mean of a plan is no map onto
+        the other end. After a fit of one sample it is E[x0 | x1], in units in which the base is standard normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows of the law of fit's first argument.
+        condition : None
+
+        Returns
+        -------
+        X_t : ndarray of shape (n_samples, n_features)
+        """
+        return self._plan_mean(self._checked(X), forward=not self._from_normal, scaled_base=self._from_normal)
+
+    def inverse_transform(self, X, *, condition=None):
+        """The mean of the plan given rows of the other end: E[x0 | x1] = x1 - (b - epsilon s)(1, x1).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows of the end that `transform` leads to.
+        condition : None
+
+        Returns
+        -------
+        X_t : ndarray of shape (n_samples, n_features)
+            Conditional means; not the inverse of `transform`.
+        """
+        return self._plan_mean(self._checked(X), forward=self._from_normal, scaled_base=self._from_normal)
+
+    def sample_plan(self, X, *, direction="forward", random_state=None):
+        """Draw partners from the plan: rows of the other end given rows of one.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows of the base (direction="forward") or of the target ("backward"), in data units.
+        direction : {"forward", "backward"}, default="forward"
+            From t = 0 to 1, or back.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw; None means the estimator's own.
+
+        Returns
+        -------
+        partners : ndarray of shape (n_samples, n_features)
+
+        Raises
+        ------
+        ValueError
+            When the direction is not known.
+        """
+        if direction not in ("forward", "backward"):
+            raise ValueError(f"Got direction={direction!r}, but expected 'forward' or 'backward'.")
+        X = self._checked(X)
+        seed = draw_seed(self.random_state if random_state is None else random_state)
+        generator = make_generator(seed, PATH_STREAM, resolve_device(self.device))
+        maps = (self.base_preprocessing_, self.preprocessing_)[:: 1 if direction == "forward" else -1]
+        x = self._tensor(maps[0].transform(X), X.dtype)
+        fields = self._fields(X.dtype, x.device)
+        if self.method == "mixture":
+            field = fields.velocity_network
+            x = (field.potential if direction == "forward" else field.reverse_potential).draw(x, generator)
+        else:
+            times = time_grid(self.n_steps, "uniform", *((0.0, 1.0) if direction == "forward" else (1.0, 0.0))).to(x)
+            drift, epsilon = fields.sde(self.epsilon, "constant", times)
+            x = sdeint(drift, epsilon, x, times, generator)
+        x = as_array(require_finite(x, "following the SDE"), np.float64)
+        return _finite_rows(maps[1].inverse_transform(x), X.dtype)
+
+    def _checked(self, X):
+        check_is_fitted(self)
+        self._validate_params()
+        return self._validate_rows(X)
+
+    def _tensor(self, x, dtype):
+        device = resolve_device(self.device)
+        return as_tensor(x, evaluation_dtype(np.dtype(dtype), device), device)
+
+    @torch.no_grad()
+    def _plan_mean(self, X, forward, scaled_base):
+        maps = (self.base_preprocessing_, self.preprocessing_)[:: 1 if forward else -1]
+        x = self._tensor(X if forward and scaled_base else maps[0].transform(X), X.dtype)
+        fields, time = self._fields(X.dtype, x.device), torch.tensor(0.0 if forward else 1.0).to(x)
+        sign = 1.0 if forward else -1.0
+        drift = fields.velocity(time, x) + sign * self.epsilon * fields.score(time, x)
+        moved = as_array(require_finite(x + sign * drift, "taking the mean of the plan"), np.float64)
+        if not (scaled_base and not forward):
+            moved = maps[1].inverse_transform(moved)
+        return _finite_rows(moved, X.dtype)

@@ -1,0 +1,138 @@
+"""Fields of a Schroedinger bridge around its closed form, and the pairs that they are trained on."""
+
+import torch
+
+from .._model.fields import REGRESSIONS, Fields
+from .._utils.tensors import FIT_STREAM, make_generator
+from ..networks import PreconditionedField
+from ..networks._perceptrons import FiLMNetwork
+from ..solvers import sdeint, time_grid
+
+# Rows of each end from which pairs are simulated.
+_MOST_PAIRS = 20_000
+
+
+class BridgeField(PreconditionedField):
+    """Velocity, denoiser or score of a bridge: that of two potentials, and a network that learns what they lack.
+
+    b = (u + v) / 2,    s = (u - v) / (2 epsilon),    eta = -gamma s
+
+    with u the drift of the potential from t = 0, and v(t, x) = -u'(1 - t, x) that of the reverse one.
+
+    Parameters
+    ----------
+    interpolant, network, target, v0, v1, c
+        As in `PreconditionedField`; the network may be None.
+    potential, reverse_potential : MixturePotential
+    """
+
+    def __init__(self, interpolant, network, target, v0, v1, c, potential, reverse_potential):
+        super().__init__(interpolant, network, target, v0, v1, c)
+        self.potential, self.reverse_potential = potential, reverse_potential
+
+    def _factors(self, t):
+        """Weights of u and v in the field."""
+        if self.target == "velocity":
+            return 0.5, 0.5
+        factor = (-self.interpolant.gamma(t) if self.target == "denoiser" else torch.ones_like(t))[..., None]
+        factor = factor / (2 * self.potential.epsilon)
+        return factor, -factor
+
+    def _closed(self, factors, drifts):
+        # the reverse potential's drift runs the other way
+        return factors[0] * drifts[0] - factors[1] * drifts[1]
+
+    def clock(self, times):
+        """The coefficients, the weights of u and v, and what the potentials make of time."""
+        _, scale, sd = self.coefficients(times)
+        factors = [torch.as_tensor(f).to(times).expand(*times.shape, 1) for f in self._factors(times)]
+        return scale, sd, *factors, times, self.potential.clock(times), self.reverse_potential.clock(1 - times)
+
+    def parts_at(self, moment, x):
+        """The closed form, the scale of the network, and x in units of its deviation."""
+        scale, sd, *factors, t, spread, reverse = moment
+        drifts = self.potential.drift(t, x, spread), self.reverse_potential.drift(1 - t, x, reverse)
+        return self._closed(factors, drifts), scale, x / sd
+
+    def parts(self, t, x):
+        """The same, at one time for all rows or one for each."""
+        return self.parts_at(self.clock(t), x)
+
+    def forward(self, t, x, condition=None):
+        """The field, of shape (n, d)."""
+        return self.parts(t, x)[0] if self.network is None else super().forward(t, x, condition)
+
+    def velocity_and_divergence(self, t, x, condition=None):
+        """The field and its exact divergence, of shapes (n, d) and (n,)."""
+        u, trace_u = self.potential.drift_and_divergence(t, x)
+        v, trace_v = self.reverse_potential.drift_and_divergence(1 - t, x)
+        factors = self._factors(t)
+        value = self._closed(factors, (u, v))
+        traces = [f.squeeze(-1) if torch.is_tensor(f) else f for f in factors]
+        divergence = self._closed(traces, (trace_u, trace_v))
+        if self.network is None:
+            return value, divergence
+        _, scale, sd = self.coefficients(t)
+        own, trace = self.network.value_and_trace(t, x / sd, condition)
+        return torch.addcmul(value, scale, own), divergence + (scale / sd).squeeze(-1) * trace
+
+    def as_score(self):
+        """The score -eta / gamma of a denoiser, without the division: the same weights, another factor."""
+        ends = self.v0, self.v1, self.c
+        return BridgeField(self.interpolant, self.network, "score", *ends, self.potential, self.reverse_potential)
+
+
+def bridge_fields(run, potential, reverse_potential, *, with_networks):
+    """Velocity and denoiser of a run around two potentials, by name; without networks there is nothing to train."""
+    ends = (run.x0, run.plan.train0), (run.x1, run.plan.train1)
+    v0, v1 = (x[rows].var(0, correction=0).clamp(min=1e-6).cpu() for x, rows in ends)
+    fields, both = {}, (potential.cpu(), reverse_potential.cpu())
+    for name in run.plan.fields:
+        generator = make_generator(run.plan.seed, FIT_STREAM + 100 * list(REGRESSIONS).index(name))
+        layers = run.x1.shape[1], 0, run.widths, run.estimator.activation, generator
+        network = FiLMNetwork(*layers) if with_networks else None
+        fields[name] = BridgeField(run.plan.interpolant, network, name, v0, v1, None, *both)
+    return fields
+
+
+class PlanPairs:
+    """A coupling: half of the pairs by the plan from rows of the base, half by the reverse plan from the target's."""
+
+    def __init__(self, potential, reverse_potential):
+        self.potential, self.reverse_potential = potential, reverse_potential
+
+    def __call__(self, x0, x1, condition, generator):
+        """The pairs of a batch."""
+        half = len(x0) // 2
+        forward, back = x0[:half], x1[half:]
+        for potential in (self.potential, self.reverse_potential):
+            potential.to(x0.device)
+        pairs0 = torch.cat([forward, self.reverse_potential.draw(back, generator)])
+        return pairs0, torch.cat([self.potential.draw(forward, generator), back]), condition
+
+
+@torch.no_grad()
+def simulate_pairs(run, epsilon, n_steps, number):
+    """Ends of simulated paths, half from rows of the base, half backward from the target's: of training rows and held.
+
+    Returns
+    -------
+    dict of pairs of tensors, by "train" and "held"
+    """
+    generator = make_generator(run.plan.seed, FIT_STREAM + 600 + number, run.device)
+    fields = Fields(run.plan.interpolant, run.networks["velocity"], run.networks["denoiser"])
+    pairs: dict[str, tuple[torch.Tensor, ...]] = {}
+    for part in ("train", "held"):
+        rows = getattr(run.plan, f"{part}0"), getattr(run.plan, f"{part}1")
+        if rows[0] is None:
+            continue
+        both: tuple[list[torch.Tensor], ...] = ([], [])
+        for start, stop, x in ((0.0, 1.0, run.x0[rows[0]]), (1.0, 0.0, run.x1[rows[1]])):
+            x = x[torch.randperm(len(x), generator=generator, device=x.device)[:_MOST_PAIRS]]
+            times = time_grid(n_steps, "uniform", start, stop).to(x)
+            drift, diffusion = fields.sde(epsilon, "constant", times)
+            end = torch.cat([sdeint(drift, diffusion, some, times, generator) for some in x.split(4096)])
+            for side, rows_of_side in zip(both, (x, end) if stop > start else (end, x), strict=True):
+                side.append(rows_of_side)
+        pairs[part] = tuple(torch.cat(side) for side in both)
+    return pairs

@@ -1,0 +1,286 @@
+"""Schroedinger bridges in closed form: plans whose potential is a mixture of quadratic exponentials."""
+
+import math
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from ..couplings import conditional_covariance
+
+# Rows of each end that a mixture is fitted to, those of a trial of its number of components, and held out of these.
+_MOST_ROWS, _TRIAL_ROWS, _HELD = 16_384, 2048, 1000
+# Rows of each end that a component has at the least, and nats that more components must bring.
+_LEAST_ROWS, _LEAST_GAIN = 20, 0.01
+# Numbers of components that are tried, and steps of the optimiser.
+_COMPONENTS, _STEPS, _TRIAL_STEPS = (1, 4, 16), 100, 50
+# Least S_k along a column, in units of what leads one normal law to the other: where rows repeat, the best component
+# would be a point, and its density infinite.
+_FLOOR = 0.01
+# Starts from different clusters, and steps after which the best of them is chosen.
+_STARTS, _SHORT = 4, 15
+
+
+# Log-weights, shifts and Cholesky factors of a mixture.
+Parts = tuple[Tensor, Tensor, Tensor]
+
+
+class MixturePotential(nn.Module):
+    """The bridge of diffusion epsilon from any law at t = 0, whose plan has mixtures of normal laws as conditionals.
+
+    plan(x1 | x0) ~ exp(x0 . x1 / 2 epsilon) sum_k a_k N(x1; r_k, 2 epsilon S_k)
+                  = sum_k w_k(x0) N(x1; r_k + S_k x0, 2 epsilon S_k)
+
+    Every such plan is that of a Schroedinger bridge between its own ends (arXiv 2310.01174), with the drift
+    u(t, x) = sum_k w_k(t, x) (1 - t + t S_k)^-1 (r_k + (S_k - 1) x), which is finite up to t = 1.
+
+    Parameters
+    ----------
+    epsilon : float
+        The diffusion.
+    centre : Tensor of shape (d,)
+        What is taken from x0 and x1 alike before the formulas; the plan does not depend on it.
+    log_weights : Tensor of shape (k,)
+    shifts : Tensor of shape (k, d)
+        r_k, of centred rows.
+    matrices : Tensor of shape (k, d, d)
+        S_k, symmetric and positive.
+    """
+
+    centre: Tensor
+    log_weights: Tensor
+    axes: Tensor
+    shifts: Tensor
+    values: Tensor
+
+    def __init__(self, epsilon: float, centre: Tensor, log_weights: Tensor, shifts: Tensor, matrices: Tensor) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        values, axes = torch.linalg.eigh(matrices)
+        self.register_buffer("centre", centre)
+        self.register_buffer("log_weights", log_weights)
+        # coordinates along the axes of each component, side by side: (d, k * d)
+        self.register_buffer("axes", axes.permute(1, 0, 2).flatten(1))
+        self.register_buffer("shifts", torch.einsum("kij,ki->kj", axes, shifts))
+        self.register_buffer("values", values.clamp(min=1e-12))
+
+    @property
+    def frames(self) -> Tensor:
+        """The axes of each component, as columns, of shape (k, d, d)."""
+        return self.axes.unflatten(1, self.values.shape).permute(1, 0, 2)
+
+    @property
+    def matrices(self) -> Tensor:
+        """S_k."""
+        return self.frames @ (self.values[..., None] * self.frames.transpose(1, 2))
+
+    @property
+    def centred_shifts(self) -> Tensor:
+        """r_k."""
+        return torch.einsum("kij,kj->ki", self.frames, self.shifts)
+
+    def clock(self, t: Tensor) -> Tensor:
+        """1 - t + t S_k along the axes, of shape (..., k, d)."""
+        t = t[..., None, None]
+        return 1 - t + t * self.values
+
+    def components(self, spread: Tensor, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior weights (n, k), and the drifts of the components along their axes (n, k, d)."""
+        y = ((x - self.centre) @ self.axes).unflatten(-1, self.values.shape)
+        pull = self.shifts + (self.values - 1) * y
+        energy = (y * (self.shifts + pull) - t[..., None, None] * self.shifts.square()) / spread
+        logits = self.log_weights - 0.5 * spread.log().sum(-1) + energy.sum(-1) / (4 * self.epsilon)
+        return torch.softmax(logits, -1), pull / spread
+
+    def from_axes(self, weights: Tensor, values: Tensor) -> Tensor:
+        """The weighted sum over components of vectors along their axes."""
+        return (weights[..., None] * values).flatten(-2) @ self.axes.T
+
+    def drift(self, t: Tensor, x: Tensor, spread: Tensor | None = None) -> Tensor:
+        """u(t, x)."""
+        return self.from_axes(*self.components(self.clock(t) if spread is None else spread, t, x))
+
+    def drift_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """u(t, x) and its exact divergence: u is 2 epsilon times the gradient of a log-sum of exponentials."""
+        spread = self.clock(t)
+        weights, drifts = self.components(spread, t, x)
+        u = self.from_axes(weights, drifts)
+        trace = (weights * ((self.values - 1) / spread).sum(-1)).sum(-1)
+        variance = (weights * drifts.square().sum(-1)).sum(-1) - u.square().sum(-1)
+        return u, trace + variance / (2 * self.epsilon)
+
+    def mean(self, x0: Tensor) -> Tensor:
+        """E[x1 | x0] of the plan."""
+        return x0 + self.drift(torch.zeros((), dtype=x0.dtype, device=x0.device), x0)
+
+    def draw(self, x0: Tensor, generator: torch.Generator) -> Tensor:
+        """X1 drawn from the plan, a row for each row of x0."""
+        zero = torch.zeros((), dtype=x0.dtype, device=x0.device)
+        weights, drifts = self.components(self.clock(zero), zero, x0)
+        chosen = torch.multinomial(weights, 1, generator=generator)[:, 0]
+        noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
+        moved = drifts[torch.arange(len(x0)), chosen] + (2 * self.epsilon * self.values[chosen]).sqrt() * noise
+        frames, partners = self.frames, x0.clone()
+        for k in range(len(self.values)):
+            rows = chosen == k
+            partners[rows] += moved[rows] @ frames[k].T
+        return partners
+
+
+def normal_potential(
+    mean0: np.ndarray, covariance0: np.ndarray, mean1: np.ndarray, covariance1: np.ndarray, epsilon: float
+) -> MixturePotential:
+    """The bridge between two normal laws, in double precision: one component."""
+    matrix = conditional_covariance(covariance0, covariance1, epsilon) / (2 * epsilon)
+    parts = (mean0, np.zeros(1), (mean1 - mean0)[None], matrix[None])
+    return MixturePotential(epsilon, *(torch.as_tensor(part, dtype=torch.float64) for part in parts))
+
+
+def fit_potential(
+    x0: Tensor, x1: Tensor, epsilon: float, n_components: int, generator: torch.Generator
+) -> MixturePotential:
+    """The potential whose plan is nearest to that of the Schroedinger bridge between two samples.
+
+    min_a,r,S  E log sum_k a_k exp[(x0 . S_k x0 + 2 r_k . x0) / 4 epsilon] - E log sum_k a_k N(x1; r_k, 2 epsilon S_k)
+
+    which is KL(bridge || plan) up to a constant (arXiv 2310.01174). With one component the minimiser is that of two
+    normal laws with the moments of the samples; more components start from clusters of x1.
+
+    Parameters
+    ----------
+    x0, x1 : Tensor of shape (n, d)
+        Rows of both ends.
+    epsilon : float
+    n_components : int or "auto"
+        "auto" tries 1, 4, 16 and takes what is best on held-out rows.
+    generator : torch.Generator
+
+    Returns
+    -------
+    MixturePotential
+        In double precision.
+    """
+    x0, x1 = (x[torch.randperm(len(x), generator=generator, device=x.device)].cpu().double() for x in (x0, x1))
+    if n_components == "auto":
+        n_components = _choose_components(x0, x1, epsilon, generator)
+    return _fit(x0, x1, epsilon, n_components, generator)
+
+
+def _choose_components(x0: Tensor, x1: Tensor, epsilon: float, generator: torch.Generator) -> int:
+    """The number of components that is best on held-out rows; more are tried as long as they bring something."""
+    held = min(_HELD, min(len(x0), len(x1)) // 5)
+    kept = slice(held, held + _TRIAL_ROWS)
+    best, chosen = math.inf, 1
+    for k in _COMPONENTS:
+        if _LEAST_ROWS * k > min(len(x0), len(torch.unique(x1[kept], dim=0))):
+            break
+        potential = _fit(x0[kept], x1[kept], epsilon, k, generator, _TRIAL_STEPS)
+        loss = float(_losses(potential, x0[:held], x1[:held]).mean())
+        if not loss < best - _LEAST_GAIN:
+            break
+        best, chosen = loss, k
+    return chosen
+
+
+def _moments(x: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance, whose diagonal is raised by a millionth and by what a column has at the least."""
+    covariance = torch.cov(x.T).reshape(x.shape[1], x.shape[1])
+    return x.mean(0), covariance + torch.diag(1e-6 * covariance.diagonal() + least)
+
+
+def _fit(
+    x0: Tensor, x1: Tensor, epsilon: float, n_components: int, generator: torch.Generator, steps: int = _STEPS
+) -> MixturePotential:
+    least = 1e-9 * (x0.var(0) + x1.var(0)) + 1e-30
+    (m0, c0), (m1, c1) = _moments(x0, least), _moments(x1, least)
+    n_components = min(n_components, len(torch.unique(x1[:_MOST_ROWS], dim=0)))
+    if n_components == 1:
+        return normal_potential(m0.numpy(), c0.numpy(), m1.numpy(), c1.numpy(), epsilon)
+    x0, x1 = x0[:_MOST_ROWS] - m0, x1[:_MOST_ROWS] - m0
+    # clusterings differ in the valley that they lie in: the best of some short descents goes on
+    few = x0[:_TRIAL_ROWS], x1[:_TRIAL_ROWS]
+    floor = torch.diag(_FLOOR * (c1.diagonal() / c0.diagonal()).sqrt())
+    starts = (_clusters(x1, c0, epsilon, n_components, generator, least) for _ in range(_STARTS))
+    found = (_descend(*few, epsilon, start, _SHORT, floor) for start in starts)
+    _, start = min(found, key=lambda pair: pair[0])
+    weights, shifts, factors = _descend(x0, x1, epsilon, start, steps, floor)[1]
+    return MixturePotential(epsilon, m0, weights, shifts, factors @ factors.transpose(1, 2) + floor)
+
+
+def _clusters(
+    x1: Tensor, c0: Tensor, epsilon: float, n_components: int, generator: torch.Generator, least: Tensor
+) -> Parts:
+    """Weights, shifts and Cholesky factors of a start: what a normal base needs to reach each cluster of x1."""
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
+    labels = torch.as_tensor(KMeans(n_components, n_init=1, random_state=seed).fit(x1.numpy()).labels_)
+    weights = torch.bincount(labels, minlength=n_components).double().clamp(min=1)
+    centres = torch.stack([x1[labels == k].mean(0) for k in range(n_components)])
+    within = _moments(x1 - centres[labels], least)[1]
+    matrix = torch.as_tensor(conditional_covariance(c0.numpy(), within.numpy(), epsilon) / (2 * epsilon))
+    # a cluster may be one point
+    matrix = matrix + torch.diag(_FLOOR * (x1.var(0) / c0.diagonal()).sqrt() + 1e-12)
+    factors = torch.linalg.cholesky(matrix).expand(n_components, -1, -1)
+    return (weights / weights.sum()).log(), centres, factors
+
+
+def _objective(
+    x0: Tensor,
+    x1: Tensor,
+    epsilon: float,
+    log_weights: Tensor,
+    shifts: Tensor,
+    factors: Tensor,
+    floor: Tensor | float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """The loss a row of each end, of S_k = L_k L_k^T + floor."""
+    if isinstance(floor, Tensor):
+        factors = torch.linalg.cholesky(factors @ factors.transpose(1, 2) + floor)
+    log_weights = log_weights - torch.logsumexp(log_weights, 0)
+    pushed = torch.einsum("nd,kde->nke", x0, factors)
+    from0 = torch.logsumexp(log_weights + (pushed.square().sum(-1) + 2 * x0 @ shifts.T) / (4 * epsilon), 1)
+    inverse = torch.linalg.solve_triangular(factors, torch.eye(x0.shape[1], dtype=x0.dtype), upper=False)
+    white = torch.einsum("ked,nkd->nke", inverse, x1[:, None] - shifts)
+    log_determinant = factors.diagonal(dim1=1, dim2=2).abs().log().sum(1)
+    constant = 0.5 * x0.shape[1] * math.log(4 * math.pi * epsilon)
+    to1 = torch.logsumexp(log_weights - white.square().sum(-1) / (4 * epsilon) - log_determinant, 1) - constant
+    return from0, to1
+
+
+def _losses(potential: MixturePotential, x0: Tensor, x1: Tensor) -> Tensor:
+    """Terms of the loss of held-out rows, as many as the shorter end has."""
+    factors = torch.linalg.cholesky(potential.matrices)
+    ends = x0 - potential.centre, x1 - potential.centre
+    from0, to1 = _objective(*ends, potential.epsilon, potential.log_weights, potential.centred_shifts, factors)
+    n = min(len(from0), len(to1))
+    return from0[:n] - to1[:n]
+
+
+def _descend(
+    x0: Tensor, x1: Tensor, epsilon: float, start: Parts, steps: int, floor: Tensor | float = 0.0
+) -> tuple[float, Parts]:
+    """The loss after some steps of L-BFGS, and its weights, shifts and factors."""
+    lower = torch.tril_indices(x0.shape[1], x0.shape[1])
+    shapes = [start[0].shape, start[1].shape, (len(start[0]), lower.shape[1])]
+    sizes = [math.prod(shape) for shape in shapes]
+    flat = torch.cat([start[0], start[1].flatten(), start[2][:, lower[0], lower[1]].flatten()])
+
+    def parts(vector: Tensor) -> Parts:
+        weights, shifts, entries = (v.reshape(s) for v, s in zip(vector.split(sizes), shapes, strict=True))
+        factors = torch.zeros((len(weights), x0.shape[1], x0.shape[1]), dtype=x0.dtype)
+        factors[:, lower[0], lower[1]] = entries
+        return weights, shifts, factors
+
+    def value_and_gradient(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        with torch.enable_grad():
+            point = torch.tensor(vector, requires_grad=True)
+            weights, shifts, factors = parts(point)
+            from0, to1 = _objective(x0, x1, epsilon, weights, shifts, factors, floor)
+            loss = from0.mean() - to1.mean()
+            (gradient,) = torch.autograd.grad(loss, point)
+        return loss.item(), gradient.numpy()
+
+    found = minimize(value_and_gradient, flat.numpy(), jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    weights, shifts, factors = parts(torch.as_tensor(found.x))
+    return found.fun, (weights - torch.logsumexp(weights, 0), shifts, factors)

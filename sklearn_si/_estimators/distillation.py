@@ -1,0 +1,256 @@
+"""A flow map learned from the ODE's own solutions: one to four evaluations where the solver takes dozens."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from .._model.fields import Fields, Regression
+from .._training.batches import make_task
+from .._training.loop import Settings, train
+from .._utils.tensors import (
+    DISTIL_STREAM,
+    blocks,
+    make_generator,
+    resolve_device,
+)
+from ..metrics import sliced_wasserstein
+from ..networks._perceptrons import FiLMNetwork
+from ..solvers import odeint, time_grid
+
+# Pairs of rows that the map is fitted to, and those it is judged by; steps of RK4 between two times of the map.
+_PAIRS, _HELD, _FINE_STEPS = 65_536, 4096, 24
+_CHUNK, _BATCH = 4096, 1024
+_MOST_STEPS = 8
+
+
+class FlowMap(nn.Module):
+    """The solution of the ODE from one time of a grid to the next, as a network around a linear map.
+
+    X_{s,t}(x) = A_s x + c_s + r_s F(s, x),    X_{s,u} = X_{t,u} o X_{s,t}
+
+    (flow maps: Boffi, Albergo & Vanden-Eijnden 2024, arXiv 2406.07507, here fitted to solutions of the ODE itself).
+
+    Parameters
+    ----------
+    network : FiLMNetwork
+        The network F.
+    times : Tensor of shape (n_steps + 1,)
+        The grid.
+    matrices, shifts, sizes : Tensor of shape (n_steps, d, d), (n_steps, d) and (n_steps,)
+        A, c, and r, the size of what they leave.
+    """
+
+    times: Tensor
+    matrices: Tensor
+    shifts: Tensor
+    sizes: Tensor
+
+    def __init__(self, network: FiLMNetwork, times: Tensor, matrices: Tensor, shifts: Tensor, sizes: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        for name, value in {"times": times, "matrices": matrices, "shifts": shifts, "sizes": sizes}.items():
+            self.register_buffer(name, value)
+
+    def linear(self, k: int, x: Tensor) -> Tensor:
+        """A x + c of step k."""
+        return x @ self.matrices[k] + self.shifts[k]
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Rows at the last time, from rows at the first."""
+        for k, size in enumerate(self.sizes):
+            x = self.linear(k, x) + size * self.network(self.times[k], x, condition)
+        return x
+
+
+@torch.no_grad()
+def _paths(fields: Fields, x: Tensor, times: Tensor, law: str, node: float | None) -> Tensor:
+    """States at all times of the map's grid, of shape (n_steps + 1, n, d), by fine steps between them."""
+    states = [x]
+    for start, stop in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        grid = time_grid(max(4, _FINE_STEPS // (len(times) - 1)), law, start, stop, node)
+        some = [odeint(fields.rows(rows).velocity, states[-1][rows], grid, "rk4") for rows in blocks(len(x), _CHUNK)]
+        states.append(torch.cat(some))
+    return torch.stack(states)
+
+
+def _linear_parts(states: Tensor) -> tuple[Tensor, ...]:
+    """Least squares of each state on the one before: matrices, shifts, and the size of what is left."""
+    parts = []
+    for x, y in zip(states[:-1].double(), states[1:].double(), strict=True):
+        ones = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+        solution = torch.linalg.lstsq(ones, y).solution
+        size = (y - ones @ solution).square().mean().sqrt().clamp(min=1e-6)
+        parts.append((solution[:-1], solution[-1], size))
+    return tuple(torch.stack(part).to(states.dtype) for part in zip(*parts, strict=True))
+
+
+class _Pairs:
+    """Regressions of the map on random steps of random paths."""
+
+    def __init__(self, flow_map: FlowMap, states: Tensor, condition: Tensor | None, generator: torch.Generator) -> None:
+        self.map, self.states, self.condition, self.generator = flow_map, states, condition, generator
+
+    def regression(self, rows: Tensor, steps: Tensor) -> Regression:
+        """F against what the linear map leaves, in units of its size."""
+        x, y = self.states[steps, rows], self.states[steps + 1, rows]
+        linear = torch.einsum("nd,nde->ne", x, self.map.matrices[steps]) + self.map.shifts[steps]
+        condition = None if self.condition is None else self.condition[rows]
+        return Regression(self.map.times[steps], x, condition, (linear - y) / self.map.sizes[steps][:, None])
+
+    def loss(self) -> Tensor:
+        """The loss on a fresh batch; its gradients are added to those of the network."""
+        n_steps, n = len(self.states) - 1, self.states.shape[1]
+        rows = torch.randint(n, (_BATCH,), generator=self.generator, device=self.states.device)
+        steps = torch.randint(n_steps, (_BATCH,), generator=self.generator, device=self.states.device)
+        return make_task(self.map.network, self.regression(rows, steps)).loss(slice(0, _BATCH))
+
+
+def distil(
+    fields: Fields,
+    x: Tensor,
+    n_steps: int,
+    grid: tuple[str, float | None],
+    widths: Sequence[int],
+    activation: str,
+    settings: Settings,
+    seed: int,
+) -> tuple[FlowMap, dict]:
+    """A flow map of the ODE, and its report.
+
+    Parameters
+    ----------
+    fields : Fields
+        The velocity, in scaled units, with a condition for each row if it has one.
+    x : Tensor of shape (n, d)
+        Rows of the base; the last quarter of them judges the map.
+    n_steps : int
+        Steps of the map.
+    grid : tuple of (str, float or None)
+        Law and node of the solver's grid.
+    widths, activation
+        Of the network.
+    settings : Settings
+        Of its training.
+    seed : int
+
+    Returns
+    -------
+    flow_map : FlowMap
+    report : dict
+        `error`, the root mean square of a coordinate against the exact flow (scaled units); `sliced_w2` between rows of
+        the map and of the flow from other starts, and `sliced_w2_floor`, that of two samples of the flow.
+    """
+    times = time_grid(n_steps, "uniform").to(x)
+    states = _paths(fields, x, times, *grid)
+    fit, held = slice(0, 3 * (len(x) // 4)), slice(3 * (len(x) // 4), len(x))
+    known = fields.rows(fit).condition
+    n_conditions = 0 if known is None else known.shape[1]
+    weights = make_generator(seed, DISTIL_STREAM + 100)
+    network = FiLMNetwork(x.shape[1], n_conditions, widths, activation, weights).to(x.device)
+    flow_map = FlowMap(network, times, *_linear_parts(states[:, fit])).eval()
+    pairs = _Pairs(flow_map, states[:, fit], known, make_generator(seed, DISTIL_STREAM, x.device))
+    few = slice(held.start, held.start + _HELD)
+
+    @torch.no_grad()
+    def score() -> float:
+        return -float((flow_map(x[few], fields.rows(few).condition) - states[-1, few]).square().mean())
+
+    train(nn.ModuleDict({"network": network}), pairs.loss, score, settings, start_score=score)
+    with torch.no_grad():
+        rows = flow_map(x[held], fields.rows(held).condition)
+    return flow_map, _report(rows, states[-1, held])
+
+
+def _report(rows: Tensor, exact: Tensor) -> dict:
+    """Distances of rows of the map from those of the exact flow: from the same starts, and in law from others."""
+    own, other = exact.double().cpu().split(len(exact) // 2)[:2]
+    mapped = rows[: len(own)].double().cpu()
+    return {
+        "error": float((rows - exact).square().mean().sqrt()),
+        "sliced_w2": sliced_wasserstein(mapped, other, standardize=False),
+        "sliced_w2_floor": sliced_wasserstein(own, other, standardize=False),
+    }
+
+
+class DistillationMethods:
+    """A fast sampler from a fitted model."""
+
+    def distill(self, n_steps=1, *, condition=None, max_iter=4000, max_time=None):
+        """Learn the flow map of the fitted ODE, with which `sample` takes one to eight evaluations a row.
+
+        X_{s,t}(x) = A x + c + r F(s, x),    fitted to solutions of dx/dt = b(t, x) from fresh rows of the base
+
+        (flow maps: 2406.07507). It is used by ``set_params(solver="distilled")``; densities, `transform` and
+        all other solvers stay what they are.
+
+        Parameters
+        ----------
+        n_steps : int, default=1
+            Steps of the map, 1 to 8; each is one evaluation of a network of the size of the fitted one.
+        condition : array-like of shape (n_rows,) or (n_rows, n_conditions), default=None
+            For a model fitted with a condition, rows to learn the map for, as those to be sampled with.
+        max_iter : int, default=4000
+            Gradient steps.
+        max_time : float or None, default=None
+            Seconds of training, after the solutions. Gives up reproducibility.
+
+        Returns
+        -------
+        self : object
+            The estimator, with the attributes `flow_map_` and `distillation_report_`: `error` (root mean square of a
+            coordinate against the exact flow, in scaled units), `sliced_w2` between rows of the map and of the exact
+            flow from other starts, `sliced_w2_floor` between two samples of the exact flow, `n_steps` and `guidance`.
+
+        Raises
+        ------
+        ValueError
+            For a mirror or forecasting model, which has no flow from its base, or when the condition is missing.
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        if not isinstance(n_steps, (int, np.integer)) or not 1 <= n_steps <= _MOST_STEPS:
+            raise ValueError(f"Got n_steps={n_steps!r}, but expected an integer from 1 to {_MOST_STEPS}.")
+        if self.sampling_grid_ is None:
+            raise ValueError(
+                "distill needs a flow from a base: a mirror model, or one with start='condition', has none."
+            )
+        if (condition is None) != (self.condition_codec_ is None):
+            what = "needs condition= rows, because it" if condition is None else "got a condition, but the model"
+            how = "with" if condition is None else "without"
+            raise ValueError(f"distill {what} was fitted {how} a condition.")
+        device = resolve_device(self.device)
+        generator = make_generator(self.seed_, DISTIL_STREAM + 200, device)
+        x = self._base_rows(_PAIRS, generator, np.float32)
+        n_rows = 1 if condition is None else len(condition)
+        fields = self._fields(np.float32, device, condition, n_rows)
+        fields = fields.rows(torch.randint(n_rows, (_PAIRS,), generator=generator, device=device))
+        widths, settings = self._distilled_widths(), _settings(max_iter, max_time, self.verbose)
+        grid = self.sampling_grid_[1], self._grid()[1]
+        self.flow_map_, report = distil(fields, x, int(n_steps), grid, widths, self.activation, settings, self.seed_)
+        self.distillation_report_ = Bunch(**report, n_steps=int(n_steps), guidance=self.guidance)
+        return self
+
+    def _distilled_widths(self):
+        """Those of the fitted network, if it is ours."""
+        network = getattr(self.network_, "network", self.network_)
+        weights = getattr(network, "weights", None)
+        return tuple(len(w) for w in weights) if weights is not None else (128, 128, 128)
+
+
+def _settings(max_iter: int, max_time: float | None, verbose: int) -> Settings:
+    return Settings(
+        batch_size=_BATCH,
+        learning_rate_init=0.01,
+        max_iter=max_iter,
+        max_time=max_time,
+        tol=0.0,
+        n_iter_no_change=math.inf,
+        early_stopping=True,
+        verbose=verbose,
+        time_law="uniform",
+    )

@@ -1,0 +1,357 @@
+"""Log-densities: change of variables along the ODE, the divergence apart from the path."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..interpolants import Interpolant
+from ..networks import GuidedField
+from ..solvers import (
+    KINK,
+    ODE_SOLVERS,
+    combine,
+    dense_state,
+    grid_map,
+    refine,
+    runge_kutta_step,
+    time_grid,
+)
+from .fields import Fields
+
+# Terms of a log-density at rows, for a number of steps, of shape (n, k), and their error (None where it is not known).
+Parts = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
+# What `refine` asks: parts at some rows, what their distance is measured by, and their own error.
+Solved = tuple[Tensor, Tensor | float, Tensor | None]
+
+# Against the other laws: benchmarks/ablation.md.
+GRID_LAW = "logit"
+# Law of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable that
+# crowds the ends less.
+_NODE_LAWS = {"logit": "logit-wide"}
+# Steps of the first solve from a tolerance on, in nats: a fifth-order method. Each further solve doubles the steps.
+_FIRST = {0.1: 8, 0.01: 12, 0.0: 18}
+# Steps that bring most rows to .01 nats, for who solves once.
+STEPS = 12
+# Doublings: beyond 18 * 2^8 steps the error is rounding, or the field is not smooth.
+MAX_LEVEL = 8
+# Nodes of a panel at the most; there are twice as many nodes as steps.
+_PANEL = 40
+# Steps of the first solve of carried rows.
+_CARRY_STEPS = 10
+# A flow that pulls clusters together stretches errors by up to a hundred on the way
+# back; carried rows are held to a tolerance that leaves room for it.
+_STRETCH = 100
+# Floats of the rows of one chunk, and rows that it has at the least: fewer cost as many calls, more leave the cache.
+_CHUNK, _CHUNK_ROWS = 2**13, 1024
+# Nats beyond which the error that the first solve states of itself is no estimate: its steps are too long.
+_TRUSTED = 0.5
+# Stated over estimated errors, such that 99 % of rows are within them (benchmarks/ablation.md). The embedded errors of
+# the steps, weighted by the score, are a tenth of the true error or more.
+_PATH_MARGIN, _QUADRATURE_MARGIN = 10.0, 3.0
+
+
+def _chunks(rows: Tensor, d: int) -> tuple[Tensor, ...]:
+    """Equal parts of some rows: a rest of few would cost as many calls as a whole chunk."""
+    return rows.tensor_split(max(1, round(len(rows) / _chunk_rows(d))))
+
+
+def _chunk_rows(d: int) -> int:
+    return max(_CHUNK // d, _CHUNK_ROWS)
+
+
+def standard_normal_log_density(x: Tensor) -> Tensor:
+    """Log N(x; 0, I), a row."""
+    return -0.5 * (x.square().sum(1) + x.shape[1] * math.log(2 * math.pi))
+
+
+def _doublings(start: int) -> list[int]:
+    """Numbers of steps, from the first solve on."""
+    return [start * 2**k for k in range(MAX_LEVEL + 1)]
+
+
+def _first(tolerance: float) -> int:
+    """Steps of the first solve."""
+    return next(n_steps for least, n_steps in _FIRST.items() if tolerance >= least)
+
+
+def _n_panels(n_steps: int) -> int:
+    """The fewest panels, a power of two, that have no more than their nodes."""
+    return 2 ** max(0, math.ceil(math.log2(2 * n_steps / _PANEL)))
+
+
+def _gauss_legendre(n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on [0, 1], twice as many as steps, in panels."""
+    panels = _n_panels(n_steps)
+    nodes, weights = np.polynomial.legendre.leggauss(2 * n_steps // panels)
+    nodes = ((nodes + 1) / 2 + np.arange(panels)[:, None]) / panels
+    return nodes.ravel(), np.tile(weights / 2 / panels, panels)
+
+
+@functools.lru_cache(maxsize=64)
+def _nodes(n_steps: int, law: str, start: float, stop: float) -> tuple[list[float], list[float]]:
+    """Parameters of the path's grid at which the divergence is taken, and weights of divergence times rate there."""
+    nodes, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
+    own = _NODE_LAWS.get(law, law)
+    if own == law:
+        return nodes.tolist(), weights.tolist()
+    times, rates = grid_map(nodes, own, start, stop)
+    parameters = _parameters_of(times, law, start, stop)
+    return parameters.tolist(), (weights * rates / grid_map(parameters, law, start, stop)[1]).tolist()
+
+
+def _parameters_of(times: Tensor, law: str, start: float, stop: float) -> Tensor:
+    """The parameters at which a grid has some times, by bisection."""
+    low, high = torch.zeros_like(times), torch.ones_like(times)
+    for _ in range(60):
+        middle = (low + high) / 2
+        early = (grid_map(middle, law, start, stop)[0] < times) == (start < stop)
+        low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+    return (low + high) / 2
+
+
+def _quadrature_error(values: Tensor) -> Tensor:
+    """What Gauss's quadrature misses, from values at the n nodes of [0, 1], of shape (n, rows).
+
+    It misses coefficients a_k (orthonormal, Legendre) from k = 2 n on. If they fall like a power of k, or like one of
+    a number, a_2n is a_n times a_n / a_{n/2}; and it is no larger than a_n.
+    """
+    n = len(values)
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    basis = np.polynomial.legendre.legvander(nodes, n - 1) * np.sqrt(2 * np.arange(n) + 1) * weights[:, None] / 2
+    coefficients = torch.as_tensor(basis.T).to(values) @ values
+    last = coefficients[-3:].abs().amax(0)
+    middle = coefficients[n // 2 - 2 : n // 2 + 2].square().mean(0).sqrt()
+    return last * (_QUADRATURE_MARGIN * last / middle).clamp(max=1.0)
+
+
+def flow_with_divergence(
+    fields: Fields, x: Tensor, start: float, stop: float, n_steps: int, law: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Carry rows along the ODE and integrate the divergence on the way.
+
+    x(stop),    int_start^stop div b(t, x_t) dt    (2303.08797, (2.52))
+
+    The state does not need the divergence: Dormand-Prince steps carry x alone, and the divergence is taken at
+    Gauss-Legendre nodes of the grid's own parameter, on the dense output of the steps.
+
+    Returns
+    -------
+    end : Tensor of shape (n, d)
+    integral : Tensor of shape (n,)
+    error : Tensor of shape (n,) or None
+        Of one panel of nodes, what the two errors amount to in nats: the embedded errors e of the steps change a
+        log-density by s . e, with s the score, and the quadrature misses what its last Legendre coefficients tell.
+        None for more panels, and where the score is not known.
+    """
+    tableau = ODE_SOLVERS["dopri5"]
+    nodes, weights = _nodes(n_steps, law, start, stop)
+    # a guided score is not that of the guided model's density, and would weigh the errors wrongly
+    states = _n_panels(n_steps) == 1 and fields.has_score and not isinstance(fields.velocity_network, GuidedField)
+
+    # all times at once: what the field does with them costs a call as much for one as for many
+    h = 1 / n_steps
+    stages = [k * h + c * h for k in range(n_steps) for c in (0.0, *tableau.c)] + [n_steps * h, 1.0]
+    parameters = [*dict.fromkeys([*stages, *nodes])]
+    times, rates = grid_map(torch.tensor(parameters, dtype=torch.float64), law, start, stop)
+    clock = dict(zip(parameters, zip(times.to(x), rates.tolist(), strict=True), strict=True))
+    velocities = dict(zip(parameters, fields.velocities(times.to(x)), strict=True))
+
+    def slope(s: float, x: Tensor) -> Tensor:
+        return clock[s][1] * velocities[s](x)
+
+    first, path_error, points = slope(0.0, x), torch.zeros_like(x[:, 0]), []
+    for k in range(n_steps):
+        new, slopes = runge_kutta_step(tableau, slope, k * h, h, x, first)
+        slopes.append(slope((k + 1) * h, new))
+        inside = [s for s in nodes if k * h < s <= (k + 1) * h]
+        points += [(*clock[s], dense_state(tableau, s * n_steps - k, h, x, slopes)) for s in inside]
+        if states:
+            t, rate = clock[(k + 1) * h]
+            error = h * combine(tableau.error, slopes)
+            path_error = path_error + (fields.score(t, new, slopes[-1] / rate) * error).sum(1).abs()
+        x, first = new, slopes[-1]
+    values = _divergences(fields, points)
+    integral = torch.tensor(weights, dtype=x.dtype, device=x.device) @ values
+    if not states:
+        return x, integral, None
+    error = _PATH_MARGIN * path_error + _quadrature_error(values)
+    return x, integral, torch.where(error <= _TRUSTED, error, torch.inf)
+
+
+def _divergences(fields: Fields, points: list[tuple[Tensor, float, Tensor]]) -> Tensor:
+    """The divergence times the rate at points (t, rate, x), of shape (k, n): several points of few rows in one call."""
+    n, d = points[0][2].shape
+    size = max(1, _chunk_rows(d) // n)
+    values = []
+    for some in (points[i : i + size] for i in range(0, len(points), size)):
+        times, rates, states = zip(*some, strict=True)
+        rows = torch.arange(n).repeat(len(some))
+        t = torch.stack(times).repeat_interleave(n) if len(some) > 1 else times[0]
+        divergence = fields.rows(rows).velocity_and_divergence(t, torch.cat(states))[1]
+        values.append(
+            divergence.reshape(len(some), n)
+            * torch.tensor(rates, dtype=divergence.dtype, device=divergence.device)[:, None]
+        )
+    return torch.cat(values)
+
+
+def standard_normal_parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
+    """The log-density of N(0, I) as the parts that `ode_log_density` refines, and their error."""
+    value = standard_normal_log_density(x)[:, None]
+    return value, torch.zeros_like(x[:, 0])
+
+
+def middle_parts(interpolant: Interpolant, time: float) -> Parts:
+    """The same for the middle of an encoding-decoding path, where the law is N(0, scale^2 I)."""
+    scale = float(Fields(interpolant, None).latent_scale(torch.tensor(time, dtype=torch.float64)))
+
+    def parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
+        value = standard_normal_log_density(x / scale) - x.shape[1] * math.log(scale)
+        return value[:, None], torch.zeros_like(value)
+
+    return parts
+
+
+def density_parts(
+    fields: Fields, x: Tensor, t: float, n_steps: int, law: str, anchor: float, anchor_parts: Parts
+) -> tuple[Tensor, Tensor | None]:
+    """Terms whose sum is the log-density at time t, of shape (n, k), and their error (None where it is not known)."""
+    if abs(t - anchor) <= KINK:
+        return anchor_parts(x, n_steps)
+    # in the middle of a path the fields may jump: stay on the side of t
+    stop = anchor + math.copysign(KINK, t - anchor) if anchor > 0 else anchor
+    x, divergence, error = flow_with_divergence(fields, x, t, stop, n_steps, law)
+    parts, base_error = anchor_parts(x, n_steps)
+    error = None if error is None or base_error is None else error + base_error
+    return torch.cat([parts, divergence[:, None]], 1), error
+
+
+def ode_log_density(
+    fields: Fields, x: Tensor, t: float, anchor: float, anchor_parts: Parts, tolerance: float, law: str
+) -> tuple[Tensor, Tensor]:
+    """Log-density of the ODE model at time t, with its stated error, a row.
+
+    log rho_t(x) = log rho_a(X_{t,a}(x)) - int_a^t div b(u, X_{t,u}(x)) du    (2303.08797, (2.53))
+
+    from the time a at which the density is known: the base, or the middle of an encoding-decoding path.
+
+    Parameters
+    ----------
+    fields : Fields
+        The velocity, in scaled units.
+    x : Tensor of shape (n, d)
+        Rows in scaled units.
+    t, anchor : float
+        Time of the density; the time a.
+    anchor_parts : callable
+        anchor_parts(x, n_steps) -> terms of the log-density at time a in scaled units, of shape (n, k), and their
+        error (or None); a base that is a flow itself is solved by as many steps.
+    tolerance : float
+        Error allowed, in nats; rows that miss it are solved on finer grids.
+    law : str
+        Law of the grids, a key of `TIME_GRIDS`.
+
+    Returns
+    -------
+    log_density, error : Tensor of shape (n,)
+    """
+
+    def solve(rows: Tensor, n_steps: int) -> Solved:
+        chunks = _chunks(rows, x.shape[1])
+        solved = [density_parts(fields.rows(c), x[c], t, n_steps, law, anchor, anchor_parts) for c in chunks]
+        parts, errors = zip(*solved, strict=True)
+        return torch.cat(parts), 1.0, None if errors[0] is None else torch.cat(errors)
+
+    # the terms are compared apart: their errors may cancel in one solve only
+    parts, error = refine(solve, len(x), tolerance, _doublings(_first(tolerance)))
+    return parts.sum(1), error
+
+
+def log_density_ratio(
+    fields: Fields, points: Callable, law: str, tolerance: float, n_rows: int
+) -> tuple[Tensor, Tensor]:
+    """Log rho_1(x) - log rho_0(x) = -int_0^1 (div b + b . s)(t, x) dt at fixed x, with its stated error, a row.
+
+    Parameters
+    ----------
+    fields : Fields
+        Velocity and score.
+    points : callable
+        points(rows, t) -> x in scaled units and the velocity of the scaled frame, of shape (m, d) and (d,).
+    law : str
+        Law of the quadrature nodes.
+    tolerance : float
+        Error allowed, in nats.
+    n_rows : int
+        Number of rows.
+    """
+
+    def solve(rows: Tensor, n_steps: int) -> Solved:
+        parameters, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
+        nodes, rates = grid_map(parameters, law, 0.0, 1.0)
+        total: Any = 0.0
+        some = fields.rows(rows)
+        for t, weight in zip(nodes, rates * weights, strict=True):
+            x, frame = points(rows, t)
+            b, divergence = some.velocity_and_divergence(t.to(x), x)
+            total = total - float(weight) * (divergence + ((b + frame) * some.score(t.to(x), x)).sum(1))
+        return total[:, None], 1.0, None
+
+    parts, error = refine(solve, n_rows, tolerance, _doublings(STEPS))
+    return parts.sum(1), error
+
+
+def flow(fields: Fields, x: Tensor, times: Tensor) -> Tensor:
+    """Rows carried over a grid of times by Dormand-Prince steps; what depends on time alone is computed for all steps.
+
+    Parameters
+    ----------
+    fields : Fields
+        The velocity.
+    x : Tensor of shape (n, d)
+        Rows at times[0].
+    times : Tensor of shape (k,)
+        In double precision.
+    """
+    tableau = ODE_SOLVERS["dopri5"]
+    steps = [(t, t_next - t) for t, t_next in itertools.pairwise(times.tolist())]
+    moments = [*dict.fromkeys(t + c * h for t, h in steps for c in tableau.c)]
+    known = dict(zip(moments, fields.velocities(torch.tensor(moments, dtype=torch.float64).to(x)), strict=True))
+    for t, h in steps:
+        x, _ = runge_kutta_step(tableau, lambda s, y: known[s](y), t, h, x)
+    return x
+
+
+def carry(
+    fields: Fields, x: Tensor, start: float, stop: float, tolerance: float, law: str, node: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows carried along the ODE from start to stop, with the stated relative error of each.
+
+    Parameters
+    ----------
+    fields, x, law, node
+        As in `ode_log_density`.
+    start, stop : float
+        Times.
+    tolerance : float
+        Error allowed in any coordinate, relative to 1 + the largest coordinate of the row.
+
+    Returns
+    -------
+    rows : Tensor of shape (n, d)
+    error : Tensor of shape (n,)
+    """
+
+    def solve(rows: Tensor, n_steps: int) -> Solved:
+        times = time_grid(n_steps, law, start, stop, node)
+        value = torch.cat([flow(fields.rows(part), x[part], times) for part in _chunks(rows, x.shape[1])])
+        return value, 1 + value.abs().amax(1), None
+
+    rows, error = refine(solve, len(x), tolerance / _STRETCH, _doublings(_CARRY_STEPS))
+    return rows, error * _STRETCH

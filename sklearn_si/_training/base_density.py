@@ -1,0 +1,92 @@
+"""The density of the base of a bridge, known only by its sample."""
+
+import numpy as np
+from scipy.stats import multivariate_normal
+from sklearn.base import BaseEstimator, DensityMixin, clone
+
+from .._utils.callbacks import NO_TASKS
+from ..preprocessing._maps import check_has_density
+from .checkpoint import NO_CHECKPOINT
+
+BASE_DENSITIES = ("flow", "normal", "standard_normal")
+
+_WAY_OUT = "drop them, or set base_density=None if transport is all that is needed"
+
+
+class NormalDensity(DensityMixin, BaseEstimator):
+    """The normal law with the mean and covariance of a sample.
+
+    Parameters
+    ----------
+    standard : bool, default=False
+        N(0, I) whatever the sample.
+    """
+
+    def __init__(self, standard=False):
+        self.standard = standard
+
+    def fit(self, X, y=None):
+        """Take the moments of X."""
+        n_features = X.shape[1]
+        X = np.asarray(X, dtype=np.float64)
+        self.mean_ = np.zeros(n_features) if self.standard else X.mean(axis=0)
+        # correlations, not covariances: columns in unequal units are no lack of rank
+        self.scale_ = np.ones(n_features) if self.standard else X.std(axis=0, ddof=1)
+        rows = (X - self.mean_) / self.scale_
+        self.correlation_ = np.eye(n_features) if self.standard else np.cov(rows, rowvar=False).reshape(n_features, -1)
+        self.covariance_ = self.correlation_ * np.outer(self.scale_, self.scale_)
+        if np.linalg.matrix_rank(self.correlation_) < n_features:
+            raise ValueError(
+                f"base_density='normal' needs more than n_features = {n_features} rows of X0, got {len(X)}: "
+                "use 'flow' or GaussianMixture(covariance_type='diag')."
+            )
+        return self
+
+    def score_samples(self, X):
+        """Log-density of each row."""
+        law = multivariate_normal(cov=self.correlation_)
+        with np.errstate(over="ignore"):  # far out it is -inf, which is an error where it is used
+            return law.logpdf((X - self.mean_) / self.scale_).reshape(len(X)) - np.log(self.scale_).sum()
+
+
+def check_base(spec, X0):
+    """Raise, before anything is fitted, if the rows of X0 have no density."""
+    if spec is not None and spec != "standard_normal":
+        check_has_density(X0, "X0", _WAY_OUT)
+
+
+def fit_base_density(spec, estimator, X0, seed, tasks=NO_TASKS, checkpoint=NO_CHECKPOINT):
+    """Fit what `base_density` asks for to the rows of X0; None gives None.
+
+    Parameters
+    ----------
+    spec : str, estimator or None
+        The parameter `base_density`.
+    estimator : BaseInterpolant
+        Whose clone in one-sample form "flow" is.
+    X0 : ndarray of shape (n_samples, n_features)
+        The base sample, in data units.
+    seed : int
+        Seed of the fit.
+    tasks : Tasks, default=NO_TASKS
+        What callbacks are told of it.
+    checkpoint : Checkpoint, default=NO_CHECKPOINT
+        Where "flow" keeps its trainings.
+    """
+    if spec is None:
+        return None
+    check_base(spec, X0)
+    if spec == "flow":
+        density = estimator._base_flow(None if estimator.max_time is None else estimator.max_time / 2)
+        density.set_params(random_state=seed)
+        # its map must be affine: one matrix product then leads from the bridge's units to its own
+        density._affine_only = True
+        vars(density).pop("_skl_callbacks", None)  # those of the bridge, which a clone shares: they propagate, or not
+        checkpoint.follow(density, "base density")
+        with tasks.part("base density", density):
+            return density.fit(X0)
+    if isinstance(spec, str):
+        return NormalDensity(standard=spec == "standard_normal").fit(X0)
+    density = clone(spec)
+    with tasks.part("base density", density):
+        return density.fit(X0)

@@ -1,0 +1,360 @@
+"""Checkpoints: what a fit has done so far, in one file that a crash leaves whole."""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import hashlib
+import inspect
+import numbers
+import os
+import re
+import time
+import warnings
+
+import joblib
+from sklearn.exceptions import ConvergenceWarning
+
+from .._utils.tensors import draw_seed, resolve_device
+from ..exceptions import CheckpointError, LoadError
+
+# Writing takes this share of the time at the most; seconds between two files, whatever they take.
+_SHARE, _LEAST_SECONDS = 0.05, 1.0
+# The fact of a warm start; addresses in texts of objects.
+_BEFORE, _ADDRESS = "the fit that a warm start goes on from", re.compile(r" at 0x[0-9a-fA-F]+")
+# Parameters that change nothing of what is fitted.
+_WITHOUT_EFFECT = ("checkpoint", "device", "random_state", "verbose")
+
+
+def told_params(estimator, without=_WITHOUT_EFFECT):
+    """The parameters of an estimator as texts that are the same in all processes."""
+    return {name: _told(value) for name, value in estimator.get_params().items() if name not in without}
+
+
+def _told(value):
+    """A value as a text; functions by their code, constants and closures, objects without a text by what they hold."""
+    if inspect.isfunction(value):
+        code, cells = value.__code__, [cell.cell_contents for cell in value.__closure__ or ()]
+        what = code.co_code, code.co_names, code.co_consts, value.__defaults__, cells
+        return _ADDRESS.sub("", f"{value.__module__}.{value.__qualname__} {what!r}")
+    text = repr(value)
+    held = vars(value) if _ADDRESS.search(text) and hasattr(value, "__dict__") and not isinstance(value, type) else ""
+    return _ADDRESS.sub("", f"{text} {held!r}" if held else text)
+
+
+def open_checkpoint(estimator, samples, fitted_before=None):
+    """The checkpoint of a fit: that of a parent's file, one of `checkpoint=path`, or one that keeps nothing.
+
+    Parameters
+    ----------
+    estimator : estimator
+        One with the parameters `checkpoint` and `random_state`.
+    samples : dict
+        What it is fitted to, by name.
+    fitted_before : object, default=None
+        What a warm start goes on from.
+
+    Raises
+    ------
+    CheckpointError
+        When there is a file, and it is not of this fit.
+    """
+    part = vars(estimator).pop("_checkpoint_part", None)
+    if part is not None:
+        return part
+    if estimator.checkpoint is None:
+        return NoCheckpoint(lambda: draw_seed(estimator.random_state))
+    facts = {"class": type(estimator).__name__, **told_params(estimator)}
+    seed = estimator.random_state
+    facts["random_state"] = repr(int(seed)) if isinstance(seed, numbers.Integral) else "not a number"
+    facts["device"] = resolve_device(estimator.device).type  # where the random numbers are
+    facts |= {name: joblib.hash(rows, coerce_mmap=True) for name, rows in samples.items()}
+    facts[_BEFORE] = "" if fitted_before is None else joblib.hash(fitted_before)
+    path = os.fsdecode(estimator.checkpoint)
+    if path.endswith(os.sep):
+        os.makedirs(path, exist_ok=True)
+    if os.path.isdir(path) and not isinstance(seed, numbers.Integral):
+        raise CheckpointError(
+            f"checkpoint={path!r} is a folder, in which files are named by the data and the "
+            f"parameters, but random_state={seed!r} is no number, so fits that differ would have one file: give a "
+            "number, or a path for each fit."
+        )
+    return Checkpoint(_Store(path, facts, lambda: draw_seed(estimator.random_state)))
+
+
+class NoCheckpoint:
+    """The checkpoint of a fit that nobody wants to go on with.
+
+    Parameters
+    ----------
+    draw : callable
+        What gives the seed of the fit.
+    """
+
+    is_kept = False
+
+    def __init__(self, draw=None):
+        self._draw = draw
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        """A fit that ends, or that its data or parameters forbid, leaves no file; one that is cut off does."""
+        if kind is None or (issubclass(kind, (ValueError, TypeError)) and not issubclass(kind, CheckpointError)):
+            self.end()
+
+    @contextlib.contextmanager
+    def interruptible(self, is_learned, told):
+        """Within it, Ctrl-C ends this part alone and keeps what was learned before; if nothing was, it ends the fit.
+
+        Parameters
+        ----------
+        is_learned : callable
+            is_learned() -> whether there is something to keep.
+        told : str
+            What the user is told.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not is_learned():
+                raise
+            self.interrupted()
+            warnings.warn(f"The fit was interrupted {told}", ConvergenceWarning, stacklevel=4)
+
+    @functools.cached_property
+    def seed(self):
+        """The seed of the fit."""
+        return self._draw()
+
+    @property
+    def seconds(self):
+        """Seconds of the fit before it was cut off."""
+        return 0.0
+
+    def made(self, name, make):
+        """What a function returns, or has returned before."""
+        return make()
+
+    def follow(self, estimator, name):
+        """Have the fit of an estimator, which is a part of this one, keep its trainings here."""
+
+    def training(self, generators, batches):
+        """The record of the next training, in the order of the fit."""
+        return NO_RECORD
+
+    def interrupted(self):
+        """The user has ended the fit before its time."""
+
+    def end(self):
+        """The fit is over."""
+
+
+class Checkpoint(NoCheckpoint):
+    """The trainings of one fit, or of a part of it.
+
+    A fit is trainings in a fixed order, and what lies between them follows from the seed and from their results. So it
+    is enough to keep what each of them has left, and the state of the last at the end of a round.
+
+    Parameters
+    ----------
+    store : _Store
+    prefix : str, default=""
+        Of the part.
+    """
+
+    is_kept = True
+
+    def __init__(self, store, prefix=""):
+        super().__init__(lambda: store.seed)
+        self.store, self.prefix, self.number = store, prefix, 0
+        store.parts[prefix] = store.before.get(prefix, 0.0), time.perf_counter()
+
+    @property
+    def seconds(self):
+        """Seconds of the fit, or of the part, before it was cut off."""
+        return self.store.before.get(self.prefix, 0.0)
+
+    def made(self, name, make):
+        """What a function returns, or has returned before: numbers, texts, tensors."""
+        key = self.prefix + name
+        if key not in self.store.records:
+            value = make()
+            self.store.keep(key, value)
+            return value
+        return self.store.records[key]
+
+    def follow(self, estimator, name):
+        """Have the fit of an estimator, which is a part of this one, keep its trainings here."""
+        part = Checkpoint(self.store, f"{self.prefix}{name}/")
+        seed = estimator.random_state
+        part._draw = lambda: draw_seed(seed)
+        estimator._checkpoint_part = part
+
+    def training(self, generators, batches):
+        """The record of the next training, in the order of the fit.
+
+        Parameters
+        ----------
+        generators : dict of torch.Generator
+            What it draws from, by name; the one of the batches, "points", is theirs while it runs.
+        batches : object
+            One with `state(ended)` and `set_state`.
+        """
+        self.number += 1
+        return Record(self.store, f"{self.prefix}{self.number}", generators, batches)
+
+    def interrupted(self):
+        """The user has ended the fit before its time: the file stays, with the last round."""
+        self.store.interrupted = True
+
+    def end(self):
+        """The fit is over, and so is the use of the file; the end of a part is not that of the whole."""
+        if not self.prefix:
+            self.store.end()
+
+
+class _Store:
+    """The file, and what is to be in it."""
+
+    def __init__(self, path, facts, draw):
+        from .. import persistence  # which knows all estimators, and so is imported after them
+
+        self._write, self.facts, self.interrupted = persistence.write, facts, False
+        if os.path.isdir(path):
+            name = hashlib.blake2b(repr(sorted(facts.items())).encode(), digest_size=16).hexdigest()
+            path = os.path.join(path, f"{name}.checkpoint")
+        self.path, self.records = path, {}
+        found = self._found(persistence.read)
+        contents = found or {"seed": draw(), "records": {}, "seconds": {}}
+        self.seed, self.records, self.before = (contents[name] for name in ("seed", "records", "seconds"))
+        self.parts = {}  # seconds before, and when it began, of the fit and of its parts
+        if found is None:
+            self.write()  # a place where nothing can be written is better known now
+
+    def _found(self, read):
+        try:
+            found = read(self.path)
+        except FileNotFoundError:
+            return None
+        except LoadError as error:
+            raise CheckpointError(
+                f"The checkpoint {self.path!r} is damaged or no checkpoint: remove it, and the fit starts from the "
+                f"beginning. ({error})"
+            ) from error
+        if not (isinstance(found, dict) and found.keys() == {"facts", "seed", "records", "seconds"}):
+            raise CheckpointError(
+                f"{self.path!r} is no checkpoint of a fit: give `checkpoint` a path of its own, which fit may write."
+            )
+        if not found["records"]:
+            return None  # nothing was learned: nothing to lose, and nothing to mix up
+        facts = found["facts"]
+        unlike = sorted(name for name in facts.keys() | self.facts.keys() if facts.get(name) != self.facts.get(name))
+        if unlike:
+            raise CheckpointError(
+                f"The checkpoint {self.path!r} is of another fit: they differ in {unlike}. Fit as before to go on, "
+                "remove the file to start anew, or let `checkpoint` be a folder that exists: each fit then has a file."
+            )
+        return found
+
+    def keep(self, key, state):
+        """Keep the state of a training, in the file as well if the last was written some time ago."""
+        if self.interrupted:
+            return  # what follows from a training that was cut short is not what follows from the whole
+        self.records[key] = state
+        if time.perf_counter() >= self.next:
+            self.write()
+
+    def write(self):
+        """Write the file."""
+        began = time.perf_counter()
+        contents = {"facts": self.facts, "seed": self.seed, "records": self.records}
+        # a part that this call has not come to yet keeps what it had
+        spent = {name: before + began - since for name, (before, since) in self.parts.items()}
+        contents["seconds"] = self.before | spent
+        self._write(contents, self.path, "the checkpoint")
+        now = time.perf_counter()
+        self.next = now + max(_LEAST_SECONDS, (now - began) / _SHARE)
+
+    next = 0.0
+
+    def end(self):
+        """Remove the file; after an interrupt, bring it up to the last round.
+
+        An interrupted warm start leaves none: the weights that it went on from are no more.
+        """
+        if self.interrupted and self.records and not self.facts[_BEFORE]:
+            self.write()
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+
+class _NoRecord:
+    """The record of a training that is not kept."""
+
+    def resume(self, weights, history):
+        """Seconds of the training so far."""
+        return 0.0
+
+    def keep(self, weights, history, seconds):
+        """Nothing."""
+
+    def interrupted(self):
+        """What the user is told beside."""
+        return ""
+
+
+class Record(_NoRecord):
+    """The record of one training: its weights, its history, and where the random numbers are.
+
+    Parameters
+    ----------
+    store : _Store
+    key : str
+        Of this training.
+    generators, batches
+        As in `Checkpoint.training`.
+    """
+
+    def __init__(self, store, key, generators, batches):
+        self.store, self.key, self.generators, self.batches = store, key, generators, batches
+
+    def resume(self, weights, history):
+        """Go on where the record ends, if there is one: weights, history and random numbers; seconds so far."""
+        state = self.store.records.get(self.key)
+        if state is None:
+            return 0.0
+        # the kept state must not change with the training
+        state = copy.deepcopy(state)
+        vars(history).update(state["history"])
+        try:
+            weights.set_state(state["weights"])
+            self.batches.set_state(state["batches"])
+        except (RuntimeError, ValueError) as error:  # what differs behind a function of one's own
+            raise CheckpointError(
+                f"The checkpoint {self.store.path!r} is of networks of other shapes: remove it to start anew. ({error})"
+            ) from error
+        for name, place in state["generators"].items():
+            self.generators[name].set_state(place)
+        return state["seconds"]
+
+    def keep(self, weights, history, seconds):
+        """Keep the state at the end of a round, or of the training."""
+        ended = history.ended
+        generators = {n: g.get_state() for n, g in self.generators.items() if ended or n != "points"}
+        state = {
+            "history": dataclasses.asdict(history), "weights": weights.state(ended), "generators": generators,
+            "batches": self.batches.state(ended), "seconds": seconds,
+        }  # fmt: skip
+        self.store.keep(self.key, state)
+
+    def interrupted(self):
+        """The user has ended the training: what is told beside."""
+        self.store.interrupted = True
+        return "" if self.store.facts[_BEFORE] else " The same call of `fit` goes on from the checkpoint."
+
+
+NO_RECORD = _NoRecord()
+NO_CHECKPOINT = NoCheckpoint()

@@ -1,0 +1,297 @@
+"""The one training loop: gradient steps in rounds, validation, the best weights kept."""
+
+import dataclasses
+import math
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+
+from ..distributed import Single
+from ..exceptions import FitDivergedError
+from .checkpoint import NO_RECORD
+from .optimizer import Weights
+
+# Gradient steps of one validation round, at the least: a validation costs as much as some thirty steps.
+ROUND = 100
+_WARM_UP = 200
+# Growth of the gap between training and held-out rows, in nats, that is overfitting.
+_WIDER_GAP = 0.1
+# A loss that is so many times (1 and) the lowest has blown up, though it is finite; how often the training goes on from
+# the best weights, and with what share of the rate.
+_FAR_ABOVE, _RETRIES, _LOWER = 1e6, 3, 0.1
+
+
+@dataclasses.dataclass
+class Settings:
+    """Parameters of one training run, named as in the estimators."""
+
+    batch_size: int
+    learning_rate_init: float
+    max_iter: int
+    max_time: float | None
+    tol: float
+    n_iter_no_change: float
+    early_stopping: bool
+    verbose: int
+    time_law: str
+    growth: float = 0.06  # of the steps so far that a round has, if they are more than `ROUND`
+
+
+@dataclasses.dataclass
+class History:
+    """What a run leaves behind."""
+
+    n_iter: int = 0
+    loss_curve: list = dataclasses.field(default_factory=list)
+    validation_scores: list = dataclasses.field(default_factory=list)
+    best_score: float = -math.inf
+    interrupted: bool = False  # by the user or by a callback
+    converged: bool = False
+    overfitted: bool = False
+    best_step: int = 0  # steps after which the score was highest
+    stale: int = 0  # rounds since the score rose
+    tried: list = dataclasses.field(default_factory=list)  # pairs of the step and the rate at which it blew up
+    ended: bool = False
+    by_user: bool = False  # whether it was interrupted by the user
+
+
+def _rate(step: int, elapsed: float, settings: Settings) -> float:
+    """Warm-up, then a cosine to zero at the end of the steps or of the time, whichever is nearer."""
+    progress = step / settings.max_iter
+    warm_up = (step + 1) / min(_WARM_UP, max(1, settings.max_iter // 10))
+    if settings.max_time is not None:
+        progress = max(progress, elapsed / settings.max_time)
+        warm_up = max(warm_up, 10 * elapsed / settings.max_time)
+    warm_up = min(1.0, warm_up)
+    return warm_up * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def train(
+    networks: nn.ModuleDict,
+    loss: Callable,
+    validate: Callable | None,
+    settings: Settings,
+    *,
+    start_score: Callable | float | None = None,
+    fit_score: Callable | None = None,
+    after_round: Callable | None = None,
+    group: Single = Single(),  # noqa: B008 (it has no state)
+    record: Any = NO_RECORD,
+) -> History:
+    """Minimise the loss and leave the best (validated) averaged weights in the networks.
+
+    Parameters
+    ----------
+    networks : ModuleDict
+        What is trained, in place.
+    loss : callable
+        loss() -> scalar tensor, on a fresh batch: its gradients are with the parameters, or follow by `backward`.
+    validate : callable or None
+        validate() -> float, higher is better, on held-out rows; None keeps the last weights.
+    settings : Settings
+        Steps, times, rates.
+    start_score : callable or float, default=None
+        The score of the weights before training, or what gives it: they are kept if no round scores higher.
+    fit_score : callable, default=None
+        fit_score() -> float, the same as `validate` on training rows: if given, training ends where it overfits.
+    after_round : callable, default=None
+        after_round(history, kept) -> bool, whether to stop; in `with kept():` the networks have the weights that would
+        then be left in them.
+    group : Single or Group, default=Single()
+        The processes that train together: all have the same `max_iter`, their losses are of rows of their own, and
+        `validate` and the like give the same in each.
+    record : Record, default=NO_RECORD
+        Where the state is kept at the end of each round, and from which a training that was cut off goes on.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    FitDivergedError
+        When the loss stops being finite, and does so again at lower rates from the best weights.
+    """
+    networks.requires_grad_(True)
+    weights, history = Weights(networks, group), History()
+    try:
+        clock = _Clock(settings.max_time, group, record.resume(weights, history))
+        if start_score is not None and not history.ended and not history.n_iter:
+            weights.offer(weights.score_of(weights.means, start_score) if callable(start_score) else start_score)
+        weights.is_sound()
+        if settings.verbose and history.n_iter and not history.ended:
+            print(f"Goes on from the checkpoint, after step {history.n_iter}")
+        while not _finished(history, clock, settings):
+            networks.train()
+            blown = _round(loss, weights, history, clock, settings)
+            networks.eval()
+            if blown is not None:
+                _back_off(weights, history, settings, *blown)
+                continue
+            _look_back(weights, history, settings, validate, fit_score, after_round)
+            record.keep(weights, history, clock.elapsed())
+        history.ended = True
+        record.keep(weights, history, clock.elapsed())
+    except KeyboardInterrupt:
+        if group.size > 1:
+            raise  # the others are at another step
+        history.interrupted = history.ended = history.by_user = True
+        warnings.warn(
+            f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept."
+            + record.interrupted(),
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    finally:
+        weights.release(history.ended)
+        networks.requires_grad_(False).eval()
+    # without a limit of stale rounds it is enough that the last was not the best
+    patience = 1 if math.isinf(settings.n_iter_no_change) else settings.n_iter_no_change
+    history.converged = history.overfitted or history.stale >= patience
+    history.best_score = weights.score
+    return history
+
+
+def _look_back(
+    weights: Weights,
+    history: History,
+    settings: Settings,
+    validate: Callable | None,
+    fit_score: Callable | None,
+    after_round: Callable | None,
+) -> None:
+    """What follows a round: its score, its line, whether it overfits, and what callbacks say."""
+    group = weights.group
+    if validate is not None:
+        rising = _judge(weights, history, validate, settings.tol)
+        history.stale = 0 if rising else history.stale + 1
+    if settings.verbose and group.rank == 0:
+        _report(history)
+    if fit_score is not None and weights.best is not None and _lies_far_back(history):
+        history.overfitted = _overfits(weights, history, fit_score)
+    with group.together():
+        stop = after_round is not None and after_round(history, lambda: weights.live(weights.kept))
+    history.interrupted = group.any(stop)
+
+
+def _judge(weights: Weights, history: History, validate: Callable, tol: float) -> bool:
+    """Score a round, and keep its weights if they are the best; whether the score rises by more than tol."""
+    score = weights.score_of(weights.means, validate)
+    history.validation_scores.append(score)
+    rising = score > weights.score + tol
+    history.best_step = history.n_iter if score > weights.score else history.best_step
+    weights.offer(score)
+    return rising
+
+
+def _overfits(weights: Weights, history: History, fit_score: Callable) -> bool:
+    """Whether training rows have risen since the best step, and the gap to held-out rows by more than noise."""
+    assert weights.best is not None
+    # on a plateau of the rate neither rises: what overfits, rises alone
+    rise = weights.score_of(weights.means, fit_score) - weights.score_of(weights.best, fit_score)
+    return rise > 0 and rise + weights.score - history.validation_scores[-1] > _WIDER_GAP
+
+
+def _lies_far_back(history: History) -> bool:
+    """Whether the best step lies behind by three short rounds and a third of its own steps; said once in three."""
+    behind = history.n_iter - history.best_step
+    return history.stale > 0 and history.stale % 3 == 0 and behind >= 3 * ROUND + history.best_step / 3
+
+
+class _Clock:
+    """Seconds since the start, the same in all processes; nobody asks where time is no limit."""
+
+    def __init__(self, limit: float | None, group: Single, seconds: float = 0.0) -> None:
+        self.limit, self.group, self.start = limit, group, time.perf_counter() - seconds
+
+    def elapsed(self) -> float:
+        """Seconds since the start; 0 without a limit."""
+        return 0.0 if self.limit is None else self.group.mean(time.perf_counter() - self.start)
+
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return self.limit is not None and self.elapsed() >= self.limit
+
+
+def _finished(history: History, clock: _Clock, settings: Settings) -> bool:
+    if history.overfitted or history.interrupted or history.ended:
+        return True
+    patience_lost = settings.early_stopping and history.stale >= settings.n_iter_no_change
+    return history.n_iter >= settings.max_iter or patience_lost or (history.n_iter > 0 and clock.is_over())
+
+
+def _length(n_iter: int, settings: Settings) -> int:
+    """Steps of the round that follows so many steps."""
+    return min(max(ROUND, int(settings.growth * n_iter)), settings.max_iter - n_iter)
+
+
+def count_rounds(settings: Settings) -> int | None:
+    """Rounds of a training that goes on to its last step; None where its time is the limit."""
+    if settings.max_time is not None:
+        return None
+    n_iter = rounds = 0
+    while n_iter < settings.max_iter:
+        n_iter, rounds = n_iter + _length(n_iter, settings), rounds + 1
+    return rounds
+
+
+def _round(
+    loss: Callable[[], Tensor], weights: Weights, history: History, clock: _Clock, settings: Settings
+) -> tuple[int, bool] | None:
+    """One round of gradient steps; the step at which it blew up, if it did, and whether the loss is finite there."""
+    losses: list[Tensor] = []
+    rate = _largest_rate(history, settings)
+    for _ in range(_length(history.n_iter, settings)):
+        elapsed = clock.elapsed()
+        if settings.max_time is not None and elapsed >= settings.max_time and losses:
+            break
+        value = loss()
+        if value.requires_grad:
+            value.backward()
+        weights.descend(rate * _rate(history.n_iter, elapsed, settings))
+        history.n_iter += 1
+        losses.append(value.detach())
+    values = weights.group.average(torch.stack(losses))
+    finite = bool(torch.isfinite(values).all()) and weights.is_sound()
+    bad = ~torch.isfinite(values) | (values > _FAR_ABOVE * (1 + min([float(values[0]), *history.loss_curve])))
+    if not finite or (bool(bad.any()) and len(history.tried) < _RETRIES):
+        history.n_iter -= len(values)
+        # weights may be lost in the last step, whose loss is not
+        return history.n_iter + (int(bad.int().argmax()) if bool(bad.any()) else len(values)), finite
+    history.loss_curve.append(float(values.mean()))
+    return None
+
+
+def _largest_rate(history: History, settings: Settings) -> float:
+    return settings.learning_rate_init * _LOWER ** len(history.tried)
+
+
+def _back_off(weights: Weights, history: History, settings: Settings, step: int, finite: bool) -> None:
+    """Take a round back that blew up: from the best weights at a lower rate; raises when that was tried before."""
+    rate = _largest_rate(history, settings)
+    history.tried.append((step, rate))
+    how = "rose beyond all bounds" if finite else "stopped being finite"
+    if len(history.tried) > _RETRIES or not weights.start_again():
+        tried = ", ".join(f"{rate:g} (step {step})" for step, rate in history.tried)
+        raise FitDivergedError(
+            f"The training loss {how} at step {step}, and so it did each time that training went on from the best "
+            f"weights so far: learning rates {tried} were tried. Try a smaller learning_rate_init than {rate:g}, "
+            "preprocessing='standardize', or look for extreme values in the data."
+        )
+    warnings.warn(
+        f"The training loss {how} at step {step} with the rate {rate:g}: training goes on from the best weights so "
+        f"far with {_LOWER * rate:g}. A smaller learning_rate_init than {settings.learning_rate_init:g} saves the "
+        "detour.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
+
+
+def _report(history: History) -> None:
+    score = f", validation score {history.validation_scores[-1]:.4f}" if history.validation_scores else ""
+    print(f"step {history.n_iter}: loss {history.loss_curve[-1]:.4f}{score}")

@@ -1,0 +1,168 @@
+"""Gaussian mixtures around which a network is built, chosen on rows that they were not fitted to."""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from .._utils.process import without_warnings
+
+# Components tried, fewest first, until two more steps of the ladder brought nothing: with covariances of their own and,
+# which few rows bear better, with a higher floor of the variances (in scaled units), or one covariance for all.
+_COMPONENTS = (1, 2, 4, 8, 16, 32, 64, 128)
+_KINDS = (("full", 1e-4), ("full", 0.03), ("tied", 1e-4))
+# Iterations of a fit, their tolerance, and the products of numbers that they make in a second; seconds that any fit
+# takes.
+_ITERATIONS, _TOLERANCE, _PRODUCTS, _LEAST_SECONDS = 50, 3e-3, 2e9, 0.005
+# Standard errors of the gain of more components that count as noise.
+_NOISE = 0.5
+# Rows without which there is no choice to make; rows that the mixtures are fitted to while one is chosen, and those
+# that judge them. With fewer than these held out, folds of the former do.
+_FEWEST, _ROWS, _JUDGES, _FEW_HELD, _FOLDS = 20, 4000, 1000, 100, 5
+
+
+class Budget:
+    """Seconds for fits of mixtures: by the clock, or by what they cost on paper, which is the same on every machine."""
+
+    def __init__(self, seconds, timed):
+        self.seconds, self.timed, self.began, self.spent = seconds, timed, time.perf_counter(), 0.0
+
+    @staticmethod
+    def cost(n_components, n_rows, n_features):
+        """Seconds of a fit, as foreseen."""
+        return n_components * n_rows * n_features**2 * _ITERATIONS / _PRODUCTS + _LEAST_SECONDS
+
+    def affords(self, cost):
+        """Whether a fit of this cost may begin; if it may, it is paid."""
+        spent = time.perf_counter() - self.began if self.timed else self.spent
+        affordable = spent + cost <= self.seconds
+        self.spent += cost if affordable else 0.0
+        return affordable
+
+
+@dataclasses.dataclass
+class Found:
+    """A mixture, its kind, and the log-density of the judges in data units."""
+
+    mixture: GaussianMixture
+    kind: tuple
+    scores: np.ndarray
+
+    @property
+    def n_components(self):
+        """Number of components."""
+        return len(self.mixture.weights_)
+
+    @property
+    def parts(self):
+        """Weights, means and covariances, in scaled units."""
+        m = self.mixture
+        covariances = np.broadcast_to(m.covariances_, (self.n_components, *m.means_.shape[1:] * 2)).copy()
+        return tuple(torch.as_tensor(part, dtype=torch.float32) for part in (m.weights_, m.means_, covariances))
+
+
+def find_mixture(train, held, log_jacobian, seed, budget):
+    """The mixture of the highest log-likelihood on other rows than it was fitted to.
+
+    Parameters
+    ----------
+    train, held : ndarray of shape (n_samples, n_features)
+        Rows that it is fitted to, and rows that judge it where they are enough, in scaled units.
+    log_jacobian : tuple of ndarray
+        For each of the two, from the density in scaled units to the one in data units.
+    seed : int
+        Seed of its starts.
+    budget : Budget
+        What may be spent.
+
+    Returns
+    -------
+    found : Found or None
+        None where one component is the best, or where there are too few rows to tell.
+    """
+    train, held, jacobians = (
+        train[:_ROWS],
+        held[:_JUDGES],
+        [j[:n] for j, n in zip(log_jacobian, (_ROWS, _JUDGES), strict=True)],
+    )
+    if len(train) < _FEWEST:
+        return None
+    splits = [(train, held, jacobians[1])]
+    if len(held) < _FEW_HELD:
+        folds = [slice(k, None, _FOLDS) for k in range(_FOLDS)]
+        splits = [(np.delete(train, fold, axis=0), train[fold], jacobians[0][fold]) for fold in folds]
+    best = _search(splits, seed, budget)
+    return None if best is None or best.n_components == 1 else best
+
+
+def _search(splits, seed, budget):
+    """What was best of a ladder of components for each kind, and of its neighbours; None if nothing can be afforded."""
+    n_rows, n_features = splits[0][0].shape
+    best: Any = None
+
+    def attempt(kind, n_components, seed):
+        """The mean score of a mixture (None if it cannot be afforded), which is kept if it is better."""
+        nonlocal best
+        cost = len(splits) * Budget.cost(n_components, n_rows, n_features)
+        if n_components > max(1, n_rows // 8) or not budget.affords(cost):
+            return None
+        found = _trial(splits, kind, n_components, seed)
+        best = found if best is None or _is_better(found, best) else best
+        return found.scores.mean()
+
+    for kind in _KINDS:
+        stale, highest = 0, -np.inf
+        for n_components in _COMPONENTS:
+            score = attempt(kind, n_components, seed) if stale < 2 else None
+            if score is not None:
+                stale, highest = (0 if score > highest else stale + 1), max(score, highest)
+    # numbers between those of the ladder; and the likelihood of a mixture has many maxima
+    n = 1 if best is None else best.n_components
+    for n_components, other in [(n, 1), (n * 3 // 4, 0), (n * 3 // 2, 0), (n, 2), (n, 3)] if n > 1 else []:
+        attempt(best.kind, n_components, seed + other)
+    return best
+
+
+def _is_better(found, best):
+    """Whether the judges' scores are higher: with more components, by more than noise."""
+    gain = found.scores - best.scores
+    noise = _NOISE * gain.std() / len(gain) ** 0.5 if found.n_components > best.n_components else 0
+    return gain.mean() > noise
+
+
+def _trial(splits, kind, n_components, seed):
+    """Mixtures fitted to each split; the first of them, with the scores of all judges."""
+    mixtures = [fit(rows, kind, n_components, seed) for rows, _, _ in splits]
+    # a component of fewer rows than it has axes is a spike on them
+    n_rows, n_features = splits[0][0].shape
+    spiked = (
+        n_components > 1 and kind == _KINDS[0] and min(m.weights_.min() for m in mixtures) * n_rows < n_features + 3
+    )
+    pairs = zip(mixtures, splits, strict=True)
+    scores = np.concatenate([m.score_samples(judges) + jacobian for m, (_, judges, jacobian) in pairs])
+    return Found(mixtures[0], kind, np.full_like(scores, -1e100) if spiked else scores)
+
+
+def refit(found, train, seed, budget):
+    """The same kind of mixture, gone on with on as many rows as can be afforded."""
+    most = int(len(train) * min(1, (budget.seconds / 2) / Budget.cost(found.n_components, *train.shape)))
+    rows = train[: max(most, _ROWS)]
+    return Found(fit(rows, found.kind, found.n_components, seed, found.mixture), found.kind, found.scores)
+
+
+def fit(rows, kind, n_components, seed, start=None):
+    """A fit, from the k-means clusters of a seed or from another mixture."""
+    known = {} if start is None else {
+        "weights_init": start.weights_, "means_init": start.means_, "precisions_init": start.precisions_,
+    }  # fmt: skip
+    covariance, floor = kind
+    mixture = GaussianMixture(
+        n_components, covariance_type=covariance, reg_covar=floor, random_state=seed % 2**32, max_iter=_ITERATIONS,
+        tol=_TOLERANCE, **known,
+    )  # fmt: skip
+    with without_warnings(ConvergenceWarning):
+        return mixture.fit(rows)

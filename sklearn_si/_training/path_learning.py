@@ -1,0 +1,125 @@
+"""Max-min: steps of a learned path for fixed fields, in turn with steps of the fields for a fixed path."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._utils.tensors import column
+from ..interpolants._learned import LearnedInterpolant, LearnedSchedule
+from .batches import Sampler, draw_points
+from .loop import Settings
+
+# Steps of the fields between two of the path; share of all steps after which the path stays as it is, and the fields
+# are fitted to it.
+STEPS_BETWEEN, MOVING_SHARE = 5, 1 / 3
+# Entries of the curve of the action.
+_ENTRIES = 20
+
+
+def remaining(settings: Settings) -> Settings:
+    """The settings of the steps, or of the time, that a path leaves to its fields."""
+    left = 1 - MOVING_SHARE
+    seconds = None if settings.max_time is None else left * settings.max_time
+    return dataclasses.replace(settings, max_iter=max(1, round(left * settings.max_iter)), max_time=seconds)
+
+
+class Ascent:
+    """Steps of the path for fixed fields, which raise the value of the max-min.
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        One that has `parameters` and their `rate`.
+    networks : ModuleDict
+        The fields.
+    sampler : Sampler
+    batch : int
+    generator : torch.Generator
+    progress : callable
+        progress(k) -> the share that is over before step k; the rate falls with it to zero.
+
+    Attributes
+    ----------
+    actions : list of float
+        E |v(t, x_t)|^2 (of u = b + epsilon s with a latent noise) before each step.
+    """
+
+    def __init__(
+        self,
+        interpolant: LearnedInterpolant | LearnedSchedule,
+        networks: nn.ModuleDict,
+        sampler: Sampler,
+        batch: int,
+        generator: torch.Generator,
+        progress: Callable[[int], float],
+    ) -> None:
+        self.interpolant, self.networks = interpolant, networks
+        self.sampler, self.batch, self.generator = sampler, batch, generator
+        for parameter in interpolant.parameters():
+            parameter.requires_grad_(True)
+        self.optimiser = torch.optim.Adam(interpolant.parameters(), interpolant.rate, betas=(0.5, 0.99))
+        self.cooling = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda k: max(0.0, 1 - progress(k)))
+        self.actions: list[float] = []
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that changes."""
+        parameters = [parameter.detach().clone() for parameter in self.interpolant.parameters()]
+        cooling = {n: v for n, v in self.cooling.state_dict().items() if n not in ("lr_lambdas", "base_lrs")}
+        adam = copy.deepcopy(self.optimiser.state_dict())
+        points = self.generator.get_state()
+        return {
+            "parameters": parameters, "adam": adam, "cooling": cooling, "actions": list(self.actions), "points": points,
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        for parameter, value in zip(self.interpolant.parameters(), state["parameters"], strict=True):
+            parameter.copy_(value)
+        self.optimiser.load_state_dict(state["adam"])
+        vars(self.cooling).update(state["cooling"])
+        self.actions = list(state["actions"])
+        self.generator.set_state(state["points"])
+
+    def step(self) -> None:
+        """One step."""
+        points = draw_points(self.networks, self.interpolant, "uniform", self.sampler, self.batch, self.generator)
+        wanted = [parameter.requires_grad for parameter in self.networks.parameters()]
+        self.networks.requires_grad_(False)
+        try:
+            with torch.enable_grad():
+                half_action, work = self._terms(*points)
+                gradients = torch.autograd.grad(work - half_action, self.interpolant.parameters())
+        finally:
+            for parameter, flag in zip(self.networks.parameters(), wanted, strict=True):
+                parameter.requires_grad_(flag)
+        for parameter, gradient in zip(self.interpolant.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        self.optimiser.step()
+        self.cooling.step()
+        self.actions.append(2 * half_action.item())
+
+    def _terms(
+        self, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None, condition: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        path = self.interpolant
+        x, kick = path.point(t, x0, x1, z), path.mean_dot(t, x0, x1)
+        u = self.networks["velocity"](t, x, condition)
+        if z is not None:
+            # u = b + epsilon s; gamma_dot - epsilon / gamma = -sqrt(2 epsilon t / (1 - t))
+            epsilon = path.gamma_scale / 2
+            u = u - epsilon * self.networks["denoiser"](t, x, condition) / column(path.gamma(t), x)
+            kick = kick - column(torch.sqrt(2 * epsilon * t / (1 - t)), x) * z
+        return 0.5 * u.square().sum(1).mean(), (kick * u).sum(1).mean()
+
+    def close(self) -> list[float]:
+        """Leave the path as it is; the action, averaged over twentieths of the steps."""
+        for parameter in self.interpolant.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        return [float(part.mean()) for part in np.array_split(self.actions, min(_ENTRIES, len(self.actions)))]

@@ -1,0 +1,249 @@
+"""Which map, which closed form and how much dropout a network is trained with, chosen on validation rows."""
+
+import copy
+import dataclasses
+import math
+import time
+
+from ..exceptions import FitDivergedError
+from ..preprocessing import AFFINE, MARGINAL, AffineMap
+from .mixture_init import Budget, find_mixture, refit
+from .run import VALIDATION_ROWS, Run, can_race
+
+# Share of the steps that each map gets before the choice, in a fit of 20 s or 1,000 steps; of longer ones it is less.
+_RACE, _SECONDS, _STEPS = 0.05, 20.0, 1000
+# Seconds below which the start of a short run is not validated.
+_HURRY = 10.0
+# Share of the time in which Gaussian mixtures are tried; where the fit has no limit, seconds (on paper) at the most and
+# for a step; rows that the mixture is fitted to at last, and for a second of the search.
+_MIXTURE_SHARE, _MIXTURE_SECONDS, _SECONDS_A_STEP = 0.08, 1.0, 1e-3
+_MIXTURE_ROWS, _ROWS_A_SECOND = 20_000, 20_000
+# How many times the gain of the last doubling of the steps is still to come: as foreseen of every start, at the most,
+# and where a mixture is the rival, which is kept as it is if the network disappoints; nats by which a map of the
+# columns, after which fields have no data units, must lead.
+_GAINS_TO_COME, _MOST_TO_COME, _LAST_GAINS, _PRICE_OF_FIELDS = 1.2, 3.0, 2.0, 0.02
+# Of the runs within so many nats of the highest, so many are judged once more, by so many held-out rows, in this share
+# of the time.
+_NEAR, _FINALISTS, _FINAL_ROWS, _FINAL_SHARE = 0.1, 2, 1000, 0.03
+# A run with dropout follows one that was best after b steps: the earlier it overfits, the more is dropped. Then, as
+# long as this helps and this share of the steps is left, one with more.
+_DROPOUT_BY_STEP, _DROPOUT_LIMIT, _MORE, _LEAST_LEFT = 120, 0.3, 1.7, 0.15
+# Short runs are validated after 100 steps, and each time their number has doubled.
+_FEW_ROUNDS = 1.0
+
+
+def train_best(estimator, plan, settings):
+    """A trained run; for one sample, the best on validation rows of several."""
+    kind = estimator.preprocessing
+    if not can_race(plan):
+        run = Run(estimator, plan, "standardize" if kind == "auto" else kind)
+        with plan.interruptible(lambda: run.history is not None, "between its trainings: what the last left is kept."):
+            estimator._train(run, settings)
+        return run
+    race = Race(estimator, plan, settings)
+    with plan.interruptible(lambda: race.runs, "between its runs: the best so far is kept."):
+        if kind == "auto":
+            race.choose_start()
+        else:
+            race.start = Run(estimator, plan, kind)
+        race.finish()
+    return race.winner()
+
+
+class Race:
+    """Short runs on a share of the steps (or of the time), then long ones from what won."""
+
+    def __init__(self, estimator, plan, settings):
+        self.estimator, self.plan, self.settings = estimator, plan, settings
+        self.began, self.runs = time.perf_counter() - plan.checkpoint.seconds, []
+        self.start = self.failure = None
+        self.steps = 0  # of the long runs
+        length = settings.max_iter / _STEPS if settings.max_time is None else settings.max_time / _SECONDS
+        self.share = _RACE * min(1.0, length**-0.5)
+
+    @property
+    def interrupted(self):
+        """Whether the user has stopped a run, or the race between two of them."""
+        return self.plan.interrupted or any(run.history.interrupted for run in self.runs)
+
+    def best(self):
+        """The run of the highest score; of equals the longest, which is the last."""
+        return max(reversed(self.runs), key=lambda run: run.history.best_score)
+
+    def winner(self):
+        """The best run on more of the held-out rows than a round is judged by, of those that come near the highest."""
+        near = self.best().history.best_score - _NEAR
+        ranked = sorted(enumerate(self.runs), key=lambda pair: (-pair[1].history.best_score, -pair[0]))
+        finalists = [run for _, run in ranked if run.history.best_score >= near][:_FINALISTS]
+        scores = [run.history.best_score for run in finalists]
+        many = self.plan.group.total(len(self.plan.held1)) > VALIDATION_ROWS
+        if len(finalists) > 1 and many and not self.interrupted:
+            with self.plan.interruptible(lambda: True, "in its last choice: the best by fewer rows is kept."):
+                scores = [run.likelihood_of(self.plan.held1, _FINAL_ROWS)() for run in finalists]
+        best = finalists[scores.index(max(scores))]
+        # what more steps brought nothing for, has converged
+        best.history.converged |= best is not self.runs[-1]
+        return best
+
+    def choose_start(self):
+        """The map, and whether the network is built around a Gaussian mixture."""
+        # one column has nothing to whiten
+        for kind in AFFINE if self.plan.X1.shape[1] > 1 else AFFINE[:1]:
+            self.short_run(Run(self.estimator, self.plan, kind))
+        if not self.estimator._affine_only:
+            # what follows the columns' own maps is what suits the columns themselves
+            whiten = bool(self.runs) and self.best().kind == AFFINE[1]
+            run = Run(self.estimator, self.plan, MARGINAL[whiten])
+            if not isinstance(run.target_map, AffineMap):
+                self.short_run(run)
+        if not self.runs:
+            raise self.failure
+        leaders = sorted(self.runs, key=lambda run: -run.history.best_score)[:2]
+        promise, self.start = max((self.second_look(run) for run in leaders), key=lambda look: look[0])
+        # a foreign network, or a condition, has no mixture's closed form
+        if self.estimator.network == "mlp" and self.plan.codec is None and not self.interrupted:
+            rival = self.mixture_run()
+            if rival is not None and rival.history.best_score > self.last_look(promise, rival):
+                self.start = rival
+
+    def second_look(self, run, shares=1, gains=_GAINS_TO_COME):
+        """The score that a start promises to end with, and its run gone on with for as long again."""
+        longer = self.short_run(self.gone_on(run), run.history.best_score, shares) or run
+        score = longer.history.best_score
+        promise = score + gains * (score - run.history.best_score)
+        return promise - (0 if isinstance(run.target_map, AffineMap) else _PRICE_OF_FIELDS), longer
+
+    def last_look(self, promise, rival):
+        """What the start promises after twice its steps, where that may still decide against a mixture."""
+        gain = (promise - self.start.history.best_score) / _GAINS_TO_COME
+        if rival.history.best_score > self.start.history.best_score + _MOST_TO_COME * gain:
+            return promise
+        promise, self.start = self.second_look(self.start, 2, _LAST_GAINS)
+        return promise
+
+    def gone_on(self, run):
+        """A run from the weights of another."""
+        networks, number = copy.deepcopy(dict(run.networks)), len(self.runs)
+        longer = Run(self.estimator, self.plan, run.kind, run.mixture, like=run, networks=networks, number=number)
+        longer.steps = run.steps + (0 if run.history is None else run.history.n_iter)
+        return longer
+
+    def short_run(self, run, start_score=None, shares=1):
+        """The run, trained on shares of the steps; None where it diverged or the user has stopped one."""
+        if self.interrupted:
+            return None
+        settings, share = self.settings, shares * self.share
+        if start_score is None and run.mixture is None and settings.max_time is not None and settings.max_time < _HURRY:
+            start_score = -math.inf
+        short = dataclasses.replace(
+            settings,
+            max_iter=max(1, int(share * settings.max_iter)),
+            max_time=None if settings.max_time is None else share * settings.max_time,
+            verbose=0,
+            growth=_FEW_ROUNDS,
+        )
+        return self.trained(run, short, name="compare", start_score=start_score)
+
+    def trained(self, run, settings, **kwargs):
+        """The run, trained and entered; None where it diverged."""
+        try:
+            run.train(settings, **kwargs)
+        except FitDivergedError as failure:
+            self.failure = failure
+            return None
+        self.runs.append(run)
+        return run
+
+    def mixture_run(self):
+        """A short run around the best mixture, in the units of the start or of an affine map; None if none leads."""
+        runs = [self.start]
+        if not isinstance(self.start.target_map, AffineMap):
+            runs += [run for run in self.runs if run.kind == AFFINE[1]][:1]
+        best = self.best_mixture(runs)
+        if best is None:
+            return None
+        return self.short_run(
+            Run(self.estimator, self.plan, best[0].kind, best[1], like=best[0], number=len(self.runs))
+        )
+
+    def mixture_seconds(self):
+        """Seconds for the search of a mixture: a share of the time, or what as many steps are worth."""
+        if self.settings.max_time is not None:
+            return _MIXTURE_SHARE * self.settings.max_time
+        return min(_MIXTURE_SECONDS, _SECONDS_A_STEP * self.settings.max_iter)
+
+    def best_mixture(self, runs):
+        """The run in whose units it lives and the parts of the best mixture; None if none leads."""
+        plan = self.plan
+        most = int(min(_MIXTURE_ROWS, max(1000, _ROWS_A_SECOND * self.mixture_seconds())))
+        rows, samples, jacobians = [plan.train1[:most], plan.held1[:most]], [], []
+        for run in runs:
+            samples.append([plan.group.rows(run.x1[r].cpu().double().numpy(), most) for r in rows])
+            jacobians.append([plan.group.rows(run.log_jacobian(r), most) for r in rows])
+        found = plan.group.first(lambda: plan.checkpoint.made("mixture", lambda: self.search(samples, jacobians)))
+        if found is None:
+            return None
+        run, parts = runs[found[0]], found[1]
+        start = Run(self.estimator, plan, run.kind, parts, like=run)
+        # one that starts behind what the network has reached, gains less
+        leads = start.likelihood_of(plan.held1)() > self.start.history.best_score
+        return (run, parts) if leads else None
+
+    def search(self, samples, jacobians):
+        """Of the samples (training and held-out rows in the units of a run), the best and the parts of its mixture."""
+        finds, seed = [], self.plan.seed
+        for number, (rows, logs) in enumerate(zip(samples, jacobians, strict=True)):
+            budget = Budget(self.mixture_seconds() / len(samples), bool(self.settings.max_time))
+            found = find_mixture(*rows, logs, seed, budget)
+            if found is not None:
+                finds.append((found.scores.mean(), number, found, budget))
+        if not finds:
+            return None
+        _, number, found, budget = max(finds, key=lambda find: find[0])
+        return number, refit(found, samples[number][0], seed, budget).parts
+
+    def finish(self):
+        """Train copies of the start's networks to the end; with dropout where a run without it overfits."""
+        if self.interrupted:
+            return
+        dropout, best = 0.0 if self.estimator.dropout == "auto" else self.estimator.dropout, -math.inf
+        while True:
+            run = self.long_run(dropout)
+            if run is None and not self.steps:
+                raise self.failure
+            if run is None or not self.goes_on(run, best):
+                return
+            best = run.history.best_score
+            dropout = min(0.5, _MORE * dropout) if dropout else self.first_dropout(run)
+            if self.settings.verbose and self.plan.group.rank == 0:
+                print(f"It overfits: again with dropout {dropout:.2f}")
+
+    def goes_on(self, run, best):
+        """Whether a run with more dropout follows."""
+        ours = self.estimator.dropout == "auto" and self.estimator.network == "mlp"
+        better = run.history.overfitted and run.history.best_score > best
+        return ours and better and self.left() > _LEAST_LEFT
+
+    def first_dropout(self, run):
+        """The dropout after a run without; the steps of its start count as well."""
+        return min(_DROPOUT_LIMIT, _DROPOUT_BY_STEP / max(1, run.steps + run.history.best_step))
+
+    def long_run(self, dropout):
+        """A run on what is left, from the best weights of the last, with a rate that starts again."""
+        settings, last = self.settings, self.runs[-1] if self.steps else self.start
+        if settings.max_time is None:
+            settings = dataclasses.replace(settings, max_iter=settings.max_iter - self.steps)
+        else:
+            settings = dataclasses.replace(
+                settings, max_time=max(_RACE, self.left() - _FINAL_SHARE) * settings.max_time
+            )
+        score = None if last.history is None else last.history.best_score
+        run = self.trained(self.gone_on(last), settings, dropout=dropout, start_score=score)
+        self.steps += run.history.n_iter if run is not None else 0
+        return run
+
+    def left(self):
+        """The share of the time, or of the steps of long runs, that is left."""
+        if self.settings.max_time is None:
+            return 1 - self.steps / self.settings.max_iter
+        return 1 - self.plan.group.mean(time.perf_counter() - self.began) / self.settings.max_time

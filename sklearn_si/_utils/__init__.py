@@ -1,0 +1,1 @@
+"""Arrays, processes, checks, callbacks and frames."""

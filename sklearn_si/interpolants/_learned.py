@@ -1,0 +1,127 @@
+"""Paths that are learned with the fields: of their own form in space, or schedules."""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .._utils.tensors import FIT_STREAM, column, make_generator
+from ._base import Interpolant
+from ._gammas import Gamma
+
+# Rates of a learned path and of learned schedules, modes of the latter, units of a layer of the former.
+_RATE, _SCHEDULE_RATE, _MODES, _UNITS = 5e-3, 2e-2, 7, 64
+
+
+class LearnedInterpolant(Interpolant):
+    """A path that is learned: I = (1 - t) x0 + t x1 + t (1 - t) N(t, x0, x1).
+
+    max over I min over v of  E[|v(t, x_t)|^2 / 2 - dI/dt . v(t, x_t)]
+
+    (2209.15571, (23)): its value is minus half the action of the path, so that the best path is that of optimal
+    transport; with the brownian gamma and u = b + epsilon s, epsilon = gamma_scale / 2, that of the Schroedinger bridge
+    (2303.08797, (3.39)). Whatever path it ends with, the fields are fitted to it: the model is not biased.
+
+    Parameters
+    ----------
+    gamma, gamma_scale
+        As in `Interpolant`.
+    """
+
+    def __init__(self, gamma: Gamma | str | None = None, gamma_scale: float = 1.0) -> None:
+        super().__init__(gamma, gamma_scale)
+        self.network: _PathNetwork | None = None
+
+    def build(self, n_features: int, seed: int, device: torch.device) -> None:
+        """Fresh weights, with which the path is straight."""
+        generator = make_generator(seed, FIT_STREAM + 800)
+        self.network = _PathNetwork(n_features, generator).to(device)
+
+    def parameters(self) -> list:
+        """What is learned."""
+        assert self.network is not None  # `build` comes first
+        return list(self.network.parameters())
+
+    rate = _RATE
+
+    def mean(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+        """I(t, x0, x1)."""
+        t = column(t, x0)
+        straight = (1 - t) * x0 + t * x1
+        if self.network is None:
+            return straight
+        return straight + t * (1 - t) * self.network(t, x0, x1)
+
+
+class _PathNetwork(nn.Module):
+    """A smooth function of (t, x0, x1), zero at the start."""
+
+    def __init__(self, n_features: int, generator: torch.Generator) -> None:
+        super().__init__()
+        sizes = (2 * n_features + 1, _UNITS, _UNITS, n_features)
+        # without initial weights, which would be drawn from the global generator
+        layers = [nn.utils.skip_init(nn.Linear, n, m) for n, m in itertools.pairwise(sizes)]
+        self.layers = nn.ModuleList(layers)
+        for layer in layers:
+            bound = math.sqrt(3 / layer.in_features)
+            layer.weight.data.uniform_(-bound, bound, generator=generator)
+            layer.bias.data.zero_()
+        layers[-1].weight.data.zero_()
+
+    def forward(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+        """N, of shape (n, d)."""
+        h = torch.cat([t.expand(len(x0), 1), x0, x1], 1)
+        for k, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.Linear)
+            h = h if k == 0 else nn.functional.silu(h)
+            # in the precision of the rows: the path is asked in single and in double
+            h = nn.functional.linear(h, layer.weight.to(h), layer.bias.to(h))
+        return h
+
+
+class LearnedSchedule(Interpolant):
+    """A path whose schedules are learned: alpha = cos(pi t / 2) + sum a_m sin(m pi t), beta with sin and b_m.
+
+    The light form of `LearnedInterpolant`, linear in space (2209.15571, app. H).
+
+    Parameters
+    ----------
+    gamma, gamma_scale
+        As in `Interpolant`.
+    """
+
+    rate = _SCHEDULE_RATE
+
+    def __init__(self, gamma: Gamma | str | None = None, gamma_scale: float = 1.0) -> None:
+        super().__init__(gamma, gamma_scale)
+        self.coefficients = torch.zeros(2, _MODES)
+
+    def build(self, n_features: int, seed: int, device: torch.device) -> None:
+        """Schedules that are trigonometric."""
+        self.coefficients = torch.zeros(2, _MODES, device=device)
+
+    def parameters(self) -> list:
+        """What is learned."""
+        return [self.coefficients]
+
+    def _series(self, row: int, t: Tensor, derivative: bool) -> Tensor:
+        m = math.pi * torch.arange(1, _MODES + 1, dtype=t.dtype, device=t.device)
+        waves = m * torch.cos(m * t[..., None]) if derivative else torch.sin(m * t[..., None])
+        return (waves * self.coefficients[row].to(t) / m).sum(-1)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Weight of x0."""
+        return torch.sin(math.pi / 2 * (1 - t)) + self._series(0, t, derivative=False)
+
+    def beta(self, t: Tensor) -> Tensor:
+        """Weight of x1."""
+        return torch.sin(math.pi / 2 * t) + self._series(1, t, derivative=False)
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        """Time derivative of alpha."""
+        return -math.pi / 2 * torch.sin(math.pi / 2 * t) + self._series(0, t, derivative=True)
+
+    def beta_dot(self, t: Tensor) -> Tensor:
+        """Time derivative of beta."""
+        return math.pi / 2 * torch.sin(math.pi / 2 * (1 - t)) + self._series(1, t, derivative=True)

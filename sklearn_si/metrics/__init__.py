@@ -1,0 +1,32 @@
+"""Distances between samples and between tables, and scorers."""
+
+from ._samples import energy_distance, sample_scorer, sliced_wasserstein
+from ._tables import (
+    c2st,
+    closest_record,
+    coverage,
+    marginal_distances,
+    maximum_mean_discrepancy,
+    membership_auc,
+    pair_trends,
+    train_on_synthetic,
+)
+from ._transport import path_energy, plan_moments, transport_report, wasserstein_distance
+
+__all__ = [
+    "c2st",
+    "closest_record",
+    "coverage",
+    "energy_distance",
+    "marginal_distances",
+    "maximum_mean_discrepancy",
+    "membership_auc",
+    "pair_trends",
+    "path_energy",
+    "plan_moments",
+    "sample_scorer",
+    "sliced_wasserstein",
+    "train_on_synthetic",
+    "transport_report",
+    "wasserstein_distance",
+]

@@ -1,0 +1,432 @@
+"""Distances between tables of mixed columns: marginals, pairs, classifiers, coverage, and signals of copying."""
+
+import numpy as np
+from scipy import stats
+from scipy.spatial.distance import cdist
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.neighbors import NearestNeighbors
+from sklearn.utils import Bunch, check_array, check_random_state
+
+from ._encoder import TableEncoder
+
+__all__ = [
+    "c2st",
+    "closest_record",
+    "coverage",
+    "marginal_distances",
+    "maximum_mean_discrepancy",
+    "membership_auc",
+    "pair_trends",
+    "train_on_synthetic",
+]
+
+# Bins of numbers in tables of pairs.
+_BINS = 10
+# Rows between which kernels are averaged, and from which a bandwidth is taken; rows of a block of distances.
+_KERNEL_ROWS, _BANDWIDTH_ROWS, _BLOCK = 5000, 1000, 1024
+
+
+def _trees(encoder, target_is_number, random_state, drop=None):
+    levels = ~np.delete(encoder.is_number, drop) if drop is not None else ~encoder.is_number
+    kind = HistGradientBoostingRegressor if target_is_number else HistGradientBoostingClassifier
+    return kind(categorical_features=levels, random_state=random_state)
+
+
+def c2st(real, synthetic, *, cv=5, random_state=0):
+    """Whether gradient boosting can tell two tables apart: 1 if it cannot, 0 if it always can.
+
+    C2ST = 1 - |2 AUC - 1|
+
+    of HistGradientBoostingClassifier out of fold, on equal numbers of rows (Lopez-Paz & Oquab 2017, "Revisiting
+    classifier two-sample tests", with the area under the curve in place of the accuracy). A linear classifier does not
+    see dependence and calls independent columns perfect.
+
+    Parameters
+    ----------
+    real, synthetic : frame or array-like of shape (n_rows, n_columns)
+        Rows; of the longer table, as many as the shorter has, drawn at random. For a fair verdict the real rows were
+        held out.
+    cv : int, default=5
+        Folds.
+    random_state : int, RandomState instance or None, default=0
+        Seed of rows, folds and trees.
+
+    Returns
+    -------
+    c2st : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        When the columns differ, or there are fewer rows than folds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.metrics import c2st
+    >>> rng = np.random.default_rng(0)
+    >>> X, Y = rng.normal(size=(2, 300, 2))
+    >>> c2st(X, Y + 3.0) < 0.05 < 0.7 < c2st(X, Y)
+    True
+    """
+    rng, encoder = check_random_state(random_state), TableEncoder(real)
+    tables = [encoder.for_trees(real), encoder.for_trees(synthetic)]
+    n = min(len(rows) for rows in tables)
+    if n < cv:
+        raise ValueError(f"Got tables of {n} rows at the least, but {cv} folds need {cv}: give more rows.")
+    rows = np.concatenate([table[rng.permutation(len(table))[:n]] for table in tables])
+    rows[np.isinf(rows)] = np.finfo(np.float32).max
+    y = np.repeat([0, 1], n)
+    seed = rng.randint(2**31 - 1)
+    folds = StratifiedKFold(cv, shuffle=True, random_state=seed)
+    p = cross_val_predict(_trees(encoder, False, seed), rows, y, cv=folds, method="predict_proba")[:, 1]
+    return float(1 - abs(2 * roc_auc_score(y, p) - 1))
+
+
+def train_on_synthetic(synthetic, test, *, target, train=None, random_state=0):
+    """How well gradient boosting that was trained on synthetic rows predicts a column of real ones.
+
+    Parameters
+    ----------
+    synthetic : frame or array-like of shape (n_synthetic, n_columns)
+        Rows to train on.
+    test : frame or array-like of shape (n_test, n_columns)
+        Held-out real rows.
+    target : object
+        Name of the column (number, for arrays) that is predicted from the others.
+    train : frame or array-like of shape (n_train, n_columns), default=None
+        Real rows to train on, for comparison.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the trees.
+
+    Returns
+    -------
+    result : Bunch
+        `synthetic` and `real` (NaN without `train`): the area under the ROC curve (one against the rest, if there are
+        more than two levels), or R^2 of a column of numbers with more than 20 values; `metric` says which.
+
+    Raises
+    ------
+    ValueError
+        When there is no such column, or training rows hold one level only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.metrics import train_on_synthetic
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(400, 2))
+    >>> X[:, 1] = X[:, 0] > 0
+    >>> result = train_on_synthetic(X[:200], X[200:], target=1, train=X[:200])
+    >>> result.metric, bool(result.synthetic > 0.95)
+    ('AUC', True)
+    """
+    encoder = TableEncoder(test if train is None else train)
+    if target not in encoder.names:
+        raise ValueError(f"Got target={target!r}, but expected one of the columns {encoder.names}.")
+    j = encoder.names.index(target)
+    is_number = encoder.is_number[j] and len(np.unique(encoder.columns(test)[j])) > 20
+    judge = _Judge(encoder, j, is_number, test, random_state)
+    return Bunch(
+        synthetic=judge.score(synthetic), real=np.nan if train is None else judge.score(train),
+        metric="R2" if is_number else "AUC",
+    )  # fmt: skip
+
+
+class _Judge:
+    """Predicts a column of held-out rows after training on any table."""
+
+    def __init__(self, encoder, j, is_number, test, random_state):
+        self.encoder, self.j, self.is_number, self.random_state = encoder, j, is_number, random_state
+        self.X, self.y = self._split(test)
+
+    def _split(self, table):
+        rows = self.encoder.for_trees(table)
+        y = rows[:, self.j] if self.is_number else np.nan_to_num(rows[:, self.j], nan=-2.0)
+        kept = ~np.isnan(y)
+        return np.delete(rows, self.j, axis=1)[kept], y[kept]
+
+    def score(self, table):
+        """Of trees trained on the table, the score on the held-out rows."""
+        X, y = self._split(table)
+        if len(np.unique(y)) < 2:
+            raise ValueError(
+                f"Column {self.encoder.names[self.j]!r} of the training rows holds one value: nothing to learn."
+            )
+        trees = _trees(self.encoder, self.is_number, self.random_state, self.j).fit(X, y)
+        if self.is_number:
+            return float(r2_score(self.y, trees.predict(self.X)))
+        p = np.zeros((len(self.y), len(trees.classes_)))
+        p[:] = trees.predict_proba(self.X)
+        areas = [
+            roc_auc_score(self.y == k, p[:, c]) for c, k in enumerate(trees.classes_) if 0 < (self.y == k).mean() < 1
+        ]
+        return float(np.mean(areas))
+
+
+def marginal_distances(real, synthetic):
+    """The distance of the laws of each column: Kolmogorov-Smirnov for numbers, total variation for levels.
+
+    KS = sup_x |F(x) - G(x)|,    TV = sum_k |p_k - q_k| / 2
+
+    Gaps count as a level, and for numbers the difference of the shares of gaps is taken if it is the larger.
+
+    Parameters
+    ----------
+    real, synthetic : frame or array-like of shape (n_rows, n_columns)
+
+    Returns
+    -------
+    distances : dict
+        Name of the column to its distance in [0, 1].
+
+    Examples
+    --------
+    >>> from sklearn_si.metrics import marginal_distances
+    >>> marginal_distances([["a", 1], ["b", 2]], [["a", 1], ["a", 2]])
+    {0: 0.5, 1: 0.0}
+    """
+    encoder = TableEncoder(_as_table(real))
+    pairs = zip(encoder.columns(_as_table(real)), encoder.columns(_as_table(synthetic)), strict=True)
+    return {
+        name: _number_distance(a, b) if is_number else _total_variation(_shares(a), _shares(b))
+        for name, is_number, (a, b) in zip(encoder.names, encoder.is_number, pairs, strict=True)
+    }
+
+
+def _as_table(X):
+    return np.array(X, dtype=object) if isinstance(X, (list, tuple)) else X
+
+
+def _number_distance(a, b):
+    gaps = abs(np.isnan(a).mean() - np.isnan(b).mean())
+    a, b = a[~np.isnan(a)], b[~np.isnan(b)]
+    if not len(a) or not len(b):
+        return float(max(gaps, float(len(a) != len(b))))
+    return float(max(gaps, stats.ks_2samp(a, b, method="asymp").statistic))
+
+
+def _shares(codes):
+    """The share of each value, gaps as -2."""
+    values, counts = np.unique(np.nan_to_num(codes, nan=-2.0), return_counts=True)
+    return dict(zip(values.tolist(), (counts / len(codes)).tolist(), strict=True))
+
+
+def _total_variation(p, q):
+    return float(sum(abs(p.get(k, 0.0) - q.get(k, 0.0)) for k in {*p, *q}) / 2)
+
+
+def pair_trends(real, synthetic):
+    """The distance of the dependence in each pair of columns.
+
+    two numbers: |rho - rho'| / 2, rho the rank correlation; else the total variation between the tables of counts of
+    both columns, numbers cut at the deciles of `real`.
+
+    Parameters
+    ----------
+    real, synthetic : frame or array-like of shape (n_rows, n_columns)
+
+    Returns
+    -------
+    distances : ndarray of shape (n_columns, n_columns)
+        Symmetric, in [0, 1], nil on the diagonal.
+
+    Examples
+    --------
+    >>> from sklearn_si.metrics import pair_trends
+    >>> pair_trends([["a", "c"], ["b", "d"]], [["a", "d"], ["b", "c"]])
+    array([[0., 1.],
+           [1., 0.]])
+    """
+    encoder = TableEncoder(_as_table(real))
+    a, b = encoder.columns(_as_table(real)), encoder.columns(_as_table(synthetic))
+    cut = [_cut(x, y) if number else (x, y) for x, y, number in zip(a, b, encoder.is_number, strict=True)]
+    distances = np.zeros((len(a), len(a)))
+    for i in range(len(a)):
+        for j in range(i):
+            if encoder.is_number[i] and encoder.is_number[j]:
+                distances[i, j] = abs(_rank_correlation(a[i], a[j]) - _rank_correlation(b[i], b[j])) / 2
+            else:
+                tables = [_shares(_joint(cut[i][k], cut[j][k])) for k in (0, 1)]
+                distances[i, j] = _total_variation(*tables)
+    return distances + distances.T
+
+
+def _cut(real, synthetic):
+    present = real[~np.isnan(real)]
+    edges = np.unique(np.quantile(present, np.linspace(0, 1, _BINS + 1)[1:-1])) if len(present) else np.array([0.0])
+    return tuple(np.where(np.isnan(x), np.nan, np.searchsorted(edges, x, side="right")) for x in (real, synthetic))
+
+
+def _joint(a, b):
+    return np.nan_to_num(a, nan=-2.0) * 1000 + np.nan_to_num(b, nan=-2.0)
+
+
+def _rank_correlation(a, b):
+    both = ~np.isnan(a) & ~np.isnan(b)
+    if both.sum() < 3 or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
+        return 0.0
+    return float(np.corrcoef(stats.rankdata(a[both]), stats.rankdata(b[both]))[0, 1])
+
+
+def coverage(real, synthetic, *, n_neighbors=5):
+    """The share of real rows that have a synthetic row as near as their n-th neighbour among real rows.
+
+    coverage = mean over real rows i of [min_j |x_i - y_j| <= NND_k(x_i)]
+
+    (Naeem et al. 2020, arXiv 2002.09797, (8)), with the L1 distance of `TableEncoder.for_distances`. It is low where
+    synthetic rows leave out parts of the law.
+
+    Parameters
+    ----------
+    real, synthetic : frame or array-like of shape (n_rows, n_columns)
+    n_neighbors : int, default=5
+        k.
+
+    Returns
+    -------
+    coverage : float
+        In [0, 1]; two samples of one law, equally long, are near 1 - 2^-k.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.metrics import coverage
+    >>> rng = np.random.default_rng(0)
+    >>> X, Y = rng.normal(size=(2, 500, 2))
+    >>> coverage(X, Y[Y[:, 0] > 0]) < 0.7 < 0.9 < coverage(X, Y)
+    True
+    """
+    encoder = TableEncoder(real)
+    rows, new = encoder.for_distances(real), encoder.for_distances(synthetic)
+    if len(rows) <= n_neighbors:
+        raise ValueError(f"Got {len(rows)} real rows, but n_neighbors={n_neighbors} needs more than that.")
+    radius = _nearest(rows, rows, n_neighbors + 1)[:, -1]
+    return float((_nearest(new, rows)[:, 0] <= radius).mean())
+
+
+def _nearest(rows, queries, k=1):
+    """L1 distances from queries to the k nearest rows."""
+    return NearestNeighbors(n_neighbors=k, metric="manhattan").fit(rows).kneighbors(queries)[0]
+
+
+def closest_record(train, synthetic, holdout):
+    """How near synthetic rows lie to training rows, beside how near they lie to rows that the model never saw.
+
+    share = P(d(y, train) < d(y, holdout)) + P(=) / 2
+
+    with as many training rows as there are held-out rows. A model that copies has a share near 1; one that has learned
+    the law, near 1/2. It is a signal of risk and no guarantee: rare rows can be betrayed at a share of 1/2.
+
+    Parameters
+    ----------
+    train, synthetic, holdout : frame or array-like of shape (n_rows, n_columns)
+        What the model was fitted to, what it draws, and real rows beside.
+
+    Returns
+    -------
+    result : Bunch
+        `share`; `copies`, the share of synthetic rows that equal a training row, and `holdout_copies`, the share of
+        held-out rows that do; `train_distance` and `holdout_distance`, medians (L1, `TableEncoder.for_distances`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.metrics import closest_record
+    >>> X, Y = np.random.default_rng(0).normal(size=(2, 200, 2))
+    >>> closest_record(X, X, Y).share
+    1.0
+    """
+    encoder = TableEncoder(train)
+    a, y, b = (encoder.for_distances(table) for table in (train, synthetic, holdout))
+    n = min(len(a), len(b))
+    rng = np.random.RandomState(0)
+    some = a[rng.permutation(len(a))[:n]]
+    to_train, to_holdout = _nearest(some, y)[:, 0], _nearest(b[:n], y)[:, 0]
+    share = (to_train < to_holdout).mean() + 0.5 * (to_train == to_holdout).mean()
+    return Bunch(
+        share=float(share), copies=float((_nearest(a, y)[:, 0] == 0).mean()),
+        holdout_copies=float((_nearest(a, b)[:, 0] == 0).mean()),
+        train_distance=float(np.median(to_train)), holdout_distance=float(np.median(to_holdout)),
+    )  # fmt: skip
+
+
+def membership_auc(model, train, holdout):
+    """How well the model's own log-density tells training rows from rows that it never saw.
+
+    AUC of log p(x): 1/2 if the density gives nothing away, 1 if it names every training row. It is a signal of risk
+    and no guarantee: stronger attacks exist.
+
+    Parameters
+    ----------
+    model : estimator
+        With `score_samples`.
+    train, holdout : frame or array-like of shape (n_rows, n_columns)
+
+    Returns
+    -------
+    auc : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.neighbors import KernelDensity
+    >>> from sklearn_si.metrics import membership_auc
+    >>> X, Y = np.random.default_rng(0).normal(size=(2, 100, 2))
+    >>> membership_auc(KernelDensity(bandwidth=0.01).fit(X), X, Y) > 0.99
+    True
+    """
+    scores = np.concatenate([model.score_samples(train), model.score_samples(holdout)])
+    return float(roc_auc_score(np.repeat([1, 0], [len(train), len(holdout)]), scores))
+
+
+def maximum_mean_discrepancy(X, reference, *, bandwidth=None, random_state=0):
+    """Squared maximum mean discrepancy between two samples, without bias.
+
+    MMD^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y),    k(x, y) = exp(-|x - y|^2 / (2 h^2))
+
+    (Gretton et al. 2012, "A kernel two-sample test", (3)), columns in standard deviations of the reference.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+    reference : array-like of shape (n_reference, n_features)
+    bandwidth : float or None, default=None
+        h, in standard deviations; None is the median distance of rows of the reference.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the rows that are compared, at most 5,000 of each sample.
+
+    Returns
+    -------
+    mmd : float
+        Its expectation is nil if and only if the laws are equal, and so it may be slightly negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.metrics import maximum_mean_discrepancy
+    >>> X, Y = np.random.default_rng(0).normal(size=(2, 300, 2))
+    >>> abs(maximum_mean_discrepancy(X, Y)) < 0.01 < maximum_mean_discrepancy(X + 1.0, Y)
+    True
+    """
+    X, Y = check_array(X, dtype=np.float64), check_array(reference, dtype=np.float64)
+    if X.shape[1] != Y.shape[1]:
+        raise ValueError(f"X has {X.shape[1]} columns and reference has {Y.shape[1]}: select those that they share.")
+    if min(len(X), len(Y)) < 2:
+        raise ValueError(f"Got {len(X)} and {len(Y)} rows, but a mean over pairs needs at least 2 of each.")
+    rng, scale = check_random_state(random_state), Y.std(axis=0)
+    scale[scale == 0] = 1.0
+    X, Y = (rows[rng.permutation(len(rows))[:_KERNEL_ROWS]] / scale for rows in (X, Y))
+    if bandwidth is None:
+        distances = cdist(Y[:_BANDWIDTH_ROWS], Y[:_BANDWIDTH_ROWS])
+        bandwidth = np.median(distances[np.triu_indices(len(distances), 1)]) or 1.0
+    within = [(_kernel_sum(A, A, bandwidth) - len(A)) / (len(A) * (len(A) - 1)) for A in (X, Y)]
+    return float(sum(within) - 2 * _kernel_sum(X, Y, bandwidth) / (len(X) * len(Y)))
+
+
+def _kernel_sum(A, B, bandwidth):
+    blocks = (A[i : i + _BLOCK] for i in range(0, len(A), _BLOCK))
+    return sum(np.exp(-cdist(block, B, "sqeuclidean") / (2 * bandwidth**2)).sum() for block in blocks)

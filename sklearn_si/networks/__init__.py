@@ -1,0 +1,25 @@
+"""Fields of (t, x, condition) with an exact divergence."""
+
+from ._fields import (
+    ComposedVelocity,
+    DenoiserOfScore,
+    ForecastField,
+    GuidedField,
+    MixtureVelocity,
+    PreconditionedField,
+    velocity_and_divergence,
+)
+from ._perceptrons import ACTIVATIONS, MLP, FiLMNetwork
+
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "ComposedVelocity",
+    "DenoiserOfScore",
+    "FiLMNetwork",
+    "ForecastField",
+    "GuidedField",
+    "MixtureVelocity",
+    "PreconditionedField",
+    "velocity_and_divergence",
+]

@@ -1,0 +1,412 @@
+"""Networks f(t, x, condition) -> (n, d) with an exact divergence."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._utils.process import forward_tangents
+from .._utils.tensors import column
+from ..interpolants import Interpolant, Linear
+from ._perceptrons import (
+    ACTIVATIONS,
+    MLP,
+    FiLMNetwork,
+    Modulation,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "ComposedVelocity",
+    "DenoiserOfScore",
+    "FiLMNetwork",
+    "ForecastField",
+    "GuidedField",
+    "MixtureVelocity",
+    "PreconditionedField",
+    "velocity_and_divergence",
+]
+
+# Least variance of a component of a mixture, in scaled units.
+_LEAST_VARIANCE = 1e-6
+
+# Below this latent noise (in scaled units) the residual network of a denoiser has the
+# scale of a score, above it that of the noise.
+_NOISE_FLOOR = 0.05
+
+
+class StraightScales(Linear):
+    """The scales of a network around an I that is not linear in space: a straight path with the same gamma.
+
+    Parameters
+    ----------
+    path : Interpolant
+        The path whose gamma it takes.
+    """
+
+    def __init__(self, path: Interpolant) -> None:
+        super().__init__(path.noise, path.gamma_scale)
+        self.path = path
+
+    def gamma(self, t: Tensor) -> Tensor:
+        """Gamma of the path."""
+        return self.path.gamma(t)
+
+    def gamma_gamma_dot(self, t: Tensor) -> Tensor:
+        """The path's product gamma gamma_dot."""
+        return self.path.gamma_gamma_dot(t)
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether the path's gamma is not identically zero."""
+        return self.path.has_noise
+
+
+class ResidualField(nn.Module):
+    """A closed-form field and a network that learns what it lacks: f = g + scale F(t, y, condition)."""
+
+    network: FiLMNetwork
+
+    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """G of shape (n, d), scale of a shape that broadcasts with it, and the y that F is asked at."""
+        raise NotImplementedError
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """f(t, x), of shape (n, d)."""
+        closed, scale, y = self.parts(t, x)
+        return torch.addcmul(closed, scale, self.network(t, y, condition))
+
+    def clock(self, times: Tensor) -> tuple[Tensor, ...]:
+        """What the closed form takes of the time alone, for times of shape (k,)."""
+        raise NotImplementedError
+
+    def parts_at(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same as `parts`, from the clock at one time."""
+        raise NotImplementedError
+
+    def instants(self, times: Tensor) -> list:
+        """The field at each of some times, as a function of x alone: whatever depends on time alone is known."""
+        moments = zip(*(part.unbind() for part in self.clock(times)), strict=True)
+
+        def at(moment: tuple[Tensor, ...], modulation: Modulation, x: Tensor) -> Tensor:
+            closed, scale, y = self.parts_at(moment, x)
+            return torch.addcmul(closed, scale, self.network.modulated(modulation, y))
+
+        modulations = self.network.modulations(times)
+        return [functools.partial(at, *both) for both in zip(moments, modulations, strict=True)]
+
+
+class PreconditionedField(ResidualField):
+    """A network around the closed-form field of a Gaussian pair of ends.
+
+    f(t, x) = slope(t) * x + c_out(t) F(t, x / sd(t))
+
+    With F = 0 the field is the exact one of independent (or correlated) Gaussian ends with
+    the given variances, so that training starts from the Gaussian maximum-likelihood model.
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        The path.
+    network : FiLMNetwork
+        The network F.
+    target : {"velocity", "drift", "denoiser", "score"}
+        Which field it is: b, v = E[dI/dt | x_t], eta or s.
+    v0, v1, c : Tensor of shape (n_features,)
+        Variances of the ends and their covariance, a feature; c may be None.
+    """
+
+    v0: Tensor
+    v1: Tensor
+    c: Tensor | None
+
+    def __init__(
+        self,
+        interpolant: Interpolant,
+        network: FiLMNetwork,
+        target: str,
+        v0: Tensor,
+        v1: Tensor,
+        c: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.interpolant, self.network, self.target = interpolant, network, target
+        self.register_buffer("v0", v0)
+        self.register_buffer("v1", v1)
+        self.register_buffer("c", c)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Slope of shape (..., d), c_out and sd of shape (..., 1), for t of shape (...,)."""
+        t, path = t[..., None], self.interpolant
+        variance = path.variance(t, self.v0, self.v1, self.c)
+        # Scalars in space keep the trace of the residual network closed.
+        sd = variance.mean(-1, keepdim=True).sqrt()
+        if self.target in ("denoiser", "score"):
+            # eta = -gamma s: it vanishes with gamma, and the score is never a quotient of two small numbers
+            factor = path.gamma(t) if self.target == "denoiser" else -torch.ones_like(t)
+            return factor / variance, factor / torch.sqrt(path.gamma(t) ** 2 + _NOISE_FLOOR**2), sd
+        slope = path.covariance_dot(t, self.v0, self.v1, self.c)
+        if self.target == "drift":
+            slope = slope - path.gamma_gamma_dot(t)
+        return slope / variance, self.output_scale(t), sd
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """c_out of a velocity, of the shape of t."""
+        return self.interpolant.residual_scale(t, self.v0.mean(), self.v1.mean())
+
+    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The field of Gaussian ends, c_out, and x in units of its deviation."""
+        return self.parts_at(self.coefficients(t), x)
+
+    def clock(self, times: Tensor) -> tuple[Tensor, ...]:
+        """The coefficients."""
+        return self.coefficients(times)
+
+    def parts_at(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same from the coefficients."""
+        slope, scale, sd = moment
+        return slope * x, scale, x / sd
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """f(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
+        slope, scale, sd = self.coefficients(t)
+        value, trace = self.network.value_and_trace(t, x / sd, condition)
+        divergence = slope.expand(*slope.shape[:-1], x.shape[1]).sum(-1) + (scale / sd).squeeze(-1) * trace
+        return torch.addcmul(slope * x, scale, value), divergence
+
+    def as_score(self) -> "PreconditionedField":
+        """The score -eta / gamma of a denoiser field, without the division: the same weights, another factor."""
+        return PreconditionedField(self.interpolant, self.network, "score", self.v0, self.v1, self.c)
+
+
+class MixtureVelocity(ResidualField):
+    """A network around the exact velocity of a Gaussian mixture, from a standard normal base.
+
+    b(t, x) = sum_k w_k(t, x) [beta_dot mu_k + H_k C_k^-1 (x - beta mu_k)] + c_out(t) F(t, x / sd(t))
+
+    with C_k = alpha^2 I + beta^2 S_k, H_k half its derivative and w_k the posterior weights (2303.08797, App. A). With
+    F = 0 the model is the mixture itself.
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        A one-sided path.
+    network : FiLMNetwork
+        The network F.
+    weights : Tensor of shape (n_components,)
+    means : Tensor of shape (n_components, n_features)
+    covariances : Tensor of shape (n_components, n_features, n_features)
+    """
+
+    log_weights: Tensor
+    axes: Tensor
+    centres: Tensor
+    variances: Tensor
+    v1: Tensor
+
+    def __init__(
+        self, interpolant: Interpolant, network: FiLMNetwork, weights: Tensor, means: Tensor, covariances: Tensor
+    ) -> None:
+        super().__init__()
+        self.interpolant, self.network = interpolant, network
+        # in double: in single precision a small variance may come out negative
+        variances, axes = (part.to(means.dtype) for part in torch.linalg.eigh(covariances.double()))
+        variances = variances.clamp(min=_LEAST_VARIANCE)
+        self.register_buffer("log_weights", weights.log())
+        # coordinates along the axes of each component, side by side: (n_features, n_components * n_features)
+        self.register_buffer("axes", axes.permute(1, 0, 2).flatten(1))
+        self.register_buffer("centres", torch.einsum("kij,ki->kj", axes, means))
+        self.register_buffer("variances", variances)
+        mean = weights @ means
+        total = torch.einsum("k,kj->j", weights, covariances.diagonal(dim1=1, dim2=2) + (means - mean) ** 2)
+        self.register_buffer("v1", total.mean())
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """c_out, of the shape of t."""
+        return self.interpolant.residual_scale(t, torch.ones_like(self.v1), self.v1)
+
+    def clock(self, times: Tensor) -> tuple[Tensor, ...]:
+        """Scales of shape (..., 1); of each component along its axes variance, slope, centre and its rate, log-mass."""
+        t, path, one = times[..., None, None], self.interpolant, torch.ones_like(self.variances)
+        variance = path.variance(t, one, self.variances)
+        slope = path.covariance_dot(t, one, self.variances) / variance
+        mass = self.log_weights - 0.5 * variance.log().sum(-1)
+        sd = path.variance(times, torch.ones_like(self.v1), self.v1).sqrt()
+        scales = self.output_scale(times)[..., None], sd[..., None]
+        return *scales, variance, slope, path.beta(t) * self.centres, path.beta_dot(t) * self.centres, mass
+
+    def _components(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Posterior weights (n, k), and along the axes: velocities and scores (n, k, d), and slopes H / C."""
+        _, _, variance, slope, centre, rate, mass = moment
+        y = (x @ self.axes).unflatten(1, self.centres.shape) - centre
+        score = -y / variance
+        w = torch.softmax(mass + 0.5 * (y * score).sum(-1), 1)
+        return w, torch.addcmul(rate, slope, y), score, slope
+
+    def _mean(self, w: Tensor, values: Tensor) -> Tensor:
+        return (w[..., None] * values).flatten(1) @ self.axes.T
+
+    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The velocity of the mixture, c_out, and x in units of its deviation."""
+        return self.parts_at(self.clock(t), x)
+
+    def parts_at(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same from the clock."""
+        w, velocity, _, _ = self._components(moment, x)
+        return self._mean(w, velocity), moment[0], x / moment[1]
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
+        moment = self.clock(t)
+        scale, sd = moment[:2]
+        w, velocity, score, slope = self._components(moment, x)
+        b = self._mean(w, velocity)
+        divergence = (w * (slope + velocity * score).sum(-1)).sum(1) - (b * self._mean(w, score)).sum(1)
+        value, trace = self.network.value_and_trace(t, x / sd, condition)
+        return b + scale * value, divergence + (scale / sd).squeeze(-1) * trace
+
+
+class ComposedVelocity(nn.Module):
+    """The velocity from the score, with or without a drift: b = v - gamma gamma_dot s.
+
+    (2303.08797, (2.10)). gamma gamma_dot is finite at the ends, so nothing is divided by what vanishes
+    there. Without a drift it is the velocity of the mirror interpolant, b = -gamma gamma_dot s.
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        The path.
+    score : Module
+        The score s.
+    drift : Module or None
+        The drift v.
+    """
+
+    def __init__(self, interpolant: Interpolant, score: nn.Module, drift: nn.Module | None = None) -> None:
+        super().__init__()
+        self.interpolant, self.score, self.drift = interpolant, score, drift
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """b(t, x), of shape (n, d)."""
+        b = -column(self.interpolant.gamma_gamma_dot(t), x) * self.score(t, x, condition)
+        return b if self.drift is None else b + self.drift(t, x, condition)
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
+        factor = -self.interpolant.gamma_gamma_dot(t)
+        s, trace = velocity_and_divergence(self.score, t, x, condition)
+        b, divergence = column(factor, x) * s, factor * trace
+        if self.drift is None:
+            return b, divergence
+        v, rest = velocity_and_divergence(self.drift, t, x, condition)
+        return b + v, divergence + rest
+
+
+class DenoiserOfScore(nn.Module):
+    """The denoiser of a learned score: eta = -gamma s (2303.08797, (2.17)).
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        The path.
+    score : Module
+        The score s.
+    """
+
+    def __init__(self, interpolant: Interpolant, score: nn.Module) -> None:
+        super().__init__()
+        self.interpolant, self.score = interpolant, score
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """eta(t, x), of shape (n, d)."""
+        return -column(self.interpolant.gamma(t), x) * self.score(t, x, condition)
+
+    def as_score(self) -> nn.Module:
+        """The score itself."""
+        return self.score
+
+
+class ForecastField(ResidualField):
+    """The drift u = b + a s of a process that starts from a given row (2303.08797, sec. 3.1).
+
+    u(t, x | x0) = c_out(t) F(t, x, x0),    c_out^2 = 1 + 2 a t / (1 - t + floor)
+
+    c_out is the size of the regression target d_t I - sqrt(2 a t / (1 - t)) z, bounded at t = 1, where u is.
+
+    Parameters
+    ----------
+    network : FiLMNetwork
+        The network F, with x0 as its condition.
+    a : float
+        The noise level.
+    """
+
+    def __init__(self, network: FiLMNetwork, a: float) -> None:
+        super().__init__()
+        self.network, self.a = network, a
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """c_out, of the shape of t."""
+        return torch.sqrt(1 + 2 * self.a * t / (1 - t + _NOISE_FLOOR**2))
+
+    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Nothing, c_out, and x."""
+        # the start row at t = 0 is known: the network sees how far x has come from it
+        return torch.zeros_like(x), column(self.output_scale(t), x), x
+
+
+class GuidedField(nn.Module):
+    """Classifier-free guidance: w f(t, x | condition) + (1 - w) f(t, x | no condition).
+
+    The fields are affine in each other at fixed (t, x), so that all may be guided alike. "No condition" is
+    a row of zeros with a one in its last column.
+
+    Parameters
+    ----------
+    field : Module
+        The field, trained with dropped conditions.
+    weight : float
+        w; 1 is the conditional field itself.
+    """
+
+    def __init__(self, field: nn.Module, weight: float) -> None:
+        super().__init__()
+        self.field, self.weight = field, weight
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor) -> Tensor:
+        """The guided field, of shape (n, d)."""
+        plain = self.field(t, x, drop_condition(condition))
+        return plain + self.weight * (self.field(t, x, condition) - plain)
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """The guided field and its exact divergence, of shapes (n, d) and (n,)."""
+        w, dropped = self.weight, drop_condition(condition)
+        (f, divergence), (plain, rest) = (velocity_and_divergence(self.field, t, x, c) for c in (condition, dropped))
+        return w * f + (1 - w) * plain, w * divergence + (1 - w) * rest
+
+
+def drop_condition(condition: Tensor) -> Tensor:
+    """Rows that say "no condition": zeros, and a one in the last column."""
+    dropped = torch.zeros_like(condition)
+    dropped[:, -1] = 1.0
+    return dropped
+
+
+def velocity_and_divergence(
+    network: Callable[..., Any], t: Tensor, x: Tensor, condition: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The field of any module with its exact divergence: the module's own, or by d forward tangents."""
+    if hasattr(network, "velocity_and_divergence"):
+        return network.velocity_and_divergence(t, x, condition)
+
+    def row(time: Tensor, point: Tensor, extra: Tensor) -> Tensor:
+        return network(time.reshape(1), point[None], None if condition is None else extra[None])[0]
+
+    times = t.expand(x.shape[0])
+    extras = x[:, :0] if condition is None else condition
+    with forward_tangents():
+        jacobian = torch.func.vmap(torch.func.jacfwd(row, argnums=1))(times, x, extras)
+    return network(t, x, condition), jacobian.diagonal(dim1=1, dim2=2).sum(1)

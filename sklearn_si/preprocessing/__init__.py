@@ -1,0 +1,13 @@
+"""Maps between data units and scaled units, and conditions as columns."""
+
+from ._maps import AFFINE, MAPS, MARGINAL, AffineMap, MarginalMap, fit_one_sample_map, fit_two_sample_maps
+
+__all__ = [
+    "AFFINE",
+    "MAPS",
+    "MARGINAL",
+    "AffineMap",
+    "MarginalMap",
+    "fit_one_sample_map",
+    "fit_two_sample_maps",
+]
