@@ -28,6 +28,7 @@ from ._utils.input_checks import (
 )
 from ._utils.links import LinkedEstimator
 from .distributed import current_group
+from .persistence._registry import registered
 
 __all__ = ["TransformedDensity"]
 
@@ -37,6 +38,7 @@ _COLLINEAR = 1e-13
 _NAMED = 5
 
 
+@registered("TransformedDensity")
 class TransformedDensity(
     FollowedEstimator, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator
 ):

@@ -12,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from .persistence._registry import registered
+
 if TYPE_CHECKING:
     from .interpolants._base import Interpolant
 
@@ -26,6 +28,7 @@ _MOST_STEPS, _PRODUCTS = 5000, 20
 _RIDGE = 1e-6
 
 
+@registered("couplings.independent")
 def independent(x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
     """Pair rows at random: the product measure rho0 x rho1.
 
@@ -34,6 +37,7 @@ def independent(x0: Tensor, x1: Tensor, condition: Tensor | None, generator: tor
     return x0, x1, condition
 
 
+@registered("couplings.paired")
 def paired(x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
     """Pair row i of the base with row i of the target: the law of the given pairs."""
     return x0, x1, condition
@@ -43,6 +47,7 @@ def paired(x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Ge
 paired.row_by_row = True  # type: ignore[attr-defined]  # functions have no declared attributes
 
 
+@registered("couplings.Optimal")
 class Optimal:
     """Pair rows by the plan of least mean squared distance: minibatch optimal transport.
 
@@ -88,6 +93,7 @@ class Optimal:
         return x0, x1[rows], None if condition is None else condition[rows]
 
 
+@registered("couplings.Entropic")
 class Entropic:
     """Pair rows by the entropic plan, which a Schroedinger bridge has between its ends.
 

@@ -10,11 +10,11 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn_si._training.loop.loop import ROUND, Settings, count_rounds
 
 import sklearn_si
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
-from sklearn_si._training.loop import run as _runs
+from sklearn_si._training import run as _runs
+from sklearn_si._training.loop import ROUND, Settings, count_rounds
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.tables import InterpolantImputer, TableSynthesizer
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
-from sklearn_si._training.loop.batches import Batches
 from torch import nn
 
 import sklearn_si
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
-from sklearn_si._training.loop import batches as _batches
-from sklearn_si._training.loop import checkpoint as _checkpoint
+from sklearn_si._training import batches as _batches
+from sklearn_si._training import checkpoint as _checkpoint
+from sklearn_si._training.batches import Batches
 from sklearn_si.exceptions import CheckpointError, FitDivergedError, LoadError
 from sklearn_si.tables import InterpolantImputer, TableSynthesizer, _masked
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.exceptions import ConvergenceWarning
-from sklearn_si._training.loop.batches import Sampler
 
 from oracles import random_covariances
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._training.batches import Sampler
 from sklearn_si.couplings import Entropic, Optimal, conditional_covariance, entropic_plan, optimal_pairs
 from sklearn_si.interpolants import Linear
 

@@ -7,11 +7,11 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from sklearn_si._training.loop.batches import Batches
-from sklearn_si._training.loop.loop import ROUND
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si._training.loop import problem as _fitting
+from sklearn_si._training import problem as _fitting
+from sklearn_si._training.batches import Batches
+from sklearn_si._training.loop import ROUND
 from sklearn_si._utils.tensors import FIT_STREAM
 from sklearn_si.exceptions import FitDivergedError
 

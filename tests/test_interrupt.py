@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 import sklearn_si
 from sklearn_si import InterpolantFlow, SchroedingerBridge
 from sklearn_si._estimators import bridge as _bridge
-from sklearn_si._training.loop import run as _runs
+from sklearn_si._training import run as _runs
 from sklearn_si.tables import TableSynthesizer, _masked, _synthesizer
 
 PACKAGE = os.path.dirname(sklearn_si.__file__)

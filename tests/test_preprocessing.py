@@ -6,9 +6,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import multivariate_normal, norm
 from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
-from sklearn_si._training.loop.base_density import BASE_DENSITIES, NormalDensity, fit_base_density
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._training.base_density import BASE_DENSITIES, NormalDensity, fit_base_density
 from sklearn_si.preprocessing import AffineMap, fit_one_sample_map, fit_two_sample_maps
 from sklearn_si.preprocessing._maps import check_has_density
 

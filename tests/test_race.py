@@ -6,20 +6,20 @@ import torch
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from sklearn_si._training.loop.batches import Batches, Sampler
-from sklearn_si._training.loop.checkpoint import NoCheckpoint
-from sklearn_si._training.loop.loop import ROUND, History, Settings, _lies_far_back, train
-from sklearn_si._training.loop.mixture_init import Budget, find_mixture, refit
-from sklearn_si._training.loop.optimizer import Weights
-from sklearn_si._training.loop.selection import Race
 from torch import nn
 
 from oracles import mixture_log_density
 from sklearn_si import InterpolantFlow
-from sklearn_si._training.loop import mixture_init as _closed_forms
-from sklearn_si._training.loop import problem as _fitting
-from sklearn_si._training.loop import run as _runs
-from sklearn_si._training.loop import selection as _race
+from sklearn_si._training import mixture_init as _closed_forms
+from sklearn_si._training import problem as _fitting
+from sklearn_si._training import run as _runs
+from sklearn_si._training import selection as _race
+from sklearn_si._training.batches import Batches, Sampler
+from sklearn_si._training.checkpoint import NoCheckpoint
+from sklearn_si._training.loop import ROUND, History, Settings, _lies_far_back, train
+from sklearn_si._training.mixture_init import Budget, find_mixture, refit
+from sklearn_si._training.optimizer import Weights
+from sklearn_si._training.selection import Race
 from sklearn_si._utils.tensors import FIT_STREAM
 from sklearn_si.couplings import independent
 from sklearn_si.distributed import Single

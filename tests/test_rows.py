@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn_si._training.loop.lazy_rows import Rows, is_large_map, part_of, scaled_rows
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si._training.loop import lazy_rows as _rows
+from sklearn_si._training import lazy_rows as _rows
+from sklearn_si._training.lazy_rows import Rows, is_large_map, part_of, scaled_rows
 from sklearn_si.preprocessing import AffineMap
 
 X = np.random.default_rng(0).normal(3.0, 2.0, size=(500, 3)).astype(np.float32)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import stats
 from scipy.special import logit
-from sklearn_si._training.loop.batches import Batches, Sampler, _antithetic, draw_points
-from sklearn_si._training.loop.optimizer import Weights
 from torch import nn
 
 from sklearn_si import InterpolantFlow
 from sklearn_si._model.fields import _T_MARGIN, REGRESSIONS, TIME_LAWS, draw_times, field_loss
-from sklearn_si._training.loop import batches as _batches
+from sklearn_si._training import batches as _batches
+from sklearn_si._training.batches import Batches, Sampler, _antithetic, draw_points
+from sklearn_si._training.optimizer import Weights
 from sklearn_si.couplings import COUPLINGS, Entropic, Optimal, independent, paired
 from sklearn_si.interpolants import (
     INTERPOLANTS,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn_si._training.loop.loop import ROUND, Settings, _rate, train
-from sklearn_si._training.loop.optimizer import Weights
 from torch import nn
 
+from sklearn_si._training.loop import ROUND, Settings, _rate, train
+from sklearn_si._training.optimizer import Weights
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.networks import FiLMNetwork
 

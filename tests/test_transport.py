@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn_si._training.loop.batches import Sampler
-from sklearn_si._training.loop.path_learning import Ascent
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
-from sklearn_si._training.loop import batches as _batches
+from sklearn_si._training import batches as _batches
+from sklearn_si._training.batches import Sampler
+from sklearn_si._training.path_learning import Ascent
 from sklearn_si.couplings import paired
 from sklearn_si.interpolants import INTERPOLANTS, LearnedInterpolant, LearnedSchedule
 from sklearn_si.metrics import path_energy, plan_moments, transport_report, wasserstein_distance

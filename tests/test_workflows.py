@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.fixes import parse_version
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
-from sklearn_si._training.loop import loop as _training
+from sklearn_si._training import loop as _training
 from sklearn_si._utils import links as _links
 from sklearn_si.tables import TableCodec, TableSynthesizer
 

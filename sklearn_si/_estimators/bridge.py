@@ -26,6 +26,7 @@ from .._utils.tensors import (
     resolve_device,
 )
 from ..distributed import current_group
+from ..persistence._registry import registered
 from ..solvers import require_finite, sdeint, time_grid
 from .base import BaseInterpolant, _finite_rows
 from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs
@@ -36,6 +37,7 @@ from .flow import InterpolantFlow
 _SIMULATION_STEPS = 50
 
 
+@registered("SchroedingerBridge")
 class SchroedingerBridge(BaseInterpolant):
     """The Schroedinger bridge between two laws: entropic optimal transport with its diffusion.
 

@@ -6,12 +6,14 @@ from .._model.fields import REGRESSIONS, Fields
 from .._utils.tensors import FIT_STREAM, make_generator
 from ..networks import PreconditionedField
 from ..networks._perceptrons import FiLMNetwork
+from ..persistence._registry import registered
 from ..solvers import sdeint, time_grid
 
 # Rows of each end from which pairs are simulated.
 _MOST_PAIRS = 20_000
 
 
+@registered("bridge.BridgeField")
 class BridgeField(PreconditionedField):
     """Velocity, denoiser or score of a bridge: that of two potentials, and a network that learns what they lack.
 
@@ -95,6 +97,7 @@ def bridge_fields(run, potential, reverse_potential, *, with_networks):
     return fields
 
 
+@registered("bridge.PlanPairs")
 class PlanPairs:
     """A coupling: half of the pairs by the plan from rows of the base, half by the reverse plan from the target's."""
 

@@ -9,6 +9,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from ..couplings import conditional_covariance
+from ..persistence._registry import registered
 
 # Rows of each end that a mixture is fitted to, those of a trial of its number of components, and held out of these.
 _MOST_ROWS, _TRIAL_ROWS, _HELD = 16_384, 2048, 1000
@@ -27,6 +28,7 @@ _STARTS, _SHORT = 4, 15
 Parts = tuple[Tensor, Tensor, Tensor]
 
 
+@registered("bridge.MixturePotential")
 class MixturePotential(nn.Module):
     """The bridge of diffusion epsilon from any law at t = 0, whose plan has mixtures of normal laws as conditionals.
 

@@ -4,9 +4,11 @@ from typing import ClassVar
 
 from sklearn.utils._param_validation import StrOptions
 
+from ..persistence._registry import registered
 from .base import BaseInterpolant
 
 
+@registered("InterpolantDiffusion")
 class InterpolantDiffusion(BaseInterpolant):
     """A diffusion between two laws whose noise level is chosen after training.
 

@@ -20,6 +20,7 @@ from .._utils.tensors import (
 )
 from ..metrics import sliced_wasserstein
 from ..networks._perceptrons import FiLMNetwork
+from ..persistence._registry import registered
 from ..solvers import odeint, time_grid
 
 # Pairs of rows that the map is fitted to, and those it is judged by; steps of RK4 between two times of the map.
@@ -28,6 +29,7 @@ _CHUNK, _BATCH = 4096, 1024
 _MOST_STEPS = 8
 
 
+@registered("model.FlowMap")
 class FlowMap(nn.Module):
     """The solution of the ODE from one time of a grid to the next, as a network around a linear map.
 

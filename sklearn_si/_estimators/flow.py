@@ -1,8 +1,10 @@
 """The deterministic model: a velocity, its ODE, its exact log-density."""
 
+from ..persistence._registry import registered
 from .base import BaseInterpolant
 
 
+@registered("InterpolantFlow")
 class InterpolantFlow(BaseInterpolant):
     """A normalizing flow learned by regression on a stochastic interpolant.
 

@@ -5,6 +5,7 @@ from scipy.stats import multivariate_normal
 from sklearn.base import BaseEstimator, DensityMixin, clone
 
 from .._utils.callbacks import NO_TASKS
+from ..persistence._registry import registered
 from ..preprocessing._maps import check_has_density
 from .checkpoint import NO_CHECKPOINT
 
@@ -13,6 +14,7 @@ BASE_DENSITIES = ("flow", "normal", "standard_normal")
 _WAY_OUT = "drop them, or set base_density=None if transport is all that is needed"
 
 
+@registered("base.NormalDensity")
 class NormalDensity(DensityMixin, BaseEstimator):
     """The normal law with the mean and covariance of a sample.
 

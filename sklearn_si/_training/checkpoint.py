@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._utils.tensors import draw_seed, resolve_device
 from ..exceptions import CheckpointError, LoadError
+from ..persistence._archive import read, write
 
 # Writing takes this share of the time at the most; seconds between two files, whatever they take.
 _SHARE, _LEAST_SECONDS = 0.05, 1.0
@@ -219,21 +220,19 @@ class _Store:
     """The file, and what is to be in it."""
 
     def __init__(self, path, facts, draw):
-        from .. import persistence  # which knows all estimators, and so is imported after them
-
-        self._write, self.facts, self.interrupted = persistence.write, facts, False
+        self.facts, self.interrupted = facts, False
         if os.path.isdir(path):
             name = hashlib.blake2b(repr(sorted(facts.items())).encode(), digest_size=16).hexdigest()
             path = os.path.join(path, f"{name}.checkpoint")
         self.path, self.records = path, {}
-        found = self._found(persistence.read)
+        found = self._found()
         contents = found or {"seed": draw(), "records": {}, "seconds": {}}
         self.seed, self.records, self.before = (contents[name] for name in ("seed", "records", "seconds"))
         self.parts = {}  # seconds before, and when it began, of the fit and of its parts
         if found is None:
             self.write()  # a place where nothing can be written is better known now
 
-    def _found(self, read):
+    def _found(self):
         try:
             found = read(self.path)
         except FileNotFoundError:
@@ -273,7 +272,7 @@ class _Store:
         # a part that this call has not come to yet keeps what it had
         spent = {name: before + began - since for name, (before, since) in self.parts.items()}
         contents["seconds"] = self.before | spent
-        self._write(contents, self.path, "the checkpoint")
+        write(contents, self.path, "the checkpoint")
         now = time.perf_counter()
         self.next = now + max(_LEAST_SECONDS, (now - began) / _SHARE)
 

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 from scipy import sparse
 
+from ..persistence._registry import registered
 from .input_checks import check_masked
 
 __all__ = ["Reading", "Series", "Table"]
@@ -15,6 +16,7 @@ __all__ = ["Reading", "Series", "Table"]
 _SPAN = 2**53
 
 
+@registered("frames.Reading")
 @dataclasses.dataclass
 class Reading:
     """One column: numbers or levels, and where it holds none.
@@ -90,6 +92,7 @@ def _read_array(values):
     raise ValueError(f"Got a column of dtype {values.dtype}: expected numbers, text, booleans, dates or objects.")
 
 
+@registered("frames.Series")
 class Series:
     """What is remembered of one column of a table, so that it can be read and written.
 
@@ -208,6 +211,7 @@ def index_of(X):
     return X.index if pd is not None and isinstance(X, pd.DataFrame) else None
 
 
+@registered("frames.Table")
 class Table:
     """What is remembered of a table: its columns, and the library that it comes from.
 

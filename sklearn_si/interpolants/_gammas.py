@@ -7,7 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..persistence._registry import registered
 
+
+@registered("interpolants.Gamma")
 @dataclasses.dataclass(frozen=True)
 class Gamma:
     """A latent noise gamma(t) as data: its value, its derivative and their product.
@@ -27,50 +30,62 @@ class Gamma:
     product: Callable[[Tensor], Tensor]
 
 
+@registered("interpolants.brownian")
 def _brownian(t: Tensor) -> Tensor:
     return torch.sqrt(t * (1 - t))
 
 
+@registered("interpolants.brownian_dot")
 def _brownian_dot(t: Tensor) -> Tensor:
     return (1 - 2 * t) / (2 * _brownian(t))
 
 
+@registered("interpolants.brownian_product")
 def _brownian_product(t: Tensor) -> Tensor:
     return (1 - 2 * t) / 2
 
 
+@registered("interpolants.quadratic")
 def _quadratic(t: Tensor) -> Tensor:
     return t * (1 - t)
 
 
+@registered("interpolants.quadratic_dot")
 def _quadratic_dot(t: Tensor) -> Tensor:
     return 1 - 2 * t
 
 
+@registered("interpolants.quadratic_product")
 def _quadratic_product(t: Tensor) -> Tensor:
     return t * (1 - t) * (1 - 2 * t)
 
 
+@registered("interpolants.sine")
 def _sine(t: Tensor) -> Tensor:
     return torch.sin(math.pi * t)
 
 
+@registered("interpolants.sine_dot")
 def _sine_dot(t: Tensor) -> Tensor:
     return math.pi * torch.cos(math.pi * t)
 
 
+@registered("interpolants.sine_product")
 def _sine_product(t: Tensor) -> Tensor:
     return math.pi / 2 * torch.sin(2 * math.pi * t)
 
 
+@registered("interpolants.sine_squared")
 def _sine_squared(t: Tensor) -> Tensor:
     return torch.sin(math.pi * t) ** 2
 
 
+@registered("interpolants.sine_squared_dot")
 def _sine_squared_dot(t: Tensor) -> Tensor:
     return math.pi * torch.sin(2 * math.pi * t)
 
 
+@registered("interpolants.sine_squared_product")
 def _sine_squared_product(t: Tensor) -> Tensor:
     return _sine_squared(t) * _sine_squared_dot(t)
 
@@ -78,18 +93,21 @@ def _sine_squared_product(t: Tensor) -> Tensor:
 _STEEPNESS = 10.0  # f of the sigmoid noise
 
 
+@registered("interpolants.sigmoid")
 def _sigmoid(t: Tensor) -> Tensor:
     f = _STEEPNESS
     ends = 1 / (1 + math.exp(f / 2 - 1)) - 1 / (1 + math.exp(f / 2 + 1))
     return torch.sigmoid(f * (t - 0.5) + 1) - torch.sigmoid(f * (t - 0.5) - 1) - ends
 
 
+@registered("interpolants.sigmoid_dot")
 def _sigmoid_dot(t: Tensor) -> Tensor:
     f = _STEEPNESS
     plus, minus = torch.sigmoid(f * (t - 0.5) + 1), torch.sigmoid(f * (t - 0.5) - 1)
     return f * (plus * (1 - plus) - minus * (1 - minus))
 
 
+@registered("interpolants.sigmoid_product")
 def _sigmoid_product(t: Tensor) -> Tensor:
     return _sigmoid(t) * _sigmoid_dot(t)
 

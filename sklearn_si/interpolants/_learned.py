@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.tensors import FIT_STREAM, column, make_generator
+from ..persistence._registry import registered
 from ._base import Interpolant
 from ._gammas import Gamma
 
@@ -14,6 +15,7 @@ from ._gammas import Gamma
 _RATE, _SCHEDULE_RATE, _MODES, _UNITS = 5e-3, 2e-2, 7, 64
 
 
+@registered("interpolants.LearnedInterpolant")
 class LearnedInterpolant(Interpolant):
     """A path that is learned: I = (1 - t) x0 + t x1 + t (1 - t) N(t, x0, x1).
 
@@ -54,6 +56,7 @@ class LearnedInterpolant(Interpolant):
         return straight + t * (1 - t) * self.network(t, x0, x1)
 
 
+@registered("interpolants.PathNetwork")
 class _PathNetwork(nn.Module):
     """A smooth function of (t, x0, x1), zero at the start."""
 
@@ -80,6 +83,7 @@ class _PathNetwork(nn.Module):
         return h
 
 
+@registered("interpolants.LearnedSchedule")
 class LearnedSchedule(Interpolant):
     """A path whose schedules are learned: alpha = cos(pi t / 2) + sum a_m sin(m pi t), beta with sin and b_m.
 

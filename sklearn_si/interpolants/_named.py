@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..persistence._registry import registered
 from ._base import NOISE_FLOOR, Ends, Interpolant
 from ._gammas import GAMMAS, Gamma
 from ._learned import LearnedInterpolant, LearnedSchedule
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+@registered("interpolants.Linear")
 class Linear(Interpolant):
     """The straight path: alpha = 1 - t, beta = t."""
 
@@ -52,6 +54,7 @@ class Linear(Interpolant):
         return torch.ones_like(t)
 
 
+@registered("interpolants.Trigonometric")
 class Trigonometric(Interpolant):
     """The path of constant variance between ends of equal variance: alpha = cos(pi t/2), beta = sin(pi t/2)."""
 
@@ -77,6 +80,7 @@ class Trigonometric(Interpolant):
         return torch.full_like(t, math.pi / 2)
 
 
+@registered("interpolants.TrigonometricPreserving")
 class TrigonometricPreserving(Trigonometric):
     """The trigonometric path times sqrt(1 - gamma^2): alpha^2 + beta^2 + gamma^2 = 1 (2303.08797, (4.10))."""
 
@@ -106,6 +110,7 @@ class TrigonometricPreserving(Trigonometric):
         return math.pi / 2 * (1 - self.gamma(t) ** 2)
 
 
+@registered("interpolants.EncodingDecoding")
 class EncodingDecoding(Interpolant):
     """Base to noise to target: alpha = cos^2(pi t) before t = 1/2, beta = cos^2(pi t) after (2303.08797, (4.11)).
 
@@ -132,6 +137,7 @@ class EncodingDecoding(Interpolant):
         return torch.where(t > 0.5, -math.pi * torch.sin(2 * math.pi * t), torch.zeros_like(t))
 
 
+@registered("interpolants.EncodingDecodingPreserving")
 class EncodingDecodingPreserving(Interpolant):
     """Encoding-decoding with cos in place of cos^2: with gamma = sin(pi t) the variance is preserved."""
 
@@ -154,6 +160,7 @@ class EncodingDecodingPreserving(Interpolant):
         return torch.where(t > 0.5, math.pi * torch.sin(math.pi * t), torch.zeros_like(t))
 
 
+@registered("interpolants.VariancePreserving")
 class VariancePreserving(Interpolant):
     """The path of score-based diffusion: alpha = sqrt(1 - t^2), beta = t, for a Gaussian base only."""
 
@@ -189,6 +196,7 @@ class VariancePreserving(Interpolant):
         return bounded * torch.sqrt(v0 * v1 / self.variance(t, v0, v1))
 
 
+@registered("interpolants.Mirror")
 class Mirror(Interpolant):
     """From a law to itself: x_t = x1 + gamma(t) z, so alpha = 0 and beta = 1 (2303.08797, sec. 3.3)."""
 
@@ -211,6 +219,7 @@ class Mirror(Interpolant):
         return torch.zeros_like(t)
 
 
+@registered("interpolants.GaussianBase")
 class GaussianBase(Interpolant):
     """An interpolant with a standard normal base, its latent noise absorbed in alpha.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .._utils.process import forward_tangents
 from .._utils.tensors import column
 from ..interpolants import Interpolant, Linear
+from ..persistence._registry import registered
 from ._perceptrons import (
     ACTIVATIONS,
     MLP,
@@ -38,6 +39,7 @@ _LEAST_VARIANCE = 1e-6
 _NOISE_FLOOR = 0.05
 
 
+@registered("networks.StraightScales")
 class StraightScales(Linear):
     """The scales of a network around an I that is not linear in space: a straight path with the same gamma.
 
@@ -65,6 +67,7 @@ class StraightScales(Linear):
         return self.path.has_noise
 
 
+@registered("networks.ResidualField")
 class ResidualField(nn.Module):
     """A closed-form field and a network that learns what it lacks: f = g + scale F(t, y, condition)."""
 
@@ -99,6 +102,7 @@ class ResidualField(nn.Module):
         return [functools.partial(at, *both) for both in zip(moments, modulations, strict=True)]
 
 
+@registered("networks.PreconditionedField")
 class PreconditionedField(ResidualField):
     """A network around the closed-form field of a Gaussian pair of ends.
 
@@ -182,6 +186,7 @@ class PreconditionedField(ResidualField):
         return PreconditionedField(self.interpolant, self.network, "score", self.v0, self.v1, self.c)
 
 
+@registered("networks.MixtureVelocity")
 class MixtureVelocity(ResidualField):
     """A network around the exact velocity of a Gaussian mixture, from a standard normal base.
 
@@ -269,6 +274,7 @@ class MixtureVelocity(ResidualField):
         return b + scale * value, divergence + (scale / sd).squeeze(-1) * trace
 
 
+@registered("networks.ComposedVelocity")
 class ComposedVelocity(nn.Module):
     """The velocity from the score, with or without a drift: b = v - gamma gamma_dot s.
 
@@ -305,6 +311,7 @@ class ComposedVelocity(nn.Module):
         return b + v, divergence + rest
 
 
+@registered("networks.DenoiserOfScore")
 class DenoiserOfScore(nn.Module):
     """The denoiser of a learned score: eta = -gamma s (2303.08797, (2.17)).
 
@@ -329,6 +336,7 @@ class DenoiserOfScore(nn.Module):
         return self.score
 
 
+@registered("networks.ForecastField")
 class ForecastField(ResidualField):
     """The drift u = b + a s of a process that starts from a given row (2303.08797, sec. 3.1).
 

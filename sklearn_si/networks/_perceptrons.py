@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..persistence._registry import registered
+
 # s_k (None for 1) and c_k of each layer.
 Modulation = list[tuple[Tensor | None, Tensor]]
 
@@ -99,6 +101,7 @@ def _keep_mask(shape: torch.Size, dropout: float, like: Tensor, generator: torch
     return kept.to(like.dtype).mul_(256 / (256 - dropped))
 
 
+@registered("networks.Perceptron")
 class Perceptron(nn.Module):
     """Layers h_k = act(s_k * (W_k h_{k-1}) + c_k) and an output W_o h_L + w_o, zero at the start.
 
@@ -275,6 +278,7 @@ def _by_groups(c: Tensor | None, a: Tensor, s: Tensor, group: int) -> Tensor:
     return value.flatten(0, 1) if group > 1 else value
 
 
+@registered("networks.FiLMNetwork")
 class FiLMNetwork(Perceptron):
     """A perceptron whose layers are scaled and shifted by smooth functions of time.
 
@@ -343,6 +347,7 @@ class FiLMNetwork(Perceptron):
         _add_over_rows(ours[2 * k + 1], shift, features)
 
 
+@registered("networks.MLP")
 class MLP(Perceptron):
     """A plain perceptron of the columns (x, t, condition), without modulation: h_k = act(W_k h_{k-1} + c_k).
 

@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator
 
+from ._archive import pack, unpack
+
 
 class PackedNetworks(BaseEstimator):
     """An estimator whose pickled state holds its networks packed as text and arrays, on the CPU.
@@ -28,8 +30,6 @@ class PackedNetworks(BaseEstimator):
 
     def __getstate__(self):
         """The state with its networks packed."""
-        from ._archive import pack  # which knows all estimators, and so is imported after them
-
         state = self._plain_state()
         networks = {name: state[name] for name in self._networks if state.get(name) is not None}
         packed = pack(networks, type(self).__name__) if networks else None
@@ -39,8 +39,6 @@ class PackedNetworks(BaseEstimator):
 
     def __setstate__(self, state):
         """Take a state, and unpack its networks."""
-        from ._archive import unpack
-
         state = dict(state)
         packed = state.pop("_packed_networks", None)
         super().__setstate__(state)

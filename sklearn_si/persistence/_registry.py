@@ -9,22 +9,16 @@ import os
 import re
 import zoneinfo
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from sklearn import decomposition, dummy, linear_model, mixture, neighbors, preprocessing
 from torch import nn
 
-__all__ = ["BY_NAME", "NAMES", "Rebuilt", "is_cell", "is_key", "is_state", "recipe_of"]
+__all__ = ["BY_NAME", "NAMES", "Rebuilt", "is_cell", "is_key", "is_state", "recipe_of", "registered"]
 
-# Modules of this library all of whose own classes may be named.
-_MODULES = (
-    "_base_density", "_bridge", "_bridge_fields", "_conditions", "_diffusion", "_distillation", "_flow", "_gammas",
-    "_learned_paths", "_marginals", "_perceptrons", "_potentials", "_series", "compose", "couplings", "interpolants",
-    "networks", "preprocessing", "tables._codec", "tables._columns", "tables._imputer", "tables._masked",
-    "tables._synthesizer", "tables._values",
-)  # fmt: skip
-# Modules whose functions are parts of what is saved.
-_FUNCTION_MODULES = ("_gammas", "couplings")
+T = TypeVar("T")
+
 _FOREIGN = (
     decomposition.PCA, dummy.DummyRegressor, linear_model.RidgeCV, mixture.BayesianGaussianMixture,
     mixture.GaussianMixture, preprocessing.MinMaxScaler, preprocessing.OneHotEncoder,
@@ -82,20 +76,24 @@ def _is_missing(value):
     return type(value).__name__ in ("NAType", "NaTType")
 
 
-def _classes():
-    for name in _MODULES:
-        module = importlib.import_module(f"sklearn_si.{name}")
-        for cls in vars(module).values():
-            if inspect.isclass(cls) and cls.__module__ == module.__name__:
-                yield f"{name}.{cls.__qualname__}", cls
+def registered(name: str) -> Callable[[T], T]:
+    """A decorator by which a class or a function gets the name under which files mention it.
 
+    The name says what a thing is and not where it stands, so that files outlive moves of the code.
 
-def _functions():
-    for name in _FUNCTION_MODULES:
-        module = importlib.import_module(f"sklearn_si.{name}")
-        for function in vars(module).values():
-            if inspect.isfunction(function) and function.__module__ == module.__name__:
-                yield f"{name}.{function.__qualname__}", function
+    Parameters
+    ----------
+    name : str
+        Unique, for example "InterpolantFlow" or "networks.FiLMNetwork".
+    """
+
+    def register(value: T) -> T:
+        if name in BY_NAME:
+            raise ValueError(f"{name!r} is the name of {BY_NAME[name]!r} already: files could not tell them apart.")
+        BY_NAME[name], NAMES[value] = value, name
+        return value
+
+    return register
 
 
 def _kernel_parts(kernel):
@@ -216,8 +214,9 @@ def recipe_of(value):
     return next((recipe for applies, recipe in _RECIPES if applies(value)), None)
 
 
+# What files may name, and the names of all that has no recipe; `registered` adds to both.
 BY_NAME = {
-    **dict(_classes()), **dict(_functions()), **{f"foreign.{cls.__name__}": cls for cls in _FOREIGN},
+    **{f"foreign.{cls.__name__}": cls for cls in _FOREIGN},
     "numpy.float32": np.float32, "numpy.float64": np.float64, **{recipe.name: recipe for _, recipe in _RECIPES},
 }  # fmt: skip
 NAMES = {value: name for name, value in BY_NAME.items() if not isinstance(value, Rebuilt)}

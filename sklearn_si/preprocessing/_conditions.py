@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.preprocessing import OneHotEncoder
 
 from .._utils.input_checks import check_cells
+from ..persistence._registry import registered
 
 # How missing values of numpy, Python and pandas print.
 _MISSING = ("nan", "None", "<NA>", "NaT")
@@ -12,6 +13,7 @@ _MISSING = ("nan", "None", "<NA>", "NaT")
 _FEW = 10
 
 
+@registered("preprocessing.ConditionCodec")
 class ConditionCodec:
     """Numeric columns standardised, all others one-hot; a last column for "no condition" where it is asked for.
 
@@ -58,6 +60,7 @@ class ConditionCodec:
         ])  # fmt: skip
 
 
+@registered("preprocessing.Number")
 class _Number:
     def __init__(self, values):
         values = _numbers(values)

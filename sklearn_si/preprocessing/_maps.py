@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from ..distributed import SHARED_ROWS, strided
+from ..persistence._registry import registered
 from ._splines import MonotoneSpline, fit_spline
 
 __all__ = ["AFFINE", "MAPS", "MARGINAL", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]
@@ -19,6 +20,7 @@ _COLLINEAR = 1e-12
 _SPREADS = 1e-140, 1e140
 
 
+@registered("preprocessing.AffineMap")
 class AffineMap:
     """x = centre + D x', between data units x and scaled units x'.
 
@@ -91,6 +93,7 @@ class AffineMap:
         return X * scale if scale.ndim == 1 else X @ scale.T
 
 
+@registered("preprocessing.MarginalMap")
 class MarginalMap:
     """x' = A^-1 g(x): a smooth monotone map of each column to a normal law, then an affine map.
 

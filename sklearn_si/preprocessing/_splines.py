@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.special import log_ndtr, ndtri, ndtri_exp
 
+from ..persistence._registry import registered
+
 # Bins between quantiles that are tried for a column; beside them, a straight line.
 _BINS = (1, 3, 6, 12, 24, 48, 96, 192)
 # Rows that choose the number of bins; rows of one bin at least.
@@ -24,6 +26,7 @@ def _log_normal(z: Any) -> Any:
     return -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
 
 
+@registered("preprocessing.Tail")
 @dataclasses.dataclass
 class Tail:
     """The map beyond the last knot: a straight line, or the normal score of a generalised Pareto law.
@@ -72,6 +75,7 @@ class Tail:
         return self.x + (np.expm1(self.shape * excess) / self.shape if self.shape else excess) / rate
 
 
+@registered("preprocessing.MonotoneSpline")
 @dataclasses.dataclass
 class MonotoneSpline:
     """z = g(x): a monotone rational-quadratic spline through knots, a tail on either side.

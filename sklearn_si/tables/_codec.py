@@ -11,11 +11,13 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from .._utils.frames import Table
 from .._utils.links import LinkedEstimator
+from ..persistence._registry import registered
 from ._columns import KINDS, fit_column
 
 __all__ = ["TableCodec"]
 
 
+@registered("tables.TableCodec")
 class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
     """Tables of mixed columns as a matrix of numbers that has a density, and back without loss.
 
@@ -330,6 +332,7 @@ def _fitted_column(series, reading, kind, least):
         ) from error
 
 
+@registered("tables.Middle")
 class _Middle:
     """In place of random numbers, the middle of their interval."""
 

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from .._utils.frames import Reading
+from ..persistence._registry import registered
 from ..preprocessing._splines import MonotoneSpline, fit_spline, straight_line
 
 __all__ = ["KINDS", "Column", "fit_column", "warn_of_identifiers"]
@@ -25,6 +26,7 @@ _DECIMALS, _STEPS = 9, 2**45
 _MARGIN = 1e-6
 
 
+@registered("tables.Lattice")
 @dataclasses.dataclass
 class Lattice:
     """The grid that numbers lie on: every one is (offset + step k) / power, with integers k.
@@ -79,6 +81,7 @@ def _integers(values, power):
     return Lattice(offset, max(step, 1), power)
 
 
+@registered("tables.Column")
 @dataclasses.dataclass
 class Column:
     """The codec of one column.

@@ -13,11 +13,13 @@ from .._utils.frames import Table, index_of
 from .._utils.input_checks import check_masked
 from .._utils.links import LinkedEstimator
 from .._utils.tensors import draw_seed
+from ..persistence._registry import registered
 from ._synthesizer import TableSynthesizer
 
 __all__ = ["InterpolantImputer"]
 
 
+@registered("tables.InterpolantImputer")
 class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fills gaps by draws given what the row has, from one model of all columns.
 

@@ -11,6 +11,7 @@ from .._training.checkpoint import NO_CHECKPOINT
 from .._training.loop import Settings, count_rounds, train
 from .._utils.callbacks import NO_TASKS
 from .._utils.tensors import normal
+from ..persistence._registry import registered
 
 __all__ = ["MaskedNetwork", "auto_sizes", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
 
@@ -23,6 +24,7 @@ _TRUST, _MANY_JUDGES = (0.0, 0.25, 0.5, 0.75, 1.0), 1000
 _OCTAVES, _VALUE_OCTAVES = 7, 4
 
 
+@registered("tables.MaskedNetwork")
 class MaskedNetwork(nn.Module):
     """Logits of all codes from the visible cells of a row.
 

@@ -26,6 +26,7 @@ from .._utils.tensors import (
 )
 from ..distributed import current_group
 from ..persistence._pickling import PackedNetworks
+from ..persistence._registry import registered
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
 from ._masked import (
@@ -52,6 +53,7 @@ _PASSES, _FEWEST, _MOST, _CODE_SHARE = 50, 1000, 6000, 0.5
 _BATCH = 512
 
 
+@registered("tables.TableSynthesizer")
 class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, DensityMixin, BaseEstimator):
     """A model of the rows of a table, columns of any kind: it draws new ones, completes given ones and scores them.
 

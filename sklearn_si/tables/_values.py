@@ -8,6 +8,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
 
 from .._estimators.flow import InterpolantFlow
+from ..persistence._registry import registered
 
 __all__ = ["ValueModel"]
 
@@ -25,6 +26,7 @@ _GROUPS, _CHOICE_ROWS, _FOLDS, _WEIGHTS = 20, 5000, 5, (1.0, 4.0, 16.0)
 ASKED, GIVEN, ABSENT = 0, 1, 2
 
 
+@registered("tables.GroupedFlow")
 class _GroupedFlow(InterpolantFlow):
     """A flow whose held-out rows are not copies of training rows: row i is a copy of row i modulo `n_originals`."""
 
@@ -70,6 +72,7 @@ class _Law:
     log_det: np.ndarray  # (k,): of the root
 
 
+@registered("tables.ValueModel")
 class ValueModel:
     """The law of values v given features f of the codes, and given any part of the values.
 

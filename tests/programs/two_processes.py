@@ -15,7 +15,7 @@ import torch
 from torch import distributed as dist
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
-from sklearn_si._training.loop import optimizer as _weights
+from sklearn_si._training import optimizer as _weights
 from sklearn_si.distributed import alone, current_group
 from sklearn_si.exceptions import ProcessGroupError
 from sklearn_si.tables import TableSynthesizer
