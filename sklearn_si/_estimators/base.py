@@ -115,6 +115,7 @@ class BaseInterpolant(
         "fields": [StrOptions({"auto", *FIELDS})],
         "guidance": [Interval(numbers.Real, 0, None, closed="left")],
         "condition_dropout": [Interval(numbers.Real, 0, 1, closed="left")],
+        "condition_kinds": [dict, None],
         "network": [StrOptions({"mlp"}), callable],
         "hidden_layer_sizes": [StrOptions({"auto"}), "array-like", Interval(numbers.Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -153,7 +154,8 @@ class BaseInterpolant(
             pipelines hand over as labels: they are ignored.
         condition : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             One row for each row of the last sample given: the law of the target is then learned given it.
-            Numbers are standardised; strings, booleans and categories become one-hot columns.
+            Numbers and dates are quantities; strings, booleans and categories become one-hot columns
+            (`condition_kinds` says otherwise). Columns of frames are found by their names at each later call.
 
         Returns
         -------
@@ -349,7 +351,7 @@ class BaseInterpolant(
         return clone(self).set_params(
             interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
             base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
-            condition_dropout=0.0, warm_start=False, max_time=max_time, checkpoint=None,
+            condition_dropout=0.0, condition_kinds=None, warm_start=False, max_time=max_time, checkpoint=None,
         )  # fmt: skip
 
     def __sklearn_tags__(self):

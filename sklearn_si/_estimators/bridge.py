@@ -125,6 +125,7 @@ class SchroedingerBridge(BaseInterpolant):
     # What the family's machinery asks for and a bridge leaves no choice in.
     interpolant, gamma, coupling, fields = "linear", "brownian", "independent", "auto"
     noise_schedule, solver, guidance, condition_dropout = "constant", "auto", 1.0, 0.0
+    condition_kinds = None
     network, dropout, bf16, warm_start = "mlp", "auto", False, False
     gamma_scale = property(lambda self: 2 * self.epsilon, doc="Factor of gamma^2.")
     noise_level = property(lambda self: self.epsilon, doc="Epsilon of `sample`.")

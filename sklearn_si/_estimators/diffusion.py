@@ -70,6 +70,10 @@ class InterpolantDiffusion(BaseInterpolant):
         Weight of the condition in classifier-free guidance; 1 is the conditional law. May be changed after fit.
     condition_dropout : float, default=0.0
         Share of training rows whose condition is dropped, as guidance and sampling without a condition need.
+    condition_kinds : dict or None, default=None
+        How columns of `condition=` are read, by name (by number in an array): "categorical" for classes whatever their
+        names, or "continuous" for a quantity. None and columns left out: numbers and dates are quantities, all else
+        are classes.
     likelihood : {"ode", "sde"}, default="ode"
         Whose density `score_samples` gives: the ODE's, or that of the Euler-Maruyama chain of `n_steps` steps
         at `noise_level`. May be changed after fit.
@@ -193,6 +197,7 @@ class InterpolantDiffusion(BaseInterpolant):
         fields="auto",
         guidance=1.0,
         condition_dropout=0.0,
+        condition_kinds=None,
         likelihood="ode",
         start="base",
         network="mlp",
@@ -229,6 +234,7 @@ class InterpolantDiffusion(BaseInterpolant):
         self.fields = fields
         self.guidance = guidance
         self.condition_dropout = condition_dropout
+        self.condition_kinds = condition_kinds
         self.likelihood = likelihood
         self.start = start
         self.network = network

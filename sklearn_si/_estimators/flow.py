@@ -66,6 +66,10 @@ class InterpolantFlow(BaseInterpolant):
         Weight of the condition in classifier-free guidance; 1 is the conditional law. May be changed after fit.
     condition_dropout : float, default=0.0
         Share of training rows whose condition is dropped, as guidance and sampling without a condition need.
+    condition_kinds : dict or None, default=None
+        How columns of `condition=` are read, by name (by number in an array): "categorical" for classes whatever their
+        names, or "continuous" for a quantity. None and columns left out: numbers and dates are quantities, all else
+        are classes.
     network : "mlp" or callable, default="mlp"
         A factory callable(n_features, n_conditions) -> Module with forward(t, x, condition=None).
     hidden_layer_sizes : "auto", int or array-like of int, default="auto"
@@ -176,6 +180,7 @@ class InterpolantFlow(BaseInterpolant):
         fields="auto",
         guidance=1.0,
         condition_dropout=0.0,
+        condition_kinds=None,
         network="mlp",
         hidden_layer_sizes="auto",
         activation="silu",
@@ -210,6 +215,7 @@ class InterpolantFlow(BaseInterpolant):
         self.fields = fields
         self.guidance = guidance
         self.condition_dropout = condition_dropout
+        self.condition_kinds = condition_kinds
         self.network = network
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

@@ -192,8 +192,10 @@ def _encode(estimator, condition, n_rows):
     if condition is None:
         if droppable:
             raise ValueError(f"Got condition_dropout={estimator.condition_dropout:g}, but fit was given no condition.")
+        if estimator.condition_kinds:
+            raise ValueError(f"Got condition_kinds={estimator.condition_kinds!r}, but fit was given no condition.")
         return None, None
-    codec = ConditionCodec(droppable).fit(condition)
+    codec = ConditionCodec(droppable, estimator.condition_kinds).fit(condition)
     encoded = codec.transform(condition, n_rows)
     return codec, encoded
 
@@ -256,7 +258,7 @@ def share_plan(estimator, plan, condition):
     if plan.codec is not None:
         parts = plan.group.objects(columns_of(condition))
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        plan.codec = ConditionCodec(plan.codec.droppable).fit_columns(columns)
+        plan.codec = ConditionCodec(plan.codec.droppable, plan.codec.kinds).fit_columns(columns)
         plan.condition = plan.codec.transform(condition, len(plan.X1))
 
 

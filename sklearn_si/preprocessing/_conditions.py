@@ -21,10 +21,12 @@ class ConditionCodec:
     ----------
     droppable : bool
         Whether a column says that the condition was dropped, as classifier-free guidance needs.
+    kinds : dict or None, default=None
+        How some columns are read, by name or number: "categorical" or "continuous".
     """
 
-    def __init__(self, droppable):
-        self.droppable = droppable
+    def __init__(self, droppable, kinds=None):
+        self.droppable, self.kinds = droppable, kinds
 
     def fit(self, condition):
         """Learn the kinds, the scales and the categories of the columns."""
