@@ -17,8 +17,16 @@ __all__ = [
     "TrajectoryDisplay",
 ]
 
-# Columns that are shown in pairs at the most; rows of a picture of points; points of a grid a side.
-_COLUMNS, _POINTS, _GRID, _SMALL_GRID = 4, 1000, 60, 30
+# Largest number of columns that are shown in pairs.
+_COLUMNS = 4
+# Largest number of rows in a scatter plot.
+_POINTS = 1000
+# Largest number of columns that a title names.
+_NAMES = 6
+# Grid points a side of a density map, alone in its figure.
+_GRID = 60
+# Grid points a side of a density map among others.
+_SMALL_GRID = 30
 # Nats within which log-densities are computed: colours do not show less.
 _ODE_TOL = 0.05
 # Orders of magnitude below the largest density at which the colours end.
@@ -275,35 +283,45 @@ class DensityDisplay:
 
 
 class SampleComparisonDisplay:
-    """Marginals and pairs of real rows beside those of generated ones.
+    """Histograms and scatter plots of the columns of real rows beside those of generated rows.
+
+    Panel (i, j) plots column i against column j: real rows above the diagonal, generated rows below it. A column has
+    one range in all panels, so that a panel and its mirror image can be compared. Text and categories are shown by
+    number, the most frequent category first; missing values are left out.
 
     Parameters
     ----------
     real, generated : frame or array-like of shape (n_rows, n_columns)
-        Up to four columns are shown, levels by number.
+        The first four columns are shown. The title names the others: to see them, pass a part of the columns.
 
     Attributes
     ----------
+    names, left_out : list of str
+        The columns that are shown, and those that are not.
     axes_, figure_ : ndarray of matplotlib axes, and figure
         After `plot`.
     """
 
     def __init__(self, real, generated):
         encoder = TableEncoder(real)
-        self.names = [str(name) for name in encoder.names][:_COLUMNS]
+        names = [str(name) for name in encoder.names]
+        self.names, self.left_out = names[:_COLUMNS], names[_COLUMNS:]
         self.real, self.generated = (encoder.for_trees(rows)[:, :_COLUMNS] for rows in (real, generated))
 
     @classmethod
     def from_estimator(cls, estimator, X, *, n_samples=1000, random_state=0):
-        """Show fresh rows of a fitted estimator beside given ones.
+        """Show rows drawn from a fitted estimator beside given ones.
 
         Parameters
         ----------
         estimator : estimator
             A fitted one with `sample`.
         X : frame or array-like of shape (n_rows, n_columns)
+            Real rows.
         n_samples : int, default=1000
+            Number of rows to draw.
         random_state : int, default=0
+            Seed of the draw.
 
         Returns
         -------
@@ -321,26 +339,48 @@ class SampleComparisonDisplay:
         d = len(self.names)
         size = (2.6 * d + 1, 2.4 * d + 0.8)
         self.figure_, self.axes_ = _pyplot().subplots(d, d, figsize=size, layout="constrained", squeeze=False)
+        ranges = [_range(np.concatenate([self.real[:, j], self.generated[:, j]])) for j in range(d)]
         for i in range(d):
             for j in range(d):
-                self._draw(self.axes_[i, j], i, j)
+                self._draw(self.axes_[i, j], i, j, ranges)
                 self.axes_[i, j].set_xlabel(self.names[j] if i == d - 1 else "")
                 self.axes_[i, j].set_ylabel("density" if i == j else self.names[i] if j == 0 else "")
         self.axes_[0, 0].legend(fontsize=8)
+        if self.left_out:
+            self.figure_.suptitle(f"not shown: {_listed(self.left_out)}")
         return self
 
-    def _draw(self, axis, i, j):
+    def _draw(self, axis, i, j, ranges):
         sides = ((self.real, "real", "C0"), (self.generated, "generated", "C1"))
         if i == j:
-            both = np.concatenate([rows[:, i] for rows, _, _ in sides])
-            both = both[np.isfinite(both)]
-            edges = np.linspace(both.min(), both.max() + 1e-9, 31) if len(both) else 31
+            edges = np.linspace(*ranges[i], 31)
             for rows, label, color in sides:
                 kept = rows[np.isfinite(rows[:, i]), i]
                 axis.hist(kept, edges, density=True, histtype="step", color=color, label=label)
+            axis.set_xlim(_with_margin(ranges[i]))
             return
-        side = sides[0] if i < j else sides[1]  # real above the diagonal, generated below
-        axis.scatter(side[0][:_POINTS, j], side[0][:_POINTS, i], s=3, color=side[2], alpha=0.5, linewidths=0)
+        rows, _, color = sides[0] if i < j else sides[1]
+        axis.scatter(rows[:_POINTS, j], rows[:_POINTS, i], s=3, color=color, alpha=0.5, linewidths=0)
+        axis.set(xlim=_with_margin(ranges[j]), ylim=_with_margin(ranges[i]))
+
+
+def _range(values):
+    """The smallest and the largest finite value, a little apart where they are equal."""
+    values = values[np.isfinite(values)]
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    return (low, high) if high > low else (low, low + max(1e-9, 1e-9 * abs(low)))
+
+
+def _with_margin(limits):
+    low, high = limits
+    margin = 0.05 * (high - low)
+    return low - margin, high + margin
+
+
+def _listed(names):
+    """The first names, and how many more there are."""
+    more = len(names) - _NAMES
+    return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 class CalibrationDisplay:

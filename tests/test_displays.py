@@ -89,6 +89,28 @@ def test_comparisons_show_real_and_generated_rows(flow):
     assert [axis.get_xlabel() for axis in display.axes_[2]] == ["a", "b", "c"]
 
 
+def test_comparisons_name_the_columns_that_they_leave_out():
+    rows = pd.DataFrame(RNG.normal(size=(30, 12)), columns=[f"c{j}" for j in range(12)])
+    display = SampleComparisonDisplay(rows, rows).plot()
+    assert display.names == ["c0", "c1", "c2", "c3"]
+    assert display.left_out == [f"c{j}" for j in range(4, 12)]
+    assert display.figure_.get_suptitle() == "not shown: c4, c5, c6, c7, c8, c9 and 2 more"
+    assert SampleComparisonDisplay(rows.iloc[:, :4], rows.iloc[:, :4]).plot().figure_.get_suptitle() == ""
+
+
+def test_a_column_has_one_range_in_all_panels_of_a_comparison():
+    real = pd.DataFrame({"a": RNG.normal(size=50), "b": 10 * RNG.normal(size=50), "c": np.full(50, 3.0)})
+    real.loc[:5, "a"] = np.nan
+    display = SampleComparisonDisplay(real, real * 2).plot()
+    for i in range(3):
+        assert len({axis.get_xlim() for axis in display.axes_[:, i]}) == 1
+        for j in set(range(3)) - {i}:
+            assert display.axes_[i, j].get_xlim() == display.axes_[j, i].get_ylim()
+            assert display.axes_[i, j].get_ylim() == display.axes_[j, i].get_xlim()
+    low, high = display.axes_[0, 1].get_xlim()  # the whole of both samples is inside
+    assert low < 2 * real["b"].min() and high > 2 * real["b"].max()
+
+
 def test_calibration_has_a_bar_for_each_field():
     X0, X1 = RNG.normal(size=(2, 100, 2))
     model = InterpolantDiffusion(max_iter=3, hidden_layer_sizes=(8,), base_density="normal", random_state=0).fit(X0, X1)
