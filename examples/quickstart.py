@@ -1,12 +1,12 @@
-"""Densities, bridges and searches on one table, with estimators only.
+"""A density, a bridge and a search on one table.
 
 The table is scikit-learn's breast cancer set: of each cell nucleus the eight "mean" columns without exact zeros
-(concavity and concave points hold some, and the density of a column that repeats a value is unbounded).
-All three parts fit on the same training rows; the test rows are looked at once, by the tables that are printed.
+(concavity and concave points contain some, and a column that repeats a value has no bounded density).
+All three parts are fitted to the same training rows, and evaluated once on the test rows.
 
-1. Density: the mean log-likelihood of test rows under a flow as it comes, and under two tuned densities.
-2. Bridge: malignant rows are carried to the law of the benign ones.
-3. Search: the interpolant and the noise level of a diffusion, chosen by the samples that it draws.
+1. Density: the mean log-likelihood of test rows under a flow without tuning, and under two tuned densities.
+2. Bridge: malignant rows are moved to the distribution of the benign ones.
+3. Search: the interpolant and the noise level of a diffusion, chosen by how close its samples are to held-out rows.
 """
 
 import time
@@ -23,7 +23,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.metrics import energy_distance, sample_scorer
 
-COLUMNS = ["radius", "texture", "perimeter", "area", "smoothness", "compactness", "symmetry", "fractal dimension"]
+COLUMNS = [
+    "radius",
+    "texture",
+    "perimeter",
+    "area",
+    "smoothness",
+    "compactness",
+    "symmetry",
+    "fractal dimension",
+]
 
 
 def load_rows():
@@ -50,50 +59,73 @@ def compare_densities(X_train, X_test):
     }
     models = {
         "InterpolantFlow, defaults": InterpolantFlow(random_state=0),
-        "GaussianMixture, tuned": GridSearchCV(GaussianMixture(random_state=0), mixture_grid),
-        "KernelDensity, tuned": GridSearchCV(KernelDensity(), {"bandwidth": np.logspace(-1.5, 0.5, 41)}),
+        "GaussianMixture, tuned": GridSearchCV(
+            GaussianMixture(random_state=0), mixture_grid
+        ),
+        "KernelDensity, tuned": GridSearchCV(
+            KernelDensity(), {"bandwidth": np.logspace(-1.5, 0.5, 41)}
+        ),
     }
-    print(f"1. Mean log-likelihood of {len(X_test)} test rows (nats, more is better), and the flow's lead, row by row")
+    print(
+        f"1. Mean log-likelihood of {len(X_test)} test rows (nats, higher is better), and the flow's lead"
+    )
     for name, model in models.items():
         model.fit(X_train)
         density = getattr(model, "best_estimator_", model).score_samples(X_test)
         if isinstance(model, InterpolantFlow):
             flow, flow_density = model, density
-        print(f"   {name:<27}{mean_and_error(density):>16}{mean_and_error(flow_density - density):>16}")
+        print(
+            f"   {name:<27}{mean_and_error(density):>16}{mean_and_error(flow_density - density):>16}"
+        )
     return scaler.inverse_transform(flow.sample(len(X_train)))
 
 
-def carry_malignant(X_train, X_test, malignant_train, malignant_test):
-    """Print how far malignant test rows are from benign ones before and after the bridge; return the carried rows."""
+def move_malignant(X_train, X_test, malignant_train, malignant_test):
+    """Print how far malignant test rows are from benign ones before and after the bridge; return the moved rows."""
     X0, X1 = X_train[malignant_train], X_train[~malignant_train]
-    # base_density=None: nobody asks this model for a density, so none is fitted to the malignant rows.
+    # base_density=None: this model is not asked for a density, so none is fitted to the malignant rows.
     bridge = InterpolantFlow(base_density=None, random_state=0).fit(X0, X1)
-    carried = bridge.transform(X_test[malignant_test])
+    moved = bridge.transform(X_test[malignant_test])
     benign = X_test[~malignant_test]
-    print("2. Energy distance to benign test rows (0: the same law)")
-    print(f"   malignant test rows        {energy_distance(X_test[malignant_test], benign):8.3f}")
-    print(f"   the same rows, carried     {energy_distance(carried, benign):8.3f}")
+    print("2. Energy distance to benign test rows (0: equal distributions)")
+    print(
+        f"   malignant test rows        {energy_distance(X_test[malignant_test], benign):8.3f}"
+    )
+    print(f"   the same rows, moved       {energy_distance(moved, benign):8.3f}")
     print(f"   benign training rows       {energy_distance(X1, benign):8.3f}")
-    return carried
+    return moved
 
 
 def search(X_train, X_test):
-    """Print minus the energy distance between fresh and held-out rows, for each candidate of a grid search."""
-    model = make_pipeline(StandardScaler(), InterpolantDiffusion(max_iter=300, n_steps=50, random_state=0))
+    """Print minus the energy distance between sampled and held-out rows, for each candidate of a grid search."""
+    model = make_pipeline(
+        StandardScaler(), InterpolantDiffusion(max_iter=300, n_steps=50, random_state=0)
+    )
     grid = {
         "interpolantdiffusion__interpolant": ["linear", "trigonometric"],
         "interpolantdiffusion__noise_level": [0.0, 1.0, 4.0],
     }
     found = GridSearchCV(model, grid, scoring=sample_scorer, cv=3).fit(X_train)
-    print("3. Minus the energy distance between fresh and held-out rows, 3 folds (0: the same law)")
+    print(
+        "3. Minus the energy distance between sampled and held-out rows, 3 folds (0: equal distributions)"
+    )
     results = found.cv_results_
-    for params, mean, std in zip(results["params"], results["mean_test_score"], results["std_test_score"], strict=True):
+    for params, mean, std in zip(
+        results["params"],
+        results["mean_test_score"],
+        results["std_test_score"],
+        strict=True,
+    ):
         interpolant, noise_level = params.values()
-        print(f"   {interpolant:<15}noise_level={noise_level:<8}{mean:8.3f} +- {std:.3f}")
+        print(
+            f"   {interpolant:<15}noise_level={noise_level:<8}{mean:8.3f} +- {std:.3f}"
+        )
     print(f"   best of them, refitted, on test rows{found.score(X_test):7.3f}")
 
 
-def save_picture(X_train, malignant, sampled, X_test, malignant_test, carried, path="quickstart.png"):
+def save_picture(
+    X_train, malignant, sampled, X_test, malignant_test, moved, path="quickstart.png"
+):
     """Two columns of the table: real and sampled rows, and malignant rows before and after the bridge."""
     try:
         import matplotlib
@@ -104,15 +136,27 @@ def save_picture(X_train, malignant, sampled, X_test, malignant_test, carried, p
     import matplotlib.pyplot as plt
 
     i, j = COLUMNS.index("radius"), COLUMNS.index("smoothness")
-    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5), sharex=True, sharey=True, layout="constrained")
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 4.5), sharex=True, sharey=True, layout="constrained"
+    )
     left.scatter(X_train[:, i], X_train[:, j], s=8, label="real rows")
     left.scatter(sampled[:, i], sampled[:, j], s=8, label="rows of the flow")
-    moved = X_test[malignant_test]
-    right.scatter(X_train[~malignant, i], X_train[~malignant, j], s=8, color="lightgrey", label="benign")
-    right.quiver(*moved[:, [i, j]].T, *(carried - moved)[:, [i, j]].T, angles="xy", scale_units="xy", scale=1,
+    before = X_test[malignant_test]
+    right.scatter(
+        X_train[~malignant, i],
+        X_train[~malignant, j],
+        s=8,
+        color="lightgrey",
+        label="benign",
+    )
+    right.quiver(*before[:, [i, j]].T, *(moved - before)[:, [i, j]].T, angles="xy", scale_units="xy", scale=1,
                  width=0.002, alpha=0.4)  # fmt: skip
-    right.scatter(moved[:, i], moved[:, j], s=8, color="tab:red", label="malignant test rows")
-    right.scatter(carried[:, i], carried[:, j], s=8, color="tab:green", label="the same rows, carried")
+    right.scatter(
+        before[:, i], before[:, j], s=8, color="tab:red", label="malignant test rows"
+    )
+    right.scatter(
+        moved[:, i], moved[:, j], s=8, color="tab:green", label="the same rows, moved"
+    )
     for ax in (left, right):
         ax.set(xlabel="mean radius", ylabel="mean smoothness")
         ax.legend()
@@ -127,9 +171,9 @@ def main():
     began = time.perf_counter()
     X_train, X_test, malignant_train, malignant_test = load_rows()
     sampled = compare_densities(X_train, X_test)
-    carried = carry_malignant(X_train, X_test, malignant_train, malignant_test)
+    moved = move_malignant(X_train, X_test, malignant_train, malignant_test)
     search(X_train, X_test)
-    save_picture(X_train, malignant_train, sampled, X_test, malignant_test, carried)
+    save_picture(X_train, malignant_train, sampled, X_test, malignant_test, moved)
     print(f"{time.perf_counter() - began:.0f} s")
 
 

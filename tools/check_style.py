@@ -1,4 +1,4 @@
-"""Find words that the field has other words for: `python tools/check_style.py [PATH ...]`; exits with 1 if there are any."""
+"""Find words that the field has other words for: `python tools/check_style.py [PATH ...]`, exit status 1 if any."""
 
 import re
 import sys
