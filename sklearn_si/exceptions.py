@@ -26,6 +26,8 @@ class FitDivergedError(ValueError):
 class IntegrationError(ValueError):
     """A solver left the finite numbers, or had not reached the end of its time interval after its last step.
 
+    Draws raise it only where more than 1 % of the rows do so again and again.
+
     Parameters
     ----------
     message : str
@@ -55,6 +57,16 @@ def rows_from(start):
         raise
 
 
+@contextlib.contextmanager
+def rows_among(numbers):
+    """Within it, rows are some of a whole: errors say their numbers in that."""
+    try:
+        yield
+    except IntegrationError as error:
+        error.rows = np.asarray(numbers)[np.asarray(error.rows, dtype=int)]
+        raise
+
+
 class NoDensityError(ValueError):
     """A log-density was asked of a model that has none."""
 
@@ -68,4 +80,4 @@ class ProcessGroupError(ValueError):
 
 
 class IntegrationWarning(UserWarning):
-    """Some rows could not be brought under the requested tolerance."""
+    """Some rows are not within the requested tolerance, or were drawn again because they left the finite numbers."""

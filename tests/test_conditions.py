@@ -37,6 +37,40 @@ def test_numbers_are_standardised(kind):
     assert_allclose(encode(rows, rows[:1]), encoded[:1])
 
 
+@pytest.mark.parametrize("n_rare", [1, 10, 60])
+@pytest.mark.parametrize(("common", "rare"), [(0.0, 1.0), (7.0, -3.0)])
+def test_rare_numbers_lie_no_more_than_four_units_from_the_common_one(n_rare, common, rare):
+    """An indicator of one row in a thousand was 31 units away, where the network has hardly been trained."""
+    column = np.full(1000, common)
+    column[:n_rare] = rare
+    encoded = encode(column)
+    assert_allclose(abs(encoded[0] - encoded[-1]), 4)
+    assert_allclose(encoded.mean(), 0, atol=1e-12)
+
+
+def test_rare_numbers_of_several_sizes_share_a_scale():
+    column = np.zeros(1000)
+    column[:3] = 1.0, -2.0, 2.0
+    encoded = encode(column)[:, 0]
+    assert_allclose(np.sqrt(np.mean((encoded[:3] - encoded[3]) ** 2)), 4)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.arange(1000) < 70,  # not rare: its deviation is more than a quarter
+        np.arange(1000) < 500,
+        RNG.normal(size=1000),
+        np.r_[RNG.normal(size=999), 1000.0],  # no value is common
+        np.r_[np.full(40, -999.0), RNG.normal(size=960)],  # nor that of a gap
+    ],
+    ids=["share .07", "half", "normal", "outlier", "sentinel"],
+)
+def test_other_numbers_are_in_units_of_their_deviation(column):
+    column = column.astype(float)
+    assert_array_equal(encode(column)[:, 0], (column - column.mean()) / column.std())
+
+
 def test_a_constant_number_is_zero():
     assert_array_equal(encode(np.full(5, 3.0)), np.zeros((5, 1)))
 
@@ -438,3 +472,15 @@ def test_a_forecast_by_another_noise_has_the_same_law():
     rows = model.fit(*autoregressive_pairs()).sample(4000, condition=[1.0, 3.0])
     assert_allclose(rows.mean(0), [1.5, 2.5], atol=0.06)
     assert_allclose(rows.std(0), 0.6, atol=0.06)
+
+
+def test_a_forecast_keeps_the_noise_that_it_was_trained_with():
+    X0 = RNG.normal(size=(200, 2))
+    model = InterpolantDiffusion(start="condition", n_steps=20, **{**SMALL, "max_iter": 3}).fit(X0, X0 + 1)
+    expected = model.sample(50, condition=X0[:50], random_state=1)
+    model.set_params(gamma_scale=25.0)
+    assert_array_equal(model.sample(50, condition=X0[:50], random_state=1), expected)
+    # the level that the training fixed is still the one that may be written out
+    assert_array_equal(model.set_params(noise_level=0.5).sample(50, condition=X0[:50], random_state=1), expected)
+    with pytest.raises(ValueError, match=r"fixed at gamma_scale / 2 = 0.5 by the training"):
+        model.set_params(noise_level=12.5).sample(50, condition=X0[:50])

@@ -8,6 +8,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
+from sklearn_si import InterpolantFlow
 from sklearn_si._training.loop import ROUND, Settings, _rate, train
 from sklearn_si._training.optimizer import Weights
 from sklearn_si.exceptions import FitDivergedError
@@ -370,3 +371,96 @@ def test_the_best_weights_have_the_buffers_of_their_round():
     script.loss = counted
     script.train(max_iter=3 * ROUND, n_iter_no_change=10)
     assert layer.steps == ROUND
+
+
+# ------------------------------------------------------------------ rounds that explode, though finite
+
+
+@pytest.mark.parametrize("fallen", [-200.0, -1e7, -math.inf, math.nan])
+def test_a_score_that_falls_by_100_nats_goes_back_to_the_best_weights_at_a_lower_rate(fallen):
+    script = Script([2.0, 3.0, fallen, 2.5])
+    with pytest.warns(
+        ConvergenceWarning, match="^The held-out score fell by .* at step 300 with the rate 0.01: training"
+    ):
+        history = script.train(max_iter=300)
+    assert history.tried == [(300, 0.01)]
+    # the round is not among those of the history, and is made again from the best weights
+    assert history.validation_scores == [2.0, 3.0, 2.5]
+    assert (history.n_iter, script.n_losses, len(history.loss_curve)) == (300, 400, 3)
+    best, again = script.validated[1], script.validated[3]
+    assert 0 < (again - best).abs().max() < 0.1 * (best - script.validated[0]).abs().max()
+    assert torch.equal(script.weights(), best)
+
+
+def test_the_first_round_goes_back_to_the_start_that_was_scored():
+    script = Script([5.0, -200.0, 6.0])
+    with pytest.warns(ConvergenceWarning, match=r"fell by 205 at step 100 with the rate 0.01: .* far with 0.001\."):
+        history = train(
+            script.networks, script.loss, script.validate, settings(max_iter=100), start_score=script.validate
+        )
+    assert history.validation_scores == [6.0] and history.best_score == 6.0
+
+
+def test_scores_that_fall_at_any_rate_are_kept_in_the_history_after_three_attempts():
+    script = Script([2.0, -200.0, -300.0, -400.0, -500.0, -600.0])
+    with pytest.warns(ConvergenceWarning) as caught:
+        history = script.train(max_iter=300)
+    assert len(caught) == len(history.tried) == 3
+    assert history.validation_scores == [2.0, -500.0, -600.0] and history.best_score == 2.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_score_that_falls_by_less_stands():
+    history = Script([2.0, -97.0, -90.0]).train(max_iter=300)
+    assert history.validation_scores == [2.0, -97.0, -90.0] and not history.tried
+
+
+class Losses(Script):
+    """Losses by script: that of step k is level(k), whatever the weights."""
+
+    def __init__(self, level, scores=()):
+        super().__init__(scores)
+        self.level = level
+
+    def loss(self):
+        value = super().loss()
+        return value - value.detach() + self.level(self.n_losses - 1)
+
+
+@pytest.mark.parametrize("start", [5.0, 0.01, -3.0])
+def test_a_loss_ten_times_the_lowest_goes_back(start):
+    """Of losses near zero or below it, ten times the lowest is on the scale of 1 or of the first."""
+    level = start + 9 * max(1, abs(start)) + 0.1
+    script = Losses(lambda k: level if 200 <= k < 300 else start, [1.0, 2.0, 3.0])
+    with pytest.warns(ConvergenceWarning, match="loss rose beyond all bounds at step 300 with the rate 0.01"):
+        history = script.train(max_iter=300)
+    assert script.n_losses == 400 and history.n_iter == 300 and len(history.loss_curve) == 3
+    assert max(history.loss_curve) < level / 2 + abs(start)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "level",
+    [
+        lambda k: 5.0 if k < 200 else 49.0,  # less than ten times
+        lambda k: 1e-3 if k < 200 else 0.5,  # ten times next to nothing is nothing
+        lambda k: 2.0 if k == 0 else -1.0 + 17 * (k > 200),  # on the scale of the first
+        lambda k: 5.0 + 1e5 * (k % 3 == 0),  # steps of a heavy tail
+    ],
+)
+def test_a_noisy_or_small_loss_does_not_go_back(level):
+    history = Losses(level, [1.0, 2.0, 3.0, 4.0]).train(max_iter=400)
+    assert not history.tried and len(history.loss_curve) == 4
+
+
+@pytest.mark.filterwarnings("ignore:The held-out score fell")
+def test_an_ill_conditioned_conditional_fit_leaves_no_round_that_exploded():
+    """Conditions of a Cauchy distribution: a held-out row lies a thousand deviations from all others."""
+    rng = np.random.default_rng(0)
+    condition, X = rng.standard_t(1, size=(1000, 5)), rng.normal(size=(1000, 2))
+    flow = InterpolantFlow(
+        random_state=0, max_iter=500, learning_rate_init=0.05, preprocessing="standardize", hidden_layer_sizes=(32, 32)
+    )
+    scores = flow.fit(X, condition=condition).validation_scores_
+    assert max((max(scores[:k]) - s for k, s in enumerate(scores) if k), default=0) < 100
+    assert flow.best_validation_score_ > -3 and min(scores) > -1000

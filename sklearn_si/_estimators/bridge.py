@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._model.fields import TIME_LAWS
+from .._model.sampling import draw_rows
 from .._training import problem as _fitting
 from .._training.checkpoint import open_checkpoint
 from .._utils.callbacks import Tasks
@@ -230,10 +231,16 @@ class SchroedingerBridge(BaseInterpolant):
             )
         current_group().refuse("SchroedingerBridge")
         X0, X1 = validate_samples(self, X0, X1)
-        self._fitted_as = self.epsilon, self.method
-        self._from_normal = X1 is None
-        with open_checkpoint(self, {"X0": X0, "X1": X1}) as checkpoint:
-            return self._fit(X0, X1, checkpoint)
+        before = {name: value for name, value in vars(self).items() if name in ("_fitted_as", "_from_normal")}
+        try:
+            self._fitted_as = self.epsilon, self.method
+            self._from_normal = X1 is None
+            with open_checkpoint(self, {"X0": X0, "X1": X1}) as checkpoint:
+                return self._fit(X0, X1, checkpoint)
+        except BaseException:
+            # the networks are still those of the fit before
+            vars(self).update(before)
+            raise
 
     def _fit(self, X0, X1, checkpoint):
         """The fit to validated samples."""
@@ -257,11 +264,15 @@ class SchroedingerBridge(BaseInterpolant):
             )
         return super()._fields(*args, **kwargs)
 
-    def _move(self, fields, start_rows, n, generator):
+    def _move(self, fields, start_rows, n, generator, given=None):
         if self.method == "network":
-            return super()._move(fields, start_rows, n, generator)
-        x = fields.velocity_network.potential.draw(start_rows(slice(0, n)), generator)
-        return _finite_rows(self.preprocessing_.inverse_transform(as_array(x, np.float64)), self.dtype_)
+            return super()._move(fields, start_rows, n, generator, given)
+
+        def draw(rows):
+            x = fields.velocity_network.potential.draw(start_rows(rows), generator)
+            return self.preprocessing_.inverse_transform(as_array(x, np.float64))
+
+        return draw_rows(draw, (n, self.n_features_in_), self.dtype_, chunk=n)
 
     def distill(self, *args, **kwargs):
         """Not offered: a bridge is sampled by its plan or its SDE, not by an ODE."""
@@ -379,13 +390,18 @@ class SchroedingerBridge(BaseInterpolant):
         fields = self._fields(X.dtype, x.device)
         if self.method == "mixture":
             field = fields.velocity_network
-            x = (field.potential if direction == "forward" else field.reverse_potential).draw(x, generator)
+            follow = (field.potential if direction == "forward" else field.reverse_potential).draw
         else:
             times = time_grid(self.n_steps, "uniform", *((0.0, 1.0) if direction == "forward" else (1.0, 0.0))).to(x)
             drift, epsilon = fields.sde(self.epsilon, "constant", times)
-            x = sdeint(drift, epsilon, x, times, generator)
-        x = as_array(require_finite(x, "following the SDE"), np.float64)
-        return _finite_rows(maps[1].inverse_transform(x), X.dtype)
+
+            def follow(x, generator):
+                return sdeint(drift, epsilon, x, times, generator)
+
+        def draw(rows):
+            return maps[1].inverse_transform(as_array(follow(x[rows], generator), np.float64))
+
+        return draw_rows(draw, X.shape, X.dtype, given=x, chunk=len(x))
 
     def _checked(self, X):
         check_is_fitted(self)

@@ -21,9 +21,17 @@ ROUND = 100
 _WARM_UP = 200
 # Growth of the gap between training and held-out rows, in nats, that is overfitting.
 _WIDER_GAP = 0.1
-# A loss that is so many times (1 and) the lowest has blown up, though it is finite; how often the training goes on from
-# the best weights, and with what share of the rate.
-_FAR_ABOVE, _RETRIES, _LOWER = 1e6, 3, 0.1
+# The loss of a step that is so many times the lowest (or the first, or 1) has blown up, though it is finite.
+_FAR_ABOVE = 1e6
+# The median loss of a round that is so many times the lowest (or the first, or 1) has exploded; of a single step, a
+# heavy tail may be the reason.
+_EXPLODED = 10.0
+# Nats below the best by which a held-out score has exploded.
+_LARGEST_FALL = 100.0
+# How often a training goes on from its best weights after a round that exploded, and the share of the rate that it
+# then takes.
+_RETRIES = 3
+_LOWER = 0.1
 
 
 @dataclasses.dataclass
@@ -58,6 +66,7 @@ class History:
     tried: list = dataclasses.field(default_factory=list)  # pairs of the step and the rate at which it blew up
     ended: bool = False
     by_user: bool = False  # whether it was interrupted by the user
+    first_loss: float | None = None  # of the first step
 
 
 def _rate(step: int, elapsed: float, settings: Settings) -> float:
@@ -116,6 +125,11 @@ def train(
     ------
     FitDivergedError
         When the loss stops being finite, and does so again at lower rates from the best weights.
+
+    Notes
+    -----
+    A round also goes back to the best weights, at a tenth of the rate and up to three times, when its median loss is
+    ten times the lowest or its score is 100 nats below the best.
     """
     networks.requires_grad_(True)
     weights, history = Weights(networks, group), History()
@@ -127,13 +141,19 @@ def train(
         if settings.verbose and history.n_iter and not history.ended:
             print(f"Goes on from the checkpoint, after step {history.n_iter}")
         while not _finished(history, clock, settings):
+            began = history.n_iter
             networks.train()
             blown = _round(loss, weights, history, clock, settings)
             networks.eval()
+            score = weights.score_of(weights.means, validate) if blown is None and validate is not None else None
+            if score is not None and _has_fallen(score, weights.score, history):
+                blown = history.n_iter, f"held-out score fell by {weights.score - score:.3g}"
+                history.n_iter = began
+                history.loss_curve.pop()
             if blown is not None:
                 _back_off(weights, history, settings, *blown)
                 continue
-            _look_back(weights, history, settings, validate, fit_score, after_round)
+            _look_back(weights, history, settings, score, fit_score, after_round)
             record.keep(weights, history, clock.elapsed())
         history.ended = True
         record.keep(weights, history, clock.elapsed())
@@ -161,14 +181,14 @@ def _look_back(
     weights: Weights,
     history: History,
     settings: Settings,
-    validate: Callable | None,
+    score: float | None,
     fit_score: Callable | None,
     after_round: Callable | None,
 ) -> None:
     """What follows a round: its score, its line, whether it overfits, and what callbacks say."""
     group = weights.group
-    if validate is not None:
-        rising = _judge(weights, history, validate, settings.tol)
+    if score is not None:
+        rising = _judge(weights, history, score, settings.tol)
         history.stale = 0 if rising else history.stale + 1
     if settings.verbose and group.rank == 0:
         _report(history)
@@ -179,9 +199,13 @@ def _look_back(
     history.interrupted = group.any(stop)
 
 
-def _judge(weights: Weights, history: History, validate: Callable, tol: float) -> bool:
-    """Score a round, and keep its weights if they are the best; whether the score rises by more than tol."""
-    score = weights.score_of(weights.means, validate)
+def _has_fallen(score: float, best: float, history: History) -> bool:
+    """Whether the score of a round is so far below the best that its training has exploded."""
+    return math.isfinite(best) and best - score > _LARGEST_FALL and len(history.tried) < _RETRIES
+
+
+def _judge(weights: Weights, history: History, score: float, tol: float) -> bool:
+    """Keep the weights of a round if their score is the best; whether it rises by more than tol."""
     history.validation_scores.append(score)
     rising = score > weights.score + tol
     history.best_step = history.n_iter if score > weights.score else history.best_step
@@ -242,8 +266,8 @@ def count_rounds(settings: Settings) -> int | None:
 
 def _round(
     loss: Callable[[], Tensor], weights: Weights, history: History, clock: _Clock, settings: Settings
-) -> tuple[int, bool] | None:
-    """One round of gradient steps; the step at which it blew up, if it did, and whether the loss is finite there."""
+) -> tuple[int, str] | None:
+    """One round of gradient steps; the step at which it blew up, if it did, and how."""
     losses: list[Tensor] = []
     rate = _largest_rate(history, settings)
     for _ in range(_length(history.n_iter, settings)):
@@ -258,11 +282,18 @@ def _round(
         losses.append(value.detach())
     values = weights.group.average(torch.stack(losses))
     finite = bool(torch.isfinite(values).all()) and weights.is_sound()
-    bad = ~torch.isfinite(values) | (values > _FAR_ABOVE * (1 + min([float(values[0]), *history.loss_curve])))
-    if not finite or (bool(bad.any()) and len(history.tried) < _RETRIES):
+    first = float(values[0]) if history.first_loss is None else history.first_loss
+    lowest = min([first, *history.loss_curve])
+    # a loss may be negative or near zero, where "ten times" means nothing
+    above = (values - lowest) / max(1.0, abs(first), abs(lowest))
+    bad = ~torch.isfinite(values) | (above > _FAR_ABOVE)
+    exploded = bool(bad.any()) or float(above.median()) > _EXPLODED - 1
+    if not finite or (exploded and len(history.tried) < _RETRIES):
         history.n_iter -= len(values)
         # weights may be lost in the last step, whose loss is not
-        return history.n_iter + (int(bad.int().argmax()) if bool(bad.any()) else len(values)), finite
+        step = history.n_iter + (int(bad.int().argmax()) if bool(bad.any()) else len(values))
+        return step, "training loss " + ("rose beyond all bounds" if finite else "stopped being finite")
+    history.first_loss = first
     history.loss_curve.append(float(values.mean()))
     return None
 
@@ -271,20 +302,19 @@ def _largest_rate(history: History, settings: Settings) -> float:
     return settings.learning_rate_init * _LOWER ** len(history.tried)
 
 
-def _back_off(weights: Weights, history: History, settings: Settings, step: int, finite: bool) -> None:
+def _back_off(weights: Weights, history: History, settings: Settings, step: int, how: str) -> None:
     """Take a round back that blew up: from the best weights at a lower rate; raises when that was tried before."""
     rate = _largest_rate(history, settings)
     history.tried.append((step, rate))
-    how = "rose beyond all bounds" if finite else "stopped being finite"
     if len(history.tried) > _RETRIES or not weights.start_again():
         tried = ", ".join(f"{rate:g} (step {step})" for step, rate in history.tried)
         raise FitDivergedError(
-            f"The training loss {how} at step {step}, and so it did each time that training went on from the best "
+            f"The {how} at step {step}, and so it did each time that training went on from the best "
             f"weights so far: learning rates {tried} were tried. Try a smaller learning_rate_init than {rate:g}, "
             "preprocessing='standardize', or look for extreme values in the data."
         )
     warnings.warn(
-        f"The training loss {how} at step {step} with the rate {rate:g}: training goes on from the best weights so "
+        f"The {how} at step {step} with the rate {rate:g}: training goes on from the best weights so "
         f"far with {_LOWER * rate:g}. A smaller learning_rate_init than {settings.learning_rate_init:g} saves the "
         "detour.",
         ConvergenceWarning,

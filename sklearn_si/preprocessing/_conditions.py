@@ -12,10 +12,16 @@ _MISSING = ("nan", "None", "<NA>", "NaT")
 # Categories that an error tells.
 _FEW = 10
 
+# Least scale of a column of rare values, as a share of their (root mean square) distance from the common one.
+_LEAST_SCALE_OF_RARE = 0.25
+
 
 @registered("preprocessing.ConditionCodec")
 class ConditionCodec:
     """Numeric columns standardised, all others one-hot; a last column for "no condition" where it is asked for.
+
+    The standard deviation that a column is divided by is no less than a quarter of the distance of its rare values from
+    its common one.
 
     Parameters
     ----------
@@ -66,12 +72,23 @@ class ConditionCodec:
 class _Number:
     def __init__(self, values):
         values = _numbers(values)
-        self.mean, scale = values.mean(), values.std()
+        self.mean, scale = values.mean(), max(values.std(), _least_scale(values))
         self.scale = scale if scale > 0 else 1.0
 
     def transform(self, values):
         """The numbers in units of their deviation, as one column."""
         return (values - self.mean) / self.scale
+
+
+def _least_scale(values):
+    """The least scale of a column that most rows agree on: its few other values lie at 1 / .25 from these.
+
+    An indicator of one row in 10,000 has a standard deviation of .01. Divided by it, that row would lie a hundred units
+    from all others, where the network has learned from it alone.
+    """
+    others = values[values != np.median(values)] - np.median(values)
+    rare = 0 < 2 * len(others) < len(values)
+    return _LEAST_SCALE_OF_RARE * float(np.sqrt(np.mean(others**2))) if rare else 0.0
 
 
 def _one_hot(codec, words, j):

@@ -25,6 +25,7 @@ from .._utils.tensors import (
     resolve_device,
 )
 from ..distributed import current_group
+from ..exceptions import rows_among
 from ..persistence._pickling import PackedNetworks
 from ..persistence._registry import registered
 from ._codec import TableCodec
@@ -291,6 +292,9 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         ------
         ValueError
             When `given` has an unknown column, or a level that fit has not seen.
+        IntegrationError
+            When more than 1 % of the rows leave the finite numbers in each of four draws; fewer are drawn again, and
+            counted in an `IntegrationWarning`.
         """
         check_is_fitted(self)
         given = None if isinstance(given, dict) and not given else given
@@ -494,7 +498,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             if asked.any():
                 filled = np.where(given, values[:, self._valued], 0.0)[asked]
                 told = self._features(codes)[asked], codes[np.ix_(asked, self._coded)]
-                drawn = self.value_model_.sample(filled, *told, states[asked], seed)
+                with rows_among(np.flatnonzero(asked)):
+                    drawn = self.value_model_.sample(filled, *told, states[asked], seed)
                 values[np.ix_(asked, self._valued)] = drawn
         return codes, values
 
