@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 from sklearn.utils import check_random_state
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, metrics
-from sklearn_si.metrics import energy_distance, sample_scorer
+from sklearn_si.metrics import _samples, energy_distance, sample_scorer
 
 TINY = {"max_iter": 5, "hidden_layer_sizes": (8,), "random_state": 0}
 
@@ -64,7 +64,7 @@ def test_a_distance_does_not_know_the_order_of_the_rows(name):
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_a_distance_refuses_other_columns(name):
-    with pytest.raises(ValueError, match=r"columns|one shape"):
+    with pytest.raises(ValueError, match=r"columns"):
         getattr(metrics, name)(normal_rows(9, 2), normal_rows(9, 3))
 
 
@@ -119,9 +119,9 @@ def test_far_from_the_origin_nothing_cancels():
 def test_chunks_do_not_change_the_answer(monkeypatch, block):
     X, Y = normal_rows(23, 2, mean=1.0), normal_rows(17, 2, seed=1)
     whole = energy_distance(X, Y)
-    shapes, cdist = [], metrics.cdist
-    monkeypatch.setattr(metrics, "_BLOCK", block)
-    monkeypatch.setattr(metrics, "cdist", lambda a, b: shapes.append((len(a), len(b))) or cdist(a, b))
+    shapes, cdist = [], _samples.cdist
+    monkeypatch.setattr(_samples, "_BLOCK", block)
+    monkeypatch.setattr(_samples, "cdist", lambda a, b: shapes.append((len(a), len(b))) or cdist(a, b))
     assert energy_distance(X, Y) == pytest.approx(whole, rel=1e-12)
     # One row against all others is the least that a chunk can hold.
     assert all(n * m <= max(block, m) for n, m in shapes)

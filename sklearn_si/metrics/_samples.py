@@ -3,48 +3,17 @@
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 
-from ._tables import (
-    c2st,
-    closest_record,
-    coverage,
-    marginal_distances,
-    maximum_mean_discrepancy,
-    membership_auc,
-    pair_trends,
-    train_on_synthetic,
-)
-from ._transport import (
-    path_energy,
-    plan_moments,
-    transport_report,
-    wasserstein_distance,
-)
+from ._weights import deviations, has_pairs, n_pairs, same_columns, squared_distance_on_line, weighted_rows
 
-__all__ = [
-    "c2st",
-    "closest_record",
-    "coverage",
-    "energy_distance",
-    "marginal_distances",
-    "maximum_mean_discrepancy",
-    "membership_auc",
-    "pair_trends",
-    "path_energy",
-    "plan_moments",
-    "sample_scorer",
-    "sliced_wasserstein",
-    "train_on_synthetic",
-    "transport_report",
-    "wasserstein_distance",
-]
+__all__ = ["energy_distance", "sample_scorer", "sliced_wasserstein"]
 
 # Floats in one block of pairwise distances: 32 MiB, whatever the number of rows.
 _BLOCK = 2**22
 
 
-def energy_distance(X, reference, *, standardize=True):
+def energy_distance(X, reference, *, standardize=True, sample_weight=None, reference_weight=None):
     """Squared energy distance between the laws of two samples, without bias.
 
     D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'| >= 0,    0 if and only if the laws are equal
@@ -63,6 +32,10 @@ def energy_distance(X, reference, *, standardize=True):
     standardize : bool, default=True
         Divide each column of both samples by its standard deviation (ddof=0) in `reference`, or by 1 where that is 0,
         so that the distance does not depend on the units of the columns. False keeps data units.
+    sample_weight, reference_weight : array-like of shape (n_samples,) or (n_reference,), default=None
+        Weights of the rows of `X` and of `reference`; a row of weight 0 is left out. Whole numbers are counts: a row of
+        weight 3 is the same as three different rows that are equal. Other weights are relative, such as those that
+        sum to one: only their ratios matter, and a row makes no pair with itself. None weighs all rows alike.
 
     Returns
     -------
@@ -73,7 +46,8 @@ def energy_distance(X, reference, *, standardize=True):
     Raises
     ------
     ValueError
-        When the numbers of columns differ, when a sample has fewer than two rows, or when a value is not finite.
+        When the numbers of columns differ, when a sample has fewer than two rows of positive weight, when a value is
+        not finite, or when weights are not finite and non-negative.
 
     Examples
     --------
@@ -86,11 +60,13 @@ def energy_distance(X, reference, *, standardize=True):
     >>> abs(energy_distance(X, Y)) < 0.02 < energy_distance(X + 1.0, Y)
     True
     """
-    X, reference = _check_samples(X, reference, standardize)
+    X, reference = _check_samples(X, reference, standardize, sample_weight, reference_weight)
     return float(2 * _mean_distance(X, reference) - _mean_distance(X) - _mean_distance(reference))
 
 
-def sliced_wasserstein(X, reference, *, n_projections=128, standardize=True, random_state=0):
+def sliced_wasserstein(
+    X, reference, *, n_projections=128, standardize=True, random_state=0, sample_weight=None, reference_weight=None
+):
     """Sliced Wasserstein distance of order 2 between two samples.
 
     SW2^2 = mean over directions u of W2^2(u . X, u . reference),    W2^2 = int_0^1 (F^-1 - G^-1)^2
@@ -110,6 +86,9 @@ def sliced_wasserstein(X, reference, *, n_projections=128, standardize=True, ran
         As in `energy_distance`.
     random_state : int, RandomState instance or None, default=0
         Seed of the directions.
+    sample_weight, reference_weight : array-like of shape (n_samples,) or (n_reference,), default=None
+        Weights of the rows of `X` and of `reference`; a row of weight 0 is left out, and only the ratios of weights
+        matter. None weighs all rows alike.
 
     Returns
     -------
@@ -128,17 +107,10 @@ def sliced_wasserstein(X, reference, *, n_projections=128, standardize=True, ran
     >>> round(sliced_wasserstein([[0.0], [1.0]], [[3.0], [4.0]], standardize=False), 6)
     3.0
     """
-    X, reference = _check_samples(X, reference, standardize)
+    (X, w), (reference, v) = _check_samples(X, reference, standardize, sample_weight, reference_weight)
     directions = check_random_state(random_state).standard_normal((X.shape[1], n_projections))
     directions /= np.linalg.norm(directions, axis=0)
-    # quantiles are steps: between two levels at which either of them jumps, both are constant
-    levels = np.union1d(np.arange(1, len(X) + 1) / len(X), np.arange(1, len(reference) + 1) / len(reference))
-    middle, widths = levels - np.diff(levels, prepend=0.0) / 2, np.diff(levels, prepend=0.0)
-    rows = [np.minimum((middle * len(sample)).astype(int), len(sample) - 1) for sample in (X, reference)]
-    total = 0.0
-    for u in directions.T:
-        gap = np.sort(X @ u)[rows[0]] - np.sort(reference @ u)[rows[1]]
-        total += widths @ gap**2
+    total = sum(squared_distance_on_line(X @ u, reference @ u, w, v) for u in directions.T)
     return float(np.sqrt(total / n_projections))
 
 
@@ -194,36 +166,28 @@ def sample_scorer(estimator, X, y=None, *, n_samples=None, random_state=0):
     return -energy_distance(_fresh_rows(estimator, n_samples, random_state), reference)
 
 
-def _check_samples(X, reference, standardize):
-    X = check_array(X, dtype=np.float64, input_name="X")
-    reference = check_array(reference, dtype=np.float64, input_name="reference")
-    if X.shape[1] != reference.shape[1]:
-        raise ValueError(
-            f"X has {X.shape[1]} columns and reference has {reference.shape[1]}, but a distance needs the same columns "
-            "in both: select the columns that they share, in the same order."
-        )
-    for rows, name in ((X, "X"), (reference, "reference")):
-        if len(rows) < 2:
+def _check_samples(X, reference, standardize, sample_weight, reference_weight):
+    """The rows of positive weight of both samples, in the units that are asked for, each with its weights."""
+    X, reference = same_columns(X, reference)
+    X, w = weighted_rows(X, sample_weight, "X", "sample_weight")
+    reference, v = weighted_rows(reference, reference_weight, "reference", "reference_weight")
+    for weights, name in ((w, "X"), (v, "reference")):
+        if not has_pairs(weights):
             raise ValueError(
-                f"{name} has {len(rows)} row, but the mean distance within a sample needs at least 2: give more rows."
+                f"{name} has {len(weights)} row, but the mean distance within a sample needs at least 2: give more "
+                "rows, or a positive weight to more of them."
             )
-    scale = _deviations(reference) if standardize else 1.0
-    return X / scale, reference / scale
+    scale = deviations(reference, v) if standardize else 1.0
+    return (X / scale, w), (reference / scale, v)
 
 
-def _deviations(reference):
-    # By the range: the computed deviation of a constant column such as 0.1 is rounding, not 0.
-    deviations = reference.std(axis=0)
-    return np.where((np.ptp(reference, axis=0) > 0) & (deviations > 0), deviations, 1.0)
-
-
-def _mean_distance(X, Y=None):
-    """Mean Euclidean distance over the rows of X and Y, or over pairs of different rows of X."""
-    others = X if Y is None else Y
-    step = max(1, _BLOCK // len(others))
+def _mean_distance(sample, other=None):
+    """Mean Euclidean distance over the rows of two weighted samples, or over pairs of different rows of one."""
+    (X, w), (Y, v) = sample, sample if other is None else other
+    step = max(1, _BLOCK // len(Y))
     # cdist subtracts rows before it squares: far from the origin nothing cancels, and a row is at 0 from itself.
-    total = sum(cdist(X[i : i + step], others).sum() for i in range(0, len(X), step))
-    return total / (len(X) * (len(X) - 1 if Y is None else len(Y)))
+    total = sum(w[i : i + step] @ cdist(X[i : i + step], Y) @ v for i in range(0, len(X), step))
+    return total / (n_pairs(w) if other is None else w.sum() * v.sum())
 
 
 def _second_sample(y):

@@ -7,9 +7,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils import Bunch, check_array, check_random_state
+from sklearn.utils import Bunch, check_random_state
 
 from ._encoder import TableEncoder
+from ._weights import deviations, has_pairs, is_count, n_pairs, same_columns, weighted_median, weighted_rows
 
 __all__ = [
     "c2st",
@@ -383,7 +384,9 @@ def membership_auc(model, train, holdout):
     return float(roc_auc_score(np.repeat([1, 0], [len(train), len(holdout)]), scores))
 
 
-def maximum_mean_discrepancy(X, reference, *, bandwidth=None, random_state=0):
+def maximum_mean_discrepancy(
+    X, reference, *, bandwidth=None, random_state=0, sample_weight=None, reference_weight=None
+):
     """Squared maximum mean discrepancy between two samples, without bias.
 
     MMD^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y),    k(x, y) = exp(-|x - y|^2 / (2 h^2))
@@ -398,11 +401,18 @@ def maximum_mean_discrepancy(X, reference, *, bandwidth=None, random_state=0):
         h, in standard deviations; None is the median distance of rows of the reference.
     random_state : int, RandomState instance or None, default=0
         Seed of the rows that are compared, at most 5,000 of each sample.
+    sample_weight, reference_weight : array-like of shape (n_samples,) or (n_reference,), default=None
+        Weights of the rows of `X` and of `reference`, as in `energy_distance`.
 
     Returns
     -------
     mmd : float
-        Its expectation is nil if and only if the laws are equal, and so it may be slightly negative.
+        Its expectation is nil if and only if the distributions are equal, and so it may be slightly negative.
+
+    Raises
+    ------
+    ValueError
+        As in `energy_distance`.
 
     Examples
     --------
@@ -412,21 +422,36 @@ def maximum_mean_discrepancy(X, reference, *, bandwidth=None, random_state=0):
     >>> abs(maximum_mean_discrepancy(X, Y)) < 0.01 < maximum_mean_discrepancy(X + 1.0, Y)
     True
     """
-    X, Y = check_array(X, dtype=np.float64), check_array(reference, dtype=np.float64)
-    if X.shape[1] != Y.shape[1]:
-        raise ValueError(f"X has {X.shape[1]} columns and reference has {Y.shape[1]}: select those that they share.")
-    if min(len(X), len(Y)) < 2:
+    X, Y = same_columns(X, reference)
+    X, w = weighted_rows(X, sample_weight, "X", "sample_weight")
+    Y, v = weighted_rows(Y, reference_weight, "reference", "reference_weight")
+    if not (has_pairs(w) and has_pairs(v)):
         raise ValueError(f"Got {len(X)} and {len(Y)} rows, but a mean over pairs needs at least 2 of each.")
-    rng, scale = check_random_state(random_state), Y.std(axis=0)
-    scale[scale == 0] = 1.0
-    X, Y = (rows[rng.permutation(len(rows))[:_KERNEL_ROWS]] / scale for rows in (X, Y))
-    if bandwidth is None:
-        distances = cdist(Y[:_BANDWIDTH_ROWS], Y[:_BANDWIDTH_ROWS])
-        bandwidth = np.median(distances[np.triu_indices(len(distances), 1)]) or 1.0
-    within = [(_kernel_sum(A, A, bandwidth) - len(A)) / (len(A) * (len(A) - 1)) for A in (X, Y)]
-    return float(sum(within) - 2 * _kernel_sum(X, Y, bandwidth) / (len(X) * len(Y)))
+    rng, scale = check_random_state(random_state), deviations(Y, v)
+    chosen = [rng.permutation(len(rows))[:_KERNEL_ROWS] for rows in (X, Y)]
+    first, second = (X[chosen[0]] / scale, w[chosen[0]]), (Y[chosen[1]] / scale, v[chosen[1]])
+    bandwidth = _median_distance(*second) if bandwidth is None else bandwidth
+    within = [(_kernel_sum(A, A, bandwidth) - _with_themselves(A[1])) / n_pairs(A[1]) for A in (first, second)]
+    return float(sum(within) - 2 * _kernel_sum(first, second, bandwidth) / (first[1].sum() * second[1].sum()))
 
 
-def _kernel_sum(A, B, bandwidth):
-    blocks = (A[i : i + _BLOCK] for i in range(0, len(A), _BLOCK))
-    return sum(np.exp(-cdist(block, B, "sqeuclidean") / (2 * bandwidth**2)).sum() for block in blocks)
+def _with_themselves(weights):
+    """The weight of the pairs of a row with itself, whose kernel is 1: see `n_pairs`."""
+    return weights.sum() ** 2 - n_pairs(weights)
+
+
+def _median_distance(rows, weights):
+    """The median distance over pairs of different rows; where that is 0, one."""
+    rows, weights = rows[:_BANDWIDTH_ROWS], weights[:_BANDWIDTH_ROWS]
+    i, j = np.triu_indices(len(rows), 1)
+    pairs = weights[i] * weights[j]
+    # equal rows that a count stands for are at 0 from each other
+    equal = max(n_pairs(weights) - 2 * pairs.sum(), 0.0) / 2 if is_count(weights) else 0.0
+    distances = np.append(cdist(rows, rows)[i, j], 0.0)
+    return weighted_median(distances, np.append(pairs, equal)) or 1.0
+
+
+def _kernel_sum(first, second, bandwidth):
+    (A, w), (B, v) = first, second
+    blocks = (slice(i, i + _BLOCK) for i in range(0, len(A), _BLOCK))
+    return sum(w[rows] @ np.exp(-cdist(A[rows], B, "sqeuclidean") / (2 * bandwidth**2)) @ v for rows in blocks)

@@ -3,51 +3,73 @@
 import numbers
 
 import numpy as np
-import torch
 from scipy.integrate import trapezoid
-from sklearn.utils import Bunch, check_array
+from sklearn.utils import Bunch, _safe_indexing, check_array
+from sklearn.utils.validation import _num_samples
 
 from .._utils.input_checks import nameless
-from ..couplings import optimal_pairs
+from ._plans import squared_transport_cost
+from ._weights import check_weights, same_columns, weighted_rows
 
 
-def wasserstein_distance(X, reference):
-    """Wasserstein distance of order 2 between two samples of equal size, by their exact plan.
+def wasserstein_distance(
+    X, reference, *, sample_weight=None, reference_weight=None, method="auto", return_method=False
+):
+    """Wasserstein distance of order 2 between two samples, by their exact plan.
 
-    W2^2 = min over permutations p of mean_i |X_i - reference_p(i)|^2
+    W2^2 = min over plans P of sum_ij P_ij |X_i - reference_j|^2
+
+    with the (normalised) weights of the rows as the sums of P over either side; for equally many rows without weights,
+    the least mean over permutations.
 
     Parameters
     ----------
-    X, reference : array-like of shape (n_samples, n_features)
-        Rows, equally many: some thousands, for the time grows with their cube.
+    X : array-like of shape (n_samples, n_features)
+        Rows.
+    reference : array-like of shape (n_reference, n_features)
+        Rows to compare with, not necessarily as many.
+    sample_weight, reference_weight : array-like of shape (n_samples,) or (n_reference,), default=None
+        Weights of the rows of `X` and of `reference`: only their ratios matter. A row of weight 3 is the same as three
+        such rows, and a row of weight 0 is left out. None weighs all rows alike.
+    method : {"auto", "sorted", "assignment", "highs", "pot"}, default="auto"
+        How the plan is found; all are exact. "sorted" is for one column. "assignment" (scipy) is for equally many rows
+        without weights, some thousands. "highs" is the linear programme of scipy, and "pot" the network simplex of
+        POT, an optional dependency (``pip install 'sklearn-si[transport]'``). "auto" takes the first of them that fits:
+        "highs" up to 4e6 pairs of rows (2,000 of each), beyond them "pot".
+    return_method : bool, default=False
+        Whether to return the name of the method that found the plan as well.
 
     Returns
     -------
     distance : float
-        In the units of the data. Two samples of one law are not at 0.
+        In the units of the data. Two samples of one distribution are not at 0: compare with the distance between two
+        samples of the reference that are as large.
+    method : str
+        Only with ``return_method=True``.
 
     Raises
     ------
     ValueError
-        When the numbers of rows or of columns differ, or a value is not finite.
+        When the numbers of columns differ, a value is not finite, weights are not finite and non-negative with a
+        positive one among them, a method does not fit the samples, or the samples are too large for it.
 
     Examples
     --------
     >>> from sklearn_si.metrics import wasserstein_distance
     >>> wasserstein_distance([[0.0], [1.0]], [[5.0], [4.0]])
     4.0
+    >>> wasserstein_distance([[0.0, 0.0]], [[3.0, 4.0], [0.0, 0.0]], reference_weight=[1, 3], return_method=True)
+    (2.5, 'highs')
     """
-    X, reference = (check_array(rows, dtype=np.float64) for rows in (X, reference))
-    if X.shape != reference.shape:
-        raise ValueError(
-            f"wasserstein_distance needs samples of one shape, but got {X.shape} and {reference.shape}: draw as many "
-            "rows."
-        )
-    pairs = optimal_pairs(torch.tensor(X.copy()), torch.tensor(reference.copy()))
-    return float(np.sqrt(((X - reference[pairs]) ** 2).sum(1).mean()))
+    X, reference = same_columns(X, reference)
+    X, x_weights = weighted_rows(X, sample_weight, "X", "sample_weight")
+    reference, weights = weighted_rows(reference, reference_weight, "reference", "reference_weight")
+    cost, method = squared_transport_cost(X, reference, x_weights, weights, method)
+    distance = float(np.sqrt(cost))
+    return (distance, method) if return_method else distance
 
 
-def path_energy(model, X0, *, n_times=51, condition=None):
+def path_energy(model, X0, *, n_times=51, condition=None, sample_weight=None):
     """The energy of the deterministic paths of a bridge: int_0^1 E|b(t, X_t)|^2 dt along its ODE.
 
     At least the mean squared distance that rows are moved, which is at least W2^2 (Benamou & Brenier 2000).
@@ -62,6 +84,8 @@ def path_energy(model, X0, *, n_times=51, condition=None):
         Times of the trapezoidal rule.
     condition : array-like, default=None
         One row for all or one for each, if the model was fitted with a condition.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows in the mean, as in `wasserstein_distance`.
 
     Returns
     -------
@@ -71,7 +95,7 @@ def path_energy(model, X0, *, n_times=51, condition=None):
     Raises
     ------
     ValueError
-        When n_times is less than 2.
+        When n_times is less than 2, or weights are not finite and non-negative with a positive one among them.
 
     Examples
     --------
@@ -85,56 +109,92 @@ def path_energy(model, X0, *, n_times=51, condition=None):
     """
     if not isinstance(n_times, numbers.Integral) or n_times < 2:
         raise ValueError(f"Got n_times={n_times!r}, but expected an integer of at least 2.")
+    X0, weights, condition = _weighted_starts(X0, sample_weight, condition)
     times = np.linspace(0.0, 1.0, n_times)
     states = model.trajectory(X0, n_times, condition=condition)
     at = zip(states, times, strict=True)
     with nameless():
-        powers = [(model.velocity(x, float(t), condition=condition) ** 2).sum(1).mean() for x, t in at]
+        speeds = [(model.velocity(x, float(t), condition=condition) ** 2).sum(1) for x, t in at]
+    powers = [np.average(squares, weights=weights) for squares in speeds]
     return float(trapezoid(powers, times))
 
 
-def transport_report(model, X0, X1, *, condition=None):
+def _weighted_starts(X0, weights, condition):
+    """Rows of the base without those of weight 0, their weights, and their conditions."""
+    if weights is None:
+        return X0, None, condition
+    n_rows = _num_samples(X0)
+    weights = check_weights(weights, n_rows, "X0", "sample_weight")
+    kept = np.flatnonzero(weights)
+    if len(kept) < n_rows:
+        X0 = _safe_indexing(X0, kept)
+        if condition is not None and n_rows > 1 and np.ndim(condition) and _num_samples(condition) == n_rows:
+            condition = _safe_indexing(condition, kept)
+    return X0, weights[kept], condition
+
+
+def transport_report(model, X0, X1, *, condition=None, sample_weight=None, reference_weight=None, method="auto"):
     """How well and at what cost a bridge carries one sample to another.
 
     Parameters
     ----------
     model : estimator
         Fitted to two samples; `transform` carries rows of the first.
-    X0, X1 : array-like of shape (n_samples, n_features)
-        Held-out rows of both ends, equally many.
+    X0 : array-like of shape (n_samples, n_features)
+        Held-out rows of the base.
+    X1 : array-like of shape (n_reference, n_features)
+        Held-out rows of the target, at least two and not necessarily as many.
     condition : array-like, default=None
-        One row for all or one for each, if the model was fitted with a condition.
+        One row for all or one for each row of `X0`, if the model was fitted with a condition.
+    sample_weight, reference_weight : array-like of shape (n_samples,) or (n_reference,), default=None
+        Weights of the rows of `X0`, which go where the rows go, and of `X1`, as in `wasserstein_distance`.
+    method : {"auto", "sorted", "assignment", "highs", "pot"}, default="auto"
+        How the plans are found, as in `wasserstein_distance`.
 
     Returns
     -------
     report : Bunch
         In data units (distance) and their squares (all that follows `floor`); the smaller the better. `distance`: W2
         between X1 and carried rows (of a `SchroedingerBridge`: draws of the plan); `floor`: W2 between halves of X1,
-        what a law seems to be from itself in samples of half as many rows, so that a good bridge comes below it;
-        `displacement`: mean squared distance that rows are moved; `shortest`: W2^2 between X0 and X1, the least
+        what a distribution seems to be from itself in samples of half as many rows, so that a good bridge comes below
+        it; `displacement`: mean squared distance that rows are moved; `shortest`: W2^2 between X0 and X1, the least
         displacement that reaches X1; `path_energy`: that of the velocity along its ODE (of a `SchroedingerBridge` below
         the displacement of its draws, which have noise); `normalized_path_energy` |path_energy - shortest| / shortest,
-        nan where there is no way to go.
+        nan where there is no way to go; `method`: the name of the method by which `distance` and `shortest` were found.
 
     Raises
     ------
     ValueError
-        When the numbers of rows differ.
+        When X1 has fewer than two rows, or `wasserstein_distance` refuses the rows, their weights or the method.
     """
+    X0, weights, condition = _weighted_starts(X0, sample_weight, condition)
     given = {} if condition is None else {"condition": condition}
     plan = getattr(model, "sample_plan", None)
     moved = np.asarray(model.transform(X0, **given) if plan is None else plan(X0, random_state=0))
-    energy = path_energy(model, X0, condition=condition)
-    X0, X1 = (check_array(rows, dtype=np.float64) for rows in (X0, X1))
-    shortest, half = wasserstein_distance(X0, X1) ** 2, len(X1) // 2
+    energy = path_energy(model, X0, condition=condition, sample_weight=weights)
+    X0, X1 = same_columns(X0, X1)
+    X1, x1_weights = weighted_rows(X1, reference_weight, "X1", "reference_weight")
+    both = {"sample_weight": weights, "reference_weight": x1_weights, "method": method}
+    shortest = wasserstein_distance(X0, X1, **both) ** 2
+    distance, method = wasserstein_distance(moved, X1, return_method=True, **both)
     return Bunch(
-        distance=wasserstein_distance(moved, X1),
-        floor=wasserstein_distance(X1[:half], X1[half : 2 * half]),
-        displacement=float(((moved - X0) ** 2).sum(1).mean()),
+        distance=distance,
+        floor=_distance_of_halves(X1, x1_weights),
+        displacement=float(np.average(((moved - X0) ** 2).sum(1), weights=weights)),
         shortest=shortest,
         path_energy=energy,
         normalized_path_energy=abs(energy - shortest) / shortest if shortest > 0 else np.nan,
+        method=method,
     )
+
+
+def _distance_of_halves(X1, weights):
+    """W2 between the first and the second half of the rows."""
+    half = len(X1) // 2
+    if half < 1:
+        raise ValueError("X1 has one row with a positive weight, but its halves are compared: give at least two rows.")
+    first, second = slice(half), slice(half, 2 * half)
+    return wasserstein_distance(X1[first], X1[second], sample_weight=weights[first], reference_weight=weights[second])
 
 
 def plan_moments(bridge, X, *, n_draws=256, direction="forward", random_state=0):

@@ -1,0 +1,112 @@
+"""Samples whose rows have weights, for distances between samples."""
+
+import numpy as np
+from sklearn.utils import check_array
+
+# Floats beyond it are all whole numbers.
+_MOST_COUNT = 2.0**53
+
+
+def same_columns(X, reference):
+    """Both samples as finite arrays of equally many columns, in float64."""
+    X = check_array(X, dtype=np.float64, input_name="X")
+    reference = check_array(reference, dtype=np.float64, input_name="reference")
+    if X.shape[1] != reference.shape[1]:
+        raise ValueError(
+            f"X has {X.shape[1]} columns and reference has {reference.shape[1]}, but a distance needs the same columns "
+            "in both: select the columns that they share, in the same order."
+        )
+    return X, reference
+
+
+def weighted_rows(X, weights, name, weight_name):
+    """The rows of an array whose weight is not zero, and their weights; ones, if there are none given.
+
+    Whole numbers are counts and stay as they are. Other weights are relative, and the largest of them becomes 1.
+    """
+    if weights is None:
+        return X, np.ones(len(X))
+    weights = check_weights(weights, len(X), name, weight_name)
+    X, weights = X[weights > 0], weights[weights > 0]
+    return X, weights if is_count(weights) else weights / weights.max()
+
+
+def check_weights(weights, n_rows, name, weight_name):
+    """One finite weight for each row, in float64; none is negative, and at least one is positive."""
+    try:
+        weights = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{weight_name} holds what is no number ({error}): give one number for each row.") from error
+    if weights.shape != (n_rows,):
+        raise ValueError(
+            f"{weight_name} has the shape {weights.shape}, but expected ({n_rows},): one weight for each row of {name}."
+        )
+    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
+    if len(bad):
+        raise ValueError(
+            f"{weight_name} is {weights[bad[0]]:g} at row {bad[0]} of {name} ({len(bad)} such rows), but weights are "
+            "finite and not negative: give 0 to a row that is to be left out."
+        )
+    if not weights.any():
+        raise ValueError(f"{weight_name} is 0 at every row of {name}: at least one row must have a positive weight.")
+    return weights
+
+
+def is_count(weights):
+    """Whether weights are whole numbers, each of which stands for as many equal rows."""
+    return bool((weights == np.rint(weights)).all() and weights.max() < _MOST_COUNT)
+
+
+def n_pairs(weights):
+    """The weight of all ordered pairs of different rows, by which a U-statistic divides.
+
+    Counts stand for n = sum w rows, hence n (n - 1); relative weights leave out each row's pair with itself, hence
+    (sum w)^2 - sum w^2. Both are n (n - 1) for unit weights.
+    """
+    total = weights.sum()
+    return total * (total - 1) if is_count(weights) else total**2 - (weights**2).sum()
+
+
+def has_pairs(weights):
+    """Whether there are two different rows to compare within a sample."""
+    return len(weights) >= 2 or (is_count(weights) and weights.sum() >= 2)
+
+
+def deviations(X, weights):
+    """The weighted standard deviation of each column (ddof=0), or 1 where that is 0."""
+    # By the range: the computed deviation of a constant column such as 0.1 is rounding, not 0.
+    share = weights / weights.sum()
+    spread = np.sqrt(share @ (X - share @ X) ** 2)
+    return np.where((np.ptp(X, axis=0) > 0) & (spread > 0), spread, 1.0)
+
+
+def weighted_median(values, weights):
+    """The median of values, each counted as often as its weight says; of two middle values, their mean."""
+    order = np.argsort(values, kind="stable")
+    reached, half = np.cumsum(weights[order]), weights.sum() / 2
+    last = len(values) - 1
+    middle = [min(int(np.searchsorted(reached, half, side)), last) for side in ("left", "right")]
+    return float(values[order][middle].mean())
+
+
+def squared_distance_on_line(x, y, x_weights=None, y_weights=None):
+    """The squared Wasserstein distance of order 2 between samples on a line: int_0^1 (F^-1 - G^-1)^2.
+
+    Quantiles are steps: between two levels at which either of them jumps, both are constant.
+    """
+    x, x_levels = _quantile_steps(x, x_weights)
+    y, y_levels = _quantile_steps(y, y_weights)
+    levels = np.union1d(x_levels, y_levels)
+    widths = np.diff(levels, prepend=0.0)
+    middle = levels - widths / 2
+    gap = x[np.searchsorted(x_levels, middle)] - y[np.searchsorted(y_levels, middle)]
+    return float(widths @ gap**2)
+
+
+def _quantile_steps(x, weights):
+    """The sorted values, and the share of the rows up to each of them."""
+    if weights is None:
+        return np.sort(x), np.arange(1, len(x) + 1) / len(x)
+    order = np.argsort(x, kind="stable")
+    reached = np.cumsum(weights[order])
+    return x[order], reached / reached[-1]
