@@ -1,0 +1,216 @@
+"""Repeated values: columns that have no density as they stand, and the cells that give them one.
+
+A variable V of discrete values v_1 < ... < v_K is dequantised by U, which is uniform within the cell of the value:
+V + U has the density P(V = v_k) / width_k in cell k. Of a model q of it, Jensen's inequality gives
+
+E_U log q(v_k + U) <= log (mass of cell k under q / width_k)
+
+(Theis et al. 2016, arXiv 1511.01844, (5)).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from ..distributed import SHARED_ROWS, strided
+from ..persistence._registry import registered
+
+# Share of the rows of one value above which a column has no density to speak of.
+_REPEATED_SHARE = 0.05
+# Distinct values, as a share of the rows, below which the same is so.
+_DISTINCT_SHARE = 0.05
+# Rows that a value must have at the least: in a few rows a pair of equal values is no pattern.
+_REPEATED_ROWS = 5
+# Spacings of floating-point numbers within which two values are one, up to rounding.
+_ROUNDING = 8
+# Share of a cell's width from its value up to which a cell holds that value, beside rounding.
+_SAME_VALUE = 1e-6
+# Columns that a message names at the most.
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class RepeatedColumn:
+    """What a column repeats.
+
+    Parameters
+    ----------
+    position : int
+        Number of the column.
+    value : float
+        Its most frequent value.
+    share : float
+        Share of the rows that have it.
+    n_distinct : int
+        Number of distinct values.
+    """
+
+    position: int
+    value: float
+    share: float
+    n_distinct: int
+
+
+def repeated_columns(X: np.ndarray) -> list[RepeatedColumn]:
+    """The columns in which one value has more than 5 % of the rows, or distinct values are fewer than 5 % of them."""
+    some = X[strided(len(X), SHARED_ROWS)]
+    found = []
+    for position, column in enumerate(some.T):
+        values, counts = np.unique(column, return_counts=True)
+        most, n = int(counts.max()), len(column)
+        often = most > _REPEATED_SHARE * n or len(values) < _DISTINCT_SHARE * n
+        if often and most >= _REPEATED_ROWS and len(values) > 1:
+            found.append(RepeatedColumn(position, float(values[counts.argmax()]), most / n, len(values)))
+    return found
+
+
+def describe_repeats(repeats: Sequence[RepeatedColumn], names: Sequence) -> str:
+    """The columns of a message, each with what it repeats."""
+    told = [
+        f"{names[c.position]!r} ({c.share:.0%} of the rows are {c.value:g}, {c.n_distinct} distinct values)"
+        for c in repeats[:_NAMED]
+    ]
+    more = len(repeats) - _NAMED
+    return ", ".join(told) + (f" and {more} more" if more > 0 else "")
+
+
+def chosen_columns(dequantize: str | Iterable | None, X: np.ndarray, names: Sequence) -> list[int]:
+    """The numbers of the columns that `dequantize` means: those that it lists, or those that repeat values ("auto").
+
+    Raises
+    ------
+    ValueError
+        When it is neither None, "auto" nor a list of the columns' names or positions, or when it lists a column of one
+        value.
+    """
+    if dequantize is None:
+        return []
+    if isinstance(dequantize, str):
+        if dequantize != "auto":
+            raise ValueError(
+                f"Got dequantize={dequantize!r}, but expected None, 'auto' or a list of columns, such as "
+                f"[{dequantize!r}]."
+            )
+        return [column.position for column in repeated_columns(X)]
+    chosen = sorted({_position(column, names) for column in dequantize})
+    for j in chosen:
+        if np.ptp(X[:, j]) == 0:
+            raise ValueError(
+                f"dequantize names the column {names[j]!r}, which holds one value ({X[0, j]:g}): a cell ends halfway "
+                "to the next value. Drop the column."
+            )
+    return chosen
+
+
+def _position(column: object, names: Sequence) -> int:
+    for j, name in enumerate(names):
+        if type(column) is type(name) and column == name:
+            return j
+    if isinstance(column, (int, np.integer)) and not isinstance(column, bool) and 0 <= column < len(names):
+        return int(column)
+    raise ValueError(
+        f"dequantize names the column {column!r}, but expected one of {list(names)}, or a position from 0 to "
+        f"{len(names) - 1}."
+    )
+
+
+@registered("preprocessing.ColumnGrid")
+class ColumnGrid:
+    """The values of a column, each within its cell: cells end halfway between values, the outer two are symmetric.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_values,)
+        At least two, ascending.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        values = np.asarray(values, dtype=np.float64)
+        between = values[:-1] + np.diff(values) / 2
+        first, last = 2 * values[0] - between[0], 2 * values[-1] - between[-1]
+        self.values, self.edges = values, np.concatenate([[first], between, [last]])
+
+    @classmethod
+    def of(cls, column: np.ndarray) -> "ColumnGrid":
+        """The grid of the values of a column, of which those that differ by rounding are one."""
+        values = np.unique(column)
+        apart = np.diff(values) > _ROUNDING * np.spacing(np.abs(values[1:]))
+        return cls(values[np.append(True, apart)])
+
+    @property
+    def widths(self) -> np.ndarray:
+        """Width of each cell."""
+        return np.diff(self.edges)
+
+    def cells(self, x: np.ndarray) -> np.ndarray:
+        """The number of the cell that each value lies in, or of the outermost one on its side."""
+        return np.clip(np.searchsorted(self.edges, x, side="right") - 1, 0, len(self.values) - 1)
+
+    def scatter(self, x: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """Values within the cells: the lower edge plus a share of the width."""
+        cells = self.cells(x)
+        return self.edges[cells] + uniform * self.widths[cells]
+
+    def snap(self, x: np.ndarray) -> np.ndarray:
+        """The value of the cell that each value lies in."""
+        return self.values[self.cells(x)]
+
+    def centre(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The centres of the cells of values of the grid, other values as they are, and which ones these are."""
+        cells = self.cells(x)
+        values, widths = self.values[cells], self.widths[cells]
+        rounding = np.spacing(np.abs(values).astype(x.dtype)).astype(np.float64)
+        off = np.abs(x - values) > _SAME_VALUE * widths + _ROUNDING * rounding
+        return np.where(off, x, self.edges[cells] + widths / 2), off
+
+
+@registered("preprocessing.Grid")
+class Grid:
+    """The columns of repeated values, each with its cells; the other columns are left as they are.
+
+    Parameters
+    ----------
+    columns : dict
+        Number of the column to its `ColumnGrid`.
+    """
+
+    def __init__(self, columns: dict[int, ColumnGrid]) -> None:
+        self.columns = columns
+
+    def __repr__(self) -> str:
+        return f"Grid({ {j: len(grid.values) for j, grid in self.columns.items()} } values)"
+
+    @classmethod
+    def of(cls, X: np.ndarray, columns: Iterable[int]) -> "Grid":
+        """The grids of some columns of a sample."""
+        return cls({int(j): ColumnGrid.of(X[:, j]) for j in columns})
+
+    def scatter(self, X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Rows dequantised: a uniform draw within the cell of each value, in the dtype of the rows."""
+        return self._mapped(X, lambda grid, x: grid.scatter(x, rng.random(len(x))))
+
+    def snap(self, X: np.ndarray) -> np.ndarray:
+        """Rows with the values of the cells that they lie in; what is not finite stays."""
+        return self._mapped(X, lambda grid, x: np.where(np.isfinite(x), grid.snap(x), x))
+
+    def centre(self, X: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """Rows with values at the centres of their cells; by column, which rows hold a value of no cell, if any do."""
+        off = {}
+
+        def centred(grid: ColumnGrid, x: np.ndarray, j: int) -> np.ndarray:
+            moved, elsewhere = grid.centre(x)
+            if elsewhere.any():
+                off[j] = elsewhere
+            return moved
+
+        X_centred = X.copy()
+        for j, grid in self.columns.items():
+            X_centred[:, j] = centred(grid, X[:, j], j)
+        return X_centred, off
+
+    def _mapped(self, X: np.ndarray, change: Callable) -> np.ndarray:
+        X = X.copy()
+        for j, grid in self.columns.items():
+            X[:, j] = change(grid, X[:, j])
+        return X
