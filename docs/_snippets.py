@@ -1,4 +1,7 @@
-"""Run the Python blocks of the pages with few training steps: `python docs/_snippets.py [PAGE ...]`."""
+"""Run the Python code of the pages and of the README: `python docs/_snippets.py [--full] [PAGE ...]`.
+
+Fits are short unless `--full` is given.
+"""
 
 import inspect
 import os
@@ -10,24 +13,27 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
 # Pages whose blocks are tables of equivalents, not a program.
 PIECES = {"coming_from.rst"}
+_FENCED = re.compile(r"^()```python\n(.*?)^```$", re.M | re.S)
 _BLOCK = re.compile(r"^( *)(?:[*-] (?:- )?)*\.\. code-block:: python\n\n((?:\1 +.*\n|\n)+)", re.M)
 
 
 def pages():
-    """The pages that are written by hand."""
-    return sorted([*HERE.glob("*.rst"), *(HERE / "guide").glob("*.rst")])
+    """The README, and the pages that are written by hand."""
+    return [README, *sorted([*HERE.glob("*.rst"), *(HERE / "guide").glob("*.rst")])]
 
 
 def blocks(page):
     """The Python blocks of a page, with the line at which each begins."""
     text = page.read_text(encoding="utf-8")
-    return [(text[: m.start(2)].count("\n") + 1, textwrap.dedent(m[2])) for m in _BLOCK.finditer(text)]
+    pattern = _FENCED if page == README else _BLOCK
+    return [(text[: m.start(2)].count("\n") + 1, textwrap.dedent(m[2])) for m in pattern.finditer(text)]
 
 
-def shorten(max_iter=30):
-    """Make all fits short, whatever the pages say."""
+def short_fits(max_iter=30):
+    """Each constructor that takes `max_iter`, and its defaults with few training steps."""
     from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
     from sklearn_si.tables import TableSynthesizer
 
@@ -35,7 +41,7 @@ def shorten(max_iter=30):
         given = list(inspect.signature(kind.__init__).parameters.values())[1:]
         defaults = [max_iter if p.name == "max_iter" else p.default for p in given]
         first = next(i for i, p in enumerate(given) if p.default is not p.empty)
-        kind.__init__.__defaults__ = tuple(defaults[first:])
+        yield kind.__init__, tuple(defaults[first:])
 
 
 def run(page):
@@ -45,18 +51,20 @@ def run(page):
         exec(compile("\n" * (line - 1) + block, str(page), "exec"), names)
 
 
-def main(chosen):
+def main(arguments):
     """Run the chosen pages, or all."""
     os.environ.setdefault("MPLBACKEND", "agg")
-    shorten()
+    chosen = [name for name in arguments if name != "--full"]
+    if "--full" not in arguments:
+        for constructor, defaults in short_fits():
+            constructor.__defaults__ = defaults
     os.chdir(tempfile.mkdtemp())
     for page in pages():
         if page.name in PIECES or (chosen and page.stem not in chosen):
             continue
         began = time.perf_counter()
         run(page)
-        seconds = time.perf_counter() - began
-        print(f"== {page.relative_to(HERE)}: {len(blocks(page))} blocks, {seconds:.1f} s", flush=True)
+        print(f"== {page.stem}: {len(blocks(page))} blocks, {time.perf_counter() - began:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,31 @@
+"""What the pages say is there, their code runs, and their words are those of the field."""
+
 import ast
 import importlib
 import importlib.util
 import re
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").exists())
+DOCS = ROOT / "docs"
+# What the code of a page needs that an installation may lack.
+NEEDS = {"following": "sklearn.callback", "many_machines": "distributed"}
+# Characters of a line of code that fit the box of a page.
+WIDTH = 88
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-names, snippets = load("_public_names"), load("_snippets")
+names, snippets = load(DOCS / "_public_names.py"), load(DOCS / "_snippets.py")
+style = load(ROOT / "tools" / "check_style.py")
 PAGES = [page for page in snippets.pages() if snippets.blocks(page)]
 
 
@@ -43,6 +52,57 @@ def test_code_of_a_page_compiles_and_imports_what_there_is(page):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("sklearn_si"):
                 module = importlib.import_module(node.module)
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in snippets.PIECES], ids=lambda page: page.stem)
+def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    if page.stem in NEEDS:
+        pytest.importorskip(NEEDS[page.stem])
+    for constructor, defaults in snippets.short_fits():
+        monkeypatch.setattr(constructor, "__defaults__", defaults)
+    monkeypatch.chdir(tmp_path)
+    with mpl.rc_context({"backend": "agg"}):
+        snippets.run(page)
+        importlib.import_module("matplotlib.pyplot").close("all")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_code_of_a_page_fits_its_box(page):
+    long = [line for _, block in snippets.blocks(page) for line in block.splitlines() if len(line) > WIDTH]
+    assert long == []
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda path: path.stem)
+def test_code_of_the_gallery_fits_its_box(example):
+    _, _, code = example.read_text(encoding="utf-8").split('"""', 2)
+    assert [line for line in code.splitlines() if len(line) > WIDTH and not line.startswith("#")] == []
+
+
+def test_the_readme_is_short():
+    assert len(snippets.README.read_text(encoding="utf-8")) <= 7000
+
+
+def test_the_texts_use_the_words_of_the_field(capsys):
+    assert style.main([]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rows of the same law", "law"),
+        ("The laws\nof both", "laws"),
+        ("rows are carried\nto X1", "carried"),
+        ("the mass\nof the levels", "mass of the levels"),
+        ("dates and gaps", "gaps"),
+    ],
+)
+def test_words_of_no_field_are_found(text, words):
+    assert words in [found for _, found, _ in style.findings(text)]
+
+
+@pytest.mark.parametrize("text", ["the law of large numbers", "a power law", "lawful", "held-out rows", "a gap"])
+def test_words_of_the_field_are_not_found(text):
+    assert style.findings(text) == []
 
 
 def promised():
