@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import scipy.stats
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 
@@ -325,6 +326,22 @@ def test_parameters_out_of_range(name, value, message):
 def test_an_unknown_device_is_a_value_error():
     with pytest.raises(ValueError, match="device='nonesuch'"):
         flow(device="nonesuch").fit(X)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", torch.device("cuda", 99), "xpu:99", "meta"])
+def test_a_device_that_is_not_here_is_a_value_error_that_says_what_is(device):
+    with pytest.raises(ValueError, match=rf"Got device='{device}', but this machine has \['cpu'.*device='auto'"):
+        flow(device=device).fit(X)
+    model = flow().fit(X).set_params(device=device)
+    for call in (model.sample, lambda: model.score_samples(X), lambda: model.transform(X)):
+        with pytest.raises(ValueError, match=r"but this machine has \['cpu'"):
+            call()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_here_is_a_value_error():
+    with pytest.raises(ValueError, match=r"Got device='cuda', but this machine has \['cpu'\]"):
+        flow(device="cuda").fit(X)
 
 
 CLASHES = [

@@ -15,17 +15,44 @@ FIT_STREAM, SAMPLE_STREAM, BASE_STREAM, PATH_STREAM, GRID_STREAM, DISTIL_STREAM,
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn "auto", a name or a `torch.device` into a `torch.device` that exists here."""
-    if device != "auto":
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(
-                f"Got device={device!r}, but expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
-            ) from error
+    """Turn "auto", a name or a `torch.device` into a `torch.device` that exists here.
+
+    Raises
+    ------
+    ValueError
+        When there is no such device; it names those that there are.
+    """
+    if device == "auto":
+        return torch.device(_accelerators()[0] if _accelerators() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"Got device={device!r}, but expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
+    if not _is_present(found):
+        raise ValueError(
+            f"Got device={str(device)!r}, but this machine has {['cpu', *_accelerators()]} (as torch "
+            f"{torch.__version__} sees it): choose one of them, or device='auto', which takes an accelerator where "
+            "there is one (set_params(device='auto') does so for a fitted model)."
+        )
+    return found
+
+
+def _accelerators() -> list[str]:
+    """Names of the devices beside the CPU, the one that "auto" takes first."""
     if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return ["cuda", *(f"cuda:{k}" for k in range(1, torch.cuda.device_count()))]
+    return ["mps"] if torch.backends.mps.is_available() else []
+
+
+def _is_present(device: torch.device) -> bool:
+    """Whether tensors can be put on a device."""
+    if device.type in ("cpu", "meta"):
+        return device.type == "cpu"  # "meta" holds no numbers
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ImportError):  # torch says it in either way
+        return False
+    return True
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
