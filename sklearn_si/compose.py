@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from ._model.fitted import HasModel
 from ._utils.callbacks import FollowedEstimator, Tasks
 from ._utils.input_checks import (
     check_cells,
@@ -139,7 +140,7 @@ class TransformedDensity(
         with tasks.part("estimator", estimator):
             estimator.fit(*inside, condition=condition)
         self.transformer_, self.estimator_ = transformer, estimator
-        self.carries_to_ = "data" if X1 is not None or _keeps_its_law(estimator) else "normal"
+        self.carries_to_ = "data" if X1 is not None or _keeps_its_distribution(estimator) else "normal"
         tasks.end()
         return self
 
@@ -306,14 +307,17 @@ class TransformedDensity(
 
     @property
     def _forecasts(self):
-        return getattr(self.estimator_, "_forecasts", False)
+        inner = self.estimator_
+        if isinstance(inner, TransformedDensity):
+            return inner._forecasts
+        return isinstance(inner, HasModel) and inner.model_.is_forecast
 
 
-def _keeps_its_law(estimator):
+def _keeps_its_distribution(estimator):
     """Whether the estimator carries data to data even after a fit of one sample: a mirror."""
     if isinstance(estimator, TransformedDensity):
         return estimator.carries_to_ == "data"
-    return getattr(getattr(estimator, "interpolant_", None), "kind", None) == "mirror"
+    return isinstance(estimator, HasModel) and estimator.model_.is_mirror
 
 
 # ------------------------------------------------------------------------------------ the map and its Jacobian

@@ -4,7 +4,7 @@ import copy
 import math
 import numbers
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,12 +12,10 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from .interpolants import Interpolant
 from .persistence._registry import registered
 
-if TYPE_CHECKING:
-    from .interpolants._base import Interpolant
-
-__all__ = ["COUPLINGS", "Entropic", "Optimal", "entropic_plan", "independent", "optimal_pairs", "paired"]
+__all__ = ["COUPLINGS", "Coupling", "Entropic", "Optimal", "entropic_plan", "independent", "optimal_pairs", "paired"]
 
 # Rows of the base, of the target, and of its condition.
 Pairs = tuple[Tensor, Tensor, Tensor | None]
@@ -28,27 +26,107 @@ _MOST_STEPS, _PRODUCTS = 5000, 20
 _RIDGE = 1e-6
 
 
-@registered("couplings.independent")
-def independent(x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
+class Coupling:
+    """How rows of the two samples are paired in training.
+
+    A subclass gives `__call__`, and says by its attributes how the training loop draws the rows that it is handed.
+    """
+
+    # The same row numbers are drawn from both samples: row i of the base belongs to row i of the target.
+    row_by_row = False
+    # Batches are drawn from pools of pairs, because pairing costs more than a step.
+    pooled = False
+    # Rows that are paired at a time, and how often their pairs are used (of a pooled coupling).
+    batch_size = 1024
+    passes = 1
+    # The pairs are the rows as they were drawn: there is nothing to call.
+    as_drawn = False
+
+    def check(self) -> None:
+        """Refuse parameters that make no pairs."""
+
+    def tied_to(self, interpolant: Interpolant) -> "Coupling":
+        """The coupling with what it takes from the path."""
+        return self
+
+    def __call__(self, x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
+        """The pairs that are made of equally many rows of both samples."""
+        return x0, x1, condition
+
+
+@registered("couplings.Independent")
+class Independent(Coupling):
     """Pair rows at random: the product measure rho0 x rho1.
 
     The batches are drawn independently, so nothing is left to do.
     """
-    return x0, x1, condition
+
+    as_drawn = True
 
 
-@registered("couplings.paired")
-def paired(x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
-    """Pair row i of the base with row i of the target: the law of the given pairs."""
-    return x0, x1, condition
+@registered("couplings.Paired")
+class Paired(Coupling):
+    """Pair row i of the base with row i of the target: the distribution of the given pairs."""
+
+    as_drawn = True
+    row_by_row = True
 
 
-# The training loop draws the same row numbers from both samples for this coupling.
-paired.row_by_row = True  # type: ignore[attr-defined]  # functions have no declared attributes
+@registered("couplings.OwnCoupling")
+class OwnCoupling(Coupling):
+    """A user's own function (x0, x1, condition, generator) -> pairs.
+
+    Parameters
+    ----------
+    function : callable
+    """
+
+    def __init__(self, function: Callable[..., Pairs]) -> None:
+        self.function = function
+
+    def __call__(self, x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
+        """The pairs of the user's function."""
+        return self.function(x0, x1, condition, generator)
+
+
+@registered("couplings.OwnPairs")
+class OwnPairs(Coupling):
+    """The pairs that a fitted model's own process makes from rows of the base.
+
+    Parameters
+    ----------
+    noise_level : float
+        The diffusion of the process; 0 is the ODE.
+    """
+
+    def __init__(self, noise_level: float) -> None:
+        self.noise_level = noise_level
+
+
+independent, paired = Independent(), Paired()
+
+
+def as_coupling(coupling: "str | Coupling | Callable[..., Pairs]") -> Coupling:
+    """The coupling of an estimator's parameter, checked.
+
+    Raises
+    ------
+    ValueError
+        When it is a class in place of an instance, or has parameters that make no pairs.
+    """
+    if isinstance(coupling, type):
+        raise ValueError(
+            f"Got the class coupling={coupling.__name__}, but expected an instance: {coupling.__name__}()."
+        )
+    if isinstance(coupling, str):
+        return COUPLINGS[coupling]
+    found = coupling if isinstance(coupling, Coupling) else OwnCoupling(coupling)
+    found.check()
+    return found
 
 
 @registered("couplings.Optimal")
-class Optimal:
+class Optimal(Coupling):
     """Pair rows by the plan of least mean squared distance: minibatch optimal transport.
 
     argmin over permutations of sum_i |x0_i - x1_p(i)|^2
@@ -94,7 +172,7 @@ class Optimal:
 
 
 @registered("couplings.Entropic")
-class Entropic:
+class Entropic(Coupling):
     """Pair rows by the entropic plan, which a Schroedinger bridge has between its ends.
 
     argmin over plans of E|x0 - x1|^2 + 4 epsilon KL(plan || rho0 x rho1)
@@ -132,7 +210,7 @@ class Entropic:
         if self.epsilon is not None and not self.epsilon > 0:
             raise ValueError(f"Got Entropic(epsilon={self.epsilon!r}), but expected a number above 0.")
 
-    def tied_to(self, interpolant: "Interpolant") -> "Entropic":
+    def tied_to(self, interpolant: Interpolant) -> "Entropic":
         """The coupling with the epsilon of a path, gamma^2 = 2 epsilon t (1 - t)."""
         if self.epsilon is not None:
             return self
@@ -319,4 +397,9 @@ def conditional_covariance(s0: np.ndarray, s1: np.ndarray, epsilon: float) -> np
     return 2 * epsilon * (inverse @ (axes * inner) @ axes.T @ inverse)
 
 
-COUPLINGS = {"independent": independent, "paired": paired, "optimal": Optimal(), "entropic": Entropic()}
+COUPLINGS: dict[str, Coupling] = {
+    "independent": independent,
+    "paired": paired,
+    "optimal": Optimal(),
+    "entropic": Entropic(),
+}

@@ -338,7 +338,7 @@ def _score(interpolant: GaussianBase, t: Tensor, x: Tensor, b: Tensor) -> Tensor
 def _require_gaussian_base(interpolant: Interpolant) -> GaussianBase:
     if not isinstance(interpolant, GaussianBase):
         raise TypeError(
-            f"Got the {interpolant.kind} interpolant {type(interpolant).__name__}, but expected a Gaussian base, "
+            f"Got the {interpolant.path_type} interpolant {type(interpolant).__name__}, but expected a Gaussian base, "
             "whose one field gives the others: fit one sample, or use GaussianBase(path)."
         )
     return interpolant

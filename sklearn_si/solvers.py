@@ -4,16 +4,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from typing import Literal, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from ._utils.tensors import normal
 from .exceptions import IntegrationError
-
-if TYPE_CHECKING:
-    from ._model.fields import Fields
+from .interpolants import Interpolant
 
 __all__ = [
     "ODE_SOLVERS",
@@ -34,6 +32,20 @@ __all__ = [
 Field = Callable[[Tensor, Tensor], Tensor]
 Drift = Callable[[Tensor, Tensor, Tensor], Tensor]
 Time = TypeVar("Time", float, Tensor)
+
+
+class DenoisingFields(Protocol):
+    """What the denoiser recursion asks of a model."""
+
+    @property
+    def interpolant(self) -> Interpolant:
+        """The path."""
+
+    def denoiser(self, t: Tensor, x: Tensor) -> Tensor:
+        """E[z | x_t = x]."""
+
+    def target(self, t: Tensor, x: Tensor) -> Tensor:
+        """E[x1 | x_t = x]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,14 +360,14 @@ def odeint_adaptive(f: Field, x: Tensor, start: float, stop: float, tolerance: f
     )
 
 
-def denoising_steps(fields: "Fields", x: Tensor, times: Tensor) -> Tensor:
+def denoising_steps(fields: DenoisingFields, x: Tensor, times: Tensor) -> Tensor:
     """The denoiser recursion, a consistent integrator of the ODE of a model with a normal base.
 
     x_{j+1} = alpha_{j+1} eta(t_j, x_j) + beta_{j+1} eta_1(t_j, x_j)    (2303.08797, (5.13), (5.14))
 
     Parameters
     ----------
-    fields : Fields
+    fields : DenoisingFields
         Of a one-sided interpolant.
     x : Tensor of shape (n, d)
         State at times[0].
@@ -363,7 +375,7 @@ def denoising_steps(fields: "Fields", x: Tensor, times: Tensor) -> Tensor:
         The grid.
     """
     path = fields.interpolant
-    if path.kind != "one-sided":
+    if path.path_type != "one-sided":
         raise ValueError("solver='denoising' needs a normal base (one sample): use 'auto' for a bridge.")
     for t, t_next in itertools.pairwise(times.to(x)):
         x = path.alpha(t_next) * fields.denoiser(t, x) + path.beta(t_next) * fields.target(t, x)

@@ -144,8 +144,8 @@ def _slots(node, found):
 
 def _laughs(rng):
     """A chain of objects each of which holds the last twice."""
-    kind, depth = rng.choice(("_flow.InterpolantFlow", "_gammas.Gamma", "couplings.Optimal")), rng.randrange(5, 150)
-    names = ("base_density", "network") if kind == "_flow.InterpolantFlow" else ("name", "value")
+    kind, depth = rng.choice(("InterpolantFlow", "interpolants.Gamma", "couplings.Optimal")), rng.randrange(5, 150)
+    names = ("base_density", "network") if kind == "InterpolantFlow" else ("name", "value")
     chain, held = [], 0
     for number in range(10**6, 10**6 + depth):
         state = {"dict": [[name, held] for name in names]}

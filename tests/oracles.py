@@ -1,5 +1,6 @@
 """Closed forms against which the numerics are tested (theory: Gaussian and Gaussian-mixture ends)."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import nn
 
+from sklearn_si._model.fitted import FittedModel
+from sklearn_si.couplings import as_coupling
 from sklearn_si.interpolants import Linear, make_interpolant
 from sklearn_si.preprocessing import AffineMap
 
@@ -98,7 +101,7 @@ class MixtureFields(nn.Module):
     def denoiser(self, t, x):
         """E[z | x_t]; z is the base itself for a Gaussian base."""
         it = self.interpolant
-        scale = it.alpha(t) if it.kind == "one-sided" else it.gamma(t)
+        scale = it.alpha(t) if it.path_type == "one-sided" else it.gamma(t)
         return -scale * self.score_function(t, x)
 
     def drift_without_noise(self, t, x):
@@ -155,26 +158,40 @@ def moments(weights, means, covs):
     return mean, np.einsum("k,kab->ab", weights, covs) + np.einsum("k,ka,kb->ab", weights, means - mean, means - mean)
 
 
-def with_exact_fields(estimator, target, base=None, base_rows=None, base_density=None):
-    """The estimator as if fitted, with exact fields in the networks' places and data units throughout."""
+def exact_model(estimator, target, base=None, base_rows=None, base_density=None):
+    """The fitted model of an estimator's path with exact fields in the networks' places, data units throughout."""
     d = target[1].shape[1]
+    two = base is not None
     path = make_interpolant(
         estimator.interpolant, estimator.gamma, estimator.gamma_scale,
-        two_samples=base is not None, latent_noise=estimator._learns_denoiser,
+        two_samples=two, latent_noise=estimator._learns_denoiser,
     )  # fmt: skip
     fields = MixtureFields(path, *target, *(base or ()))
     identity = AffineMap(np.zeros(d), np.ones(d))
-    estimator.interpolant_ = path
-    estimator.network_ = fields
-    estimator.denoiser_network_ = Denoiser(fields) if base is not None and estimator._learns_denoiser else None
-    estimator.preprocessing_ = identity
-    estimator.base_preprocessing_ = None if base is None else identity
-    estimator.base_sample_ = base_rows
-    estimator.base_density_ = base_density
-    estimator.n_features_in_ = d
-    estimator.seed_ = 0
-    estimator.condition_codec_ = None
-    estimator.dtype_ = np.dtype(np.float64)
+    return FittedModel(
+        interpolant=path,
+        learned={"velocity": fields},
+        velocity=fields,
+        denoiser=Denoiser(fields) if two and estimator._learns_denoiser else None,
+        base_map=identity if two else None,
+        target_map=identity,
+        base_sample=base_rows,
+        base_density=base_density,
+        coupling=as_coupling(estimator.coupling),
+        dtype=np.dtype(np.float64),
+    )
+
+
+def with_exact_fields(estimator, *args):
+    """The estimator as if it had been fitted to such a model."""
+    estimator.model_ = exact_model(estimator, *args)
+    estimator.n_features_in_ = estimator.model_.n_features
+    return estimator
+
+
+def with_parts(estimator, **parts):
+    """The estimator with other parts in its fitted model."""
+    estimator.model_ = dataclasses.replace(estimator.model_, **parts)
     return estimator
 
 

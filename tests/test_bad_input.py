@@ -266,7 +266,7 @@ NAMES = {
     "preprocessing": ["auto", "standardize", "whiten"],
     "noise_schedule": ["gamma", "constant"],
     "activation": ["silu", "tanh", "softplus"],
-    "time_law": ["auto", "uniform", "logit-normal", "data-end", "arcsine"],
+    "time_distribution": ["auto", "uniform", "logit-normal", "data-end", "arcsine"],
     "base_density": ["flow", "normal", "standard_normal"],
     "network": ["mlp"],
     "hidden_layer_sizes": ["auto"],

@@ -98,7 +98,7 @@ def with_checkpoint(estimator, path):
 def answers(model):
     drawn = model.sample(20, random_state=1)
     values = drawn.to_numpy() if hasattr(drawn, "to_numpy") else drawn
-    if isinstance(model, InterpolantFlow) and model.interpolant_.kind == "one-sided":
+    if isinstance(model, InterpolantFlow) and model.interpolant_.path_type == "one-sided":
         return np.column_stack([values, model.score_samples(drawn)])
     return values
 

@@ -163,9 +163,11 @@ def test_grid_search_over_one_sample():
 
 
 def test_grid_search_over_two_samples_by_position():
-    search = GridSearchCV(small(coupling="paired"), {"time_law": ["uniform", "arcsine"]}, cv=2).fit(X, X1_PAIRED)
+    search = GridSearchCV(small(coupling="paired"), {"time_distribution": ["uniform", "arcsine"]}, cv=2).fit(
+        X, X1_PAIRED
+    )
     train, test = next(KFold(2).split(X))
-    first = small(coupling="paired", time_law="uniform").fit(X[train], X1_PAIRED[train])
+    first = small(coupling="paired", time_distribution="uniform").fit(X[train], X1_PAIRED[train])
     assert_allclose(search.cv_results_["split0_test_score"][0], first.score(X1_PAIRED[test]), rtol=1e-12)
     assert search.best_estimator_.base_sample_.shape == X.shape
 

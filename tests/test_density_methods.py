@@ -6,7 +6,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from oracles import MixtureDensity, mixture, mixture_log_density, sample_mixture, with_exact_fields
+from oracles import MixtureDensity, mixture, mixture_log_density, sample_mixture, with_exact_fields, with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._model.fields import Fields
 from sklearn_si._model.sde_likelihood import path_log_weights
@@ -50,7 +50,7 @@ def test_log_density_at_any_time(name, t):
 def test_encoding_decoding_needs_no_base_density(gamma_scale):
     """The law in the middle is N(0, gamma_scale I)."""
     model, X, target, base = exact(InterpolantFlow("encoding-decoding", gamma_scale=gamma_scale), two=True)
-    model.base_density_ = None
+    with_parts(model, base_density=None)
     np.testing.assert_allclose(model.score_samples(X), mixture_log_density(X, *target), atol=1e-3)
     np.testing.assert_allclose(model.score_samples(X, t=0.0), mixture_log_density(X, *base), atol=1e-3)
 
@@ -197,7 +197,7 @@ def test_chain_density_is_that_of_the_sampled_rows():
 def test_densities_of_the_chain_change_units_by_the_jacobian():
     model, X, _, _ = exact(InterpolantDiffusion(likelihood="sde", noise_level=0.5, n_steps=20), n=10)
     value, bound = model.score_samples(X), model.log_density_bound(X).bound
-    model.preprocessing_ = AffineMap(np.array([3.0, -1.0]), np.array([[10.0, 0.0], [4.0, 0.5]]))
+    with_parts(model, target_map=AffineMap(np.array([3.0, -1.0]), np.array([[10.0, 0.0], [4.0, 0.5]])))
     moved = model.preprocessing_.inverse_transform(X)
     np.testing.assert_allclose(model.score_samples(moved), value - np.log(5.0), atol=1e-9)
     np.testing.assert_allclose(model.log_density_bound(moved).bound, bound - np.log(5.0), atol=1e-9)
@@ -241,7 +241,7 @@ def test_errors_of_the_chain():
     with pytest.raises(ValueError, match=r"Got t=2, but expected a time in \[0, 1\]"):
         model.set_params(likelihood="ode").score_samples(X, t=2)
     middle, X, _, _ = exact(InterpolantDiffusion("encoding-decoding"), two=True)
-    middle.base_density_ = None
+    with_parts(middle, base_density=None)
     with pytest.raises(NoDensityError, match="takes its densities from the middle"):
         middle.log_density_bound(X)
 
@@ -272,9 +272,9 @@ def counterexample():
         normal(C0 + 2 * EPS), normal(C0), X0, MixtureDensity(*normal(C0)),
     )  # fmt: skip
     reference, model = make(), make()
-    model.network_ = Shifted(model.network_, lambda t: C)
+    with_parts(model, velocity=Shifted(model.network_, lambda t: C))
     # s = -eta / gamma shifted by c / eps
-    model.denoiser_network_ = Shifted(model.denoiser_network_, lambda t: -C / EPS * model.interpolant_.gamma(t))
+    with_parts(model, denoiser=Shifted(model.denoiser_network_, lambda t: -C / EPS * model.interpolant_.gamma(t)))
     return model, reference, X0, X1
 
 
@@ -330,7 +330,7 @@ def test_fisher_term_of_a_shifted_velocity_has_its_closed_form():
     v, c = 0.5, 0.3
     law = np.ones(1), np.zeros((1, 1)), np.full((1, 1, 1), v)
     reference, model = (with_exact_fields(InterpolantDiffusion(preprocessing=None), law) for _ in range(2))
-    model.network_ = Shifted(model.network_, lambda t: c)
+    with_parts(model, velocity=Shifted(model.network_, lambda t: c))
     n = lambda t: (1 - t) ** 2 + v * t**2  # noqa: E731
     mean = lambda t: n(t) ** 0.5 * quad(lambda u: c * n(u) ** -0.5, 0, t)[0]  # noqa: E731
     X = np.random.default_rng(0).normal(0, v**0.5, (300, 1))
@@ -370,7 +370,7 @@ def test_diagnose_finds_exact_fields_calibrated(two):
 
 def test_diagnose_finds_wrong_fields():
     model, X, _, _ = exact(InterpolantDiffusion(noise_level=0.5, n_steps=50), n=300)
-    model.network_ = Shifted(model.network_, lambda t: 1.0)
+    with_parts(model, velocity=Shifted(model.network_, lambda t: 1.0))
     report = model.diagnose(X)
     assert abs(report.velocity_calibration) > 4 * report.velocity_calibration_error
     assert "NOT calibrated" in str(report) and "NOT normal" in str(report) and "disagree" in str(report)
@@ -387,7 +387,7 @@ def test_the_density_of_a_bridge_has_the_base_density_in_the_units_of_the_base(b
     base = weights, means @ to_bridge.T + np.linalg.solve(matrix, c2 - c), to_bridge @ covs @ to_bridge.T
     if base_is_flow:
         density = with_exact_fields(InterpolantFlow(), (weights, means, covs))
-        density.preprocessing_ = AffineMap(c2, matrix2)
+        with_parts(density, target_map=AffineMap(c2, matrix2))
     else:
         density = MixtureDensity(weights, c2 + means @ matrix2.T, matrix2 @ covs @ matrix2.T)
     model = with_exact_fields(InterpolantFlow(), target, base, np.zeros((2, 2)), density)

@@ -12,7 +12,7 @@ from oracles import MixtureFields, mixture
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._estimators import distillation as _distillation
 from sklearn_si._model.fields import Fields
-from sklearn_si._model.step_choice import _LAW_STEPS, _STEPS, _TOLERANCE, choose_grid
+from sklearn_si._model.step_choice import _SPACING_STEPS, _STEPS, _TOLERANCE, choose_grid
 from sklearn_si.interpolants import GaussianBase, Linear, VariancePreserving
 from sklearn_si.metrics import sliced_wasserstein
 from sklearn_si.solvers import odeint, time_grid
@@ -53,7 +53,7 @@ def test_the_grid_is_the_first_that_carries_rows_within_the_tolerance(path, spre
         return float(gap.square().mean().sqrt())
 
     assert error(n_steps) < 1.5 * _TOLERANCE
-    fewer = [k for k in _STEPS if _LAW_STEPS <= k < n_steps]
+    fewer = [k for k in _STEPS if _SPACING_STEPS <= k < n_steps]
     assert not fewer or error(fewer[-1]) > _TOLERANCE / 1.5
 
 

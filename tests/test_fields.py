@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from oracles import Denoiser, MixtureFields, mixture, moments, sample_mixture, with_exact_fields
+from oracles import Denoiser, MixtureFields, mixture, moments, sample_mixture, with_exact_fields, with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.preprocessing import AffineMap
 from sklearn_si.solvers import odeint, odeint_adaptive
@@ -49,15 +49,15 @@ def bridge(interpolant="linear", gamma="auto", target=TARGET, base=BASE, cls=Int
     model = cls(interpolant, gamma=gamma, random_state=0, **params)
     model = with_exact_fields(model, target, base, sample_mixture(np.random.default_rng(1), 1000, *base))
     if model.denoiser_network_ is not None:
-        model.denoiser_network_ = ScoredDenoiser(model.network_)
+        with_parts(model, denoiser=ScoredDenoiser(model.network_))
     return model
 
 
 def mirror(cls=InterpolantDiffusion, target=TARGET, n=N, **params):
     """Exact fields of a mirror: the target convolved with gamma^2 noise, b = -gamma gamma_dot s, eta = -gamma s."""
     model = with_exact_fields(cls("mirror", random_state=0, **params), target)
-    model.denoiser_network_ = ScoredDenoiser(model.network_)
-    model.base_sample_ = sample_mixture(np.random.default_rng(2), n, *target)
+    with_parts(model, denoiser=ScoredDenoiser(model.network_))
+    with_parts(model, base_sample=sample_mixture(np.random.default_rng(2), n, *target))
     return model
 
 
@@ -104,7 +104,7 @@ def test_fields_of_a_bridge_are_the_exact_ones(name, interpolant, gamma, t):
 @pytest.mark.parametrize("t", INNER)
 def test_a_denoiser_without_a_score_is_divided_by_gamma(t):
     model = bridge()
-    model.denoiser_network_ = Denoiser(model.network_)
+    with_parts(model, denoiser=Denoiser(model.network_))
     assert_allclose(model.score_function(ROWS, t), exact(model, "score_function", t), rtol=1e-9, atol=1e-9)
 
 
@@ -207,7 +207,7 @@ def test_bridge_in_data_units(kind, gamma, t):
 def test_one_sample_in_data_units_has_the_base_of_covariance_ddt(interpolant, kind, t):
     d = SCALES[kind] if SCALES[kind].ndim == 2 else np.diag(SCALES[kind])
     model = one_sample(interpolant)
-    model.preprocessing_ = AffineMap(M1, SCALES[kind])
+    with_parts(model, target_map=AffineMap(M1, SCALES[kind]))
     base = np.ones(1), np.zeros((1, 2)), (d @ d.T)[None]
     oracle = MixtureFields(model.interpolant_, *in_data_units(TARGET, M1, d), *base)
     x = t * M1 + ROWS
@@ -362,7 +362,7 @@ def test_interpolate_in_data_units(kind):
     X = model.interpolate(X0, X1, 0.3)
     assert_moments(X, (np.ones(1), (0.7 * ROWS[0] + 0.3 * ROWS[1])[None], 0.21 * (d @ d.T)[None]))
     one = one_sample()
-    one.preprocessing_ = AffineMap(M1, SCALES[kind])
+    with_parts(one, target_map=AffineMap(M1, SCALES[kind]))
     assert_allclose(one.interpolate(X0, X1, 0.3), 0.7 * X0 + 0.3 * X1, rtol=1e-12)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from oracles import MixtureFields, random_covariances, sample_mixture
+from oracles import MixtureFields, random_covariances, sample_mixture, with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._utils.tensors import column
 from sklearn_si.exceptions import NoDensityError
@@ -177,7 +177,7 @@ def test_the_kink_of_encoding_decoding_is_on_the_grid(n_steps):
 
 def test_moments_through_encoding_and_decoding():
     model = bridge("encoding-decoding", target=ONE, base=OTHER, noise_level=0.5, n_steps=61)
-    model.base_sample_ = sample_mixture(np.random.default_rng(5), 4 * N, *OTHER)
+    with_parts(model, base_sample=sample_mixture(np.random.default_rng(5), 4 * N, *OTHER))
     assert_moments(model.sample(N), ONE)
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from oracles import Denoiser, MixtureFields, mixture, moments, sample_mixture
-from sklearn_si._model.fields import Fields, denoiser_from_velocity, field_loss
+from sklearn_si._model.fields import Fields, denoiser_from_velocity
+from sklearn_si._training.losses import field_loss
 from sklearn_si.interpolants import (
     EncodingDecoding,
     EncodingDecodingPreserving,
@@ -30,9 +31,9 @@ def laws():
     """Every path between two samples (or from one to itself), and every one from a Gaussian base."""
     for instance in instances():
         path = instance.values[0]
-        if path.kind != "one-sided":
+        if path.path_type != "one-sided":
             yield pytest.param(path, id=instance.id)
-        if path.kind != "mirror":
+        if path.path_type != "mirror":
             yield pytest.param(GaussianBase(path), id=f"gaussian-base-{instance.id}")
 
 
@@ -60,9 +61,9 @@ class Problem:
 def problem(path, d, n_components=2):
     rng = np.random.default_rng(d)
     target, base = mixture(rng, n_components, d), mixture(rng, n_components, d)
-    if path.kind == "one-sided":
+    if path.path_type == "one-sided":
         return Problem(path, (np.ones(1), np.zeros((1, d)), np.eye(d)[None]), target, MixtureFields(path, *target))
-    if path.kind == "mirror":
+    if path.path_type == "mirror":
         base = target
     return Problem(path, base, target, MixtureFields(path, *target, *base))
 
@@ -152,10 +153,10 @@ def test_velocity_and_score_from_the_posterior_means(path):
             x, fields = case.points(t), case.fields
             b, s, v = fields(t, x), fields.score_function(t, x), fields.drift_without_noise(t, x)
             eta0, eta1 = fields.posterior_means(t, x)
-            eta = eta0 if path.kind == "one-sided" else -path.gamma(t) * s
+            eta = eta0 if path.path_type == "one-sided" else -path.gamma(t) * s
             close(v, path.alpha_dot(t) * eta0 + path.beta_dot(t) * eta1)
             close(b, v - path.gamma_gamma_dot(t) * s)
-            if path.kind == "one-sided":
+            if path.path_type == "one-sided":
                 close(path.alpha(t) * eta + path.beta(t) * eta1, x)
                 close(s, -eta / path.alpha(t))
             elif path.has_noise:
@@ -173,7 +174,7 @@ def test_posterior_means_from_velocity_and_denoiser(path):
             x = case.points(t)
             eta0, eta1 = case.fields.posterior_means(t, x)
             a, b, w = path.alpha(t), path.beta(t), path.wronskian(t)
-            if path.kind == "one-sided":
+            if path.path_type == "one-sided":
                 gamma, gamma_dot, eta = torch.zeros_like(t), torch.zeros_like(t), torch.zeros_like(x)
             else:
                 gamma, gamma_dot, eta = path.gamma(t), path.gamma_dot(t), case.fields.denoiser(t, x)
@@ -192,7 +193,7 @@ def test_posterior_means_from_velocity_and_denoiser(path):
 def test_package_denoiser_is_the_posterior_mean_of_the_noise(path):
     """And the drifts of the SDE are b + epsilon s and b - epsilon s."""
     for case in both(path):
-        two_sided = path.kind != "one-sided"
+        two_sided = path.path_type != "one-sided"
         fields = Fields(path, case.fields, Denoiser(case.fields) if two_sided else None)
         ends = torch.tensor([0.0, 1e-4, 1 - 1e-4, 1.0], dtype=torch.float64)
         forward, _ = fields.sde(1.0, "constant", ends)
@@ -257,7 +258,7 @@ def test_endpoint_values(path):
         close(case.fields.score_function(STOP, x), s1)
         first = path.alpha_dot(START) * x + path.beta_dot(START) * mean1 - path.gamma_gamma_dot(START) * s0
         close(case.fields(START, x), first)
-        if path.kind == "one-sided":
+        if path.path_type == "one-sided":
             last = path.beta_dot(STOP) * x - path.alpha_alpha_dot(STOP) * s1
         else:
             last = path.alpha_dot(STOP) * mean0 + path.beta_dot(STOP) * x - path.gamma_gamma_dot(STOP) * s1
@@ -287,7 +288,7 @@ def test_conditional_means_near_a_point(path):
         assert near.sum() > 500
         at = x[near]
         assert_mean_zero(path.point_dot(t, x0, x1, z)[near] - case.fields(t, at))
-        noise, scale = (x0, path.alpha(t)) if path.kind == "one-sided" else (z, path.gamma(t))
+        noise, scale = (x0, path.alpha(t)) if path.path_type == "one-sided" else (z, path.gamma(t))
         if scale > 1e-3:
             assert_mean_zero(noise[near] + scale * case.fields.score_function(t, at))
 
@@ -304,7 +305,7 @@ def test_exact_fields_are_stationary_points_of_their_losses(path):
         x = path.point(t, x0, x1, z)
         b = case.fields(t, x)
         assert_mean_zero((b * (b - path.point_dot(t, x0, x1, z))).sum(1))
-        noise = x0 if path.kind == "one-sided" else z
+        noise = x0 if path.path_type == "one-sided" else z
         eta = case.fields.denoiser(t, x)
         assert_mean_zero((eta * (eta - noise)).sum(1))
 

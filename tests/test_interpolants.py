@@ -71,7 +71,7 @@ def test_declared_derivatives_equal_autograd(path):
 @pytest.mark.parametrize("path", list(instances()))
 def test_boundary_values_by_kind(path):
     alpha, beta = path.alpha(ENDS), path.beta(ENDS)
-    expected = ([0.0, 0.0], [1.0, 1.0]) if path.kind == "mirror" else ([1.0, 0.0], [0.0, 1.0])
+    expected = ([0.0, 0.0], [1.0, 1.0]) if path.path_type == "mirror" else ([1.0, 0.0], [0.0, 1.0])
     np.testing.assert_allclose(alpha, expected[0], atol=1e-12)
     np.testing.assert_allclose(beta, expected[1], atol=1e-12)
     if not path.has_noise:

@@ -22,11 +22,11 @@ from sklearn_si._model.fields import Fields
 from sklearn_si._model.likelihood import (
     _nodes,
     _quadrature_error,
-    carry,
     flow_with_divergence,
     ode_log_density,
     standard_normal_log_density,
     standard_normal_parts,
+    transport_rows,
 )
 from sklearn_si.exceptions import IntegrationWarning
 from sklearn_si.interpolants import GaussianBase, Linear
@@ -170,8 +170,8 @@ def test_stated_errors_cover_the_true_ones():
                 assert (error <= tolerance).all()
                 # the coarsest grid knows its own error less well
                 assert ((value - true).abs() <= error).double().mean() >= (0.98 if tolerance == 1.0 else 0.99)
-        ends, stated = carry(Fields(path, exact), x, 0.0, 1.0, 1e-3, "uniform")
-        finest, _ = carry(Fields(path, exact), x, 0.0, 1.0, 1e-4, "uniform")
+        ends, stated = transport_rows(Fields(path, exact), x, 0.0, 1.0, 1e-3, "uniform")
+        finest, _ = transport_rows(Fields(path, exact), x, 0.0, 1.0, 1e-4, "uniform")
         true = (ends - finest).norm(dim=1) / (1 + finest.abs().amax(1))
         assert (true <= stated).double().mean() >= 0.99
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sklearn_si._model.fields import REGRESSIONS
+from sklearn_si._training.losses import REGRESSIONS
 from sklearn_si.interpolants import Linear
 from sklearn_si.networks import FiLMNetwork, PreconditionedField
 

@@ -239,7 +239,7 @@ def gaussian_ends():
 def fresh(path, target, d, c=None):
     """The field before training, with its exact counterpart."""
     v0, v1, _ = variances(d)
-    if path.kind != "two-sided":
+    if path.path_type != "two-sided":
         v0 = torch.ones(d, dtype=torch.float64)
     field = PreconditionedField(path, FiLMNetwork(d, 0, (8, 8), "silu", generator()).double(), target, v0, v1, c)
     one, zero = np.ones(1), np.zeros((1, d))
@@ -262,7 +262,7 @@ def test_a_fresh_velocity_is_the_exact_one_of_gaussian_ends(path):
             torch.testing.assert_close(ours, theirs, **ROUNDING)
 
 
-@pytest.mark.parametrize("path", [p for p in gaussian_ends() if p.values[0].kind != "one-sided"])
+@pytest.mark.parametrize("path", [p for p in gaussian_ends() if p.values[0].path_type != "one-sided"])
 def test_a_fresh_denoiser_is_the_exact_one_of_gaussian_ends(path):
     d = 3
     field, exact = fresh(path, "denoiser", d)
@@ -316,7 +316,7 @@ def test_correlated_ends_of_the_brownian_path_have_their_limits():
 @pytest.mark.parametrize("path", list(gaussian_ends()))
 def test_a_trained_field_is_finite_up_to_both_ends(path):
     d = 3
-    targets = ["velocity"] if path.kind == "one-sided" else ["velocity", "denoiser"]
+    targets = ["velocity"] if path.path_type == "one-sided" else ["velocity", "denoiser"]
     for target in targets:
         field, _ = fresh(path, target, d)
         field.network = random_network(d, (5, 6))

@@ -208,10 +208,10 @@ TAMPERED = {
     "an entry outside": (add("../evil.npy", b"x"), r"entry '../evil.npy', which save does not write"),
     "an absolute path": (add("/tmp/evil.npy", b"x"), "which save does not write"),
     "an entry of another kind": (add("code.py", b"x"), "entry 'code.py'"),
-    "an unknown class": (edit_tree(b"_flow.InterpolantFlow", b"os.system"), "'os.system', which is not on the list"),
-    "a class that is imported": (edit_tree(b"_flow.InterpolantFlow", b"subprocess.Popen"), "not on the list"),
-    "a function as a class": (edit_tree(b"_flow.InterpolantFlow", b"couplings.independent"), "is no class"),
-    "a recipe as a class": (edit_tree(b"_flow.InterpolantFlow", b"missing"), "is no class"),
+    "an unknown class": (edit_tree(b"InterpolantFlow", b"os.system"), "'os.system', which is not on the list"),
+    "a class that is imported": (edit_tree(b"InterpolantFlow", b"subprocess.Popen"), "not on the list"),
+    "a function as a class": (edit_tree(b"InterpolantFlow", b"interpolants.brownian"), "is no class"),
+    "a recipe as a class": (edit_tree(b"InterpolantFlow", b"missing"), "is no class"),
     "a newer format": (edit_tree(b'"format": 1', b'"format": 2'), "format 2, written by sklearn_si .*: update"),
     "no format": (edit_tree(b'"format"', b'"f"'), "names no format"),
     "no tree": (lambda e: e.pop("tree.json"), "no description"),
@@ -245,7 +245,7 @@ def described(path, root, arrays=()):
             archive.writestr(f"{number}.npy", stream.getvalue() or array)
 
 
-def an_object(number=0, kind="_flow.InterpolantFlow", **state):
+def an_object(number=0, kind="InterpolantFlow", **state):
     return {"number": number, "object": kind, "state": {"dict": [list(pair) for pair in state.items()]}}
 
 
@@ -276,7 +276,7 @@ def kernels(depth):
     return chain
 
 
-INDEPENDENT = {"number": 50, "named": "couplings.independent"}
+INDEPENDENT = {"number": 50, "named": "interpolants.brownian"}
 ADDRESS = {"dict": [["data", {"tuple": [1, False]}], ["shape", {"tuple": [2]}], ["typestr", "<f8"], ["version", 3]]}
 ONES = np.ones(3)
 HEADER, ARRAY = announced((2,)), {"number": 0, "array": "0.npy"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from oracles import MixtureFields, mixture, moments, sample_mixture, with_exact_fields
+from oracles import MixtureFields, mixture, moments, sample_mixture, with_exact_fields, with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._model.fields import Fields
 from sklearn_si._utils.tensors import SAMPLE_STREAM, make_generator
@@ -179,7 +179,7 @@ def test_non_finite_rows_never_leave_in_silence():
         def forward(self, t, x, condition=None):
             return x * torch.inf
 
-    model.network_ = Broken()
+    with_parts(model, velocity=Broken())
     with pytest.raises(IntegrationError, match="10 of 10 rows left the finite numbers while sampling"):
         model.sample(10)
     with pytest.raises(IntegrationError, match="while following the ODE"):

@@ -11,9 +11,10 @@ from scipy.special import logit
 from torch import nn
 
 from sklearn_si import InterpolantFlow
-from sklearn_si._model.fields import _T_MARGIN, REGRESSIONS, TIME_LAWS, draw_times, field_loss
+from sklearn_si._model.fields import _T_MARGIN
 from sklearn_si._training import batches as _batches
 from sklearn_si._training.batches import Batches, Sampler, _antithetic, draw_points
+from sklearn_si._training.losses import REGRESSIONS, TIME_DISTRIBUTIONS, draw_times, field_loss
 from sklearn_si._training.optimizer import Weights
 from sklearn_si.couplings import COUPLINGS, Entropic, Optimal, independent, paired
 from sklearn_si.interpolants import (
@@ -47,7 +48,7 @@ CDFS = {
 
 
 @pytest.mark.parametrize("n", [1, 2, 64, 400])
-@pytest.mark.parametrize("law", TIME_LAWS)
+@pytest.mark.parametrize("law", TIME_DISTRIBUTIONS)
 def test_one_time_in_each_part_of_the_mass(law, n):
     t = draw_times(law, n, generator(), "cpu")
     assert t.shape == (n,) and t.dtype == torch.float32
@@ -60,16 +61,16 @@ def test_one_time_in_each_part_of_the_mass(law, n):
     assert not torch.equal(t, draw_times(law, n, generator(1), "cpu"))
 
 
-@pytest.mark.parametrize("law", TIME_LAWS)
+@pytest.mark.parametrize("law", TIME_DISTRIBUTIONS)
 def test_quantiles_of_the_law(law):
     u = torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
-    np.testing.assert_allclose(CDFS[law](TIME_LAWS[law](u).numpy()), u, rtol=1e-10)
+    np.testing.assert_allclose(CDFS[law](TIME_DISTRIBUTIONS[law](u).numpy()), u, rtol=1e-10)
     t = draw_times(law, 20_000, generator(), "cpu").double().numpy()
     for p in (0.1, 0.5, 0.9):
         assert abs(CDFS[law](np.quantile(t, p)) - p) < 2 / 20_000  # stratified: not 1 / sqrt(n)
 
 
-@pytest.mark.parametrize("law", TIME_LAWS)
+@pytest.mark.parametrize("law", TIME_DISTRIBUTIONS)
 def test_times_keep_their_distance_from_the_ends(law):
     # so many that the uniform numbers round to 1 in float32, where quantiles are infinite
     t = draw_times(law, 2**22, generator(), "cpu")
@@ -136,7 +137,7 @@ def row_gradients(name, field, points, path, weighted=True):
     return torch.cat([model.shift.grad, model.tilt.grad], 1)
 
 
-@pytest.mark.parametrize("law", TIME_LAWS)
+@pytest.mark.parametrize("law", TIME_DISTRIBUTIONS)
 @pytest.mark.parametrize("name", PATHS)
 def test_the_exact_velocity_is_a_projection(name, law):
     """E[f . (f - dx_t/dt)] = 0 for f = E[dx_t/dt | x_t], at every time."""
@@ -321,7 +322,7 @@ def test_hand_written_gradients_of_the_losses_are_those_of_autograd(name):
     """On shared and on single times: 128 points have 32 times, 100 have as many."""
     for batch in (128, 100, 7):
         fields, path = own_fields(name, 3)
-        x0 = None if path.kind == "one-sided" else normals(300, 3)
+        x0 = None if path.path_type == "one-sided" else normals(300, 3)
         samples = x0, normals(300, 3, seed=1), None, independent, path.has_noise
         batches = Batches(fields, path, "uniform", Sampler(*samples), batch, generator())
         weights = Weights(fields)

@@ -110,7 +110,7 @@ def test_a_step_is_that_of_adam(scale):
 def settings(**changes):
     defaults = {
         "batch_size": 8, "learning_rate_init": 0.01, "max_iter": 500, "max_time": None, "tol": 0.0,
-        "n_iter_no_change": 3, "early_stopping": True, "verbose": 0, "time_law": "uniform",
+        "n_iter_no_change": 3, "early_stopping": True, "verbose": 0, "time_distribution": "uniform",
     }  # fmt: skip
     return Settings(**{**defaults, **changes})
 

@@ -1,5 +1,6 @@
-"""The Schroedinger bridge: of all diffusions between two laws, the one nearest to Brownian motion."""
+"""The Schroedinger bridge: of all diffusions between two distributions, the one nearest to Brownian motion."""
 
+import dataclasses
 import numbers
 from typing import ClassVar
 
@@ -7,12 +8,13 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
-from .._model.fields import TIME_LAWS
-from .._model.sampling import draw_rows
-from .._training import problem as _fitting
-from .._training.checkpoint import open_checkpoint
+from .._model.fitted import finite_rows
+from .._model.redraws import draw_rows
+from .._model.settings import Sampling
+from .._training.losses import TIME_DISTRIBUTIONS
+from .._training.problem import fit_problem, make_problem
+from .._training.recipe import Recipe
 from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
 from .._utils.tensors import (
@@ -21,25 +23,27 @@ from .._utils.tensors import (
     PATH_STREAM,
     as_array,
     as_tensor,
-    draw_seed,
     evaluation_dtype,
     make_generator,
     resolve_device,
 )
+from ..couplings import OwnPairs
 from ..distributed import current_group
 from ..persistence._registry import registered
 from ..solvers import require_finite, sdeint, time_grid
-from .base import BaseInterpolant, _finite_rows
+from .base import BaseInterpolant
 from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs
 from .bridge_potentials import fit_potential
 from .flow import InterpolantFlow
+from .model_estimator import ModelEstimator
+from .resume import open_checkpoint
 
 # Steps of the simulations whose ends are the pairs of the next round.
 _SIMULATION_STEPS = 50
 
 
 @registered("SchroedingerBridge")
-class SchroedingerBridge(BaseInterpolant):
+class SchroedingerBridge(ModelEstimator):
     """The Schroedinger bridge between two laws: entropic optimal transport with its diffusion.
 
     min over drifts u of E int |u|^2 dt,    dX_t = u dt + sqrt(2 epsilon) dW_t,    X_0 ~ rho0, X_1 ~ rho1
@@ -68,8 +72,8 @@ class SchroedingerBridge(BaseInterpolant):
         Steps of `sample` and `sample_plan`; mixtures draw without steps. May be changed after fit.
     ode_tol : float, default=1e-3
         Error allowed in log-densities, in nats. May be changed after fit.
-    time_law : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
-        Law of t in training.
+    time_distribution : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
+        Distribution of t in training.
     hidden_layer_sizes : "auto", int or array-like of int, default="auto"
         Widths of the hidden layers; "auto" as in `InterpolantDiffusion`.
     activation : {"silu", "tanh", "softplus"}, default="silu"
@@ -121,16 +125,6 @@ class SchroedingerBridge(BaseInterpolant):
     ((3, 2), (3, 2))
     """
 
-    _learns_denoiser = True
-
-    # What the family's machinery asks for and a bridge leaves no choice in.
-    interpolant, gamma, coupling, fields = "linear", "brownian", "independent", "auto"
-    noise_schedule, solver, guidance, condition_dropout = "constant", "auto", 1.0, 0.0
-    condition_kinds = None
-    network, dropout, bf16, warm_start = "mlp", "auto", False, False
-    gamma_scale = property(lambda self: 2 * self.epsilon, doc="Factor of gamma^2.")
-    noise_level = property(lambda self: self.epsilon, doc="Epsilon of `sample`.")
-
     _parameter_constraints: ClassVar[dict] = {
         "epsilon": [Interval(numbers.Real, 0, None, closed="neither")],
         "method": [StrOptions({"network", "mixture"})],
@@ -138,7 +132,7 @@ class SchroedingerBridge(BaseInterpolant):
         "n_rounds": [Interval(numbers.Integral, 0, None, closed="left")],
         "preprocessing": [StrOptions({"auto", "standardize", "whiten"}), None],
         "n_steps": [Interval(numbers.Integral, 1, None, closed="left")],
-        "time_law": [StrOptions({"auto", *TIME_LAWS})],
+        "time_distribution": [StrOptions({"auto", *TIME_DISTRIBUTIONS})],
         **{
             name: BaseInterpolant._parameter_constraints[name]
             for name in (
@@ -160,7 +154,7 @@ class SchroedingerBridge(BaseInterpolant):
         base_density="flow",
         n_steps=100,
         ode_tol=1e-3,
-        time_law="auto",
+        time_distribution="auto",
         hidden_layer_sizes="auto",
         activation="silu",
         batch_size="auto",
@@ -184,7 +178,7 @@ class SchroedingerBridge(BaseInterpolant):
         self.base_density = base_density
         self.n_steps = n_steps
         self.ode_tol = ode_tol
-        self.time_law = time_law
+        self.time_distribution = time_distribution
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.batch_size = batch_size
@@ -231,48 +225,38 @@ class SchroedingerBridge(BaseInterpolant):
             )
         current_group().refuse("SchroedingerBridge")
         X0, X1 = validate_samples(self, X0, X1)
-        before = {name: value for name, value in vars(self).items() if name in ("_fitted_as", "_from_normal")}
-        try:
-            self._fitted_as = self.epsilon, self.method
-            self._from_normal = X1 is None
-            with open_checkpoint(self, {"X0": X0, "X1": X1}) as checkpoint:
-                return self._fit(X0, X1, checkpoint)
-        except BaseException:
-            # the networks are still those of the fit before
-            vars(self).update(before)
-            raise
+        with open_checkpoint(self, {"X0": X0, "X1": X1}) as checkpoint:
+            return self._fit(X0, X1, checkpoint)
 
     def _fit(self, X0, X1, checkpoint):
         """The fit to validated samples."""
-        if X1 is None:
+        from_normal = X1 is None
+        if from_normal:
             rng = np.random.default_rng([checkpoint.seed, BASE_STREAM])
             noise = rng.standard_normal((max(len(X0), 1000), X0.shape[1]))
             X0, X1 = (X0.mean(0) + X0.std(0) * noise).astype(X0.dtype), X0
-        plan = _fitting.make_plan(self, X0, X1, None, checkpoint)
-        plan.tasks = Tasks(self, X0, X1)
-        state = _fitting.fit_plan(self, plan)
-        for name, value in state.items():
-            setattr(self, name, value)
-        plan.tasks.end(state)
+        recipe = self._recipe()
+        problem = make_problem(recipe, X0, X1, None, checkpoint)
+        problem.tasks = Tasks(self, X0, X1)
+        model, record = fit_problem(recipe, problem)
+        plan = model.velocity.potential if self.method == "mixture" else None
+        model = dataclasses.replace(model, coupling=OwnPairs(noise_level=self.epsilon), plan=plan)
+        record |= {"epsilon_": self.epsilon, "from_normal_": from_normal}
+        self._take(model, record)
+        problem.tasks.end({"model_": model, **record})
         return self
 
-    def _fields(self, *args, **kwargs):
-        if (self.epsilon, self.method) != self._fitted_as:
-            raise ValueError(
-                f"Got epsilon={self.epsilon!r} and method={self.method!r} after a fit with {self._fitted_as[0]!r} and "
-                f"{self._fitted_as[1]!r}, which cannot be changed after fit: fit again."
-            )
-        return super()._fields(*args, **kwargs)
+    def _recipe(self):
+        """How the parameters ask to train: a linear path with the brownian gamma of the bridge."""
+        names = {field.name for field in dataclasses.fields(Recipe)}
+        params = {name: value for name, value in self.get_params(deep=False).items() if name in names}
+        return Recipe(
+            **params, gamma="brownian", gamma_scale=2 * self.epsilon, bf16=False, learns_denoiser=True,
+            build_networks=self._build_networks, train=self._train, base_flow=self._base_flow,
+        )  # fmt: skip
 
-    def _move(self, fields, start_rows, n, generator, given=None):
-        if self.method == "network":
-            return super()._move(fields, start_rows, n, generator, given)
-
-        def draw(rows):
-            x = fields.velocity_network.potential.draw(start_rows(rows), generator)
-            return self.preprocessing_.inverse_transform(as_array(x, np.float64))
-
-        return draw_rows(draw, (n, self.n_features_in_), self.dtype_, chunk=n)
+    def _sampling(self):
+        return Sampling(vars(self).get("epsilon_", self.epsilon), "constant", "auto", self.n_steps, self.ode_tol)
 
     def distill(self, *args, **kwargs):
         """Not offered: a bridge is sampled by its plan or its SDE, not by an ODE."""
@@ -292,11 +276,11 @@ class SchroedingerBridge(BaseInterpolant):
         """The fields of a run, around the potentials between its rows; its plan then pairs rows by these."""
         x0, x1 = run.x0, run.x1
         if self.method == "network":  # whose training is judged by the others
-            x0, x1 = x0[run.plan.train0], x1[run.plan.train1]
-        generator = make_generator(run.plan.seed, FIT_STREAM + 500, run.device)
+            x0, x1 = x0[run.problem.base_train], x1[run.problem.target_train]
+        generator = make_generator(run.problem.seed, FIT_STREAM + 500, run.device)
         potential = fit_potential(x0, x1, self.epsilon, self.n_components, generator)
         reverse = fit_potential(x1, x0, self.epsilon, len(potential.log_weights), generator)
-        run.plan.coupling = PlanPairs(potential.float(), reverse.float())
+        run.problem.coupling = PlanPairs(potential.float(), reverse.float())
         return bridge_fields(run, potential.float(), reverse.float(), with_networks=self.method == "network")
 
     def _train(self, run, settings):
@@ -309,7 +293,7 @@ class SchroedingerBridge(BaseInterpolant):
                 return
             run.keep_history()
             # how far the last training had drawn ahead is chance: the next one has a generator of its own
-            run.generator = make_generator(run.plan.seed, FIT_STREAM + 700 + number, run.device)
+            run.generator = make_generator(run.problem.seed, FIT_STREAM + 700 + number, run.device)
             run.pairs = simulate_pairs(run, self.epsilon, _SIMULATION_STEPS, number)
             run.train(settings)
 
@@ -319,11 +303,6 @@ class SchroedingerBridge(BaseInterpolant):
             max_iter=self.max_iter, max_time=max_time, device=self.device, early_stopping=self.early_stopping,
             validation_fraction=self.validation_fraction,
         )  # fmt: skip
-
-    def _coupled(self, x0, x1, generator):
-        times = time_grid(_SIMULATION_STEPS, "uniform").to(x0)
-        drift, epsilon = self._fields(np.float64, x0.device).sde(self.epsilon, "constant", times)
-        return x0, sdeint(drift, epsilon, x0, times, generator)
 
     def transform(self, X, *, condition=None):
         """The mean of the plan given rows of fit's first argument: E[x1 | x0] = x0 + (b + epsilon s)(0, x0).
@@ -341,7 +320,7 @@ class SchroedingerBridge(BaseInterpolant):
         -------
         X_t : ndarray of shape (n_samples, n_features)
         """
-        return self._plan_mean(self._checked(X), forward=not self._from_normal, scaled_base=self._from_normal)
+        return self._plan_mean(self._checked(X), forward=not self.from_normal_, scaled_base=self.from_normal_)
 
     def inverse_transform(self, X, *, condition=None):
         """The mean of the plan given rows of the other end: E[x0 | x1] = x1 - (b - epsilon s)(1, x1).
@@ -357,7 +336,7 @@ class SchroedingerBridge(BaseInterpolant):
         X_t : ndarray of shape (n_samples, n_features)
             Conditional means; not the inverse of `transform`.
         """
-        return self._plan_mean(self._checked(X), forward=self._from_normal, scaled_base=self._from_normal)
+        return self._plan_mean(self._checked(X), forward=self.from_normal_, scaled_base=self.from_normal_)
 
     def sample_plan(self, X, *, direction="forward", random_state=None):
         """Draw partners from the plan: rows of the other end given rows of one.
@@ -383,43 +362,40 @@ class SchroedingerBridge(BaseInterpolant):
         if direction not in ("forward", "backward"):
             raise ValueError(f"Got direction={direction!r}, but expected 'forward' or 'backward'.")
         X = self._checked(X)
-        seed = draw_seed(self.random_state if random_state is None else random_state)
-        generator = make_generator(seed, PATH_STREAM, resolve_device(self.device))
-        maps = (self.base_preprocessing_, self.preprocessing_)[:: 1 if direction == "forward" else -1]
-        x = self._tensor(maps[0].transform(X), X.dtype)
-        fields = self._fields(X.dtype, x.device)
-        if self.method == "mixture":
+        model, forward = self.model_, direction == "forward"
+        device = resolve_device(self.device)
+        generator = make_generator(self._seed_of(random_state), PATH_STREAM, device)
+        map_in, map_out = (model.base_map, model.target_map)[:: 1 if forward else -1]
+        x = as_tensor(map_in.transform(X), evaluation_dtype(X.dtype, device), device)
+        fields = model.fields(X.dtype, device)
+        if model.plan is not None:
             field = fields.velocity_network
-            follow = (field.potential if direction == "forward" else field.reverse_potential).draw
+            follow = (field.potential if forward else field.reverse_potential).draw
         else:
-            times = time_grid(self.n_steps, "uniform", *((0.0, 1.0) if direction == "forward" else (1.0, 0.0))).to(x)
-            drift, epsilon = fields.sde(self.epsilon, "constant", times)
+            times = time_grid(self.n_steps, "uniform", *((0.0, 1.0) if forward else (1.0, 0.0))).to(x)
+            drift, epsilon = fields.sde(self.epsilon_, "constant", times)
 
             def follow(x, generator):
                 return sdeint(drift, epsilon, x, times, generator)
 
         def draw(rows):
-            return maps[1].inverse_transform(as_array(follow(x[rows], generator), np.float64))
+            return map_out.inverse_transform(as_array(follow(x[rows], generator), np.float64))
 
-        return draw_rows(draw, X.shape, X.dtype, given=x, chunk=len(x))
+        return draw_rows(draw, X.shape, X.dtype, given=x, chunk=len(x), advice="fit longer, or raise n_steps")
 
     def _checked(self, X):
-        check_is_fitted(self)
-        self._validate_params()
+        self._ready()
         return self._validate_rows(X)
-
-    def _tensor(self, x, dtype):
-        device = resolve_device(self.device)
-        return as_tensor(x, evaluation_dtype(np.dtype(dtype), device), device)
 
     @torch.no_grad()
     def _plan_mean(self, X, forward, scaled_base):
-        maps = (self.base_preprocessing_, self.preprocessing_)[:: 1 if forward else -1]
-        x = self._tensor(X if forward and scaled_base else maps[0].transform(X), X.dtype)
-        fields, time = self._fields(X.dtype, x.device), torch.tensor(0.0 if forward else 1.0).to(x)
-        sign = 1.0 if forward else -1.0
-        drift = fields.velocity(time, x) + sign * self.epsilon * fields.score(time, x)
+        model, device, sign = self.model_, resolve_device(self.device), 1.0 if forward else -1.0
+        map_in, map_out = (model.base_map, model.target_map)[:: 1 if forward else -1]
+        rows = X if forward and scaled_base else map_in.transform(X)
+        x = as_tensor(rows, evaluation_dtype(X.dtype, device), device)
+        fields, time = model.fields(X.dtype, device), torch.tensor(0.0 if forward else 1.0).to(x)
+        drift = fields.velocity(time, x) + sign * self.epsilon_ * fields.score(time, x)
         moved = as_array(require_finite(x + sign * drift, "taking the mean of the plan"), np.float64)
         if not (scaled_base and not forward):
-            moved = maps[1].inverse_transform(moved)
-        return _finite_rows(moved, X.dtype)
+            moved = map_out.inverse_transform(moved)
+        return finite_rows(moved, X.dtype)

@@ -2,8 +2,10 @@
 
 import torch
 
-from .._model.fields import REGRESSIONS, Fields
+from .._model.fields import Fields
+from .._training.losses import REGRESSIONS
 from .._utils.tensors import FIT_STREAM, make_generator
+from ..couplings import Coupling
 from ..networks import PreconditionedField
 from ..networks._perceptrons import FiLMNetwork
 from ..persistence._registry import registered
@@ -86,19 +88,19 @@ class BridgeField(PreconditionedField):
 
 def bridge_fields(run, potential, reverse_potential, *, with_networks):
     """Velocity and denoiser of a run around two potentials, by name; without networks there is nothing to train."""
-    ends = (run.x0, run.plan.train0), (run.x1, run.plan.train1)
+    ends = (run.x0, run.problem.base_train), (run.x1, run.problem.target_train)
     v0, v1 = (x[rows].var(0, correction=0).clamp(min=1e-6).cpu() for x, rows in ends)
     fields, both = {}, (potential.cpu(), reverse_potential.cpu())
-    for name in run.plan.fields:
-        generator = make_generator(run.plan.seed, FIT_STREAM + 100 * list(REGRESSIONS).index(name))
-        layers = run.x1.shape[1], 0, run.widths, run.estimator.activation, generator
+    for name in run.problem.fields:
+        generator = make_generator(run.problem.seed, FIT_STREAM + 100 * list(REGRESSIONS).index(name))
+        layers = run.x1.shape[1], 0, run.widths, run.recipe.activation, generator
         network = FiLMNetwork(*layers) if with_networks else None
-        fields[name] = BridgeField(run.plan.interpolant, network, name, v0, v1, None, *both)
+        fields[name] = BridgeField(run.problem.interpolant, network, name, v0, v1, None, *both)
     return fields
 
 
 @registered("bridge.PlanPairs")
-class PlanPairs:
+class PlanPairs(Coupling):
     """A coupling: half of the pairs by the plan from rows of the base, half by the reverse plan from the target's."""
 
     def __init__(self, potential, reverse_potential):
@@ -122,11 +124,15 @@ def simulate_pairs(run, epsilon, n_steps, number):
     -------
     dict of pairs of tensors, by "train" and "held"
     """
-    generator = make_generator(run.plan.seed, FIT_STREAM + 600 + number, run.device)
-    fields = Fields(run.plan.interpolant, run.networks["velocity"], run.networks["denoiser"])
+    generator = make_generator(run.problem.seed, FIT_STREAM + 600 + number, run.device)
+    fields = Fields(run.problem.interpolant, run.networks["velocity"], run.networks["denoiser"])
     pairs: dict[str, tuple[torch.Tensor, ...]] = {}
-    for part in ("train", "held"):
-        rows = getattr(run.plan, f"{part}0"), getattr(run.plan, f"{part}1")
+    problem = run.problem
+    parts = {
+        "train": (problem.base_train, problem.target_train),
+        "held": (problem.base_val, problem.target_val),
+    }
+    for part, rows in parts.items():
         if rows[0] is None:
             continue
         both: tuple[list[torch.Tensor], ...] = ([], [])

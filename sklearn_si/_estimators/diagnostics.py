@@ -6,25 +6,27 @@ from scipy import stats
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from .._model.fields import TIME_LAWS
+from .._model.densities import chain_log_density, log_density, log_density_gradient
+from .._model.fields import Fields
+from .._model.fitted import warn_missed
+from .._model.units import DataUnits
 from .._training.batches import Sampler
+from .._training.losses import TIME_DISTRIBUTIONS
 from .._utils.input_checks import nameless
-from .._utils.tensors import (
-    PATH_STREAM,
-    as_array,
-    as_tensor,
-    make_generator,
-    normal,
-)
-from ..couplings import COUPLINGS, independent, paired
+from .._utils.tensors import PATH_STREAM, as_array, as_tensor, make_generator, normal
+from ..couplings import OwnPairs
 from ..exceptions import IntegrationError
 from ..preprocessing import AffineMap
-from ..solvers import odeint, time_grid
+from ..solvers import odeint, sdeint, time_grid
+from .fields import time_of
+from .questions import AsksModel
 
 # Times at which the errors of the fields are averaged: Gauss-Legendre nodes of (0, 1).
 _N_TIMES = 24
 # Times of the Fisher term, whose gradients are dear, and rows at each.
 _N_FISHER_TIMES, _N_FISHER_ROWS = 8, 200
+# Steps of the process that makes the pairs of a model that was trained on its own.
+_N_PAIR_STEPS = 50
 # Bins of time in the report; rows and paths behind the dearer of its lines.
 _N_BINS, _N_ROWS, _N_PATHS = 8, 500, 16
 
@@ -38,7 +40,7 @@ class Report(Bunch):
         return "\n".join(f"{name:<{width}}  {line}" for name, line in self.verdicts.items())
 
 
-class DiagnosticMethods:
+class DiagnosticMethods(AsksModel):
     """KL bounds, the noise level that minimises them, and a report on the calibration."""
 
     def kl_bound(self, X0, X1=None, *, reference):
@@ -68,10 +70,11 @@ class DiagnosticMethods:
             `unsplit`, `split` (nats), and `velocity_error`, `score_error` with `times`: the mean
             squares along time, in scaled units.
         """
-        times, weights, db, ds, cross = self._field_errors(X0, X1, reference)
-        if self.noise_level == 0:
+        times, weights, db, ds, cross = self._field_errors(X0, X1, reference, "kl_bound")
+        level = self._sampling().noise_level
+        if level == 0:
             raise ValueError("kl_bound bounds the SDE model and is infinite at noise_level=0: set a positive one.")
-        epsilon = self.noise_level * self._schedule_at(times)
+        epsilon = level * self._schedule_at(times)
         unsplit = (weights * (db / epsilon + 2 * cross + epsilon * ds)).sum() / 4
         split = (weights * (db / epsilon + epsilon * ds)).sum() / 2
         return Bunch(unsplit=unsplit, split=split, times=times, velocity_error=db, score_error=ds)
@@ -93,7 +96,7 @@ class DiagnosticMethods:
             `noise_level` in units of the parameter under the current schedule, and `in_time`, its best value
             at each of `times`.
         """
-        times, weights, db, ds, _ = self._field_errors(X0, X1, reference)
+        times, weights, db, ds, _ = self._field_errors(X0, X1, reference, "optimal_noise_level")
         schedule = self._schedule_at(times)
         level = np.sqrt((weights * db / schedule).sum() / (weights * ds * schedule).sum())
         return Bunch(noise_level=float(level), times=times, in_time=np.sqrt(db / ds) / schedule)
@@ -123,32 +126,10 @@ class DiagnosticMethods:
         """
         check_is_fitted(self)
         if reference is None:
-            self._require_score("fisher_divergence without a reference")
+            self.model_.require_score("fisher_divergence without a reference")
         else:
             _check_reference(reference)
-        pairs = [None if X is None else X[:_N_FISHER_ROWS] for X in self._held_out(X0, X1)]
-        scale, rows = self._scale, []
-        times, weights, points = self._path_points(*pairs, _N_FISHER_TIMES)
-        for t, X in zip(times, points, strict=True):
-            with nameless():
-                own = self.log_density_gradient(X, t=t)
-                score = (self if reference is None else reference).score_function(X, t)
-                db = 0 if reference is None else self.velocity(X, t) - reference.velocity(X, t)
-            gaps = scale.push_forward(own - score), scale.push_forward(own), scale.transform(db + 0 * X)
-            with np.errstate(over="ignore"):
-                rows.append([(gap**2).sum(1) for gap in gaps])
-        gap, information, db = np.swapaxes(_finite(np.array(rows)), 0, 1)
-        by_row, in_time = weights @ gap, gap.mean(1)
-        result = Bunch(
-            value=float(by_row.mean()),
-            standard_error=float(by_row.std() / len(by_row) ** 0.5),
-            times=times,
-            in_time=in_time,
-            relative=float(by_row.mean() / (weights @ information).mean()),
-        )
-        if reference is not None:
-            result.kl_bound = float(np.sqrt(result.value * (weights @ db).mean()))
-        return result
+        return fisher_divergence(self.model_, *self._held_out(X0, X1), self._evaluation(), reference)
 
     def diagnose(self, X0, X1=None):
         """Report on held-out rows whether the fields are calibrated, the latent normal and the solver exact.
@@ -172,82 +153,137 @@ class DiagnosticMethods:
             `fisher_divergence` (relative) where the score and the density of both ends are known.
         """
         check_is_fitted(self)
-        self._refuse_forecast("diagnose")
-        X0, X1 = self._held_out(X0, X1)
-        report = Report(verdicts={})
-        with nameless():
-            _calibration(self, X0, X1, report)
-            _latent(self, X0 if X1 is None else None, report)
-            _likelihoods(self, X0 if X1 is None else X1, report)
-            _consistency(self, X0, X1, report)
-        return report
+        self.model_.refuse_forecast("diagnose")
+        return diagnose(self.model_, *self._held_out(X0, X1), self._sampling(), self._evaluation())
 
     def _held_out(self, X0, X1):
         X0 = self._validate_rows(X0)
-        if self.base_preprocessing_ is not None and X1 is None:
+        if self.model_.base_map is not None and X1 is None:
             raise ValueError("The model was fitted to two samples: pass held-out rows of both, X0 and X1.")
         return X0, None if X1 is None else self._validate_rows(X1)
 
     def _schedule_at(self, times):
-        fields = self._fields(np.float64, torch.device("cpu"))
-        return np.array([float(fields.schedule(self.noise_schedule, torch.tensor(t).double())) for t in times])
+        fields, schedule = self.model_.fields(np.float64, torch.device("cpu")), self._sampling().noise_schedule
+        return np.array([float(fields.schedule(schedule, torch.tensor(t).double())) for t in times])
 
-    def _scaled_pairs(self, X0, X1):
-        """Rows of both ends in scaled units, of one length, drawn by the seed of the fit."""
-        generator = make_generator(self.seed_, PATH_STREAM)
-        target = as_tensor(self.preprocessing_.transform(X0 if X1 is None else X1), torch.float64, "cpu")
-        if X1 is None:
-            base = normal(target.shape, generator, like=target)
-            pairs = self._coupled(base, target, generator) if hasattr(self, "rectification_report_") else (base, target)
-            return *pairs, generator
-        base = as_tensor(self.base_preprocessing_.transform(X0), torch.float64, "cpu")
-        n = max(len(base), len(target))
-        rows = [torch.randperm(n, generator=generator) % len(side) for side in (base, target)]
-        if getattr(self.coupling, "row_by_row", self.coupling == "paired"):
-            rows[1] = rows[0]
-        return *self._coupled(base[rows[0]], target[rows[1]], generator), generator
-
-    def _coupled(self, x0, x1, generator):
-        """Rows of both ends in scaled units, paired as in training."""
-        if hasattr(self, "rectification_report_"):
-            return x0, odeint(self._fields(np.float64, x0.device).velocity, x0, time_grid(50, "uniform"), "dopri5")
-        coupling = COUPLINGS[self.coupling] if isinstance(self.coupling, str) else self.coupling
-        coupling = coupling.tied_to(self.interpolant_) if hasattr(coupling, "tied_to") else coupling
-        if coupling in (independent, paired) or getattr(coupling, "row_by_row", False):
-            return x0, x1
-        n, batch = len(x0), min(len(x0), 512)
-        drawn = Sampler(x0, x1, None, coupling, False).draw(batch, generator, -(-n // batch))
-        return drawn[0][:n], drawn[1][:n]
-
-    @torch.no_grad()
-    def _path_points(self, X0, X1, n_times):
-        """Gauss-Legendre times and weights, and rows of the path at each time, in data units."""
-        x0, x1, generator = self._scaled_pairs(X0, X1)
-        z = normal(x0.shape, generator, like=x0) if self.interpolant_.has_noise else None
-        nodes, weights = np.polynomial.legendre.leggauss(n_times)
-        times, weights = ((nodes + 1) / 2).tolist(), weights / 2
-        moments = [torch.tensor(t, dtype=torch.float64) for t in times]
-        return (
-            times,
-            weights,
-            [self._to_data(as_array(self.interpolant_.point(t, x0, x1, z), float), t) for t in moments],
-        )
-
-    def _field_errors(self, X0, X1, reference):
-        """Nodes and weights of time, and the mean |Db|^2, |Ds|^2 and Db . Ds at them, in scaled units."""
+    def _field_errors(self, X0, X1, reference, what):
         check_is_fitted(self)
-        self._require_score("kl_bound")
+        self.model_.require_score(what)
         _check_reference(reference)
-        times, weights, points = self._path_points(*self._held_out(X0, X1), _N_TIMES)
-        scale = self._scale
-        errors = []
-        for t, X in zip(times, points, strict=True):
+        return field_errors(self.model_, *self._held_out(X0, X1), self._evaluation(), reference)
+
+
+def fisher_divergence(model, X0, X1, evaluation, reference):
+    """The Fisher divergence on held-out rows; a reference of None is the model itself."""
+    pairs = [None if X is None else X[:_N_FISHER_ROWS] for X in (X0, X1)]
+    scale, rows = model.units.scale, []
+    times, weights, points = path_points(model, *pairs, _N_FISHER_TIMES)
+    for t, X in zip(times, points, strict=True):
+        moment = time_of(t)
+        own = log_density_gradient(model, X, moment, evaluation)
+        if reference is None:
+            score, db = _score(model, X, t, evaluation), 0 * X
+        else:
             with nameless():
-                db = scale.transform(self.velocity(X, t) - reference.velocity(X, t))
-                ds = scale.push_forward(self.score_function(X, t) - reference.score_function(X, t))
-            with np.errstate(over="ignore", invalid="ignore"):
-                errors.append([(db**2).sum(1).mean(), (ds**2).sum(1).mean(), (db * ds).sum(1).mean()])
-        return np.array(times), weights, *_finite(np.array(errors)).T
+                score = reference.score_function(X, t)
+                db = _velocity(model, X, t, evaluation) - reference.velocity(X, t)
+        gaps = scale.push_forward(own - score), scale.push_forward(own), scale.transform(db + 0 * X)
+        with np.errstate(over="ignore"):
+            rows.append([(gap**2).sum(1) for gap in gaps])
+    gap, information, db = np.swapaxes(_finite(np.array(rows)), 0, 1)
+    by_row = weights @ gap
+    result = Bunch(
+        value=float(by_row.mean()),
+        standard_error=float(by_row.std() / len(by_row) ** 0.5),
+        times=times,
+        in_time=gap.mean(1),
+        relative=float(by_row.mean() / (weights @ information).mean()),
+    )
+    if reference is not None:
+        result.kl_bound = float(np.sqrt(result.value * (weights @ db).mean()))
+    return result
+
+
+def diagnose(model, X0, X1, sampling, evaluation):
+    """The report on held-out rows."""
+    report = Report(verdicts={})
+    _calibration(model, X0, X1, report)
+    _latent(model, X0 if X1 is None else None, evaluation, report)
+    _likelihoods(model, X0 if X1 is None else X1, sampling, evaluation, report)
+    _consistency(model, X0, X1, evaluation, report)
+    return report
+
+
+def _velocity(model, X, t, evaluation):
+    return model.field(X, time_of(t), Fields.velocity, DataUnits.velocity_to_data, evaluation)
+
+
+def _score(model, X, t, evaluation):
+    return model.field(X, time_of(t), Fields.score, DataUnits.score_to_data, evaluation)
+
+
+def scaled_pairs(model, X0, X1):
+    """Rows of both ends in scaled units, of one length and paired as in training, and the generator they came from."""
+    generator = make_generator(model.seed, PATH_STREAM)
+    target = as_tensor(model.target_map.transform(X0 if X1 is None else X1), torch.float64, "cpu")
+    if X1 is None:
+        base = normal(target.shape, generator, like=target)
+        return *_coupled(model, base, target, generator), generator
+    base = as_tensor(model.base_map.transform(X0), torch.float64, "cpu")
+    n = max(len(base), len(target))
+    rows = [torch.randperm(n, generator=generator) % len(side) for side in (base, target)]
+    if model.coupling.row_by_row:
+        rows[1] = rows[0]
+    return *_coupled(model, base[rows[0]], target[rows[1]], generator), generator
+
+
+def _coupled(model, x0, x1, generator):
+    """Rows of both ends in scaled units, paired as in training."""
+    coupling = model.coupling
+    if isinstance(coupling, OwnPairs):
+        return x0, _own_ends(model, x0, coupling.noise_level, generator)
+    if coupling.as_drawn or coupling.row_by_row:
+        return x0, x1
+    n, batch = len(x0), min(len(x0), 512)
+    drawn = Sampler(x0, x1, None, coupling, False).draw(batch, generator, -(-n // batch))
+    return drawn[0][:n], drawn[1][:n]
+
+
+def _own_ends(model, x0, noise_level, generator):
+    """The ends of the model's own process from rows of the base."""
+    fields = model.fields(np.float64, x0.device)
+    if noise_level == 0:
+        return odeint(fields.velocity, x0, time_grid(_N_PAIR_STEPS, "uniform"), "dopri5")
+    times = time_grid(_N_PAIR_STEPS, "uniform").to(x0)
+    drift, epsilon = fields.sde(noise_level, "constant", times)
+    return sdeint(drift, epsilon, x0, times, generator)
+
+
+@torch.no_grad()
+def path_points(model, X0, X1, n_times):
+    """Gauss-Legendre times and weights, and rows of the path at each time, in data units."""
+    x0, x1, generator = scaled_pairs(model, X0, X1)
+    path = model.interpolant
+    z = normal(x0.shape, generator, like=x0) if path.has_noise else None
+    nodes, weights = np.polynomial.legendre.leggauss(n_times)
+    times, weights = ((nodes + 1) / 2).tolist(), weights / 2
+    moments = [torch.tensor(t, dtype=torch.float64) for t in times]
+    points = [model.units.to_data(as_array(path.point(t, x0, x1, z), float), t) for t in moments]
+    return times, weights, points
+
+
+def field_errors(model, X0, X1, evaluation, reference):
+    """Nodes and weights of time, and the mean |Db|^2, |Ds|^2 and Db . Ds at them, in scaled units."""
+    times, weights, points = path_points(model, X0, X1, _N_TIMES)
+    scale, errors = model.units.scale, []
+    for t, X in zip(times, points, strict=True):
+        with nameless():
+            b, s = reference.velocity(X, t), reference.score_function(X, t)
+        db = scale.transform(_velocity(model, X, t, evaluation) - b)
+        ds = scale.push_forward(_score(model, X, t, evaluation) - s)
+        with np.errstate(over="ignore", invalid="ignore"):
+            errors.append([(db**2).sum(1).mean(), (ds**2).sum(1).mean(), (db * ds).sum(1).mean()])
+    return np.array(times), weights, *_finite(np.array(errors)).T
 
 
 def _finite(squares):
@@ -271,18 +307,18 @@ def _check_reference(reference):
 
 def _calibration(model, X0, X1, report):
     """Losses by time, and E[f . (f - target)] with standard errors, in scaled units."""
-    x0, x1, generator = model._scaled_pairs(X0, X1)
+    x0, x1, generator = scaled_pairs(model, X0, X1)
     repeat = max(1, 4000 // len(x0))
     x0, x1 = x0.repeat(repeat, 1), x1.repeat(repeat, 1)
-    if model.base_preprocessing_ is None:  # a fresh base row for every repeat
+    if model.base_map is None:  # a fresh base row for every repeat
         x0 = normal(x1.shape, generator, like=x1)
-    path, n = model.interpolant_, len(x0)
+    path, n = model.interpolant, len(x0)
     z = normal(x0.shape, generator, like=x0) if path.has_noise else None
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    t = TIME_LAWS["uniform"](u)[torch.randperm(n, generator=generator)].clamp(1e-3, 1 - 1e-3)
-    fields = model._fields(np.float64, torch.device("cpu"))
+    t = TIME_DISTRIBUTIONS["uniform"](u)[torch.randperm(n, generator=generator)].clamp(1e-3, 1 - 1e-3)
+    fields = model.fields(np.float64, torch.device("cpu"))
     # Every point twice with the noise of opposite sign: the singular factors of the targets cancel.
-    pairs = [(x0, x1, z), (-x0 if path.kind == "one-sided" else x0, x1, None if z is None else -z)]
+    pairs = [(x0, x1, z), (-x0 if path.path_type == "one-sided" else x0, x1, None if z is None else -z)]
     with torch.no_grad():
         velocity, loss, denoiser = zip(*(_residuals(fields, t, *pair) for pair in pairs), strict=True)
     bins = (t * _N_BINS).long()
@@ -300,7 +336,7 @@ def _residuals(fields, t, x0, x1, z):
     xt, target = path.point(t, x0, x1, z), path.point_dot(t, x0, x1, z)
     b = fields.velocity(t, xt)
     eta = fields.denoiser(t, xt, b) if fields.has_score else None
-    noise = x0 if path.kind == "one-sided" else z
+    noise = x0 if path.path_type == "one-sided" else z
     check = None if eta is None else (eta * (eta - noise)).sum(1)
     return (b * (b - target)).sum(1), (b - target).square().sum(1), check
 
@@ -312,31 +348,32 @@ def _verdict_of_mean(report, name, values):
     report.verdicts[f"E[f . (f - target)], {name}"] = f"{mean:.3g} +- {error:.2g}: {word}"
 
 
-def _latent(model, X, report):
+def _latent(model, X, evaluation, report):
     """Normality of transformed rows: a KS test a column, and one of their squared lengths."""
-    if X is None or model.interpolant_.kind == "mirror":
+    if X is None or model.is_mirror:
         return
-    Z = model.transform(X)
+    Z, error = model.transport(X, True, evaluation)
+    warn_missed(error, evaluation.tolerance)
     report.latent_ks = np.array([stats.kstest(column, "norm").pvalue for column in Z.T])
     report.mahalanobis_ks = stats.kstest((Z**2).sum(1), stats.chi2(Z.shape[1]).cdf).pvalue
     # Bonferroni: the least of d p-values
     worst = min(1.0, report.latent_ks.min() * len(report.latent_ks))
     for name, p in (("columns", worst), ("lengths", report.mahalanobis_ks)):
-        word = "normal" if p > 0.01 else "NOT normal: the flow misses part of the law"
+        word = "normal" if p > 0.01 else "NOT normal: the flow misses part of the distribution"
         report.verdicts[f"latent, {name}"] = f"KS p = {p:.2g}: {word}"
 
 
-def _likelihoods(model, X, report):
+def _likelihoods(model, X, sampling, evaluation, report):
     """Negative log-likelihood of the ODE with its solver error, and the bound of the SDE chain."""
-    if model.interpolant_.kind == "mirror" or (model.base_sample_ is not None and model.base_density_ is None):
+    if model.is_mirror or (model.base_sample is not None and model.base_density is None):
         return
     X = X[:_N_ROWS]
-    value, error = model._ode_log_density(X, None, 1.0)
+    value, error = log_density(model, X, time_of(1.0), evaluation)
     report.nll, report.solver_error = -float(value.mean()), float(error.max())
-    word = "met" if report.solver_error <= model.ode_tol else "MISSED by some rows"
+    word = "met" if report.solver_error <= evaluation.tolerance else "MISSED by some rows"
     report.verdicts["NLL, ODE"] = f"{report.nll:.4f} nats; worst solver error {report.solver_error:.2g}: ode_tol {word}"
-    if model.noise_level > 0:
-        chain = model._chain(X, None, _N_PATHS)
+    if sampling.noise_level > 0:
+        chain = chain_log_density(model, X, sampling, evaluation, _N_PATHS)
         report.nll_sde_bound = -float(chain["bound"].mean())
         # rows share their noise: their Monte Carlo errors do not average out
         report.nll_sde_bound_error = float(chain["standard_error"].mean())
@@ -346,13 +383,12 @@ def _likelihoods(model, X, report):
         report.verdicts["NLL, bound of the SDE"] = f"{value}: {word}"
 
 
-def _consistency(model, X0, X1, report):
+def _consistency(model, X0, X1, evaluation, report):
     """Distance of the score from the gradient of the ODE's own log-density, relative to the latter."""
-    has_score = model.interpolant_.kind == "one-sided" or model.denoiser_network_ is not None
-    if model.interpolant_.kind == "mirror" or not has_score or not model._has_gradient:
+    if model.is_mirror or not model.has_score or not model.has_gradient:
         return
-    if not isinstance(model.preprocessing_, AffineMap):
+    if not isinstance(model.target_map, AffineMap):
         return  # the path has no data units
-    report.fisher_divergence = model.fisher_divergence(X0, X1).relative
+    report.fisher_divergence = fisher_divergence(model, X0, X1, evaluation, None).relative
     word = "velocity and score agree" if report.fisher_divergence < 0.1 else "velocity and score disagree"
     report.verdicts["Fisher divergence"] = f"{report.fisher_divergence:.2g} of the Fisher information: {word}"

@@ -2,8 +2,10 @@
 
 from typing import ClassVar
 
+import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
+from .._utils.input_checks import DTYPES, check_cells
 from ..persistence._registry import registered
 from .base import BaseInterpolant
 
@@ -61,8 +63,8 @@ class InterpolantDiffusion(BaseInterpolant):
     ode_tol : float, default=1e-3
         Error allowed in log-densities (nats) and carried rows (relative); each row is refined until it
         is met. May be changed after fit.
-    time_law : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
-        Law of t in training; "auto" is "data-end" for one sample and "logit-normal" for two.
+    time_distribution : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
+        Distribution of t in training; "auto" is "data-end" for one sample and "logit-normal" for two.
     fields : {"auto", "b", "b+eta", "b+s", "v+eta", "v+s"}, default="auto"
         What is learned: velocity b or drift v, denoiser eta or score s. "auto" is b with a Gaussian base,
         eta for a mirror, else both.
@@ -193,7 +195,7 @@ class InterpolantDiffusion(BaseInterpolant):
         n_steps=100,
         solver="auto",
         ode_tol=1e-3,
-        time_law="auto",
+        time_distribution="auto",
         fields="auto",
         guidance=1.0,
         condition_dropout=0.0,
@@ -230,7 +232,7 @@ class InterpolantDiffusion(BaseInterpolant):
         self.n_steps = n_steps
         self.solver = solver
         self.ode_tol = ode_tol
-        self.time_law = time_law
+        self.time_distribution = time_distribution
         self.fields = fields
         self.guidance = guidance
         self.condition_dropout = condition_dropout
@@ -255,3 +257,27 @@ class InterpolantDiffusion(BaseInterpolant):
         self.checkpoint = checkpoint
         self.verbose = verbose
         self.random_state = random_state
+
+    def _forecasts(self):
+        return self.start == "condition"
+
+    def _scores_chain(self):
+        return self.likelihood == "sde"
+
+    def _draw(self, n_samples, condition, sampling, generator):
+        model = self.model_
+        if not model.is_forecast:
+            return super()._draw(n_samples, condition, sampling, generator)
+        return model.forecast(self._start_rows(condition, n_samples), n_samples, sampling, generator)
+
+    def _start_rows(self, start, n_samples):
+        """The rows that a forecast starts from: one for all, or one for each."""
+        if start is None:
+            raise ValueError("A model with start='condition' needs the start rows: sample(n, condition=x0).")
+        X0 = np.asarray(check_cells(start, "condition"), dtype=DTYPES[0])
+        X0 = self._points(X0[None] if X0.ndim == 1 else X0, "condition")
+        if len(X0) not in (1, n_samples):
+            raise ValueError(
+                f"condition has {len(X0)} rows, but expected one for all or one for each of {n_samples} rows."
+            )
+        return X0

@@ -1,72 +1,34 @@
 """A flow map learned from the ODE's own solutions: one to four evaluations where the solver takes dozens."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from sklearn.utils import Bunch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from .._model.fields import Fields, Regression
+from .._model.fields import Fields
+from .._model.flow_map import FlowMap
 from .._training.batches import make_task
 from .._training.loop import Settings, train
+from .._training.losses import Regression
 from .._utils.tensors import (
     DISTIL_STREAM,
     blocks,
     make_generator,
-    resolve_device,
 )
 from ..metrics import sliced_wasserstein
-from ..networks._perceptrons import FiLMNetwork
-from ..persistence._registry import registered
+from ..networks._fields import ResidualField
+from ..networks._perceptrons import FiLMNetwork, Perceptron
 from ..solvers import odeint, time_grid
+from .questions import AsksModel
 
 # Pairs of rows that the map is fitted to, and those it is judged by; steps of RK4 between two times of the map.
 _PAIRS, _HELD, _FINE_STEPS = 65_536, 4096, 24
 _CHUNK, _BATCH = 4096, 1024
 _MOST_STEPS = 8
-
-
-@registered("model.FlowMap")
-class FlowMap(nn.Module):
-    """The solution of the ODE from one time of a grid to the next, as a network around a linear map.
-
-    X_{s,t}(x) = A_s x + c_s + r_s F(s, x),    X_{s,u} = X_{t,u} o X_{s,t}
-
-    (flow maps: Boffi, Albergo & Vanden-Eijnden 2024, arXiv 2406.07507, here fitted to solutions of the ODE itself).
-
-    Parameters
-    ----------
-    network : FiLMNetwork
-        The network F.
-    times : Tensor of shape (n_steps + 1,)
-        The grid.
-    matrices, shifts, sizes : Tensor of shape (n_steps, d, d), (n_steps, d) and (n_steps,)
-        A, c, and r, the size of what they leave.
-    """
-
-    times: Tensor
-    matrices: Tensor
-    shifts: Tensor
-    sizes: Tensor
-
-    def __init__(self, network: FiLMNetwork, times: Tensor, matrices: Tensor, shifts: Tensor, sizes: Tensor) -> None:
-        super().__init__()
-        self.network = network
-        for name, value in {"times": times, "matrices": matrices, "shifts": shifts, "sizes": sizes}.items():
-            self.register_buffer(name, value)
-
-    def linear(self, k: int, x: Tensor) -> Tensor:
-        """A x + c of step k."""
-        return x @ self.matrices[k] + self.shifts[k]
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Rows at the last time, from rows at the first."""
-        for k, size in enumerate(self.sizes):
-            x = self.linear(k, x) + size * self.network(self.times[k], x, condition)
-        return x
 
 
 @torch.no_grad()
@@ -112,7 +74,7 @@ class _Pairs:
         return make_task(self.map.network, self.regression(rows, steps)).loss(slice(0, _BATCH))
 
 
-def distil(
+def fit_flow_map(
     fields: Fields,
     x: Tensor,
     n_steps: int,
@@ -179,7 +141,7 @@ def _report(rows: Tensor, exact: Tensor) -> dict:
     }
 
 
-class DistillationMethods:
+class DistillationMethods(AsksModel):
     """A fast sampler from a fitted model."""
 
     def distill(self, n_steps=1, *, condition=None, max_iter=4000, max_time=None):
@@ -213,35 +175,57 @@ class DistillationMethods:
         ValueError
             For a mirror or forecasting model, which has no flow from its base, or when the condition is missing.
         """
-        check_is_fitted(self)
-        self._validate_params()
+        model = self._ready()
         if not isinstance(n_steps, (int, np.integer)) or not 1 <= n_steps <= _MOST_STEPS:
             raise ValueError(f"Got n_steps={n_steps!r}, but expected an integer from 1 to {_MOST_STEPS}.")
-        if self.sampling_grid_ is None:
-            raise ValueError(
-                "distill needs a flow from a base: a mirror model, or one with start='condition', has none."
-            )
-        if (condition is None) != (self.condition_codec_ is None):
-            what = "needs condition= rows, because it" if condition is None else "got a condition, but the model"
-            how = "with" if condition is None else "without"
-            raise ValueError(f"distill {what} was fitted {how} a condition.")
-        device = resolve_device(self.device)
-        generator = make_generator(self.seed_, DISTIL_STREAM + 200, device)
-        x = self._base_rows(_PAIRS, generator, np.float32)
-        n_rows = 1 if condition is None else len(condition)
-        fields = self._fields(np.float32, device, condition, n_rows)
-        fields = fields.rows(torch.randint(n_rows, (_PAIRS,), generator=generator, device=device))
-        widths, settings = self._distilled_widths(), _settings(max_iter, max_time, self.verbose)
-        grid = self.sampling_grid_[1], self._grid()[1]
-        self.flow_map_, report = distil(fields, x, int(n_steps), grid, widths, self.activation, settings, self.seed_)
-        self.distillation_report_ = Bunch(**report, n_steps=int(n_steps), guidance=self.guidance)
+        settings = _settings(max_iter, max_time, self.verbose)
+        self.model_, report = distill(model, int(n_steps), condition, self._evaluation(), settings)
+        self.distillation_report_ = Bunch(**report, n_steps=int(n_steps), guidance=self._guidance())
         return self
 
-    def _distilled_widths(self):
-        """Those of the fitted network, if it is ours."""
-        network = getattr(self.network_, "network", self.network_)
-        weights = getattr(network, "weights", None)
-        return tuple(len(w) for w in weights) if weights is not None else (128, 128, 128)
+    @property
+    def flow_map_(self):
+        """The distilled flow map, after `distill`."""
+        if self.model_.flow_map is None:
+            raise AttributeError("flow_map_: call distill() after fit")
+        return self.model_.flow_map
+
+
+def distill(model, n_steps, condition, evaluation, settings):
+    """The model with a flow map of its ODE, and the report on the map.
+
+    Parameters
+    ----------
+    model : FittedModel
+    n_steps : int
+        Steps of the map.
+    condition : array-like or None
+        Rows to learn the map for.
+    evaluation : Evaluation
+    settings : Settings
+        Of the training of the map.
+    """
+    if model.sampling_grid is None:
+        raise ValueError("distill needs a flow from a base: a mirror model, or one with start='condition', has none.")
+    if (condition is None) != (model.condition_codec is None):
+        what = "needs condition= rows, because it" if condition is None else "got a condition, but the model"
+        how = "with" if condition is None else "without"
+        raise ValueError(f"distill {what} was fitted {how} a condition.")
+    generator = make_generator(model.seed, DISTIL_STREAM + 200, evaluation.device)
+    x = model.base_rows(_PAIRS, generator, np.float32)
+    n_rows = 1 if condition is None else len(condition)
+    fields = model.fields(np.float32, evaluation.device, condition, n_rows, evaluation.guidance)
+    fields = fields.rows(torch.randint(n_rows, (_PAIRS,), generator=generator, device=evaluation.device))
+    grid = model.sampling_grid[1], model.interpolant.gaussian_time
+    widths, seed = hidden_widths(model), model.seed
+    flow_map, report = fit_flow_map(fields, x, n_steps, grid, widths, model.activation, settings, seed)
+    return dataclasses.replace(model, flow_map=flow_map, distilled_guidance=evaluation.guidance), report
+
+
+def hidden_widths(model):
+    """Widths of the hidden layers of the fitted network, if it is ours."""
+    network = model.velocity.network if isinstance(model.velocity, ResidualField) else model.velocity
+    return tuple(len(w) for w in network.weights) if isinstance(network, Perceptron) else (128, 128, 128)
 
 
 def _settings(max_iter: int, max_time: float | None, verbose: int) -> Settings:
@@ -254,5 +238,5 @@ def _settings(max_iter: int, max_time: float | None, verbose: int) -> Settings:
         n_iter_no_change=math.inf,
         early_stopping=True,
         verbose=verbose,
-        time_law="uniform",
+        time_distribution="uniform",
     )

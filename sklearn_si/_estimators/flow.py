@@ -58,8 +58,8 @@ class InterpolantFlow(BaseInterpolant):
     ode_tol : float, default=1e-3
         Error allowed in log-densities (nats) and carried rows (relative); each row is refined until it
         is met. May be changed after fit.
-    time_law : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
-        Law of t in training; "auto" is "data-end" for one sample and "logit-normal" for two.
+    time_distribution : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
+        Distribution of t in training; "auto" is "data-end" for one sample and "logit-normal" for two.
     fields : {"auto", "b", "b+eta", "b+s", "v+eta", "v+s"}, default="auto"
         What is learned: velocity b or drift v, denoiser eta or score s. "auto" is b, and eta for a mirror.
     guidance : float, default=1.0
@@ -176,7 +176,7 @@ class InterpolantFlow(BaseInterpolant):
         n_steps="auto",
         solver="auto",
         ode_tol=1e-3,
-        time_law="auto",
+        time_distribution="auto",
         fields="auto",
         guidance=1.0,
         condition_dropout=0.0,
@@ -211,7 +211,7 @@ class InterpolantFlow(BaseInterpolant):
         self.n_steps = n_steps
         self.solver = solver
         self.ode_tol = ode_tol
-        self.time_law = time_law
+        self.time_distribution = time_distribution
         self.fields = fields
         self.guidance = guidance
         self.condition_dropout = condition_dropout

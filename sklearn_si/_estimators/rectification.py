@@ -1,24 +1,27 @@
 """Rectified flows: refitted to the pairs that the flow itself makes, so that its paths become straight."""
 
+import dataclasses
 import math
 
 import numpy as np
 import torch
 from sklearn.utils import Bunch
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._model.fields import Fields
+from .._model.likelihood import GRID_SPACING
 from .._model.step_choice import PILOT_ROWS, choose_grid
 from .._training.batches import Batches, Sampler, held_out_loss
 from .._training.loop import Settings, train
 from .._utils.input_checks import check_count
-from .._utils.tensors import RECTIFY_STREAM, make_generator, resolve_device
-from ..couplings import paired
+from .._utils.tensors import RECTIFY_STREAM, make_generator
+from ..couplings import OwnPairs, paired
 from ..interpolants import Linear
 from ..networks import PreconditionedField
 from ..networks._perceptrons import FiLMNetwork
 from ..solvers import odeint, time_grid
+from .distillation import hidden_widths
+from .questions import AsksModel
 
 # Pairs of a round, those that are held out, and steps of the solver that makes them.
 _PAIRS, _HELD, _SOLVER_STEPS = 20_000, 2000, 24
@@ -41,7 +44,7 @@ def _distance(x0, x1):
     return float((x1 - x0).square().sum(1).mean())
 
 
-class RectificationMethods:
+class RectificationMethods(AsksModel):
     """A flow with straight paths from a fitted one."""
 
     def rectify(self, n_rounds=1, *, max_iter=3000, max_time=None):
@@ -77,69 +80,97 @@ class RectificationMethods:
             For models that are no flow from a base: with a denoiser, mirror or forecasting models; for conditional
             ones; and on encoding-decoding paths.
         """
-        check_is_fitted(self)
-        self._validate_params()
+        model = self._ready()
         check_count(n_rounds, "n_rounds")
-        if self._grid()[1] is not None:
-            raise ValueError(
-                "rectify would take the middle of an encoding-decoding path away, from which its density follows: use "
-                "interpolant='linear'."
-            )
-        if self.sampling_grid_ is None or self.denoiser_network_ is not None or self.condition_codec_ is not None:
-            raise ValueError(
-                "rectify needs an unconditional flow from a base: use InterpolantFlow without a condition, and not "
-                "interpolant='mirror'."
-            )
-        device = resolve_device(self.device)
-        generator = make_generator(self.seed_, RECTIFY_STREAM, device)
-        x0 = self._base_rows(_PAIRS, generator, np.float32)
-        grid = self._grid()[0], 0.0, 1.0, self._grid()[1]
-        with torch.no_grad():
-            velocity = self._fields(np.float32, device).velocity
-            x1, straightness = _ends_and_straightness(velocity, x0, grid)
-        report = [(_distance(x0, x1), straightness, math.nan, math.nan)]
-        for number in range(n_rounds):
-            settings = _settings(max_iter, max_time, self.verbose)
-            field, crossing = self._refit(x0, x1, settings, generator, number)
-            coupling_distance, velocity = _distance(x0, x1), Fields(field.interpolant, field).velocity
-            with torch.no_grad():
-                x1, straightness = _ends_and_straightness(velocity, x0, ("uniform", 0.0, 1.0))
-            report.append((_distance(x0, x1), straightness, crossing, coupling_distance))
-        self._take(field, x0[:PILOT_ROWS])
-        names = ("distance", "straightness", "crossing", "coupling_distance")
-        self.rectification_report_ = Bunch(**dict(zip(names, map(list, zip(*report, strict=True)), strict=True)))
+        settings = _settings(max_iter, max_time, self.verbose)
+        self.model_, report = rectify(model, n_rounds, settings, self._evaluation().device)
+        for name in ("distillation_report_", "action_curve_"):  # of the old velocity
+            vars(self).pop(name, None)
+        self.rectification_report_ = report
         return self
 
-    def _refit(self, x0, x1, settings, generator, number):
-        """A velocity of the straight paths between pairs, and its mean squared error on held-out ones."""
-        path, d = Linear(), x0.shape[1]
-        weights = make_generator(self.seed_, RECTIFY_STREAM + 100 + number)
-        network = FiLMNetwork(d, 0, self._distilled_widths(), self.activation, weights)
-        centred = ((x0 - x0.mean(0)) * (x1 - x1.mean(0))).mean(0)
-        moments = (x.cpu() for x in (x0.var(0, correction=0), x1.var(0, correction=0), centred))
-        field = PreconditionedField(path, network, "velocity", *moments).to(x0.device)
-        networks = nn.ModuleDict({"velocity": field}).eval()
-        held, kept = (Sampler(x0[rows], x1[rows], None, paired, False) for rows in (slice(_HELD), slice(_HELD, None)))
-        points = make_generator(self.seed_, RECTIFY_STREAM + 50, x0.device)
-        loss = held_out_loss(networks, path, "uniform", held, 2 * _HELD, points)
-        with Batches(networks, path, settings.time_law, kept, settings.batch_size, generator) as batches:
-            train(networks, batches.loss, lambda: -loss(), settings, start_score=lambda: -loss())
-        t = torch.rand(len(x0), generator=generator, device=x0.device)
-        with torch.no_grad():
-            residual = x1 - x0 - field(t, path.point(t, x0, x1))
-        return field, float(residual.square().sum(1).mean())
 
-    def _take(self, field, pilots):
-        """Make a velocity the model's own; what follows from the old one alone goes."""
-        self.network_, self._learned_ = field, {"velocity": field}
-        self.interpolant_ = field.interpolant
-        self.sampling_grid_ = choose_grid(Fields(field.interpolant, field), pilots, None)
-        for name in ("flow_map_", "distillation_report_", "action_curve_"):
-            vars(self).pop(name, None)
+def rectify(model, n_rounds, settings, device):
+    """The model with the velocity of straight paths between its own pairs, and the report on the rounds.
+
+    Parameters
+    ----------
+    model : FittedModel
+    n_rounds : int
+        How often.
+    settings : Settings
+        Of the training of a round.
+    device : torch.device
+        Where.
+    """
+    _check_rectifiable(model)
+    generator = make_generator(model.seed, RECTIFY_STREAM, device)
+    x0 = model.base_rows(_PAIRS, generator, np.float32)
+    with torch.no_grad():
+        velocity = model.fields(np.float32, device).velocity
+        x1, straightness = _ends_and_straightness(velocity, x0, (GRID_SPACING, 0.0, 1.0, None))
+    report = [(_distance(x0, x1), straightness, math.nan, math.nan)]
+    for number in range(n_rounds):
+        field, crossing = _refit(model, x0, x1, settings, generator, number)
+        coupling_distance, velocity = _distance(x0, x1), Fields(field.interpolant, field).velocity
+        with torch.no_grad():
+            x1, straightness = _ends_and_straightness(velocity, x0, ("uniform", 0.0, 1.0))
+        report.append((_distance(x0, x1), straightness, crossing, coupling_distance))
+    names = ("distance", "straightness", "crossing", "coupling_distance")
+    return _with_velocity(model, field, x0[:PILOT_ROWS]), Bunch(
+        **dict(zip(names, map(list, zip(*report, strict=True)), strict=True))
+    )
+
+
+def _check_rectifiable(model):
+    if model.interpolant.gaussian_time is not None:
+        raise ValueError(
+            "rectify would take the middle of an encoding-decoding path away, from which its density follows: use "
+            "interpolant='linear'."
+        )
+    if model.sampling_grid is None or model.denoiser is not None or model.condition_codec is not None:
+        raise ValueError(
+            "rectify needs an unconditional flow from a base: use InterpolantFlow without a condition, and not "
+            "interpolant='mirror'."
+        )
+
+
+def _refit(model, x0, x1, settings, generator, number):
+    """A velocity of the straight paths between pairs, and its mean squared error on held-out ones."""
+    path, d = Linear(), x0.shape[1]
+    weights = make_generator(model.seed, RECTIFY_STREAM + 100 + number)
+    network = FiLMNetwork(d, 0, hidden_widths(model), model.activation, weights)
+    centred = ((x0 - x0.mean(0)) * (x1 - x1.mean(0))).mean(0)
+    moments = (x.cpu() for x in (x0.var(0, correction=0), x1.var(0, correction=0), centred))
+    field = PreconditionedField(path, network, "velocity", *moments).to(x0.device)
+    networks = nn.ModuleDict({"velocity": field}).eval()
+    held, kept = (Sampler(x0[rows], x1[rows], None, paired, False) for rows in (slice(_HELD), slice(_HELD, None)))
+    points = make_generator(model.seed, RECTIFY_STREAM + 50, x0.device)
+    loss = held_out_loss(networks, path, "uniform", held, 2 * _HELD, points)
+    with Batches(networks, path, settings.time_distribution, kept, settings.batch_size, generator) as batches:
+        train(networks, batches.loss, lambda: -loss(), settings, start_score=lambda: -loss())
+    t = torch.rand(len(x0), generator=generator, device=x0.device)
+    with torch.no_grad():
+        residual = x1 - x0 - field(t, path.point(t, x0, x1))
+    return field, float(residual.square().sum(1).mean())
+
+
+def _with_velocity(model, field, pilots):
+    """The model with another velocity; what follows from the old one alone goes."""
+    return dataclasses.replace(
+        model,
+        velocity=field,
+        learned={"velocity": field},
+        interpolant=field.interpolant,
+        sampling_grid=choose_grid(Fields(field.interpolant, field), pilots, None),
+        coupling=OwnPairs(noise_level=0.0),
+        flow_map=None,
+        is_rectified=True,
+    )
 
 
 def _settings(max_iter, max_time, verbose):
     return Settings(
         batch_size=512, learning_rate_init=0.01, max_iter=max_iter, max_time=max_time, tol=0.0,
-        n_iter_no_change=math.inf, early_stopping=True, verbose=verbose, time_law="uniform",
+        n_iter_no_change=math.inf, early_stopping=True, verbose=verbose, time_distribution="uniform",
     )  # fmt: skip

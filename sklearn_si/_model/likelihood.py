@@ -30,10 +30,10 @@ Parts = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
 Solved = tuple[Tensor, Tensor | float, Tensor | None]
 
 # Against the other laws: benchmarks/ablation.md.
-GRID_LAW = "logit"
+GRID_SPACING = "logit"
 # Law of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable that
 # crowds the ends less.
-_NODE_LAWS = {"logit": "logit-wide"}
+_NODE_SPACINGS = {"logit": "logit-wide"}
 # Steps of the first solve from a tolerance on, in nats: a fifth-order method. Each further solve doubles the steps.
 _FIRST = {0.1: 8, 0.01: 12, 0.0: 18}
 # Steps that bring most rows to .01 nats, for who solves once.
@@ -97,7 +97,7 @@ def _gauss_legendre(n_steps: int) -> tuple[np.ndarray, np.ndarray]:
 def _nodes(n_steps: int, law: str, start: float, stop: float) -> tuple[list[float], list[float]]:
     """Parameters of the path's grid at which the divergence is taken, and weights of divergence times rate there."""
     nodes, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
-    own = _NODE_LAWS.get(law, law)
+    own = _NODE_SPACINGS.get(law, law)
     if own == law:
         return nodes.tolist(), weights.tolist()
     times, rates = grid_map(nodes, own, start, stop)
@@ -328,10 +328,10 @@ def flow(fields: Fields, x: Tensor, times: Tensor) -> Tensor:
     return x
 
 
-def carry(
+def transport_rows(
     fields: Fields, x: Tensor, start: float, stop: float, tolerance: float, law: str, node: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Rows carried along the ODE from start to stop, with the stated relative error of each.
+    """Rows transported along the ODE from start to stop, with the stated relative error of each.
 
     Parameters
     ----------

@@ -14,10 +14,10 @@ _STEPS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 # Where none of them is: more.
 _MANY_STEPS = (32, 64, 128, 256)
 # Steps by which the laws are compared.
-_LAW_STEPS = 4
+_SPACING_STEPS = 4
 # Laws that are tried: none is best everywhere. A one-sided straight path likes equal steps, a path whose noise
 # vanishes like a square root likes small ones at its ends.
-_LAWS = ("uniform", "logit", "quadratic")
+_SPACINGS = ("uniform", "logit", "quadratic")
 # Root mean square error of a coordinate relative to 1 + its size, in scaled units: sliced Wasserstein distances to
 # held-out rows are then within noise those of the exact flow (benchmarks/speed.py).
 _TOLERANCE = 0.015
@@ -53,14 +53,14 @@ def choose_grid(fields: Fields, x: Tensor, node: float | None) -> tuple[int, str
         distance = ((coarse - fine) / (1 + fine.abs())).square().mean().sqrt()
         return float(distance.nan_to_num(nan=torch.inf))
 
-    law = min(_LAWS, key=lambda law: error(_LAW_STEPS, law))
+    law = min(_SPACINGS, key=lambda law: error(_SPACING_STEPS, law))
     # one or two steps are far from what their order promises: they are for paths that are straight
-    allowed = {n_steps: _TOLERANCE if n_steps >= _LAW_STEPS else _TOLERANCE / 5 for n_steps in _STEPS[:-1]}
+    allowed = {n_steps: _TOLERANCE if n_steps >= _SPACING_STEPS else _TOLERANCE / 5 for n_steps in _STEPS[:-1]}
     for n_steps, tolerance in allowed.items():
         if error(n_steps, law) <= tolerance:
             return n_steps, law
     # rough fields: what is best for few steps says nothing of many
-    law = min(_LAWS, key=lambda law: error(_MANY_STEPS[0], law))
+    law = min(_SPACINGS, key=lambda law: error(_MANY_STEPS[0], law))
     for n_steps in _MANY_STEPS:
         if error(n_steps, law) <= _TOLERANCE:
             return n_steps, law

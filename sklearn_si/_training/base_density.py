@@ -4,10 +4,8 @@ import numpy as np
 from scipy.stats import multivariate_normal
 from sklearn.base import BaseEstimator, DensityMixin, clone
 
-from .._utils.callbacks import NO_TASKS
 from ..persistence._registry import registered
 from ..preprocessing._maps import check_has_density
-from .checkpoint import NO_CHECKPOINT
 
 BASE_DENSITIES = ("flow", "normal", "standard_normal")
 
@@ -57,38 +55,32 @@ def check_base(spec, X0):
         check_has_density(X0, "X0", _WAY_OUT)
 
 
-def fit_base_density(spec, estimator, X0, seed, tasks=NO_TASKS, checkpoint=NO_CHECKPOINT):
-    """Fit what `base_density` asks for to the rows of X0; None gives None.
+def fit_base_density(spec, recipe, problem, X0):
+    """Fit what `base_density` asks for to the rows of the base; None gives None.
 
     Parameters
     ----------
     spec : str, estimator or None
         The parameter `base_density`.
-    estimator : BaseInterpolant
-        Whose clone in one-sample form "flow" is.
+    recipe : Recipe
+        What gives the estimator of "flow".
+    problem : Problem
+        Its seed, its callbacks, and its checkpoint, where "flow" keeps its trainings.
     X0 : ndarray of shape (n_samples, n_features)
         The base sample, in data units.
-    seed : int
-        Seed of the fit.
-    tasks : Tasks, default=NO_TASKS
-        What callbacks are told of it.
-    checkpoint : Checkpoint, default=NO_CHECKPOINT
-        Where "flow" keeps its trainings.
     """
     if spec is None:
         return None
     check_base(spec, X0)
     if spec == "flow":
-        density = estimator._base_flow(None if estimator.max_time is None else estimator.max_time / 2)
-        density.set_params(random_state=seed)
-        # its map must be affine: one matrix product then leads from the bridge's units to its own
-        density._affine_only = True
-        vars(density).pop("_skl_callbacks", None)  # those of the bridge, which a clone shares: they propagate, or not
-        checkpoint.follow(density, "base density")
-        with tasks.part("base density", density):
-            return density.fit(X0)
+        density = recipe.base_flow(None if recipe.max_time is None else recipe.max_time / 2)
+        density.set_params(random_state=problem.seed)
+        problem.checkpoint.follow(density, "base density")
+        with problem.tasks.part("base density", density):
+            # its map must be affine: one matrix product then leads from the bridge's units to its own
+            return density.fit_part(X0, affine_only=True)
     if isinstance(spec, str):
         return NormalDensity(standard=spec == "standard_normal").fit(X0)
     density = clone(spec)
-    with tasks.part("base density", density):
+    with problem.tasks.part("base density", density):
         return density.fit(X0)

@@ -2,31 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .._model.fields import (
-    REGRESSIONS,
-    Regression,
-    draw_times,
-    learner,
-)
 from .._utils.tensors import normal
-from ..couplings import (
-    Optimal,
-    Pairs,
-    independent,
-    paired,
-)
+from ..couplings import Coupling, Optimal, Pairs
 from ..interpolants import Interpolant
 from ..networks._fields import drop_condition
 from ..networks._perceptrons import Perceptron
 from .lazy_rows import Rows
-
-if TYPE_CHECKING:
-    from .path_learning import Ascent
+from .losses import REGRESSIONS, Regression, draw_times, learner
 
 # The points (t, x0, x1, z, condition) of some batches; z and the condition may be None.
 Points = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
@@ -50,7 +37,7 @@ class Sampler:
         Rows of the target.
     condition : Tensor or None
         One row for each row of x1.
-    coupling : callable
+    coupling : Coupling
         As in `sklearn_si.couplings`.
     latent_noise : bool
         Whether z is drawn.
@@ -63,7 +50,7 @@ class Sampler:
         x0: Tensor | Rows | None,
         x1: Tensor | Rows,
         condition: Tensor | None,
-        coupling: Any,  # a function, or an object with a size of its batches
+        coupling: Coupling,
         latent_noise: bool,
         dropout: float = 0.0,
     ) -> None:
@@ -106,7 +93,7 @@ class Sampler:
         self, batch: int, generator: torch.Generator, batches: int = 1
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Some batches, one after the other, each paired by the coupling, or drawn from a pool of pairs."""
-        if getattr(self.coupling, "pooled", False):
+        if self.coupling.pooled:
             x0, x1, condition = _joined([*self._from_pools(batch, generator, batches)])
         else:
             x0, x1, condition = self._coupled(self._rows(batch, generator, batches), batch, generator)
@@ -157,16 +144,16 @@ class Sampler:
         if self.x0 is None:
             x0 = normal(x1.shape, generator, like=x1)
         else:
-            if not getattr(self.coupling, "row_by_row", False):
+            if not self.coupling.row_by_row:
                 rows = self._slices("base", len(self.x0), batch, batches, generator)
             x0 = self.x0.index_select(0, rows)
         return x0, x1, condition
 
     def _coupled(self, rows: Pairs, batch: int, generator: torch.Generator) -> Pairs:
-        if self.coupling in (independent, paired):
+        if self.coupling.as_drawn:
             return rows
         pieces = zip(*(_split(part, batch, len(rows[1])) for part in rows), strict=True)
-        return _joined([self.coupling(*piece, generator) for piece in pieces])
+        return _joined([self.coupling(x0, x1, condition, generator) for x0, x1, condition in pieces])
 
 
 def _split(part: Tensor | None, size: int, n: int) -> Sequence[Tensor | None]:
@@ -184,7 +171,7 @@ def _antithetic(
     """Every point twice, with the noise of opposite sign, so that singular factors cancel; points on axis -2 of x1."""
     t, x1 = torch.cat([t, t], x1.ndim - 2), torch.cat([x1, x1], -2)
     condition = None if condition is None else torch.cat([condition, condition], -2)
-    if interpolant.kind == "one-sided":
+    if interpolant.path_type == "one-sided":
         return t, torch.cat([x0, -x0], -2), x1, None, condition
     assert z is not None
     return t, torch.cat([x0, x0], -2), x1, torch.cat([z, -z], -2), condition
@@ -212,6 +199,19 @@ def draw_points(
     return both
 
 
+class PathSteps(Protocol):
+    """What takes steps of a learned path between blocks of batches."""
+
+    def step(self) -> None:
+        """One step."""
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that changes."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+
+
 class Batches:
     """The losses of all learned fields on fresh batches, and their gradients.
 
@@ -225,14 +225,14 @@ class Batches:
         The learned fields by name.
     interpolant : Interpolant
     law : str
-        The law of t, a key of `TIME_LAWS`.
+        The law of t, a key of `TIME_DISTRIBUTIONS`.
     sampler : Sampler
     batch : int
         Points of a batch.
     generator : torch.Generator
     low : bool, default=False
         Whether matrices are multiplied in bfloat16.
-    path : Ascent, default=None
+    path : PathSteps, default=None
         What takes a step of a learned path before each block.
     size : int, default=None
         Batches of a block.
@@ -247,7 +247,7 @@ class Batches:
         batch: int,
         generator: torch.Generator,
         low: bool = False,
-        path: "Ascent | None" = None,
+        path: "PathSteps | None" = None,
         size: int | None = None,
     ) -> None:
         self.networks, self.interpolant, self.law = networks, interpolant, law
@@ -261,7 +261,7 @@ class Batches:
         self.next = self.size
         # networks of others may draw from the global generator, as their couplings may: the order must not change
         ours = all(isinstance(learner(field), Perceptron) for field in networks.values())
-        ahead = ours and path is None and sampler.coupling not in (independent, paired)
+        ahead = ours and path is None and not sampler.coupling.as_drawn
         self._thread = ThreadPoolExecutor(1, "sklearn_si-coupling") if ahead else None
         self._ahead: Future[_Block] | None = None
 

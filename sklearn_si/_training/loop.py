@@ -46,7 +46,7 @@ class Settings:
     n_iter_no_change: float
     early_stopping: bool
     verbose: int
-    time_law: str
+    time_distribution: str
     growth: float = 0.06  # of the steps so far that a round has, if they are more than `ROUND`
 
 

@@ -1,4 +1,4 @@
-"""From the parameters of an estimator and its samples to fitted attributes."""
+"""From a recipe and samples to a problem, and from a problem to a fitted model."""
 
 import contextlib
 import dataclasses
@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from .._model.fields import FIELDS
+from .._model.fitted import FittedModel
 from .._utils.callbacks import NO_TASKS
 from .._utils.tensors import FIT_STREAM
-from ..couplings import COUPLINGS
+from ..couplings import Coupling, Independent, Paired, as_coupling
 from ..distributed import Single
 from ..exceptions import ProcessGroupError
-from ..interpolants import GAMMAS, make_interpolant
+from ..interpolants import GAMMAS, Interpolant, make_interpolant
 from ..preprocessing._conditions import ConditionCodec, columns_of
 from ..preprocessing._maps import check_has_density, check_range, check_two_sample_kind
 from .base_density import check_base, fit_base_density
-from .checkpoint import NO_CHECKPOINT, open_checkpoint, told_params
+from .checkpoint import NO_CHECKPOINT
 from .loop import History, Settings
-from .run import Run, can_race
+from .losses import FIELDS
+from .recipe import split_rows
+from .run import Run, has_likelihood_validation
 from .selection import train_best
 
 # Gradient steps of max_iter="auto": of two samples, and with max_time, where time is the limit. Of one sample it is a
@@ -32,28 +34,27 @@ _STEPS_OF_1000, _POWER, _FEWEST, _MOST = 600, 0.58, 400, 30_000
 _BATCH, _LARGE_BATCH, _MANY_ROWS = 512, 1024, 10_000
 # Stale rounds of n_iter_no_change="auto", where no other rule ends the training.
 _STALE_ROUNDS = 20
-# Rows held out at the least, where this is not more than a fifth of them.
-_HELD = 50
 
 
 @dataclasses.dataclass
-class Plan:
+class Problem:
     """What a fit works on: validated samples, the interpolant, the split, the seed."""
 
-    X0: np.ndarray | None  # the base; None for the standard normal
-    X1: np.ndarray
-    interpolant: object
-    coupling: object
+    base: np.ndarray | None  # None for the standard normal
+    target: np.ndarray
+    interpolant: Interpolant
+    coupling: Coupling
     seed: int
-    condition: np.ndarray | None  # encoded, one row for each row of X1
-    codec: object  # what encoded it
-    fields: tuple  # names of the learned fields, keys of LOSSES
-    train0: np.ndarray | None
-    train1: np.ndarray
-    held0: np.ndarray | None
-    held1: np.ndarray | None
-    tasks: object = NO_TASKS  # what callbacks are told
-    density: object = None  # of the base, where it is fitted before the fields
+    condition: np.ndarray | None  # encoded, one row for each row of the target
+    codec: ConditionCodec | None  # what encoded it
+    fields: tuple[str, ...]  # names of the learned fields, keys of REGRESSIONS
+    base_train: np.ndarray | None
+    target_train: np.ndarray
+    base_val: np.ndarray | None
+    target_val: np.ndarray | None
+    warm: "WarmStart | None" = None
+    tasks: Any = NO_TASKS  # what callbacks are told
+    density: Any = None  # of the base, where it is fitted before the fields
     awaits_density: bool = False  # whether it is fitted after them
     group: Any = dataclasses.field(default_factory=Single)  # the processes that fit it together
     checkpoint: Any = NO_CHECKPOINT
@@ -62,7 +63,12 @@ class Plan:
     @property
     def two_samples(self):
         """Whether the base is a sample."""
-        return self.X0 is not None
+        return self.base is not None
+
+    @property
+    def is_forecast(self):
+        """Whether the process starts from given rows."""
+        return self.fields == ("forecast",)
 
     @contextlib.contextmanager
     def interruptible(self, is_learned, told):
@@ -76,104 +82,135 @@ class Plan:
             yield
 
 
-def open_fit(estimator, X0, X1, condition, group):
-    """The checkpoint of a fit."""
-    samples, before = {"X0": X0, "X1": X1, "condition": condition}, None
-    if estimator.warm_start and hasattr(estimator, "network_"):
-        before = [values.cpu().numpy() for values in estimator.network_.state_dict().values()]
-    checkpoint = open_checkpoint(estimator, samples, before)
-    if checkpoint.is_kept:
-        group.refuse("A model with a checkpoint")
-    return checkpoint
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """The fit that a new one goes on from.
+
+    Parameters
+    ----------
+    model : FittedModel
+    history : History
+    """
+
+    model: FittedModel
+    history: History
 
 
-def make_plan(estimator, X0, X1, condition, checkpoint):
-    """Check the parameters against the samples and split off validation rows."""
+def make_problem(recipe, X0, X1, condition, checkpoint, warm=None):
+    """Check a recipe against the samples and split off validation rows.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    X0, X1 : ndarray
+        The samples of fit; the last given is the target.
+    condition : array-like or None
+    checkpoint : Checkpoint
+    warm : WarmStart, default=None
+    """
     base, target = (None, X0) if X1 is None else (X0, X1)
     check_range(X0, "X" if base is None else "X0")
     if base is not None:
         check_range(X1, "X1")
-    forecast = _check_start(estimator, X1, condition)
+    if recipe.forecasts:
+        _check_forecast(recipe, X1, condition)
     interpolant = make_interpolant(
-        estimator.interpolant, estimator.gamma, estimator.gamma_scale,
-        two_samples=base is not None, latent_noise=estimator._learns_denoiser,
+        recipe.interpolant, recipe.gamma, recipe.gamma_scale,
+        two_samples=base is not None, latent_noise=recipe.learns_denoiser,
     )  # fmt: skip
-    coupling = "paired" if forecast else estimator.coupling
-    _check_coupling(coupling, base, target)
-    coupling = COUPLINGS[coupling] if isinstance(coupling, str) else coupling
-    if hasattr(coupling, "tied_to"):
-        coupling = coupling.tied_to(interpolant)
+    coupling = _coupling(recipe, base, target, interpolant)
     if base is not None:
-        check_two_sample_kind(estimator.preprocessing)
-    _check_learned(estimator, interpolant)
-    fields = ("forecast",) if forecast else _learned_fields(estimator, interpolant)
-    codec, encoded = _encode(estimator, condition, len(target))
-    if forecast or interpolant.kind == "mirror":
-        pass  # transport only: no density is promised
-    elif base is None:
+        check_two_sample_kind(recipe.preprocessing)
+    _check_learned(recipe, interpolant)
+    fields = ("forecast",) if recipe.forecasts else _learned_fields(recipe, interpolant)
+    codec, encoded = _encode(recipe, condition, len(target))
+    _check_densities(recipe, interpolant, base, target)
+    base_train, target_train, base_val, target_val = _split(recipe, coupling, base, target, checkpoint.seed)
+    return Problem(
+        base=base,
+        target=target,
+        interpolant=interpolant,
+        coupling=coupling,
+        seed=checkpoint.seed,
+        condition=encoded,
+        codec=codec,
+        fields=fields,
+        base_train=base_train,
+        target_train=target_train,
+        base_val=base_val,
+        target_val=target_val,
+        warm=warm,
+        checkpoint=checkpoint,
+    )
+
+
+def _check_densities(recipe, interpolant, base, target):
+    """Refuse rows that have no density, where one is promised."""
+    if recipe.forecasts or interpolant.path_type == "mirror":
+        return  # transport only
+    if base is None:
         check_has_density(target)
-    elif estimator.base_density is not None:
+    elif recipe.base_density is not None:
         check_has_density(target, "X1", "drop them, or set base_density=None if transport is all that is needed")
-    seed = checkpoint.seed
+
+
+def _split(recipe, coupling, base, target, seed):
+    """Numbers of the training rows of base and target, and of their validation rows."""
     rng = np.random.default_rng([seed, FIT_STREAM])
     # A sample of two rows has none to spare: one row has no spread.
     enough = min(len(sample) for sample in (base, target) if sample is not None) > 2
-    fraction = estimator.validation_fraction if estimator.early_stopping and enough else None
-    train1, held1 = estimator._split_rows(len(target), fraction, rng)
+    fraction = recipe.validation_fraction if recipe.early_stopping and enough else None
+    target_train, target_val = recipe.split(len(target), fraction, rng)
     if base is None:
-        train0 = held0 = None
-    elif getattr(coupling, "row_by_row", False):
-        train0, held0 = train1, held1
+        base_train = base_val = None
+    elif coupling.row_by_row:
+        base_train, base_val = target_train, target_val
     else:
-        train0, held0 = split(len(base), fraction, rng)
-    rows = train0, train1, held0, held1
-    return Plan(base, target, interpolant, coupling, seed, encoded, codec, fields, *rows, checkpoint=checkpoint)
+        base_train, base_val = split_rows(len(base), fraction, rng)
+    return base_train, target_train, base_val, target_val
 
 
-def _check_start(estimator, X1, condition):
-    """Whether the model starts from given rows; the parameters that it rules out."""
-    if getattr(estimator, "start", "base") == "base":
-        return False
+def _check_forecast(recipe, X1, condition):
+    """The parameters that a process from given rows rules out."""
     if X1 is None or condition is not None:
         raise ValueError(
             "start='condition' takes pairs, fit(X0, X1) with row i of X0 the start of row i of X1, and no other "
             "condition."
         )
-    if estimator.interpolant != "linear" or estimator.gamma not in ("auto", "brownian") or estimator.fields != "auto":
+    if recipe.interpolant != "linear" or recipe.gamma not in ("auto", "brownian") or recipe.fields != "auto":
         raise ValueError(
             "start='condition' needs interpolant='linear', gamma='auto' and fields='auto': got "
-            f"{estimator.interpolant!r}, {estimator.gamma!r} and {estimator.fields!r}."
+            f"{recipe.interpolant!r}, {recipe.gamma!r} and {recipe.fields!r}."
         )
-    return True
 
 
-def _check_learned(estimator, interpolant):
+def _check_learned(recipe, interpolant):
     """Refuse a noise whose max-min is not written down: 2303.08797, (3.39), ties gamma to the diffusion."""
-    if not hasattr(interpolant, "build") or not interpolant.has_noise:
+    if not interpolant.is_learned or not interpolant.has_noise:
         return
-    if interpolant.noise is not GAMMAS["brownian"] or not estimator._learns_denoiser:
+    if interpolant.noise is not GAMMAS["brownian"] or not recipe.learns_denoiser:
         raise ValueError(
             "A learned interpolant takes gamma=None (InterpolantFlow), or gamma='brownian' with InterpolantDiffusion: "
-            f"got gamma={estimator.gamma!r} in {type(estimator).__name__}."
+            f"got gamma={recipe.gamma!r}."
         )
-    if estimator.fields not in ("auto", "b+eta"):
-        raise ValueError(f"A learned interpolant with noise learns b+eta: got fields={estimator.fields!r}, use 'auto'.")
+    if recipe.fields not in ("auto", "b+eta"):
+        raise ValueError(f"A learned interpolant with noise learns b+eta: got fields={recipe.fields!r}, use 'auto'.")
 
 
-def _learned_fields(estimator, interpolant):
+def _learned_fields(recipe, interpolant):
     """Names of the fields to learn: what the interpolant needs, or what `fields` says where it leaves a choice."""
-    name = estimator.fields
-    if interpolant.kind == "mirror":
+    name = recipe.fields
+    if interpolant.path_type == "mirror":
         if name != "auto":
             raise ValueError(f"Got fields={name!r}, but interpolant='mirror' learns the denoiser alone: use 'auto'.")
         return ("denoiser",)
-    if interpolant.kind == "one-sided":
+    if interpolant.path_type == "one-sided":
         if name not in ("auto", "b"):
             raise ValueError(
                 f"Got fields={name!r}, but with a normal base the velocity gives all other fields: use 'auto'."
             )
         return ("velocity",)
-    name = ("b+eta" if estimator._learns_denoiser else "b") if name == "auto" else name
+    name = ("b+eta" if recipe.learns_denoiser else "b") if name == "auto" else name
     if name != "b" and not interpolant.has_noise:
         raise ValueError(
             f"fields={name!r} needs a latent noise, but gamma is None: use gamma='brownian' or fields='b'."
@@ -181,188 +218,213 @@ def _learned_fields(estimator, interpolant):
     return FIELDS[name]
 
 
-def _encode(estimator, condition, n_rows):
+def _encode(recipe, condition, n_rows):
     """The codec of the condition and its encoded rows, (None, None) without one."""
-    droppable = estimator.condition_dropout > 0
-    if estimator.guidance != 1 and not droppable:
+    droppable = recipe.condition_dropout > 0
+    if recipe.guidance != 1 and not droppable:
         raise ValueError(
-            f"Got guidance={estimator.guidance:g}, which needs a model trained with dropped conditions: set "
+            f"Got guidance={recipe.guidance:g}, which needs a model trained with dropped conditions: set "
             "condition_dropout (0.1 is usual) and fit with condition=."
         )
     if condition is None:
         if droppable:
-            raise ValueError(f"Got condition_dropout={estimator.condition_dropout:g}, but fit was given no condition.")
-        if estimator.condition_kinds:
-            raise ValueError(f"Got condition_kinds={estimator.condition_kinds!r}, but fit was given no condition.")
+            raise ValueError(f"Got condition_dropout={recipe.condition_dropout:g}, but fit was given no condition.")
+        if recipe.condition_kinds:
+            raise ValueError(f"Got condition_kinds={recipe.condition_kinds!r}, but fit was given no condition.")
         return None, None
-    codec = ConditionCodec(droppable, estimator.condition_kinds).fit(condition)
+    codec = ConditionCodec(droppable, recipe.condition_kinds).fit(condition)
     encoded = codec.transform(condition, n_rows)
     return codec, encoded
 
 
-def _check_coupling(coupling, base, target):
-    if isinstance(coupling, type):
-        raise ValueError(
-            f"Got the class coupling={coupling.__name__}, but expected an instance: {coupling.__name__}()."
-        )
-    if hasattr(coupling, "check"):
-        coupling.check()
+def _coupling(recipe, base, target, interpolant):
+    """The coupling of a recipe, checked against the samples and tied to the path."""
+    chosen = "paired" if recipe.forecasts else recipe.coupling
+    coupling = as_coupling(chosen)
     # x0 must tell nothing of x1: else the velocity does not give the score
-    if base is None and coupling not in ("independent", COUPLINGS["independent"]):
+    if base is None and not isinstance(coupling, Independent):
         raise ValueError(
-            f"coupling={coupling!r} pairs the rows of two samples, but fit was given one: pass X1 as well. (With a "
+            f"coupling={chosen!r} pairs the rows of two samples, but fit was given one: pass X1 as well. (With a "
             "base of normal rows, fit(X0, X) and base_density='standard_normal'.)"
         )
-    if coupling == "paired" and len(base) != len(target):
+    if isinstance(coupling, Paired) and len(base) != len(target):
         raise ValueError(
             f"coupling='paired' pairs row i with row i, but X0 has {len(base)} rows and X1 has {len(target)}: "
             "use coupling='independent'."
         )
+    return coupling.tied_to(interpolant)
 
 
-def split(n, fraction, rng):
-    """Numbers of the training rows and of the held-out rows (None without a fraction)."""
-    if fraction is None:
-        return np.arange(n), None
-    order = rng.permutation(n)
-    # few rows judge badly: up to _HELD of them, or a fifth, are held out at the least
-    held = min(n - 2, max(1, round(fraction * n), min(_HELD, n // 5)))
-    return order[held:], order[:held]
-
-
-def _facts(estimator, plan):
+def _facts(recipe, problem, names, told):
     """What has to be the same in all processes."""
-    facts = {"features": plan.X1.shape[1], "samples": 1 + plan.two_samples, "fields": plan.fields}
-    facts |= {"held-out rows": plan.held1 is not None, "names": list(getattr(estimator, "feature_names_in_", ()))}
-    facts["condition"] = None if plan.codec is None else tuple(plan.codec.kinds_)
-    facts |= told_params(estimator)
-    warm = estimator.warm_start and hasattr(estimator, "network_")
-    weights = [float(p.double().sum()) for p in estimator.network_.state_dict().values()] if warm else None
-    facts["fitted before"] = warm and (weights, repr(vars(estimator.preprocessing_)))
+    warm = problem.warm
+    facts = {"features": problem.target.shape[1], "samples": 1 + problem.two_samples, "fields": problem.fields}
+    facts |= {"held-out rows": problem.target_val is not None, "names": names}
+    facts["condition"] = None if problem.codec is None else tuple(problem.codec.kinds_)
+    facts |= told
+    weights = warm and [float(p.double().sum()) for p in warm.model.velocity.state_dict().values()]
+    facts["fitted before"] = warm and (weights, repr(vars(warm.model.target_map)))
     return facts
 
 
-def share_plan(estimator, plan, condition):
-    """Agree with the other processes of the group on what has to be the same in all."""
-    facts = _facts(estimator, plan)
-    others = plan.group.objects(facts)
+def share_problem(recipe, problem, condition, names, told):
+    """Agree with the other processes of the group on what has to be the same in all.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    problem : Problem
+        Changed in place.
+    condition : array-like or None
+        That of fit.
+    names : list of str
+        Names of the columns.
+    told : dict
+        The parameters, as texts.
+    """
+    facts = _facts(recipe, problem, names, told)
+    others = problem.group.objects(facts)
     unlike = sorted({name for other in others for name in facts if other.get(name) != facts[name]})
-    if plan.group.any(bool(unlike)):
+    if problem.group.any(bool(unlike)):
         raise ProcessGroupError(
-            f"The {plan.group.size} processes of the torch.distributed group fit different models: they differ in "
+            f"The {problem.group.size} processes of the torch.distributed group fit different models: they differ in "
             f"{unlike}. Give all the same parameters and rows of the same columns, or fit within "
             "`with sklearn_si.distributed.alone():`."
         )
-    plan.group.weigh(len(plan.train1))
-    plan.seed = plan.group.first(lambda: plan.seed)
-    if plan.codec is not None:
-        parts = plan.group.objects(columns_of(condition))
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        plan.codec = ConditionCodec(plan.codec.droppable, plan.codec.kinds).fit_columns(columns)
-        plan.condition = plan.codec.transform(condition, len(plan.X1))
+    problem.group.weigh(len(problem.target_train))
+    problem.seed = problem.group.first(lambda: problem.seed)
+    if problem.codec is not None:
+        share_codec(recipe, problem, condition)
 
 
-def fit_plan(estimator, plan):
-    """Fit base density, preprocessing and networks; the fitted attributes as a dict."""
-    settings = _settings(estimator, plan)
-    # an encoding-decoding path passes through a normal law, from which either end's density follows
-    known_middle = getattr(plan.interpolant, "crossing", None) is not None
-    wants_density = plan.two_samples and plan.fields != ("forecast",) and not known_middle
-    spec, density = estimator.base_density if wants_density else None, None
-    rows = None if spec is None else plan.group.rows(plan.X0)
+def share_codec(recipe, problem, condition):
+    """Encode the condition by the rows of all processes."""
+    parts = problem.group.objects(columns_of(condition))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    codec = ConditionCodec(problem.codec.droppable, problem.codec.kinds)
+    problem.codec = codec.fit_columns(columns)
+    problem.condition = problem.codec.transform(condition, len(problem.target))
+
+
+def fit_problem(recipe, problem):
+    """Fit base density, preprocessing and networks.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    problem : Problem
+
+    Returns
+    -------
+    model : FittedModel
+    record : dict
+        How the training went, by the name of the fitted attribute.
+    """
+    settings = _settings(recipe, problem)
+    spec = _base_spec(recipe, problem)
+    rows = None if spec is None else problem.group.rows(problem.base)
     check_base(spec, rows)
-    plan.awaits_density = spec == "flow"
-    if spec == "flow" and settings.max_time is not None:
+    problem.awaits_density = spec == "flow"
+    if problem.awaits_density and settings.max_time is not None:
         settings.max_time /= 2
-    if spec != "flow":
-        density = plan.group.first(
-            lambda: fit_base_density(spec, estimator, rows, plan.seed, plan.tasks, plan.checkpoint)
-        )
-        plan.density = density
-    with plan.group.together():
-        run = _warm_run(estimator, plan)
+    if not problem.awaits_density:
+        problem.density = problem.group.first(lambda: fit_base_density(spec, recipe, problem, rows))
+    with problem.group.together():
+        run = _warm_run(recipe, problem)
     if run is None:
-        run = train_best(estimator, plan, settings)
+        run = train_best(recipe, problem, settings)
     else:
-        with plan.interruptible(lambda: True, "before its training: the networks are those of the fit before."):
+        with problem.interruptible(lambda: True, "before its training: the networks are those of the fit before."):
             run.train(settings)
     history = run.history or History(converged=True)
-    if (
-        not history.converged
-        and estimator.early_stopping
-        and estimator.tol > 0
-        and not (history.interrupted or plan.interrupted)
-    ):
+    _warn_unconverged(recipe, problem, history)
+    density = problem.density
+    if problem.awaits_density:
+        with problem.interruptible(lambda: True, "in the density of its base: `score_samples` has none to start from."):
+            with problem.group.together():
+                rows = run.base_rows()
+            density = fit_base_density(spec, recipe, problem, rows)
+    return run.fitted(history, density)
+
+
+def _base_spec(recipe, problem):
+    """What `base_density` asks for; None where the density of the base is not needed."""
+    # an encoding-decoding path passes through a normal distribution, from which either end's density follows
+    known_middle = problem.interpolant.gaussian_time is not None
+    wanted = problem.two_samples and not problem.is_forecast and not known_middle
+    return recipe.base_density if wanted else None
+
+
+def _warn_unconverged(recipe, problem, history):
+    """Warn of a score that was still rising, where a tolerance was asked for."""
+    wanted = recipe.early_stopping and recipe.tol > 0
+    if wanted and not (history.converged or history.interrupted or problem.interrupted):
         warnings.warn(
-            f"The validation score was still rising by more than tol={estimator.tol:g} after {history.n_iter} steps: "
+            f"The validation score was still rising by more than tol={recipe.tol:g} after {history.n_iter} steps: "
             "raise max_iter or max_time.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-    if spec == "flow":
-        with plan.interruptible(lambda: True, "in the density of its base: `score_samples` has none to start from."):
-            with plan.group.together():
-                rows = run.base_rows()
-            density = fit_base_density(spec, estimator, rows, plan.seed, plan.tasks, plan.checkpoint)
-    return run.attributes(history, density)
 
 
-def _settings(estimator, plan):
-    law = estimator.time_law
-    if law == "auto":
-        law = "logit-normal" if plan.two_samples else "data-end"
-    names = [f.name for f in dataclasses.fields(Settings) if f.name not in ("time_law", "growth")]
-    values = {name: getattr(estimator, name) for name in names}
+def _settings(recipe, problem):
+    times = recipe.time_distribution
+    if times == "auto":
+        times = "logit-normal" if problem.two_samples else "data-end"
+    names = [f.name for f in dataclasses.fields(Settings) if f.name not in ("time_distribution", "growth")]
+    values = {name: getattr(recipe, name) for name in names}
+    judged = has_likelihood_validation(problem)
     if values["max_iter"] == "auto":
-        values["max_iter"] = _auto_steps(plan) if estimator.max_time is None else _NO_LIMIT
+        values["max_iter"] = _auto_steps(problem) if recipe.max_time is None else _NO_LIMIT
     if values["batch_size"] == "auto":
-        many = plan.group.total(len(plan.train1)) >= _MANY_ROWS
-        values["batch_size"] = _LARGE_BATCH if can_race(plan) and many else _BATCH
-    values["batch_size"] = max(1, values["batch_size"] // plan.group.size)
+        many = problem.group.total(len(problem.target_train)) >= _MANY_ROWS
+        values["batch_size"] = _LARGE_BATCH if judged and many else _BATCH
+    values["batch_size"] = max(1, values["batch_size"] // problem.group.size)
     if values["n_iter_no_change"] == "auto":
-        values["n_iter_no_change"] = math.inf if can_race(plan) else _STALE_ROUNDS
-    return Settings(**values, time_law=law)
+        values["n_iter_no_change"] = math.inf if judged else _STALE_ROUNDS
+    return Settings(**values, time_distribution=times)
 
 
-def _auto_steps(plan):
-    if hasattr(plan.interpolant, "build"):
+def _auto_steps(problem):
+    if problem.interpolant.is_learned:
         return _STEPS * 3 // 2  # a third of them with the path
-    if plan.two_samples or plan.interpolant.kind != "one-sided":
+    if problem.two_samples or problem.interpolant.path_type != "one-sided":
         return _STEPS
-    steps = round(_STEPS_OF_1000 * (plan.group.total(len(plan.train1)) / 1000) ** _POWER)
+    steps = round(_STEPS_OF_1000 * (problem.group.total(len(problem.target_train)) / 1000) ** _POWER)
     return min(max(steps, _FEWEST), _MOST)
 
 
-def _warm_run(estimator, plan):
-    """With warm_start, a run that goes on from the fitted networks and maps; else None."""
-    if not (estimator.warm_start and hasattr(estimator, "network_")):
+def _warm_run(recipe, problem):
+    """With a warm start, a run that goes on from the fitted networks and maps; else None."""
+    if problem.warm is None:
         return None
-    _check_warm_start(estimator, plan)
-    if hasattr(plan.interpolant, "build"):  # the path goes on as it was left
-        plan.interpolant = estimator.interpolant_
-    maps = estimator.base_preprocessing_, estimator.preprocessing_
-    run = Run(estimator, plan, None, maps=maps, networks=dict(estimator._learned_))
-    run.earlier = History(estimator.n_iter_, estimator.loss_curve_, estimator.validation_scores_ or [])
+    model = problem.warm.model
+    _check_warm_start(problem, model)
+    if problem.interpolant.is_learned:  # the path goes on as it was left
+        problem.interpolant = model.interpolant
+    maps = model.base_map, model.target_map
+    run = Run(recipe, problem, None, maps=maps, networks=dict(model.learned))
+    run.earlier = problem.warm.history
     return run
 
 
-def _check_warm_start(estimator, plan):
+def _check_warm_start(problem, model):
     """Refuse rows that the fitted networks cannot go on with."""
-    n_old, n_new = estimator.preprocessing_.n_features, plan.X1.shape[1]
+    n_old, n_new = model.n_features, problem.target.shape[1]
     way_out = "set warm_start=False, or fit a clone."
     if n_old != n_new:
         raise ValueError(
             f"warm_start=True goes on from networks of {n_old} features, but X0 has {n_new} features: {way_out}"
         )
-    if plan.two_samples != (estimator.base_preprocessing_ is not None):
-        old, new = ("one", "two") if plan.two_samples else ("two", "one")
+    if problem.two_samples != (model.base_map is not None):
+        old, new = ("one", "two") if problem.two_samples else ("two", "one")
         raise ValueError(
             f"warm_start=True goes on from a fit of {old} sample(s), but fit was given {new} sample(s): {way_out}"
         )
-    n_old = 0 if estimator.condition_codec_ is None else estimator.condition_codec_.n_outputs_
-    n_new = 0 if plan.codec is None else plan.codec.n_outputs_
-    if n_old != n_new or set(estimator._learned_) != set(plan.fields):
+    n_old = 0 if model.condition_codec is None else model.condition_codec.n_outputs_
+    n_new = 0 if problem.codec is None else problem.codec.n_outputs_
+    if n_old != n_new or set(model.learned) != set(problem.fields):
         raise ValueError(
-            f"warm_start=True goes on from fields {tuple(estimator._learned_)} with {n_old} encoded condition columns, "
-            f"but this fit needs {plan.fields} with {n_new}: {way_out}"
+            f"warm_start=True goes on from fields {tuple(model.learned)} with {n_old} encoded condition columns, "
+            f"but this fit needs {problem.fields} with {n_new}: {way_out}"
         )

@@ -8,7 +8,7 @@ import time
 from ..exceptions import FitDivergedError
 from ..preprocessing import AFFINE, MARGINAL, AffineMap
 from .mixture_init import Budget, find_mixture, refit
-from .run import VALIDATION_ROWS, Run, can_race
+from .run import VALIDATION_ROWS, Run, has_likelihood_validation, train_run
 
 # Share of the steps that each map gets before the choice, in a fit of 20 s or 1,000 steps; of longer ones it is less.
 _RACE, _SECONDS, _STEPS = 0.05, 20.0, 1000
@@ -32,20 +32,21 @@ _DROPOUT_BY_STEP, _DROPOUT_LIMIT, _MORE, _LEAST_LEFT = 120, 0.3, 1.7, 0.15
 _FEW_ROUNDS = 1.0
 
 
-def train_best(estimator, plan, settings):
+def train_best(recipe, problem, settings):
     """A trained run; for one sample, the best on validation rows of several."""
-    kind = estimator.preprocessing
-    if not can_race(plan):
-        run = Run(estimator, plan, "standardize" if kind == "auto" else kind)
-        with plan.interruptible(lambda: run.history is not None, "between its trainings: what the last left is kept."):
-            estimator._train(run, settings)
+    kind = recipe.preprocessing
+    if not has_likelihood_validation(problem):
+        run = Run(recipe, problem, "standardize" if kind == "auto" else kind)
+        told = "between its trainings: what the last left is kept."
+        with problem.interruptible(lambda: run.history is not None, told):
+            (recipe.train or train_run)(run, settings)
         return run
-    race = Race(estimator, plan, settings)
-    with plan.interruptible(lambda: race.runs, "between its runs: the best so far is kept."):
+    race = Race(recipe, problem, settings)
+    with problem.interruptible(lambda: race.runs, "between its runs: the best so far is kept."):
         if kind == "auto":
             race.choose_start()
         else:
-            race.start = Run(estimator, plan, kind)
+            race.start = Run(recipe, problem, kind)
         race.finish()
     return race.winner()
 
@@ -53,9 +54,9 @@ def train_best(estimator, plan, settings):
 class Race:
     """Short runs on a share of the steps (or of the time), then long ones from what won."""
 
-    def __init__(self, estimator, plan, settings):
-        self.estimator, self.plan, self.settings = estimator, plan, settings
-        self.began, self.runs = time.perf_counter() - plan.checkpoint.seconds, []
+    def __init__(self, recipe, problem, settings):
+        self.recipe, self.problem, self.settings = recipe, problem, settings
+        self.began, self.runs = time.perf_counter() - problem.checkpoint.seconds, []
         self.start = self.failure = None
         self.steps = 0  # of the long runs
         length = settings.max_iter / _STEPS if settings.max_time is None else settings.max_time / _SECONDS
@@ -64,7 +65,7 @@ class Race:
     @property
     def interrupted(self):
         """Whether the user has stopped a run, or the race between two of them."""
-        return self.plan.interrupted or any(run.history.interrupted for run in self.runs)
+        return self.problem.interrupted or any(run.history.interrupted for run in self.runs)
 
     def best(self):
         """The run of the highest score; of equals the longest, which is the last."""
@@ -76,10 +77,10 @@ class Race:
         ranked = sorted(enumerate(self.runs), key=lambda pair: (-pair[1].history.best_score, -pair[0]))
         finalists = [run for _, run in ranked if run.history.best_score >= near][:_FINALISTS]
         scores = [run.history.best_score for run in finalists]
-        many = self.plan.group.total(len(self.plan.held1)) > VALIDATION_ROWS
+        many = self.problem.group.total(len(self.problem.target_val)) > VALIDATION_ROWS
         if len(finalists) > 1 and many and not self.interrupted:
-            with self.plan.interruptible(lambda: True, "in its last choice: the best by fewer rows is kept."):
-                scores = [run.likelihood_of(self.plan.held1, _FINAL_ROWS)() for run in finalists]
+            with self.problem.interruptible(lambda: True, "in its last choice: the best by fewer rows is kept."):
+                scores = [run.likelihood_of(self.problem.target_val, _FINAL_ROWS)() for run in finalists]
         best = finalists[scores.index(max(scores))]
         # what more steps brought nothing for, has converged
         best.history.converged |= best is not self.runs[-1]
@@ -88,12 +89,12 @@ class Race:
     def choose_start(self):
         """The map, and whether the network is built around a Gaussian mixture."""
         # one column has nothing to whiten
-        for kind in AFFINE if self.plan.X1.shape[1] > 1 else AFFINE[:1]:
-            self.short_run(Run(self.estimator, self.plan, kind))
-        if not self.estimator._affine_only:
+        for kind in AFFINE if self.problem.target.shape[1] > 1 else AFFINE[:1]:
+            self.short_run(Run(self.recipe, self.problem, kind))
+        if not self.recipe.affine_only:
             # what follows the columns' own maps is what suits the columns themselves
             whiten = bool(self.runs) and self.best().kind == AFFINE[1]
-            run = Run(self.estimator, self.plan, MARGINAL[whiten])
+            run = Run(self.recipe, self.problem, MARGINAL[whiten])
             if not isinstance(run.target_map, AffineMap):
                 self.short_run(run)
         if not self.runs:
@@ -101,7 +102,7 @@ class Race:
         leaders = sorted(self.runs, key=lambda run: -run.history.best_score)[:2]
         promise, self.start = max((self.second_look(run) for run in leaders), key=lambda look: look[0])
         # a foreign network, or a condition, has no mixture's closed form
-        if self.estimator.network == "mlp" and self.plan.codec is None and not self.interrupted:
+        if self.recipe.network == "mlp" and self.problem.codec is None and not self.interrupted:
             rival = self.mixture_run()
             if rival is not None and rival.history.best_score > self.last_look(promise, rival):
                 self.start = rival
@@ -124,7 +125,7 @@ class Race:
     def gone_on(self, run):
         """A run from the weights of another."""
         networks, number = copy.deepcopy(dict(run.networks)), len(self.runs)
-        longer = Run(self.estimator, self.plan, run.kind, run.mixture, like=run, networks=networks, number=number)
+        longer = Run(self.recipe, self.problem, run.kind, run.mixture, like=run, networks=networks, number=number)
         longer.steps = run.steps + (0 if run.history is None else run.history.n_iter)
         return longer
 
@@ -163,7 +164,7 @@ class Race:
         if best is None:
             return None
         return self.short_run(
-            Run(self.estimator, self.plan, best[0].kind, best[1], like=best[0], number=len(self.runs))
+            Run(self.recipe, self.problem, best[0].kind, best[1], like=best[0], number=len(self.runs))
         )
 
     def mixture_seconds(self):
@@ -174,24 +175,24 @@ class Race:
 
     def best_mixture(self, runs):
         """The run in whose units it lives and the parts of the best mixture; None if none leads."""
-        plan = self.plan
+        problem = self.problem
         most = int(min(_MIXTURE_ROWS, max(1000, _ROWS_A_SECOND * self.mixture_seconds())))
-        rows, samples, jacobians = [plan.train1[:most], plan.held1[:most]], [], []
+        rows, samples, jacobians = [problem.target_train[:most], problem.target_val[:most]], [], []
         for run in runs:
-            samples.append([plan.group.rows(run.x1[r].cpu().double().numpy(), most) for r in rows])
-            jacobians.append([plan.group.rows(run.log_jacobian(r), most) for r in rows])
-        found = plan.group.first(lambda: plan.checkpoint.made("mixture", lambda: self.search(samples, jacobians)))
+            samples.append([problem.group.rows(run.x1[r].cpu().double().numpy(), most) for r in rows])
+            jacobians.append([problem.group.rows(run.log_jacobian(r), most) for r in rows])
+        found = problem.group.first(lambda: problem.checkpoint.made("mixture", lambda: self.search(samples, jacobians)))
         if found is None:
             return None
         run, parts = runs[found[0]], found[1]
-        start = Run(self.estimator, plan, run.kind, parts, like=run)
+        start = Run(self.recipe, problem, run.kind, parts, like=run)
         # one that starts behind what the network has reached, gains less
-        leads = start.likelihood_of(plan.held1)() > self.start.history.best_score
+        leads = start.likelihood_of(problem.target_val)() > self.start.history.best_score
         return (run, parts) if leads else None
 
     def search(self, samples, jacobians):
         """Of the samples (training and held-out rows in the units of a run), the best and the parts of its mixture."""
-        finds, seed = [], self.plan.seed
+        finds, seed = [], self.problem.seed
         for number, (rows, logs) in enumerate(zip(samples, jacobians, strict=True)):
             budget = Budget(self.mixture_seconds() / len(samples), bool(self.settings.max_time))
             found = find_mixture(*rows, logs, seed, budget)
@@ -206,7 +207,7 @@ class Race:
         """Train copies of the start's networks to the end; with dropout where a run without it overfits."""
         if self.interrupted:
             return
-        dropout, best = 0.0 if self.estimator.dropout == "auto" else self.estimator.dropout, -math.inf
+        dropout, best = 0.0 if self.recipe.dropout == "auto" else self.recipe.dropout, -math.inf
         while True:
             run = self.long_run(dropout)
             if run is None and not self.steps:
@@ -215,12 +216,12 @@ class Race:
                 return
             best = run.history.best_score
             dropout = min(0.5, _MORE * dropout) if dropout else self.first_dropout(run)
-            if self.settings.verbose and self.plan.group.rank == 0:
+            if self.settings.verbose and self.problem.group.rank == 0:
                 print(f"It overfits: again with dropout {dropout:.2f}")
 
     def goes_on(self, run, best):
         """Whether a run with more dropout follows."""
-        ours = self.estimator.dropout == "auto" and self.estimator.network == "mlp"
+        ours = self.recipe.dropout == "auto" and self.recipe.network == "mlp"
         better = run.history.overfitted and run.history.best_score > best
         return ours and better and self.left() > _LEAST_LEFT
 
@@ -246,4 +247,4 @@ class Race:
         """The share of the time, or of the steps of long runs, that is left."""
         if self.settings.max_time is None:
             return 1 - self.steps / self.settings.max_iter
-        return 1 - self.plan.group.mean(time.perf_counter() - self.began) / self.settings.max_time
+        return 1 - self.problem.group.mean(time.perf_counter() - self.began) / self.settings.max_time

@@ -48,11 +48,19 @@ class Interpolant:
     tensor(0.5000)
     """
 
-    kind = "two-sided"
+    path_type = "two-sided"
+    # The time at which x_t is normal whatever the ends are, so that densities can start there.
+    gaussian_time: float | None = None
+    # Whether the path has weights of its own, which are learned with the fields.
+    is_learned = False
 
     def __init__(self, gamma: Gamma | str | None = None, gamma_scale: float = 1.0) -> None:
         self.noise = GAMMAS[gamma] if isinstance(gamma, str) else gamma
         self.gamma_scale = gamma_scale
+
+    def two_sided(self) -> "Interpolant":
+        """The path between two ends, each of which may be a sample, that this one is or is made of."""
+        return self
 
     def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0."""

@@ -45,6 +45,7 @@ class LearnedInterpolant(Interpolant):
         assert self.network is not None  # `build` comes first
         return list(self.network.parameters())
 
+    is_learned = True
     rate = _RATE
 
     def mean(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
@@ -95,6 +96,7 @@ class LearnedSchedule(Interpolant):
         As in `Interpolant`.
     """
 
+    is_learned = True
     rate = _SCHEDULE_RATE
 
     def __init__(self, gamma: Gamma | str | None = None, gamma_scale: float = 1.0) -> None:

@@ -118,7 +118,7 @@ class EncodingDecoding(Interpolant):
     preserved (it is 1/2 at t = 1/4), whatever the paper says.
     """
 
-    crossing = 0.5
+    gaussian_time = 0.5
 
     def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: cos^2(pi t) for t < 1/2, else 0."""
@@ -141,7 +141,7 @@ class EncodingDecoding(Interpolant):
 class EncodingDecodingPreserving(Interpolant):
     """Encoding-decoding with cos in place of cos^2: with gamma = sin(pi t) the variance is preserved."""
 
-    crossing = 0.5
+    gaussian_time = 0.5
 
     def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: cos(pi t) for t < 1/2, else 0."""
@@ -164,7 +164,7 @@ class EncodingDecodingPreserving(Interpolant):
 class VariancePreserving(Interpolant):
     """The path of score-based diffusion: alpha = sqrt(1 - t^2), beta = t, for a Gaussian base only."""
 
-    kind = "one-sided"
+    path_type = "one-sided"
 
     def alpha(self, t: Tensor) -> Tensor:
         """Weight of the base: sqrt(1 - t^2)."""
@@ -200,7 +200,7 @@ class VariancePreserving(Interpolant):
 class Mirror(Interpolant):
     """From a law to itself: x_t = x1 + gamma(t) z, so alpha = 0 and beta = 1 (2303.08797, sec. 3.3)."""
 
-    kind = "mirror"
+    path_type = "mirror"
 
     def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: 0."""
@@ -234,11 +234,16 @@ class GaussianBase(Interpolant):
         A spatially linear interpolant with alpha(1) = 0.
     """
 
-    kind = "one-sided"
+    path_type = "one-sided"
 
     def __init__(self, path: Interpolant) -> None:
         super().__init__()
         self.path = path
+        self.gaussian_time = path.gaussian_time
+
+    def two_sided(self) -> Interpolant:
+        """The path that the latent noise and the base were taken together of."""
+        return self.path
 
     def alpha(self, t: Tensor) -> Tensor:
         """Weight of the base: sqrt(alpha^2 + gamma^2) of the path."""
@@ -339,13 +344,13 @@ def make_interpolant(
         if gamma == "auto":
             gamma = _NEEDED_GAMMA.get(interpolant, "brownian" if two_samples and latent_noise else None)
         path, name = INTERPOLANTS[interpolant](gamma, gamma_scale), interpolant
-    if two_samples and path.kind != "two-sided":
+    if two_samples and path.path_type != "two-sided":
         raise ValueError(f"interpolant={name!r} is for one sample, but fit was given two: use 'linear'.")
     if isinstance(path, TrigonometricPreserving):
         _check_shrink(path)
-    if two_samples or path.kind == "mirror":
+    if two_samples or path.path_type == "mirror":
         return path
-    if hasattr(path, "build"):
+    if path.is_learned:
         raise ValueError(f"interpolant={name!r} is learned between two samples, but fit was given one: use 'linear'.")
     if not path.is_linear:
         raise ValueError(

@@ -275,7 +275,8 @@ class _Writer:
             )
         # our own estimators have a state that is not packed; before python 3.11 few objects have `__getstate__`
         own = getattr(value, "_plain_state", None) or getattr(value, "__getstate__", None)
-        state = vars(value) if own is None or isinstance(value, torch.nn.Module) else own()
+        # what has no attributes has no state
+        state = vars(value) if own is None or isinstance(value, torch.nn.Module) else own() or {}
         if isinstance(value, BaseEstimator):  # where a fit writes is not for a file to say
             state = {k: None if k == "checkpoint" else v for k, v in state.items() if k != "_sklearn_version"}
         for attribute in state:

@@ -1,5 +1,6 @@
 """Pickles of fitted estimators: networks as arrays, so that they load anywhere and skops can write them."""
 
+import abc
 import copy
 from typing import Any, ClassVar
 
@@ -8,39 +9,69 @@ from sklearn.base import BaseEstimator
 from ._archive import pack, unpack
 
 
+class HoldsNetworks(abc.ABC):
+    """A value that is not a network itself and can be taken apart into its networks and the rest."""
+
+    @abc.abstractmethod
+    def networks(self) -> dict[str, Any]:
+        """The networks, and dicts of them, by name."""
+
+    @abc.abstractmethod
+    def with_networks(self, networks: dict[str, Any]) -> "HoldsNetworks":
+        """The same value with other networks of these names."""
+
+
 class PackedNetworks(BaseEstimator):
     """An estimator whose pickled state holds its networks packed as text and arrays, on the CPU.
 
-    A leaf names the attributes that are networks, or dicts of them, in `_networks`. Networks of a factory, which cannot
-    be described, stay as they are, moved to the CPU.
+    A leaf names the attributes that are networks, dicts of them, or hold them, in `_networks`. Networks of a factory,
+    which cannot be described, stay as they are, moved to the CPU.
     """
 
     _networks: ClassVar[tuple[str, ...]] = ()
 
-    def _plain_state(self):
+    def _network_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Networks of a state, by the name of their attribute."""
+        held = {name: state[name] for name in self._networks if state.get(name) is not None}
+        return {n: value.networks() if isinstance(value, HoldsNetworks) else value for n, value in held.items()}
+
+    def _plain_state(self) -> dict[str, Any]:
         """The state with its networks on the CPU."""
         state: dict[str, Any] = dict(super().__getstate__())
-        names = [name for name in self._networks if state.get(name) is not None]
         # one copy for all, because the networks share their parts
-        for name, value in copy.deepcopy({name: state[name] for name in names}).items():
-            for module in value.values() if isinstance(value, dict) else [value]:
-                module.cpu()
-            state[name] = value
-        return state
+        networks = copy.deepcopy(self._network_state(state))
+        for value in networks.values():
+            _to_cpu(value)
+        return state | _joined(state, networks)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """The state with its networks packed."""
         state = self._plain_state()
-        networks = {name: state[name] for name in self._networks if state.get(name) is not None}
+        networks = self._network_state(state)
         packed = pack(networks, type(self).__name__) if networks else None
         if packed is None:
             return state
-        return {name: value for name, value in state.items() if name not in networks} | {"_packed_networks": packed}
+        bare = {name: dict.fromkeys(value) if isinstance(value, dict) else None for name, value in networks.items()}
+        return state | _joined(state, bare) | {"_packed_networks": packed}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         """Take a state, and unpack its networks."""
         state = dict(state)
         packed = state.pop("_packed_networks", None)
         super().__setstate__(state)
         if packed is not None:
-            self.__dict__.update(unpack(packed))
+            self.__dict__.update(_joined(state, unpack(packed)))
+
+
+def _joined(state: dict[str, Any], networks: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a state with these networks in them."""
+    held = {name: state.get(name) for name in networks}
+    return {n: v.with_networks(networks[n]) if isinstance(v, HoldsNetworks) else networks[n] for n, v in held.items()}
+
+
+def _to_cpu(value: Any) -> None:
+    for module in value.values() if isinstance(value, dict) else [value]:
+        if isinstance(module, dict):
+            _to_cpu(module)
+        elif module is not None:
+            module.cpu()

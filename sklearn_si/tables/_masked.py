@@ -289,7 +289,7 @@ def fit_masked(
 
     settings = Settings(
         batch_size=batch, learning_rate_init=learning_rate, max_iter=max_iter, max_time=max_time, tol=0.0,
-        n_iter_no_change=8, early_stopping=held is not None, verbose=verbose, time_law="uniform",
+        n_iter_no_change=8, early_stopping=held is not None, verbose=verbose, time_distribution="uniform",
     )  # fmt: skip
     with tasks.run("codes", count_rounds(settings)) as tell:
         history = train(

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._estimators.flow import InterpolantFlow
-from .._training.checkpoint import open_checkpoint
+from .._estimators.resume import open_checkpoint
 from .._utils.callbacks import FollowedEstimator, Tasks
 from .._utils.frames import index_of
 from .._utils.input_checks import all_or_nothing, check_count

@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
 
-from .._estimators.flow import InterpolantFlow
+from .._training.recipe import split_rows
 from ..persistence._registry import registered
 
 __all__ = ["ValueModel"]
@@ -26,17 +27,22 @@ _GROUPS, _CHOICE_ROWS, _FOLDS, _WEIGHTS = 20, 5000, 5, (1.0, 4.0, 16.0)
 ASKED, GIVEN, ABSENT = 0, 1, 2
 
 
-@registered("tables.GroupedFlow")
-class _GroupedFlow(InterpolantFlow):
-    """A flow whose held-out rows are not copies of training rows: row i is a copy of row i modulo `n_originals`."""
+def split_originals(n_originals):
+    """A split of copies of rows by which no held-out row is a copy of a training row.
 
-    n_originals = None
+    Parameters
+    ----------
+    n_originals : int
+        Row i is a copy of row i modulo this number.
+    """
 
-    def _split_rows(self, n, fraction, rng):
-        train, held = super()._split_rows(self.n_originals, fraction, rng)
-        copies = np.arange(0, n, self.n_originals)[:, None]
+    def split(n, fraction, rng):
+        train, held = split_rows(n_originals, fraction, rng)
+        copies = np.arange(0, n, n_originals)[:, None]
         # a held-out row is judged as whole rows are drawn, and under a mask
         return (copies + train).ravel(), None if held is None else (copies[:2] + held).T.ravel()
+
+    return split
 
 
 def straightened(columns, valued, readings, codes, values, told, rng):
@@ -114,11 +120,10 @@ class ValueModel:
         states = self._masks(np.isnan(values), copies, rng)
         rows = np.tile(np.arange(n), copies)
         u, condition = self._standardised(values[rows], features[rows], codes[rows], states, residuals[rows], rng)
-        self.flow_ = _GroupedFlow(**self.flow.get_params(deep=False)).set_params(base_density=None, checkpoint=None)
-        self.flow_.n_originals = n
+        self.flow_ = clone(self.flow).set_params(base_density=None, checkpoint=None)
         checkpoint.follow(self.flow_, "values")
         with tasks.part("values", self.flow_):
-            self.flow_.fit(u, condition=condition)
+            self.flow_.fit_part(u, condition=condition, split=split_originals(n))
         return self
 
     def _centre(self, features):

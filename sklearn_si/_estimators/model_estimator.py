@@ -1,0 +1,105 @@
+"""What all estimators with a fitted model offer: rows, transport, fields, densities and diagnostics."""
+
+from typing import ClassVar
+
+from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils._set_output import _wrap_data_with_container
+
+from .._utils.callbacks import FollowedEstimator
+from .._utils.input_checks import check_count
+from .._utils.links import LinkedEstimator
+from .._utils.tensors import SAMPLE_STREAM, make_generator
+from ..persistence._pickling import PackedNetworks
+from .densities import DensityMethods
+from .diagnostics import DiagnosticMethods
+from .fields import FieldMethods
+
+# What only some fits and later calls leave; a new fit must not find that of an older one.
+_LEFT_BY_SOME = ("distillation_report_", "rectification_report_", "action_curve_")
+
+
+class ModelEstimator(
+    FieldMethods,
+    DensityMethods,
+    DiagnosticMethods,
+    PackedNetworks,
+    FollowedEstimator,
+    LinkedEstimator,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    DensityMixin,
+    BaseEstimator,
+):
+    """An estimator that draws rows from its fitted model and transports rows along it."""
+
+    _networks: ClassVar[tuple[str, ...]] = ("model_",)
+
+    def _take(self, model, record):
+        """Make a fitted model the estimator's own."""
+        for name in _LEFT_BY_SOME:
+            self.__dict__.pop(name, None)
+        self.model_ = model
+        for name, value in record.items():
+            setattr(self, name, value)
+
+    def fit_transform(self, X, y=None, *, condition=None):
+        """Fit, and carry the rows of the first argument to the other end.
+
+        Parameters
+        ----------
+        X, y : array-like
+            X0 and X1 of `fit`, under the names that scikit-learn's transformers have here.
+        condition : array-like, default=None
+            As in `fit`; it goes to `transform` as well, row by row, and so needs as many rows as X.
+
+        Returns
+        -------
+        X_t : ndarray of shape (n_samples, n_features)
+            The carried rows.
+        """
+        return self.fit(X, y, condition=condition).transform(X, condition=condition)
+
+    def sample(self, n_samples=1, *, condition=None, random_state=None):
+        """Draw rows of the target law.
+
+        dX = b dt (noise_level 0) or dX = (b + epsilon s) dt + sqrt(2 epsilon) dW, from t = 0 to 1
+        (2303.08797, (2.32), (2.33)).
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition; with
+            start="condition", the start rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw; None means the estimator's own, and with None in both the rows are
+            fresh at each call.
+
+        Returns
+        -------
+        X : ndarray or frame of shape (n_samples, n_features)
+            Rows in data units, in the dtype of the rows given to fit. A row that leaves the finite numbers is drawn
+            again, at most three times; such rows are counted in an `IntegrationWarning`.
+
+        Raises
+        ------
+        IntegrationError
+            When more than 1 % of the rows leave the finite numbers in each of their four draws.
+        """
+        model = self._ready()
+        n_samples, sampling = check_count(n_samples, "n_samples"), self._sampling()
+        model.check_sampling(sampling)
+        generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
+        X = self._draw(n_samples, condition, sampling, generator)
+        return _wrap_data_with_container("transform", X, X, self)
+
+    def _draw(self, n_samples, condition, sampling, generator):
+        """Rows of the target, by checked settings."""
+        return self.model_.sample(n_samples, sampling, generator, condition, self._guidance())
+
+    def __sklearn_tags__(self):
+        """Floats of both sizes are kept; X must be dense and finite."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

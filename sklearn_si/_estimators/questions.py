@@ -1,0 +1,114 @@
+"""How estimators ask their fitted model, and the parts of the model as fitted attributes."""
+
+import abc
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from .._model.fitted import FittedModel, HasModel
+from .._model.settings import Evaluation, Sampling
+from .._utils.input_checks import validate_points, validate_rows
+from .._utils.tensors import draw_seed, resolve_device
+
+
+class AsksModel(HasModel, BaseEstimator, abc.ABC):
+    """An estimator whose fit leaves a `FittedModel`; its methods check what they are given and ask the model.
+
+    A leaf says how rows are drawn (`_sampling`) and how fields are followed (`_evaluation`) by its parameters of the
+    moment: these are the parameters that may change after fit.
+    """
+
+    model_: FittedModel
+    n_features_in_: int
+    random_state: Any
+    device: Any
+    ode_tol: float
+
+    @abc.abstractmethod
+    def _sampling(self) -> Sampling:
+        """How rows are drawn."""
+
+    def _evaluation(self) -> Evaluation:
+        """How fields are followed."""
+        return Evaluation(resolve_device(self.device), self.ode_tol, self._guidance())
+
+    def _guidance(self) -> float:
+        """The weight of the condition."""
+        return 1.0
+
+    def _ready(self) -> FittedModel:
+        """The fitted model, once the parameters have been checked."""
+        check_is_fitted(self)
+        self._validate_params()
+        return self.model_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether `fit` has run."""
+        return "model_" in vars(self)
+
+    def _validate_rows(self, X: Any) -> np.ndarray:
+        return validate_rows(self, X)
+
+    def _points(self, X: Any, name: str) -> np.ndarray:
+        return validate_points(self, X, name)
+
+    def _seed_of(self, random_state: Any) -> int:
+        """The seed of one draw."""
+        return draw_seed(self.random_state if random_state is None else random_state)
+
+    @property
+    def network_(self) -> Any:
+        """The velocity b(t, x), in scaled units."""
+        return self.model_.velocity
+
+    @property
+    def denoiser_network_(self) -> Any:
+        """The denoiser eta(t, x), where the velocity does not give it; else None."""
+        return self.model_.denoiser
+
+    @property
+    def interpolant_(self) -> Any:
+        """The path."""
+        return self.model_.interpolant
+
+    @property
+    def preprocessing_(self) -> Any:
+        """The map from data units to scaled units at the target."""
+        return self.model_.target_map
+
+    @property
+    def base_preprocessing_(self) -> Any:
+        """The map from data units to scaled units at the base; None for a normal base."""
+        return self.model_.base_map
+
+    @property
+    def base_density_(self) -> Any:
+        """The density of the base of a bridge; None where none was fitted."""
+        return self.model_.base_density
+
+    @property
+    def base_sample_(self) -> Any:
+        """The rows from which `sample` starts; None for a normal base."""
+        return self.model_.base_sample
+
+    @property
+    def condition_codec_(self) -> Any:
+        """What encodes the condition; None without one."""
+        return self.model_.condition_codec
+
+    @property
+    def sampling_grid_(self) -> tuple[int, str] | None:
+        """Steps of RK4 and the spacing of their grid that are enough for the ODE from t = 0 to 1."""
+        return self.model_.sampling_grid
+
+    @property
+    def seed_(self) -> int:
+        """The seed of the fit."""
+        return self.model_.seed
+
+    @property
+    def dtype_(self) -> Any:
+        """The dtype of the rows that `sample` returns."""
+        return self.model_.dtype

@@ -1,0 +1,155 @@
+"""Log-densities of a fitted model in data units: of the ODE at any time, of the SDE chain, gradients and ratios."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._utils.tensors import PATH_STREAM, as_array, as_tensor, blocks, evaluation_dtype, make_generator
+from ..exceptions import NoDensityError, rows_from
+from ..solvers import require_finite
+from .fields import Fields
+from .fitted import FittedModel, warn_missed
+from .likelihood import GRID_SPACING, density_parts, log_density_ratio, ode_log_density
+from .sde_likelihood import path_log_weights, summarise
+from .settings import Evaluation, Sampling
+
+# Steps by which gradients of log-densities are taken.
+_GRADIENT_STEPS = 48
+# Rows of one chunk whose gradients are taken together.
+_GRADIENT_ROWS = 256
+# Rows that are scored at a time: the memory beside input and output does not grow with their number.
+_BLOCK_ROWS = 2**16
+
+
+@torch.no_grad()
+def log_density(
+    model: FittedModel, X: np.ndarray, time: Tensor, evaluation: Evaluation, condition: object = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-density of the ODE model at validated rows, and its stated error.
+
+    log rho_t(x) = log rho_a(X_{t,a}(x)) - int_a^t div b(u, X_{t,u}(x)) du + log |det dx'/dx|    (2303.08797, (2.53))
+
+    Parameters
+    ----------
+    model : FittedModel
+    X : ndarray of shape (n, d)
+        In data units.
+    time : Tensor of shape ()
+        t.
+    evaluation : Evaluation
+    condition : array-like or None
+
+    Returns
+    -------
+    log_density, error : ndarray of shape (n,)
+        In nats.
+    """
+    model.require_density()
+    device, t = evaluation.device, float(time)
+    fields = model.fields(X.dtype, device, condition, len(X), evaluation.guidance)
+    dtype = evaluation_dtype(X.dtype, device)
+    anchor, parts = model.anchor()
+    density, errors = np.empty(len(X), X.dtype), []
+    for rows in blocks(len(X), _BLOCK_ROWS):
+        x = as_tensor(model.units.to_scaled(X[rows], time), dtype, device)
+        value, error = ode_log_density(fields.rows(rows), x, t, anchor, parts, evaluation.tolerance, GRID_SPACING)
+        with rows_from(rows.start):
+            scaled = as_array(require_finite(value, "computing log-densities"), np.float64)
+        density[rows] = scaled + model.target_map.log_abs_det_jacobian(X[rows])
+        errors.append(error)
+    stated = torch.cat(errors)
+    warn_missed(stated, evaluation.tolerance)
+    return density, as_array(stated, X.dtype)
+
+
+@torch.no_grad()
+def chain_log_density(
+    model: FittedModel,
+    X: np.ndarray,
+    sampling: Sampling,
+    evaluation: Evaluation,
+    n_paths: int,
+    condition: object = None,
+) -> dict[str, np.ndarray]:
+    """The summary of path weights of the Euler-Maruyama chain at validated rows, in data units.
+
+    Parameters
+    ----------
+    model, X, evaluation, condition
+        As in `log_density`.
+    sampling : Sampling
+        The noise and the steps of the chain.
+    n_paths : int
+        Paths a row.
+    """
+    model.refuse_forecast("the density of the chain")
+    model.require_score("the density of the SDE chain")
+    if sampling.noise_level == 0:
+        raise ValueError(
+            "The density of the SDE chain needs noise: got noise_level=0, use likelihood='ode' or raise it."
+        )
+    x, fields = scaled_rows(model, X, torch.ones((), dtype=torch.float64), evaluation, condition)
+    parts = model.base_parts()
+    generator = make_generator(model.seed, PATH_STREAM, x.device)
+    n_steps = sampling.grid(model.sampling_grid)[0]
+    noise = sampling.noise_level, sampling.noise_schedule
+    weights = path_log_weights(fields, x, *noise, n_steps, n_paths, parts, generator)
+    require_finite(weights.T, "weighting the paths of the SDE")
+    jacobian = model.target_map.log_abs_det_jacobian(X)
+    summary = {name: as_array(value, np.float64) for name, value in summarise(weights).items()}
+    for name in ("point", "bound"):
+        summary[name] = summary[name] + jacobian
+    return {name: value.astype(X.dtype, copy=False) for name, value in summary.items()}
+
+
+def log_density_gradient(
+    model: FittedModel, X: np.ndarray, time: Tensor, evaluation: Evaluation, condition: object = None
+) -> np.ndarray:
+    """Gradient of the log-density of the ODE model, in inverse data units, by differentiation of the solver."""
+    x, fields = scaled_rows(model, X, time, evaluation, condition)
+    anchor, parts = model.anchor()
+    if not model.has_gradient:
+        raise NoDensityError(
+            f"The gradient needs a base density that can be differentiated, but it is a "
+            f"{type(model.base_density).__name__}: fit with base_density='flow'."
+        )
+    gradients = []
+    for rows in torch.arange(len(x)).split(_GRADIENT_ROWS):
+        with torch.enable_grad():
+            at, some = x[rows].requires_grad_(), fields.rows(rows)
+            value, _ = density_parts(some, at, float(time), _GRADIENT_STEPS, GRID_SPACING, anchor, parts)
+            gradients.append(torch.autograd.grad(value.sum(), at)[0])
+    gradient = as_array(require_finite(torch.cat(gradients), "differentiating a log-density"), np.float64)
+    return model.target_map.pull_back_score(gradient, X).astype(X.dtype, copy=False)
+
+
+@torch.no_grad()
+def density_ratio(
+    model: FittedModel, X: np.ndarray, evaluation: Evaluation, condition: object = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log rho_1(x) - log rho_0(x) of the learned fields at validated rows, and its stated error, in nats."""
+    model.require_score("density_ratio")
+    _, fields = scaled_rows(model, X, torch.ones((), dtype=torch.float64), evaluation, condition)
+    units, device = model.units, evaluation.device
+    scale, dtype = units.scale, evaluation_dtype(X.dtype, device)
+
+    def points(rows: Tensor, t: Tensor) -> Iterator[Tensor]:
+        frame = scale.transform(units.centre(t, derivative=True)[None])[0]
+        return (as_tensor(a, dtype, device) for a in (units.to_scaled(X[rows.numpy()], t), frame))
+
+    value, error = log_density_ratio(fields, points, GRID_SPACING, evaluation.tolerance, len(X))
+    ratio = as_array(require_finite(value, "computing a density ratio"), X.dtype)
+    warn_missed(error, evaluation.tolerance)
+    return ratio, as_array(error, X.dtype)
+
+
+def scaled_rows(
+    model: FittedModel, X: np.ndarray, time: Tensor, evaluation: Evaluation, condition: object = None
+) -> tuple[Tensor, Fields]:
+    """Rows at one time in scaled units, as tensors, and the fields in their dtype."""
+    model.require_density()
+    device = evaluation.device
+    x = as_tensor(model.units.to_scaled(X, time), evaluation_dtype(X.dtype, device), device)
+    return x, model.fields(X.dtype, device, condition, len(X), evaluation.guidance)

@@ -1,0 +1,442 @@
+"""A fitted model: what a fit leaves, enough to answer every question and nothing of the estimator that asks."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._utils.tensors import as_array, as_tensor, blocks, cast_module, evaluation_dtype, normal
+from ..couplings import Coupling
+from ..exceptions import IntegrationWarning, NoDensityError, rows_from
+from ..interpolants import Interpolant
+from ..networks import GuidedField
+from ..networks._fields import drop_condition
+from ..persistence._pickling import HoldsNetworks
+from ..persistence._registry import registered
+from ..preprocessing import AffineMap
+from ..preprocessing._conditions import ConditionCodec
+from ..solvers import require_finite
+from .fields import Fields
+from .flow_map import FlowMap
+from .likelihood import GRID_SPACING, Parts, density_parts, middle_parts, standard_normal_parts, transport_rows
+from .redraws import draw_rows
+from .sampling import check_forecast_noise, check_noise, forecast, generate
+from .settings import Evaluation, Sampling
+from .units import DataUnits
+
+# What to do when rows cannot be drawn, by steps of a grid and by steps that adapt.
+_ADVICE = "fit longer, lower noise_level or raise n_steps"
+_ADAPTIVE_ADVICE = "raise ode_tol, or use a fixed-step solver"
+# Fields of a model that are networks or dicts of them.
+_NETWORKS = ("learned", "velocity", "denoiser", "flow_map", "plan")
+# Rows of one block that is transported, which bounds the memory beside input and output.
+_BLOCK_ROWS = 2**16
+
+
+class Plan(Protocol):
+    """A closed-form coupling from which partners are drawn without steps."""
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Partners of some rows."""
+
+
+class HasModel:
+    """An estimator that holds a fitted model: `isinstance` tells it from the density estimators of others."""
+
+    model_: "FittedModel"
+
+
+@registered("FittedModel")
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedModel(HoldsNetworks):
+    """What a fit leaves.
+
+    Immutable: what may change after a fit comes with each question, as `Sampling` and `Evaluation`.
+
+    Parameters
+    ----------
+    interpolant : Interpolant
+        The path.
+    learned : dict of Module
+        The networks, by the name of the field that each has learned.
+    velocity, denoiser : Module
+        The fields that follow from these; the denoiser is None where the velocity gives it, or where nothing does.
+    base_map, target_map : AffineMap or MarginalMap
+        Data units to scaled units at both ends; the former is None for a normal base.
+    base_sample : ndarray of shape (n_samples_0, n_features) or None
+        The rows from which `sample` starts, in data units; None for a normal base.
+    base_density : estimator or None
+        The density of the base of a bridge.
+    condition_codec : ConditionCodec or None
+        What encodes a condition.
+    coupling : Coupling
+        How the rows of training were paired.
+    dtype : dtype
+        Of the rows that are drawn.
+    seed : int
+        Of the fit.
+    sampling_grid : tuple of (int, str) or None
+        Steps of RK4 and the spacing of their grid that are enough for the ODE; None where none is solved from a base.
+    activation : str
+        Of the hidden layers.
+    forecast_noise : float or None
+        The diffusion of a model that starts from given rows.
+    plan : Plan or None
+        What draws rows in place of a solver.
+    flow_map : FlowMap or None
+        The distilled map, and
+    distilled_guidance : float
+        the weight of the condition that it was distilled with.
+    is_rectified : bool
+        Whether the velocity is that of straight paths between the flow's own pairs.
+    """
+
+    interpolant: Interpolant
+    learned: dict[str, nn.Module]
+    velocity: Any
+    denoiser: Any
+    base_map: Any
+    target_map: Any
+    base_sample: np.ndarray | None = None
+    base_density: Any = None
+    condition_codec: ConditionCodec | None = None
+    coupling: Coupling = dataclasses.field(default_factory=Coupling)
+    dtype: Any = np.float64
+    seed: int = 0
+    sampling_grid: tuple[int, str] | None = None
+    activation: str = "silu"
+    forecast_noise: float | None = None
+    plan: Any = None
+    flow_map: FlowMap | None = None
+    distilled_guidance: float = 1.0
+    is_rectified: bool = False
+
+    # -- its networks, for files and pickles
+
+    def networks(self) -> dict[str, Any]:
+        """The networks by the name of their field."""
+        return {name: getattr(self, name) for name in _NETWORKS if getattr(self, name) is not None}
+
+    def with_networks(self, networks: dict[str, Any]) -> "FittedModel":
+        """The same model with other networks of these names."""
+        return dataclasses.replace(self, **networks)
+
+    # -- what the model knows
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns."""
+        return self.target_map.n_features
+
+    @property
+    def units(self) -> DataUnits:
+        """The maps between data units and scaled units."""
+        return DataUnits(self.interpolant, self.base_map, self.target_map)
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether the path leads from a distribution to itself."""
+        return self.interpolant.path_type == "mirror"
+
+    @property
+    def is_forecast(self) -> bool:
+        """Whether the process starts from given rows, and so has neither a base distribution nor a density."""
+        return self.forecast_noise is not None
+
+    @property
+    def has_score(self) -> bool:
+        """Whether the score function is known: from the velocity, or from a denoiser of its own."""
+        return self.interpolant.path_type == "one-sided" or self.denoiser is not None
+
+    @property
+    def base_model(self) -> "FittedModel | None":
+        """The model of the density of the base, where it is a flow whose scaled units are affine; else None."""
+        base = self.base_density
+        is_flow = isinstance(base, HasModel) and isinstance(base.model_.target_map, AffineMap)
+        return base.model_ if is_flow else None
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the log-density of the base can be differentiated: normal, a flow, or not needed."""
+        known = self.interpolant.gaussian_time is not None or self.base_sample is None
+        return known or self.base_model is not None
+
+    def refuse_forecast(self, what: str) -> None:
+        """Raise where the model starts from given rows."""
+        if self.is_forecast:
+            raise NoDensityError(
+                f"{what} has no meaning with start='condition': the process starts from a given row, has noise, and "
+                "knows no distribution of the start rows. Use sample(n, condition=row)."
+            )
+
+    def require_score(self, what: str) -> None:
+        """Raise where the score function is not known."""
+        self.refuse_forecast(what)
+        if not self.has_score:
+            raise ValueError(
+                f"{what} needs the score function, which the velocity alone does not give after a fit of two samples: "
+                "use InterpolantDiffusion, or fields='b+eta' with a gamma."
+            )
+
+    def require_density(self) -> None:
+        """Raise where no density is known at either end."""
+        self.refuse_forecast("a log-density")
+        if self.is_mirror:
+            raise NoDensityError("interpolant='mirror' knows no density at either end: use 'linear'.")
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Raise where the fields cannot serve a noise level or a schedule."""
+        if self.forecast_noise is not None:
+            check_forecast_noise(sampling.noise_level, self.forecast_noise)
+            return
+        check_noise(sampling, self.interpolant, self.denoiser is not None, self.is_rectified)
+
+    # -- fields
+
+    def fields(
+        self, array_dtype: Any, device: torch.device, condition: Any = None, n_rows: int = 1, guidance: float = 1.0
+    ) -> Fields:
+        """The fields in the dtype of some rows, in scaled units, with their encoded condition."""
+        dtype = evaluation_dtype(np.dtype(array_dtype), device)
+        if guidance != 1 and (self.condition_codec is None or not self.condition_codec.droppable):
+            raise ValueError(
+                f"Got guidance={guidance:g}, but the model was not fitted with dropped conditions: fit with "
+                "condition= and condition_dropout > 0, or leave guidance=1."
+            )
+        velocity = _guided(cast_module(self.velocity, dtype, device), guidance)
+        known = self.denoiser is not None
+        denoiser = _guided(cast_module(self.denoiser, dtype, device), guidance) if known else None
+        return Fields(self.interpolant, velocity, denoiser, self._encoded(condition, n_rows, dtype, device))
+
+    def _encoded(self, condition: Any, n_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        codec = self.condition_codec
+        if codec is None:
+            if condition is not None:
+                raise ValueError("Got a condition, but the model was fitted without one: call fit(..., condition=).")
+            return None
+        if condition is None:
+            if not codec.droppable:
+                raise ValueError(
+                    "The model was fitted with a condition: pass condition=, or fit with condition_dropout > 0, "
+                    "which learns the distribution without one as well."
+                )
+            return drop_condition(torch.zeros((n_rows, codec.n_outputs_), dtype=dtype, device=device))
+        return as_tensor(codec.transform(condition, n_rows), dtype, device)
+
+    @torch.no_grad()
+    def field(
+        self,
+        X: np.ndarray,
+        time: Tensor,
+        evaluate: Callable[[Fields, Tensor, Tensor], Tensor],
+        to_data: Callable[[DataUnits, np.ndarray, Tensor], np.ndarray],
+        evaluation: Evaluation,
+        condition: Any = None,
+    ) -> np.ndarray:
+        """One field at one time: scaled, evaluated, brought back to data units."""
+        self.refuse_forecast("A field of its own")
+        dtype = evaluation_dtype(X.dtype, evaluation.device)
+        fields = self.fields(X.dtype, evaluation.device, condition, len(X), evaluation.guidance)
+        x = as_tensor(self.units.to_scaled(X, time), dtype, evaluation.device)
+        value = require_finite(evaluate(fields, time.to(x), x), "computing a field")
+        return to_data(self.units, as_array(value, np.float64), time).astype(X.dtype, copy=False)
+
+    # -- rows
+
+    def base_rows(self, n: int, generator: torch.Generator, dtype: Any) -> Tensor:
+        """Rows at t = 0 in scaled units: normal, or drawn with replacement from the stored sample."""
+        device = generator.device
+        torch_dtype = evaluation_dtype(np.dtype(dtype), device)
+        if self.base_sample is None:
+            return normal((n, self.n_features), generator, dtype=torch_dtype, device=device)
+        rows = torch.randint(len(self.base_sample), (n,), generator=generator, device=device)
+        base_map = self.base_map or self.target_map  # a mirror has one map for both ends
+        return as_tensor(base_map.transform(self.base_sample[rows.cpu().numpy()]), torch_dtype, device)
+
+    def sample(
+        self, n: int, sampling: Sampling, generator: torch.Generator, condition: Any = None, guidance: float = 1.0
+    ) -> np.ndarray:
+        """Rows of the target, in data units."""
+        # the error of the measured steps is far above that of single precision
+        measured = sampling.follows_measured and self.sampling_grid is not None
+        dtype = np.float32 if measured or sampling.solver == "distilled" else self.dtype
+        fields = self.fields(dtype, generator.device, condition, n, guidance)
+        flow_map = self._distilled(guidance) if sampling.solver == "distilled" else None
+
+        def start(rows: np.ndarray) -> Tensor:
+            return self.base_rows(len(rows), generator, dtype)
+
+        return self._drawn(fields, start, n, sampling, flow_map, generator, fields.condition)
+
+    def resample(
+        self, X: np.ndarray, sampling: Sampling, generator: torch.Generator, condition: Any, guidance: float
+    ) -> np.ndarray:
+        """Fresh rows from rows of a mirror model's own distribution."""
+        fields = self.fields(X.dtype, generator.device, condition, len(X), guidance)
+        dtype = evaluation_dtype(X.dtype, generator.device)
+        x = as_tensor(self.target_map.transform(X), dtype, generator.device)
+        moved = self._drawn(fields, lambda rows: x[rows], len(X), sampling, None, generator, x)
+        return moved.astype(X.dtype, copy=False)
+
+    def _drawn(
+        self,
+        fields: Fields,
+        start: Callable[[np.ndarray], Tensor],
+        n: int,
+        sampling: Sampling,
+        flow_map: FlowMap | None,
+        generator: torch.Generator,
+        given: Tensor | None,
+    ) -> np.ndarray:
+        """N rows at t = 1, in data units: chunk by chunk from start(numbers)."""
+
+        def draw(rows: np.ndarray) -> np.ndarray:
+            x = start(rows)
+            if self.plan is None:
+                x = generate(fields.rows(torch.as_tensor(rows)), x, sampling, self.sampling_grid, flow_map, generator)
+            else:
+                plan: Any = cast_module(self.plan, x.dtype, x.device)
+                x = plan.draw(x, generator)
+            return self.target_map.inverse_transform(as_array(x, np.float64))
+
+        chunk = None if self.plan is None else n
+        advice = _ADAPTIVE_ADVICE if sampling.solver == "dopri5-adaptive" else _ADVICE
+        return draw_rows(draw, (n, self.n_features), self.dtype, given=given, chunk=chunk, advice=advice)
+
+    def _distilled(self, guidance: float) -> FlowMap:
+        """The distilled flow map, or an error that says how to get one."""
+        if self.flow_map is None:
+            raise ValueError("solver='distilled' needs a distilled flow map: call distill() after fit.")
+        if self.distilled_guidance != guidance:
+            raise ValueError(
+                f"The flow map was distilled with guidance={self.distilled_guidance:g}, but guidance is {guidance:g}: "
+                "call distill(condition=) again, or use solver='auto'."
+            )
+        return self.flow_map
+
+    def forecast(self, X0: np.ndarray, n: int, sampling: Sampling, generator: torch.Generator) -> np.ndarray:
+        """Continuations of start rows, one for all or one for each, in data units."""
+        assert self.forecast_noise is not None  # the estimator has asked
+        dtype = evaluation_dtype(np.dtype(self.dtype), generator.device)
+        x0 = as_tensor(self.base_map.transform(X0), dtype, generator.device).expand(n, -1)
+        fields = self.fields(self.dtype, generator.device)
+        fields.condition = x0
+        a, n_steps = self.forecast_noise, sampling.grid(self.sampling_grid)[0]
+
+        def draw(rows: np.ndarray) -> np.ndarray:
+            numbers = torch.as_tensor(rows)
+            x = forecast(fields.rows(numbers), x0[numbers], a, sampling, n_steps, generator)
+            return self.target_map.inverse_transform(as_array(x, np.float64))
+
+        return draw_rows(draw, tuple(x0.shape), self.dtype, given=x0, chunk=n, advice=_ADVICE)
+
+    @torch.no_grad()
+    def transport(
+        self, X: np.ndarray, forward: bool, evaluation: Evaluation, condition: Any = None
+    ) -> tuple[np.ndarray, Tensor]:
+        """Rows of the first argument of fit at the other end (or back), along the ODE, with their stated errors.
+
+        One sample: data to the standard normal. Two samples: base to target.
+        """
+        if self.is_mirror:
+            return X.copy(), torch.zeros(len(X))  # its ODE starts and ends at the same point
+        ends = [(self.base_map, 0.0), (self.target_map, 1.0)]
+        (map_in, start), (map_out, stop) = ends if forward == (self.base_map is not None) else ends[::-1]
+        device = evaluation.device
+        dtype = evaluation_dtype(X.dtype, device)
+        fields = self.fields(X.dtype, device, condition, len(X), evaluation.guidance)
+        moved, errors = np.empty(X.shape, X.dtype), []
+        for rows in blocks(len(X), _BLOCK_ROWS):
+            x = as_tensor(X[rows] if map_in is None else map_in.transform(X[rows]), dtype, device)
+            node = self.interpolant.gaussian_time
+            x, error = transport_rows(fields.rows(rows), x, start, stop, evaluation.tolerance, GRID_SPACING, node)
+            with rows_from(rows.start):
+                end = as_array(require_finite(x, "following the ODE"), np.float64)
+            with np.errstate(over="ignore"):
+                moved[rows] = end if map_out is None else map_out.inverse_transform(end)
+            errors.append(error)
+        return finite_rows(moved, X.dtype), torch.cat(errors)
+
+    # -- where the density is known
+
+    def anchor(self) -> tuple[float, Parts]:
+        """The time at which the density is known, and its terms there as a function of tensors in scaled units."""
+        middle = self.interpolant.gaussian_time
+        if middle is None:
+            return 0.0, self.base_parts()
+        return middle, middle_parts(self.interpolant, middle)
+
+    def density_parts(self, x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
+        """Terms of the log-density of rows in scaled units, by so many steps, and their error."""
+        fields = self.fields(np.float32 if x.dtype == torch.float32 else np.float64, x.device)
+        return density_parts(fields, x, 1.0, n_steps, GRID_SPACING, *self.anchor())
+
+    def base_parts(self) -> Parts:
+        """Terms of the log-density of the base and their error, as a function of tensors in scaled units."""
+        if self.base_sample is None:
+            return standard_normal_parts
+        if self.base_density is None and self.interpolant.gaussian_time is not None:
+            raise NoDensityError(
+                "An encoding-decoding model takes its densities from the middle and fits none to its base, which the "
+                "SDE chain would need: use likelihood='ode', or interpolant='linear'."
+            )
+        if self.base_density is None:
+            raise NoDensityError(
+                "The density of the base is unknown: fit was called with base_density=None. Fit with "
+                "base_density='flow', 'normal' or a density estimator such as GaussianMixture."
+            )
+        if self.base_model is not None:
+            return _flow_parts(self.base_model, self.base_map)
+        base, base_map = self.base_density, self.base_map
+
+        def parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor]:
+            X = base_map.inverse_transform(as_array(x, np.float64))
+            value = as_tensor(base.score_samples(X) - base_map.log_abs_det_jacobian(X), x.dtype, x.device)
+            return value[:, None], torch.zeros_like(value)
+
+        return parts
+
+
+def _guided(network: Any, guidance: float) -> Any:
+    return network if guidance == 1 else GuidedField(network, guidance)
+
+
+def _flow_parts(base: FittedModel, base_map: AffineMap) -> Parts:
+    """Terms of the density of a base that is a flow: its own solve by as many steps, in tensors throughout."""
+    inner = base.target_map
+    # x -> data units -> the scaled units of the base's own flow: one affine map
+    matrix = inner.transform(inner.centre + base_map.without_centre().inverse_transform(np.eye(len(inner.centre))))
+    shift = inner.transform(base_map.centre[None])[0]
+    jacobian = float(inner.log_abs_det_jacobian(shift[None])[0] - base_map.log_abs_det_jacobian(shift[None])[0])
+
+    def parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
+        moved = x @ as_tensor(matrix, x.dtype, x.device) + as_tensor(shift, x.dtype, x.device)
+        own, error = base.density_parts(moved, n_steps)
+        return torch.cat([own, torch.full_like(own[:, :1], jacobian)], 1), error
+
+    return parts
+
+
+def finite_rows(X: np.ndarray, dtype: Any) -> np.ndarray:
+    """Rows in data units in their dtype; a heavy tail may lead beyond its largest number."""
+    with np.errstate(over="ignore"):
+        X = X.astype(dtype, copy=False)
+    require_finite(torch.as_tensor(X), f"returning to data units, in {np.dtype(dtype)}")
+    return X
+
+
+def warn_missed(error: Tensor, tolerance: float) -> None:
+    """Warn of rows whose stated error is above the tolerance."""
+    missed = int((error > tolerance).sum())
+    if missed:
+        warnings.warn(
+            f"{missed} of {len(error)} rows are not within ode_tol={tolerance:g} (worst stated error "
+            f"{float(error.max()):.2g}): the field is not smooth there, or the tolerance is below the rounding "
+            "of the rows' dtype; use float64 rows or a larger ode_tol.",
+            IntegrationWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,72 @@
+"""What comes with a question to a fitted model: how rows are drawn, and how exactly fields are followed."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .fields import Schedule
+from .likelihood import GRID_SPACING
+
+# Steps of n_steps="auto" along the SDE.
+_SDE_STEPS = 100
+# Steps of n_steps="auto" along the ODE, by a stepper that no grid was measured for.
+_ODE_STEPS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How rows are drawn.
+
+    Parameters
+    ----------
+    noise_level : float, default=0.0
+        Size of the diffusion; 0 is the ODE.
+    noise_schedule : str or callable, default="gamma"
+        epsilon(t) for a noise level of one.
+    solver : str or callable, default="auto"
+        The stepper.
+    n_steps : int or "auto", default="auto"
+        Steps of the grid.
+    tolerance : float, default=1e-3
+        Of steps that adapt to each row.
+    """
+
+    noise_level: float = 0.0
+    noise_schedule: Schedule = "gamma"
+    solver: str | Callable[..., Any] = "auto"
+    n_steps: int | str = "auto"
+    tolerance: float = 1e-3
+
+    def grid(self, measured: tuple[int, str] | None) -> tuple[int, str]:
+        """The number of steps and the spacing of their grid, where the fit has measured one or not."""
+        if isinstance(self.n_steps, int):
+            return self.n_steps, GRID_SPACING
+        if self.noise_level > 0:
+            return _SDE_STEPS, GRID_SPACING
+        return (measured if self.follows_measured else None) or (_ODE_STEPS, GRID_SPACING)
+
+    @property
+    def follows_measured(self) -> bool:
+        """Whether the steps are those that the fit has measured."""
+        return self.n_steps == "auto" and self.noise_level == 0 and self.solver in ("auto", "rk4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Where fields are evaluated, and how exactly they are followed.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where.
+    tolerance : float, default=1e-3
+        Error allowed in log-densities (nats) and in rows that are transported (relative).
+    guidance : float, default=1.0
+        Weight of the condition.
+    """
+
+    device: torch.device
+    tolerance: float = 1e-3
+    guidance: float = 1.0

@@ -1,0 +1,92 @@
+"""How a model is learned: the parameters of training, and what is split, built and trained in which order."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+# Validation rows at the least, where this is not more than a fifth of the rows.
+_LEAST_VALIDATION_ROWS = 50
+
+# Numbers of the training rows and of the validation rows (None without a fraction).
+Split = tuple[np.ndarray, np.ndarray | None]
+
+
+def split_rows(n: int, fraction: float | None, rng: np.random.Generator) -> Split:
+    """Numbers of the training rows and of the validation rows, drawn at random; without a fraction all train.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    fraction : float or None
+        Share of the rows that are held out.
+    rng : numpy Generator
+    """
+    if fraction is None:
+        return np.arange(n), None
+    order = rng.permutation(n)
+    # few rows judge badly
+    held = min(n - 2, max(1, round(fraction * n), min(_LEAST_VALIDATION_ROWS, n // 5)))
+    return order[held:], order[:held]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model is learned.
+
+    The parameters are those of the estimators, under the same names; training sees this value and no estimator.
+
+    Parameters
+    ----------
+    learns_denoiser : bool, default=False
+        Whether a denoiser is learned beside the velocity where the latter does not give it.
+    forecasts : bool, default=False
+        Whether the process starts from given rows.
+    affine_only : bool, default=False
+        Whether preprocessing="auto" of one sample leaves maps of the columns out.
+    split : callable, default=split_rows
+        split(n, fraction, rng) -> numbers of training and validation rows of the target.
+    build_networks : callable, default=None
+        build_networks(run) -> the networks by the name of the field; None builds those of the parameters.
+    train : callable, default=None
+        train(run, settings) trains the one run of a fit that compares none; None trains it once.
+    base_flow : callable, default=None
+        base_flow(max_time) -> the estimator of the density of the base with base_density="flow".
+    """
+
+    interpolant: Any = "linear"
+    gamma: Any = "auto"
+    gamma_scale: float = 1.0
+    coupling: Any = "independent"
+    preprocessing: str | None = "auto"
+    base_density: Any = None
+    fields: str = "auto"
+    guidance: float = 1.0
+    condition_dropout: float = 0.0
+    condition_kinds: dict | None = None
+    time_distribution: str = "auto"
+    network: Any = "mlp"
+    hidden_layer_sizes: Any = "auto"
+    activation: str = "silu"
+    dropout: Any = "auto"
+    bf16: Any = "auto"
+    batch_size: Any = "auto"
+    learning_rate_init: float = 0.01
+    max_iter: Any = "auto"
+    max_time: float | None = None
+    tol: float = 0.0
+    n_iter_no_change: Any = "auto"
+    early_stopping: bool = True
+    validation_fraction: float = 0.1
+    device: str | torch.device = "auto"
+    verbose: int = 0
+    learns_denoiser: bool = False
+    forecasts: bool = False
+    affine_only: bool = False
+    split: Callable[[int, float | None, np.random.Generator], Split] = split_rows
+    build_networks: Callable[[Any], dict] | None = None
+    train: Callable[[Any, Any], None] | None = None
+    base_flow: Callable[[float | None], Any] | None = None
