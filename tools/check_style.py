@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is checked without arguments.
-PLACES = ("README.md", "CHANGELOG.md", "SECURITY.md")
+PLACES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "examples")
 SUFFIXES = {".py", ".md", ".rst", ".cff"}
 # Built from other files.
 SKIPPED = {"_build", "generated", "gallery"}
