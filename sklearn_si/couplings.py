@@ -37,8 +37,8 @@ class Coupling:
     # Batches are drawn from pools of pairs, because pairing costs more than a step.
     pooled = False
     # Rows that are paired at a time, and how often their pairs are used (of a pooled coupling).
-    batch_size = 1024
-    passes = 1
+    batch_size: int
+    passes: int
     # The pairs are the rows as they were drawn: there is nothing to call.
     as_drawn = False
 

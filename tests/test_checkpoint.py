@@ -245,13 +245,13 @@ def test_a_path_that_ends_like_a_folder_is_one(tmp_path):
 
 
 def test_in_a_folder_each_fit_has_a_file_of_its_own(tmp_path, monkeypatch):
-    seen, write = set(), _checkpoint._Store.write
+    seen, write = set(), _checkpoint.Store.write
 
     def counted(self):
         write(self)
         seen.add(self.path)
 
-    monkeypatch.setattr(_checkpoint._Store, "write", counted)
+    monkeypatch.setattr(_checkpoint.Store, "write", counted)
     flow = InterpolantFlow(checkpoint=tmp_path, **{**SMALL, "max_iter": 5})
     search = GridSearchCV(flow, {"learning_rate_init": [0.01, 0.02]}, cv=2).fit(X0)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()

@@ -391,7 +391,7 @@ def test_the_density_of_a_bridge_has_the_base_density_in_the_units_of_the_base(b
     else:
         density = MixtureDensity(weights, c2 + means @ matrix2.T, matrix2 @ covs @ matrix2.T)
     model = with_exact_fields(InterpolantFlow(), target, base, np.zeros((2, 2)), density)
-    model.base_preprocessing_, model.preprocessing_ = AffineMap(c, matrix), AffineMap(c + 1, matrix)
+    with_parts(model, base_map=AffineMap(c, matrix), target_map=AffineMap(c + 1, matrix))
     X = sample_mixture(rng, 5, *target)
     expected = mixture_log_density(X, *target) - np.linalg.slogdet(matrix)[1]
     np.testing.assert_allclose(model.score_samples(model.preprocessing_.inverse_transform(X)), expected, atol=1e-3)

@@ -186,7 +186,7 @@ def test_bridge_in_data_units(kind, gamma, t):
     """The scaled problem inside the maps is the problem written in data units, its noise N(0, gamma^2 D D^T)."""
     d = SCALES[kind] if SCALES[kind].ndim == 2 else np.diag(SCALES[kind])
     model = bridge(gamma=gamma, cls=InterpolantFlow if gamma is None else InterpolantDiffusion)
-    model.base_preprocessing_, model.preprocessing_ = AffineMap(M0, SCALES[kind]), AffineMap(M1, SCALES[kind])
+    with_parts(model, base_map=AffineMap(M0, SCALES[kind]), target_map=AffineMap(M1, SCALES[kind]))
     oracle = MixtureFields(
         model.interpolant_, *in_data_units(TARGET, M1, d), *in_data_units(BASE, M0, d), noise_cov=d @ d.T
     )
@@ -223,7 +223,7 @@ def test_one_sample_in_data_units_has_the_base_of_covariance_ddt(interpolant, ki
 @pytest.mark.parametrize("kind", SCALES)
 def test_trajectory_in_data_units_follows_the_velocity_in_data_units(kind):
     model = bridge(cls=InterpolantFlow, n_steps=200)
-    model.base_preprocessing_, model.preprocessing_ = AffineMap(M0, SCALES[kind]), AffineMap(M1, SCALES[kind])
+    with_parts(model, base_map=AffineMap(M0, SCALES[kind]), target_map=AffineMap(M1, SCALES[kind]))
     X = M0 + ROWS
     times = torch.linspace(0.2, 0.9, 201, dtype=torch.float64)
     end = odeint(lambda t, x: tensor(model.velocity(x.numpy(), float(t))), tensor(X), times)
@@ -357,7 +357,7 @@ def test_interpolate_has_the_mean_path_and_the_noise_level():
 def test_interpolate_in_data_units(kind):
     d = SCALES[kind] if SCALES[kind].ndim == 2 else np.diag(SCALES[kind])
     model = bridge(gamma="brownian")
-    model.base_preprocessing_, model.preprocessing_ = AffineMap(M0, SCALES[kind]), AffineMap(M1, SCALES[kind])
+    with_parts(model, base_map=AffineMap(M0, SCALES[kind]), target_map=AffineMap(M1, SCALES[kind]))
     X0, X1 = (np.repeat(r[None], N, 0) for r in ROWS[:2])
     X = model.interpolate(X0, X1, 0.3)
     assert_moments(X, (np.ones(1), (0.7 * ROWS[0] + 0.3 * ROWS[1])[None], 0.21 * (d @ d.T)[None]))
@@ -425,7 +425,7 @@ def test_adaptive_steps_are_accurate_and_rise_with_the_tolerance(make):
 
 
 def test_adaptive_steps_of_a_row_do_not_depend_on_the_others():
-    fields = one_sample()._fields(np.float64, torch.device("cpu"))
+    fields = one_sample().model_.fields(np.float64, torch.device("cpu"))
     x = tensor(ROWS)
     together = odeint_adaptive(fields.velocity, x, 0.0, 1.0, 1e-4)
     alone = torch.cat([odeint_adaptive(fields.velocity, row[None], 0.0, 1.0, 1e-4) for row in x])
@@ -443,7 +443,7 @@ def test_adaptive_steps_of_a_row_do_not_depend_on_the_others():
 )
 def test_the_optimal_schedule_has_its_closed_form(interpolant, formula):
     """epsilon = alpha^2 beta_dot / beta - alpha alpha_dot."""
-    fields = one_sample(interpolant)._fields(np.float64, torch.device("cpu"))
+    fields = one_sample(interpolant).model_.fields(np.float64, torch.device("cpu"))
     t = torch.linspace(0.01, 0.99, 33, dtype=torch.float64)
     assert_allclose(fields.schedule("optimal", t), formula(t), rtol=1e-12)
 

@@ -53,8 +53,8 @@ def fitted():
 def test_learned_fields_and_their_compositions(fitted, name, t):
     """b = v - gamma gamma_dot s and s = -eta / gamma, whatever was learned (2.10), (2.17)."""
     model = fitted[name]
-    first, second = (model._learned_[k].double() for k in model._learned_)
-    assert set(model._learned_) == {
+    first, second = (network.double() for network in model.model_.learned.values())
+    assert set(model.model_.learned) == {
         {"b": "velocity", "v": "drift"}[name[0]],
         {"eta": "denoiser", "s": "score"}[name[2:]],
     }

@@ -1,5 +1,6 @@
 """Training as seen from outside: warm starts, early stopping, times, interrupts, divergence."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -175,7 +176,9 @@ def last_rows_held(cls):
     """An estimator that holds out the last ten rows of its target."""
 
     class Split(cls):
-        _split_rows = staticmethod(lambda n, fraction, rng: (np.arange(n - 10), np.arange(n - 10, n)))
+        def _recipe(self):
+            split = lambda n, fraction, rng: (np.arange(n - 10), np.arange(n - 10, n))  # noqa: E731
+            return dataclasses.replace(super()._recipe(), split=split)
 
     return Split
 

@@ -78,8 +78,8 @@ def test_an_error_names_the_rows_of_the_call_and_travels_in_a_pickle():
 
 
 def test_rows_are_counted_over_the_blocks_of_a_call(monkeypatch):
-    monkeypatch.setattr("sklearn_si._estimators.base._BLOCK", 4)
-    monkeypatch.setattr("sklearn_si._estimators.densities._BLOCK", 4)
+    monkeypatch.setattr("sklearn_si._model.fitted._BLOCK_ROWS", 4)
+    monkeypatch.setattr("sklearn_si._model.densities._BLOCK_ROWS", 4)
     flow, rows = InterpolantFlow(**SMALL).fit(X), X[:11].copy()
     rows[[6, 9]] = 1e308
     for method in (flow.transform, flow.score_samples):

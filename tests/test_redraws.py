@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from oracles import with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.tables import InterpolantImputer, TableSynthesizer
@@ -34,8 +35,7 @@ def far(x, condition):
 
 
 def broken(model, is_bad=far):
-    model.network_ = Broken(model.network_, is_bad)
-    return model
+    return with_parts(model, velocity=Broken(model.network_, is_bad))
 
 
 def drawn(model, *args, **kwargs):

@@ -88,7 +88,7 @@ def test_drift_is_finite_at_both_ends(level):
         with_exact_fields(InterpolantDiffusion(), target),
         with_exact_fields(InterpolantDiffusion(), target, base, np.zeros((2, 2))),
     ]:
-        fields = model._fields(np.float64, torch.device("cpu"))
+        fields = model.model_.fields(np.float64, torch.device("cpu"))
         for schedule in ["gamma", "constant"]:
             drift, epsilon = fields.sde(level, schedule, time_grid(10, "uniform"))
             for t in torch.tensor([0.0, 1.0], dtype=torch.float64):
@@ -129,11 +129,10 @@ def test_seeds():
 
 def test_rows_do_not_depend_on_chunks(monkeypatch):
     """The law is the same and every row is finite, whatever the chunk."""
-    import sklearn_si._model.sampling as sampling
 
     rng = np.random.default_rng(5)
     target = mixture(rng, 1, 2)
-    monkeypatch.setattr(sampling, "_CHUNK", 1000)
+    monkeypatch.setattr("sklearn_si._model.redraws._CHUNK", 1000)
     assert_moments(with_exact_fields(InterpolantFlow(random_state=0), target).sample(20_500), target)
 
 
@@ -206,7 +205,7 @@ def test_the_numbers_of_a_sample_are_not_those_of_another_stream():
 
 
 def test_chunks_have_noise_of_their_own(monkeypatch):
-    monkeypatch.setattr("sklearn_si._model.sampling._CHUNK", 100)
+    monkeypatch.setattr("sklearn_si._model.redraws._CHUNK", 100)
     model = identity_flow()
     for level in (0.0, 0.5):
         X = model.set_params(noise_level=level).sample(300).reshape(3, 100, 2)

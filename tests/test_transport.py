@@ -6,6 +6,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
+from sklearn_si._estimators.diagnostics import scaled_pairs
 from sklearn_si._training import batches as _batches
 from sklearn_si._training.batches import Sampler
 from sklearn_si._training.path_learning import Ascent
@@ -202,7 +203,7 @@ def test_the_report_on_a_model_pairs_rows_as_the_model_does(rectified):
         "entropic": InterpolantDiffusion(coupling="entropic", gamma_scale=0.4, **params),
         "bridge": SchroedingerBridge(0.2, "mixture", n_components=1, preprocessing=None, base_density=None),
     }.items():
-        x0, x1, _ = model.fit(X0, X1)._scaled_pairs(X0, X1)
+        x0, x1, _ = scaled_pairs(model.fit(X0, X1).model_, X0, X1)
         assert x0.shape == x1.shape == (700, 2)
         distances[name] = float((x1 - x0).square().sum(1).mean())
     # 4 by the shift; of a plan of diffusion epsilon 2 * 2 (1 - k) more, with k = sqrt(1 + epsilon^2) - epsilon
@@ -211,7 +212,7 @@ def test_the_report_on_a_model_pairs_rows_as_the_model_does(rectified):
     assert distances["entropic"] == pytest.approx(4 + 4 * (1 - k), rel=0.15)
     assert distances["bridge"] == pytest.approx(distances["entropic"], rel=0.15)
     flow, X0, X1, _ = rectified
-    x0, x1, _ = flow._scaled_pairs(X0[:50], X1[:50])
+    x0, x1, _ = scaled_pairs(flow.model_, X0[:50], X1[:50])
     ends = flow.preprocessing_.inverse_transform(x1.numpy())
     np.testing.assert_allclose(ends, flow.transform(flow.base_preprocessing_.inverse_transform(x0.numpy())), atol=0.01)
 

@@ -167,4 +167,4 @@ def test_networks_of_a_factory_are_copied_as_they_are():
     again = copy.deepcopy(model)
     np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
     assert again.network_ is not model.network_
-    assert again.network_ is again._learned_["velocity"]
+    assert again.network_ is again.model_.learned["velocity"]
