@@ -8,10 +8,12 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from .._model.fields import Fields
+from .._model.fitted import warn_missed
+from .._model.likelihood import GRID_SPACING, transport_rows
 from .._model.sampling import check_schedule
 from .._model.units import DataUnits
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, evaluation_dtype, make_generator, normal
-from ..solvers import KINK, odeint, require_finite, sdeint, time_grid
+from ..solvers import KINK, require_finite, sdeint, time_grid
 from .questions import AsksModel
 
 
@@ -171,7 +173,8 @@ class FieldMethods(AsksModel):
         start, stop : float, default=0.0 and 1.0
             Times in [0, 1]; start > stop runs backward.
         noise_level : float, default=0.0
-            Of this path, whatever the estimator's own; 0 is the ODE.
+            Of this path, whatever the estimator's own; 0 is the ODE, solved within `ode_tol` at every one of the
+            times. With noise, `n_steps` is the least number of steps.
         condition : array-like, default=None
             One row for all or one for each, if the model was fitted with a condition.
         random_state : int, RandomState instance or None, default=None
@@ -180,7 +183,8 @@ class FieldMethods(AsksModel):
         Returns
         -------
         paths : ndarray of shape (n_times, n_samples, n_features)
-            In data units, in the dtype of X.
+            In data units, in the dtype of X. Rows of the ODE that miss `ode_tol` are counted in an
+            `IntegrationWarning`.
         """
         model = self._ready()
         _check_trajectory(n_times, start, stop, noise_level)
@@ -214,15 +218,19 @@ def _trajectory(model, X, times, sampling, evaluation, generator, condition):
     (n_times, n_steps, begin, end), device, units = times, evaluation.device, model.units
     fields = model.fields(X.dtype, device, condition, len(X), evaluation.guidance)
     x = as_tensor(units.to_scaled(X, begin), evaluation_dtype(X.dtype, device), device)
-    times, kept = _output_grid(n_times, n_steps, float(begin), float(end), model.interpolant.gaussian_time)
-    times = times.to(x)
+    ends, node = (float(begin), float(end)), model.interpolant.gaussian_time
     if generator is not None:
-        drift, epsilon = fields.sde(sampling.noise_level, sampling.noise_schedule, times)
-        states = sdeint(drift, epsilon, x, times, generator, dense=True)
+        grid, kept = _output_grid(n_times, n_steps, *ends, node)
+        drift, epsilon = fields.sde(sampling.noise_level, sampling.noise_schedule, grid.to(x))
+        states, times = sdeint(drift, epsilon, x, grid.to(x), generator, dense=True)[kept], grid[kept]
     else:
-        states, _ = odeint(fields.velocity, x, times, "rk4", dense=True)
-    require_finite(states[kept].transpose(0, 1), "following a trajectory")
-    moments = zip(states[kept], times[kept].double().cpu(), strict=True)
+        times = time_grid(int(n_times) - 1, "uniform", *ends)
+        states, error = transport_rows(
+            fields, x, *ends, evaluation.tolerance, GRID_SPACING, node, outputs=times.tolist()
+        )
+        warn_missed(error, evaluation.tolerance)
+    require_finite(states.transpose(0, 1), "following a trajectory")
+    moments = zip(states, times, strict=True)
     return np.stack([units.to_data(as_array(x, np.float64), t) for x, t in moments]).astype(X.dtype, copy=False)
 
 

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -307,7 +307,7 @@ def log_density_ratio(
     return parts.sum(1), error
 
 
-def flow(fields: Fields, x: Tensor, times: Tensor) -> Tensor:
+def flow(fields: Fields, x: Tensor, times: Tensor, outputs: Sequence[float] = ()) -> Tensor:
     """Rows carried over a grid of times by Dormand-Prince steps; what depends on time alone is computed for all steps.
 
     Parameters
@@ -318,18 +318,44 @@ def flow(fields: Fields, x: Tensor, times: Tensor) -> Tensor:
         Rows at times[0].
     times : Tensor of shape (k,)
         In double precision.
+    outputs : sequence of float, default=()
+        Times between the first and the last, in their order, at which the states are wanted as well: from the dense
+        output of the steps, which are the same whatever the outputs are.
+
+    Returns
+    -------
+    x : Tensor of shape (n, d) or (len(outputs), n, d)
+        The rows at times[-1], or, where there are outputs, the states at these.
     """
     tableau = ODE_SOLVERS["dopri5"]
     steps = [(t, t_next - t) for t, t_next in itertools.pairwise(times.tolist())]
-    moments = [*dict.fromkeys(t + c * h for t, h in steps for c in tableau.c)]
+    ends = times.tolist()[1:] if len(outputs) else []
+    moments = [*dict.fromkeys([*(t + c * h for t, h in steps for c in tableau.c), *ends])]
     known = dict(zip(moments, fields.velocities(torch.tensor(moments, dtype=torch.float64).to(x)), strict=True))
-    for t, h in steps:
-        x, _ = runge_kutta_step(tableau, lambda s, y: known[s](y), t, h, x)
-    return x
+    states, waiting = [], list(outputs)
+    direction = 1 if times[-1] > times[0] else -1
+    while waiting and waiting[0] == float(times[0]):
+        states.append(x)
+        waiting.pop(0)
+    for (t, h), t_next in zip(steps, times.tolist()[1:], strict=True):
+        new, slopes = runge_kutta_step(tableau, lambda s, y: known[s](y), t, h, x)
+        while waiting and direction * (waiting[0] - t_next) <= 0:
+            at = waiting.pop(0)
+            slopes = slopes if len(slopes) > len(tableau.c) else [*slopes, known[t_next](new)]
+            states.append(new if at == t_next else dense_state(tableau, (at - t) / h, h, x, slopes))
+        x = new
+    return torch.stack(states) if len(outputs) else x
 
 
 def transport_rows(
-    fields: Fields, x: Tensor, start: float, stop: float, tolerance: float, law: str, node: float | None = None
+    fields: Fields,
+    x: Tensor,
+    start: float,
+    stop: float,
+    tolerance: float,
+    law: str,
+    node: float | None = None,
+    outputs: Sequence[float] = (),
 ) -> tuple[Tensor, Tensor]:
     """Rows transported along the ODE from start to stop, with the stated relative error of each.
 
@@ -341,17 +367,24 @@ def transport_rows(
         Times.
     tolerance : float
         Error allowed in any coordinate, relative to 1 + the largest coordinate of the row.
+    outputs : sequence of float, default=()
+        As in `flow`: the states at these times, all within the tolerance, instead of those at stop.
 
     Returns
     -------
-    rows : Tensor of shape (n, d)
+    rows : Tensor of shape (n, d) or (len(outputs), n, d)
     error : Tensor of shape (n,)
     """
 
     def solve(rows: Tensor, n_steps: int) -> Solved:
         times = time_grid(n_steps, law, start, stop, node)
-        value = torch.cat([flow(fields.rows(part), x[part], times) for part in _chunks(rows, x.shape[1])])
+        parts = _chunks(rows, x.shape[1] * max(1, len(outputs)))
+        value = torch.cat([flow(fields.rows(part), x[part], times, outputs) for part in parts], dim=-2)
+        # the states of a row side by side: its error is that of the worst of them, or more
+        value = value if value.ndim == 2 else value.transpose(0, 1).flatten(1)
         return value, 1 + value.abs().amax(1), None
 
     rows, error = refine(solve, len(x), tolerance / _STRETCH, _doublings(_CARRY_STEPS))
+    if len(outputs):
+        rows = rows.reshape(len(x), len(outputs), -1).transpose(0, 1)
     return rows, error * _STRETCH
