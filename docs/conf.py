@@ -58,11 +58,12 @@ html_theme_options = {
     "pygments_light_style": "tango",
 }
 # Pages without pages below them.
-html_sidebars = {name: [] for name in ("index", "getting_started", "theory", "when_not")}
+html_sidebars = {name: [] for name in ("index", "getting_started", "theory", "when_not", "glossary")}
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
+    "within_subsection_order": "FileNameSortKey",
     "filename_pattern": r"/plot_",
     # scripts to be run, not pages
     "ignore_pattern": r"many_processes|quickstart\.py",
