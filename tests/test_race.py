@@ -19,6 +19,7 @@ from sklearn_si._training.checkpoint import NoCheckpoint
 from sklearn_si._training.loop import ROUND, History, Settings, _lies_far_back, train
 from sklearn_si._training.mixture_init import Budget, find_mixture, refit
 from sklearn_si._training.optimizer import Weights
+from sklearn_si._training.recipe import Recipe
 from sklearn_si._training.selection import Race
 from sklearn_si._utils.tensors import FIT_STREAM
 from sklearn_si.couplings import independent
@@ -112,9 +113,8 @@ def test_runs_that_come_near_each_other_are_judged_by_all_rows_that_are_held_out
             self.rows = rows[:most]
             return lambda: self.truth
 
-    estimator = InterpolantFlow(random_state=0)
-    plan = _fitting.make_plan(estimator, X, None, None, NoCheckpoint(lambda: 0))
-    race = Race(estimator, plan, _fitting._settings(estimator, plan))
+    problem = _fitting.make_problem(Recipe(), X, None, None, NoCheckpoint(lambda: 0))
+    race = Race(Recipe(), problem, _fitting._settings(Recipe(), problem))
     lucky, good, far = race.runs = [Judged(1.0, 0.5), Judged(0.95, 0.9), Judged(0.8, 2.0)]
     assert race.winner() is good
     assert len(lucky.rows) == len(good.rows) == 500 and far.rows is None
@@ -425,8 +425,8 @@ def test_products_alone_are_in_half_precision():
 @pytest.mark.parametrize("n, steps", [(200, 400), (1000, 600), (50_000, 5802), (10**7, 30_000)])
 def test_steps_grow_with_the_rows(n, steps):
     class Rows:
-        two_samples, train1, group = False, range(n), Single()
-        interpolant = type("Path", (), {"kind": "one-sided"})
+        two_samples, target_train, group = False, range(n), Single()
+        interpolant = type("Path", (), {"path_type": "one-sided", "is_learned": False})
 
     assert _fitting._auto_steps(Rows) == pytest.approx(steps, rel=1e-3)
     Rows.two_samples = True

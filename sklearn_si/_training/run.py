@@ -463,7 +463,7 @@ def compose(interpolant, learned):
         denoiser = DenoiserOfScore(interpolant, learned["score"])
     if "velocity" in learned or "forecast" in learned:
         return learned.get("velocity", learned.get("forecast")), denoiser
-    if not isinstance(denoiser, PreconditionedField):
+    if not isinstance(denoiser, PreconditionedField | DenoiserOfScore):
         raise ValueError(
             "A network factory gives the denoiser without its score, so the velocity cannot be composed from it at "
             "both ends: use fields='b+eta' or network='mlp'."
