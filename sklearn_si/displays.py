@@ -277,7 +277,7 @@ class DensityDisplay:
         image = axis.pcolormesh(first, second, value, vmin=value.max() - _NATS, vmax=value.max(), shading="gouraud")
         if not above_two:
             axis.scatter(*self.X[:_POINTS].T, s=2, color="white", alpha=0.4, linewidths=0)
-        label = "log-density, from its maximum (nats)" if above_two else "log-density (nats)"
+        label = "log-density minus its maximum (nats)" if above_two else "log-density (nats)"
         self.figure_.colorbar(image, ax=axis, label=label)
         axis.set(xlabel=self.names[j], ylabel=self.names[i])
 
@@ -430,7 +430,7 @@ class CalibrationDisplay:
         self.figure_, self.axes_ = _pyplot().subplots(1, 2, figsize=(8, 3.5), layout="constrained")
         times = np.asarray(self.report.times)
         self.axes_[0].bar(times, self.report.loss, 0.9 * (times[1] - times[0]))
-        self.axes_[0].set(xlabel="t", ylabel="held-out loss of the velocity")
+        self.axes_[0].set(xlabel="t", ylabel="held-out loss of the velocity (scaled units)")
         names = [name for name in ("velocity", "denoiser") if f"{name}_calibration" in self.report]
         values = [self.report[f"{name}_calibration"] for name in names]
         errors = [2 * self.report[f"{name}_calibration_error"] for name in names]
