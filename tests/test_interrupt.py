@@ -13,7 +13,7 @@ import sklearn_si
 from sklearn_si import InterpolantFlow, SchroedingerBridge
 from sklearn_si._estimators import bridge as _bridge
 from sklearn_si._training import run as _runs
-from sklearn_si.tables import TableSynthesizer, _masked, _synthesizer
+from sklearn_si.tables import TableSynthesizer, _learning, _masked
 
 PACKAGE = os.path.dirname(sklearn_si.__file__)
 RNG = np.random.default_rng(0)
@@ -140,12 +140,12 @@ def test_an_interrupt_of_the_codes_of_a_table_does_not_begin_a_training_of_its_v
 
 
 def test_an_interrupt_between_codes_and_values_of_a_table_keeps_the_codes(monkeypatch):
-    fit, calls = _synthesizer.ValueModel.fit, iter(range(9))
+    fit, calls = _learning.ValueModel.fit, iter(range(9))
 
     def interrupted(self, *args):
         return interrupt() if next(calls) == 0 else fit(self, *args)
 
-    monkeypatch.setattr(_synthesizer.ValueModel, "fit", interrupted)
+    monkeypatch.setattr(_learning.ValueModel, "fit", interrupted)
     X = np.column_stack([X0[:, 0], X0[:, 1] > 0])
     with pytest.warns(ConvergenceWarning, match="before its values were learned: they get little more than a normal"):
         table = TableSynthesizer(max_iter=200, random_state=0).fit(X)
@@ -157,7 +157,7 @@ def test_a_fit_that_fails_leaves_the_table_of_before(monkeypatch):
     table = TableSynthesizer(max_iter=20, random_state=0).fit(X)
     before = table.sample(9, random_state=1)
     monkeypatch.setattr(_masked.MaskedLoss, "at", interrupt)
-    monkeypatch.setattr(_synthesizer, "fit_masked", interrupt)
+    monkeypatch.setattr(_learning, "fit_masked", interrupt)
     with pytest.raises(KeyboardInterrupt):
         table.fit(np.column_stack([X0, X0[:, 0] > 0]))
     np.testing.assert_array_equal(table.sample(9, random_state=1), before)

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from .._utils.frames import Table
 from .._utils.links import LinkedEstimator
 from ..persistence._registry import registered
-from ._columns import KINDS, fit_column
+from ._column_fit import Resolution, fit_column, resolution_of
+from ._columns import KINDS
 
 __all__ = ["TableCodec"]
 
@@ -111,6 +112,10 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
             When X is no table, has no rows or repeats a name, when `kinds` names an unknown column or kind, or asks for
             numbers where there are none.
         """
+        return self._fit(X)
+
+    def _fit(self, X, binned=False):
+        """Fit, with numbers in intervals that have codes if `binned`."""
         table = Table.of(X)
         if len(set(table.names)) < len(table.names):
             repeated = sorted({str(name) for name in table.names if table.names.count(name) > 1})
@@ -125,8 +130,9 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         kinds = self._checked_kinds(table.names)
         least = self.min_frequency
         least = least if least is None or isinstance(least, numbers.Integral) else least * n
+        resolution = resolution_of(n) if binned else Resolution()
         self.columns_ = [
-            _fitted_column(series, reading, kinds.get(series.name), least)
+            _fitted_column(series, reading, kinds.get(series.name), least, resolution)
             for series, reading in zip(table.series, readings, strict=True)
         ]
         table.owner = type(self).__name__
@@ -318,11 +324,12 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         return tags
 
 
-def _fitted_column(series, reading, kind, least):
+def _fitted_column(series, reading, kind, least, resolution):
     try:
         return fit_column(
-            series.name, reading, kind, ordered_levels=series.own_levels, dtype=series.float_dtype, min_frequency=least
-        )
+            series.name, reading, kind, ordered_levels=series.own_levels, dtype=series.float_dtype,
+            min_frequency=least, resolution=resolution,
+        )  # fmt: skip
     except TypeError as error:
         if "unhashable" not in str(error):
             raise

@@ -6,18 +6,13 @@ import warnings
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from .._utils.frames import Reading
 from ..persistence._registry import registered
-from ..preprocessing._splines import MonotoneSpline, fit_spline, straight_line
+from ..preprocessing._splines import straight_line
+from ._bins import GridBins, SmoothBins
 
-__all__ = ["KINDS", "Column", "fit_column", "warn_of_identifiers"]
+__all__ = ["KINDS", "Column", "Lattice", "find_lattice", "warn_of_identifiers"]
 
 KINDS = ("categorical", "discrete", "continuous")
-# Numbers with at most so many distinct values, of which each stands for so many rows, are levels.
-_MOST_LEVELS, _ROWS_OF_A_LEVEL = 1000, 10
-# Share of the rows, and multiple of the rows of its neighbours on either side, from which a number is a spike; least
-# number of its rows, and most spikes.
-_SPIKE_SHARE, _SPIKE_EXCESS, _NEIGHBOURS, _SPIKE_ROWS, _MOST_SPIKES = 0.01, 5, 3, 5, 20
 # A column with more words than this, and than this share of its rows, tells rows apart.
 _FEW_WORDS, _UNIQUE = 50, 0.5
 # Decimals that are looked for; beyond so many steps of the grid, rounding does not matter.
@@ -86,7 +81,7 @@ def _integers(values, power):
 class Column:
     """The codec of one column.
 
-    Codes are, in this order: the levels (or 0, for an ordinary value, and then the spikes) and the kinds of gap.
+    Codes are, in this order: the levels (or the intervals of ordinary values, then the spikes) and the kinds of gap.
 
     Parameters
     ----------
@@ -98,8 +93,8 @@ class Column:
         What stood where there was no value.
     shares : ndarray
         The share of the rows of each code.
-    spline : MonotoneSpline or None
-        The map of ordinary values to a normal law.
+    bins : SmoothBins, GridBins or None
+        The intervals of ordinary values, and the map of each to a normal distribution.
     lattice : Lattice or None
         Their grid.
     bounds : tuple of float
@@ -115,7 +110,7 @@ class Column:
     levels: np.ndarray
     gap_kinds: tuple
     shares: np.ndarray
-    spline: MonotoneSpline | None = None
+    bins: SmoothBins | GridBins | None = None
     lattice: Lattice | None = None
     bounds: tuple | None = None
     origin: int | None = None
@@ -133,23 +128,41 @@ class Column:
         return len(self.shares)
 
     @property
+    def n_bins(self):
+        """Number of codes with a value."""
+        return self.bins.n_bins if self.is_continuous else 0
+
+    def is_value(self, codes):
+        """Whether codes are those of ordinary values."""
+        return (codes >= 0) & (codes < self.n_bins)
+
+    @property
     def gap_codes(self):
         """The codes that say that there is no value."""
         return np.arange(self.n_codes - len(self.gap_kinds), self.n_codes)
 
     @property
     def is_ordered(self):
-        """Whether the levels are numbers."""
-        return self.kind == "discrete"
+        """Whether the codes are those of numbers in an order: levels, or intervals and spikes."""
+        return self.kind == "discrete" or self.n_bins > 1
+
+    @property
+    def ranks(self):
+        """The share of rows below each code of an ordered column, half of its own counted; NaN for other codes."""
+        ranks = np.full(self.n_codes, np.nan)
+        if self.is_ordered:
+            numbers = self.n_codes - len(self.gap_kinds)
+            order = np.arange(numbers)
+            if self.is_continuous:
+                order = np.argsort(np.append(self.bins.centres, self.levels.astype(np.float64)), kind="stable")
+            shares = self.shares[order]
+            ranks[order] = np.cumsum(shares) - shares / 2
+        return ranks
 
     @property
     def scores(self):
-        """A number for each code: normal scores of ordered levels, 0 elsewhere."""
-        if not self.is_ordered:
-            return np.zeros(self.n_codes)
-        scores = ndtri(np.cumsum(self.shares) - self.shares / 2)
-        scores[len(self.levels) :] = 0.0
-        return scores
+        """A number for each code: normal scores of the ranks of ordered ones, 0 elsewhere."""
+        return ndtri(np.nan_to_num(self.ranks, nan=0.5))
 
     def encode(self, reading, rng, unseen="error", input_name="X"):
         """Codes (-1 for an unseen level, where that is allowed), and values that are NaN where the code says all."""
@@ -158,9 +171,10 @@ class Column:
         if self.is_continuous:
             x = self._checked_numbers(reading, present, input_name)
             spike = _find(self.levels.astype(np.float64), x)
-            codes[present] = spike + 1  # not found is -1, which is ordinary
+            place = self.bins.place(x)
+            codes[present] = np.where(spike < 0, place, spike + self.n_bins)
             ordinary = np.flatnonzero(present)[spike < 0]
-            values[ordinary] = self.spline.forward(self._dequantised(x[spike < 0], rng))[0]
+            values[ordinary] = self._placed(x[spike < 0], place[spike < 0], rng)[0]
             return codes, values
         found = self._level(reading, present, input_name)
         if (found < 0).any():
@@ -208,10 +222,13 @@ class Column:
                 "read such levels as not known, or fit on a table that has them."
             )
 
-    def _dequantised(self, x, rng):
-        if self.lattice is None or rng is None:
-            return x
-        return x + self.lattice.spacing * (rng.uniform(size=len(x)) - 0.5)
+    def _placed(self, x, place, rng):
+        """The values of numbers in their intervals, anywhere in their cells with rng; and log-derivatives."""
+        if isinstance(self.bins, GridBins):
+            return self.bins.forward(x, place, 0.5 if rng is None else rng.uniform(size=len(x)))
+        if self.lattice is not None and rng is not None:
+            x = x + self.lattice.spacing * (rng.uniform(size=len(x)) - 0.5)
+        return self.bins.forward(x, place)
 
     def nearest(self, numbers):
         """The codes of the nearest levels of an ordered column."""
@@ -221,7 +238,7 @@ class Column:
     def straight(self, reading, codes):
         """The same codec with a straight line as the map of its values."""
         ordinary = self._relative(reading.values[codes == 0])
-        return dataclasses.replace(self, spline=straight_line(ordinary))
+        return dataclasses.replace(self, bins=dataclasses.replace(self.bins, spline=straight_line(ordinary)))
 
     def decode(self, codes, values, rng):
         """Numbers or levels, and where there is none, from codes and values."""
@@ -238,12 +255,12 @@ class Column:
 
     def _decode_numbers(self, codes, values, gaps):
         numbers = np.zeros(len(codes))
-        ordinary = codes == 0
+        ordinary = self.is_value(codes)
         with np.errstate(over="ignore"):
-            x = np.clip(self.spline.inverse(values[ordinary]), *self.bounds)
+            x = np.clip(self.bins.inverse(values[ordinary], codes[ordinary]), *self.bounds)
         numbers[ordinary] = x if self.lattice is None else np.clip(self.lattice.round(x), *self.bounds)
-        spikes = (codes > 0) & (gaps == 0)
-        numbers[spikes] = self.levels[codes[spikes] - 1]
+        spikes = (codes >= self.n_bins) & (gaps == 0)
+        numbers[spikes] = self.levels[codes[spikes] - self.n_bins]
         return numbers if self.origin is None else numbers.astype(np.int64) + self.origin
 
     def _drawn_levels(self, codes, rng):
@@ -260,7 +277,8 @@ class Column:
         log_slope = np.zeros(len(reading.gaps))
         if self.is_continuous:
             codes, _ = self.encode(reading, None)
-            log_slope[codes == 0] = self.spline.forward(self._relative(reading.values[codes == 0]))[1]
+            ordinary = self.is_value(codes)
+            log_slope[ordinary] = self._placed(self._relative(reading.values[ordinary]), codes[ordinary], None)[1]
         return log_slope
 
     def spread(self, codes, rng):
@@ -281,128 +299,6 @@ def _find(levels, x):
         return np.full(len(x), -1)
     place = np.minimum(np.searchsorted(levels, x), len(levels) - 1)
     return np.where(levels[place] == x, place, -1)
-
-
-def fit_column(name, reading: Reading, kind=None, *, ordered_levels=None, dtype=None, min_frequency=None):
-    """The codec of a column, of a given kind or of the one that suits it.
-
-    Parameters
-    ----------
-    name : object
-    reading : Reading
-    kind : {"categorical", "discrete", "continuous", None}
-        None finds it.
-    ordered_levels : list, default=None
-        Levels in the order that the dtype gives them.
-    dtype : dtype, default=None
-        Of floats, for the number of decimals.
-    min_frequency : int or None, default=None
-        Levels of fewer rows share a code.
-    """
-    present = reading.values[reading.gaps == 0]
-    gap_counts = np.bincount(reading.gaps, minlength=len(reading.kinds) + 1)[1:]
-    gap_kinds = tuple(k for k, count in zip(reading.kinds, gap_counts, strict=True) if count)
-    gap_counts = gap_counts[gap_counts > 0]
-    if kind in ("discrete", "continuous") and len(present) and not reading.is_number:
-        raise ValueError(
-            f"Column {name!r} was given as {kind!r}, but it holds {present[0]!r}, which is not a number: leave it out "
-            "of `kinds`, or use 'categorical'."
-        )
-    levels, counts = _levels(present, ordered_levels)
-    kind = kind or _suitable_kind(reading, levels, counts)
-    if kind == "continuous" and len(levels) > 1:
-        column = _fit_continuous(name, reading, present, levels, counts, gap_kinds, gap_counts, dtype)
-        if column is not None:
-            return column
-    kind = "categorical" if kind == "continuous" and not reading.is_number else kind
-    merged = _merge_rare(counts, min_frequency) if kind == "categorical" else None
-    code_counts = counts if merged is None else np.bincount(merged, counts)
-    shares = np.concatenate([code_counts, gap_counts]) / len(reading.gaps)
-    kind = "constant" if len(shares) == 1 else "discrete" if reading.is_number and kind != "categorical" else kind
-    level_shares = None if merged is None else counts / counts.sum()
-    return Column(name, kind, levels, gap_kinds, shares, merged=merged, level_shares=level_shares)
-
-
-def _levels(present, ordered_levels):
-    """The distinct values in order, and their rows."""
-    if present.dtype.kind in "if":
-        return np.unique(present, return_counts=True)
-    counted = {}
-    for value in present:
-        counted[value] = counted.get(value, 0) + 1
-    if ordered_levels is not None:
-        order = [level for level in ordered_levels if level in counted]
-    else:
-        order = sorted(counted, key=lambda level: (type(level).__name__, level if _sorts(level) else str(level)))
-    levels = np.empty(len(order), dtype=object)
-    levels[:] = order
-    return levels, np.array([counted[level] for level in order], dtype=np.int64)
-
-
-def _sorts(level):
-    return isinstance(level, (str, int, float, bool))
-
-
-def _suitable_kind(reading, levels, counts):
-    if not reading.is_number:
-        return "categorical"
-    few = len(levels) <= _MOST_LEVELS and counts.sum() >= _ROWS_OF_A_LEVEL * len(levels)
-    return "discrete" if few or len(levels) <= 2 else "continuous"
-
-
-def _fit_continuous(name, reading, present, levels, counts, gap_kinds, gap_counts, dtype):
-    """The codec of numbers with a density beside their spikes; None where nothing but spikes is left."""
-    n = len(reading.gaps)
-    origin = int(present.min()) if present.dtype.kind == "i" else None
-    present, levels = present - (origin or 0), levels - (origin or 0)
-    spikes = np.isinf(levels.astype(np.float64)) | _are_spikes(counts)
-    ordinary = present[~np.isin(present, levels[spikes])]
-    if len(ordinary) < 2 or np.ptp(ordinary) == 0:
-        return None
-    lattice = find_lattice(ordinary, dtype or np.float64)
-    ordinary = ordinary.astype(np.float64)
-    jitter = 0.0
-    if lattice is not None:
-        # evenly over the cell of each number: the quantiles of the knots do not depend on a seed
-        jitter = lattice.spacing * (_ranks_among_equals(ordinary) - 0.5)
-    shares = np.concatenate([[len(ordinary)], counts[spikes], gap_counts]) / n
-    return Column(
-        name, "continuous", levels[spikes], gap_kinds, shares, fit_spline(ordinary + jitter), lattice,
-        (ordinary.min(), ordinary.max()), origin,
-    )  # fmt: skip
-
-
-def _are_spikes(counts):
-    """Which of the values in order are far more frequent than their neighbours."""
-    padded = np.pad(counts.astype(np.float64), _NEIGHBOURS, constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1).copy()
-    windows[:, _NEIGHBOURS] = np.nan
-    usual = np.nanmedian(windows, axis=1) if len(counts) > 1 else counts
-    spikes = counts >= np.maximum(_SPIKE_EXCESS * usual, max(_SPIKE_ROWS, _SPIKE_SHARE * counts.sum()))
-    if spikes.sum() > _MOST_SPIKES:
-        spikes &= counts >= np.sort(counts)[-_MOST_SPIKES]
-    return spikes
-
-
-def _ranks_among_equals(x):
-    """Of each number its rank among those equal to it, as a share strictly between 0 and 1."""
-    order = np.argsort(x, kind="stable")
-    ordered = x[order]
-    first = np.searchsorted(ordered, ordered)
-    size = np.searchsorted(ordered, ordered, side="right") - first
-    ranks = np.empty(len(x))
-    ranks[order] = (np.arange(len(x)) - first + 0.5) / size
-    return ranks
-
-
-def _merge_rare(counts, min_frequency):
-    """The code of each level, where those of few rows share one; None where none do."""
-    rare = counts < (min_frequency or 0)
-    if rare.sum() < 2:
-        return None
-    codes = np.cumsum(~rare) - 1
-    codes[rare] = (~rare).sum()
-    return codes
 
 
 def warn_of_identifiers(columns, readings):

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import torch
-from scipy.linalg import block_diag
+from scipy.special import ndtri
 from torch import Tensor, nn
 
 from .._training.checkpoint import NO_CHECKPOINT
 from .._training.loop import Settings, count_rounds, train
+from .._training.run import has_bf16
 from .._utils.callbacks import NO_TASKS
 from .._utils.tensors import normal
 from ..persistence._registry import registered
@@ -17,6 +18,12 @@ __all__ = ["MaskedNetwork", "auto_sizes", "draw_codes", "fit_masked", "log_mass"
 
 # Rows in a step, rows on which a round is validated, rows sampled or scored at a time.
 _BATCH, _VALIDATION_ROWS, _CHUNK = 512, 2000, 8192
+# Rows that are drawn to calibrate the shares of the codes, rounds of it, and most of a round in nats.
+_CALIBRATION_ROWS = 16384
+_CALIBRATION_ROUNDS = 20
+_LARGEST_SHIFT = 1.0
+# Width from which matrix products in bfloat16 pay in training.
+_WIDE_ENOUGH = 128
 # How far a column may be trusted to depend on what is visible; held-out rows from which a gain of less trust has to be
 # larger than chance (a network that has few rows to learn from overfits more often than not).
 _TRUST, _MANY_JUDGES = (0.0, 0.25, 0.5, 0.75, 1.0), 1000
@@ -30,7 +37,7 @@ class MaskedNetwork(nn.Module):
 
     h_0 = sum over visible cells of E[cell] + W (numbers of visible cells),    h_k = h_{k-1} + V_k act(U_k |h_{k-1}|)
 
-    logits = log shares + a (b + W_o |h_L|),    |h| = h over its root mean square
+    logits = log shares + a (b + W_o |h_L|) + c,    |h| = h over its root mean square
 
     a is one number a column, from 0 to 1, that held-out rows choose: columns without a part in the others stay apart,
     while training goes on for those that have one. With W_o = 0, where training starts, the columns are independent.
@@ -41,8 +48,8 @@ class MaskedNetwork(nn.Module):
     ----------
     shares : list of ndarray
         Of each column, the shares of its codes.
-    levels : list of ndarray
-        Of each column, a number for each code (normal scores of ordered levels, 0 elsewhere).
+    ranks : list of ndarray
+        Of each column, the rank of each code among the rows (a share; NaN for codes without an order).
     n_values : int
         Columns of values.
     width, depth : int
@@ -52,12 +59,15 @@ class MaskedNetwork(nn.Module):
     starts: Tensor
     hidden: Tensor
     numbers: Tensor
-    waves_in: Tensor
-    waves_out: Tensor
+    waves: Tensor
+    wave_inputs: Tensor
+    wave_outputs: Tensor
+    wave_rows: Tensor
     log_shares: Tensor
     trust: Tensor
+    shift: Tensor
 
-    def __init__(self, shares, levels, n_values, width, depth, generator):
+    def __init__(self, shares, ranks, n_values, width, depth, generator):
         super().__init__()
         sizes = [len(s) for s in shares]
         self.sizes = sizes
@@ -65,8 +75,8 @@ class MaskedNetwork(nn.Module):
         starts = np.cumsum([0, *(size + 1 for size in sizes)])
         self.register_buffer("starts", torch.as_tensor(starts[:-1]))
         self.register_buffer("hidden", torch.as_tensor(sizes))
-        self.register_buffer("numbers", torch.cat([torch.as_tensor([*level, 0.0]) for level in levels]).float())
-        self.ordered = [j for j, level in enumerate(levels) if np.any(level)]
+        self.register_buffer("numbers", torch.cat([torch.as_tensor([*_scores(r), 0.0]) for r in ranks]).float())
+        self.ordered = [j for j, r in enumerate(ranks) if np.isfinite(r).any()]
         n_numbers = len(self.ordered) + (3 + 2 * _VALUE_OCTAVES) * n_values
 
         def uniform(*shape, fan_in):
@@ -74,12 +84,24 @@ class MaskedNetwork(nn.Module):
             return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
 
         self.embedding = nn.Parameter(normal((int(starts[-1]), width), generator, dtype=torch.float32) * 0.3)
-        waves = [_waves(s) if np.any(level) else np.empty((len(s), 0)) for s, level in zip(shares, levels, strict=True)]
-        self.register_buffer("waves_in", _blocks([np.vstack([w, np.zeros((1, w.shape[1]))]) for w in waves]))
-        self.register_buffer("waves_out", _blocks(waves))
-        n_waves = self.waves_out.shape[1]
-        self.wave_embedding = nn.Parameter(normal((n_waves, width), generator, dtype=torch.float32) * 0.1)
-        self.wave_output = nn.Parameter(torch.zeros(n_waves, width))
+        n_ordered, longest = len(self.ordered), max((sizes[j] for j in self.ordered), default=0)
+        waves = np.zeros((n_ordered, longest, 2 * _OCTAVES))
+        for k, j in enumerate(self.ordered):
+            waves[k, : sizes[j]] = _waves(ranks[j])
+        self.register_buffer("waves", torch.as_tensor(waves, dtype=torch.float32))
+        # where the codes of ordered columns stand among all embeddings, all outputs and the padded waves
+        ends, inputs, outputs, rows = np.cumsum([0, *sizes]), [], [], []
+        for k, j in enumerate(self.ordered):
+            place = np.arange(sizes[j])
+            inputs.append(starts[j] + place)
+            outputs.append(ends[j] + place)
+            rows.append(k * longest + place)
+        self.register_buffer("wave_inputs", _concatenated(inputs))
+        self.register_buffer("wave_outputs", _concatenated(outputs))
+        self.register_buffer("wave_rows", _concatenated(rows))
+        shape = n_ordered, 2 * _OCTAVES, width
+        self.wave_embedding = nn.Parameter(normal(shape, generator, dtype=torch.float32) * 0.1)
+        self.wave_output = nn.Parameter(torch.zeros(shape))
         self.reading = uniform(width, n_numbers, fan_in=max(1, n_numbers)) if n_numbers else None
         self.blocks = nn.ParameterList()
         for _ in range(depth):
@@ -90,12 +112,13 @@ class MaskedNetwork(nn.Module):
         self.register_buffer("log_shares", torch.cat([torch.as_tensor(np.log(s)) for s in shares]).float())
         self.bias = nn.Parameter(torch.zeros(sum(sizes)))
         self.register_buffer("trust", torch.ones(len(sizes)))
-        self.dropout, self.masks = 0.0, None
+        self.register_buffer("shift", torch.zeros(sum(sizes)))
+        self.dropout, self.masks, self.low = 0.0, None, False
 
     def trunk(self, codes: Tensor, values: Tensor) -> Tensor:
         """The last hidden layer, for codes (-1 is hidden) and values (NaN is hidden, +inf is absent)."""
         place = self.starts + torch.where(codes < 0, self.hidden, codes)
-        embedding = torch.addmm(self.embedding, self.waves_in, self.wave_embedding)
+        embedding = self._waved(self.embedding, self.wave_embedding, self.wave_inputs)
         h = nn.functional.embedding_bag(place, embedding, mode="sum")
         if self.reading is not None:
             numbers = [self.numbers[place[:, self.ordered]]] if self.ordered else []
@@ -115,7 +138,9 @@ class MaskedNetwork(nn.Module):
 
     def told(self, codes: Tensor, values: Tensor) -> Tensor:
         """What the visible cells add to the logits of the codes of all columns, taken at its word."""
-        return torch.addmm(self.bias, self.trunk(codes, values), self._outputs(slice(None)).T)
+        with torch.autocast(codes.device.type, torch.bfloat16, enabled=self.low and self.training):
+            told = self.trunk(codes, values) @ self._outputs().T
+        return self.bias + told
 
     def forward(self, codes: Tensor, values: Tensor) -> list[Tensor]:
         """The log-probabilities of the codes of every column; in training, with full trust."""
@@ -144,16 +169,28 @@ class MaskedNetwork(nn.Module):
             gain = losses[-1] - losses[best]
             self.trust[j] = _TRUST[best] if gain.mean() > chance * gain.std() / (share * len(rows)) ** 0.5 else 1.0
 
-    def column(self, j: int, codes: Tensor, values: Tensor) -> Tensor:
-        """The log-probabilities of the codes of one column; where nothing is visible, those of the rows of fit."""
-        start = sum(self.sizes[:j])
-        rows = slice(start, start + self.sizes[j])
-        told = torch.addmm(self.bias[rows], self.trunk(codes, values), self._outputs(rows).T)
+    def logits(self, j: int, codes: Tensor, values: Tensor) -> Tensor:
+        """Log-probabilities of the codes of one column, up to a constant; if nothing is visible, those of the rows."""
+        rows = self._codes_of(j)
+        told = torch.addmm(self.bias[rows], self.trunk(codes, values), self._outputs()[rows].T)
         nothing = ((codes < 0).all(1) & torch.isnan(values).all(1))[:, None]
-        return torch.log_softmax(self.log_shares[rows] + torch.where(nothing, 0.0, self.trust[j] * told), 1)
+        return self.log_shares[rows] + torch.where(nothing, 0.0, self.trust[j] * told + self.shift[rows])
 
-    def _outputs(self, rows):
-        return torch.addmm(self.output[rows], self.waves_out[rows], self.wave_output)
+    def column(self, j: int, codes: Tensor, values: Tensor) -> Tensor:
+        """The log-probabilities of the codes of one column."""
+        return torch.log_softmax(self.logits(j, codes, values), 1)
+
+    def _codes_of(self, j):
+        start = sum(self.sizes[:j])
+        return slice(start, start + self.sizes[j])
+
+    def _outputs(self):
+        return self._waved(self.output, self.wave_output, self.wave_outputs)
+
+    def _waved(self, free, weights, places):
+        """Free vectors of all codes, and smooth functions of the rank added to those of ordered ones."""
+        smooth = torch.bmm(self.waves, weights).flatten(0, 1)
+        return free.index_add(0, places, smooth[self.wave_rows].to(free.dtype))
 
 
 def auto_sizes(n):
@@ -161,11 +198,15 @@ def auto_sizes(n):
     return (64, 1) if n < 1000 else (128, 2) if n < 5000 else (256, 2)
 
 
-def _waves(shares):
-    """Of each code of an ordered column, waves of its rank among the rows."""
-    rank = np.cumsum(shares) - shares / 2
-    phase = np.pi * rank[:, None] * 2.0 ** np.arange(_OCTAVES)
-    return np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
+def _scores(ranks):
+    """Normal scores of ranks, 0 where there is none."""
+    return ndtri(np.nan_to_num(ranks, nan=0.5))
+
+
+def _waves(ranks):
+    """Of each code of an ordered column, waves of its rank among the rows; none of a code without a rank."""
+    phase = np.pi * ranks[:, None] * 2.0 ** np.arange(_OCTAVES)
+    return np.nan_to_num(np.concatenate([np.sin(phase), np.cos(phase)], axis=1))
 
 
 def _numbers(values):
@@ -180,8 +221,8 @@ def _numbers(values):
     return [shown.clamp(-5, 5), told, torch.isinf(values).to(shown), *waves]
 
 
-def _blocks(parts):
-    return torch.as_tensor(block_diag(*parts), dtype=torch.float32)
+def _concatenated(parts):
+    return torch.as_tensor(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
 
 
 def _normed(h: Tensor) -> Tensor:
@@ -226,10 +267,14 @@ class MaskedLoss:
         -1 where a cell is not known: neither shown nor asked for.
     values : Tensor of shape (n, n_values)
         NaN is not known, +inf absent.
+    owners : list of int
+        For each column of values, the column of its codes (-1: it has a single one): a value is shown with its code.
     """
 
-    def __init__(self, network, codes, values):
+    def __init__(self, network, codes, values, owners):
         self.network, self.codes, self.values = network, codes, values
+        self.coded = [k for k, owner in enumerate(owners) if owner >= 0]
+        self.owners = [owner for owner in owners if owner >= 0]
 
     def at(self, rows, generator, trust=None):
         """The loss of some rows under fresh masks, and that of the next column alone.
@@ -238,6 +283,7 @@ class MaskedLoss:
         """
         codes, values = self.codes[rows], self.values[rows]
         shown, shown_values, step = mask_rows(len(codes), codes.shape[1], values.shape[1], generator, codes.device)
+        shown_values[:, self.coded] &= shown[:, self.owners]
         inputs, asked = torch.where(shown, codes, -1), (~shown & (codes >= 0)).float()
         seen = inputs, torch.where(shown_values, values, torch.nan)
         if trust is not None:
@@ -258,6 +304,7 @@ def fit_masked(
     values,
     held,
     *,
+    owners=(),
     max_iter,
     max_time,
     learning_rate,
@@ -273,8 +320,9 @@ def fit_masked(
     if held is not None:
         kept[held] = False
     rows, batch = kept.nonzero()[:, 0], min(_BATCH, max(32, int(kept.sum()) // 2))
-    loss, orders = MaskedLoss(network, codes, values), _Passes(rows, batch, generator)
+    loss, orders = MaskedLoss(network, codes, values, owners), _Passes(rows, batch, generator)
     network.dropout, network.masks = dropout, generator
+    network.low = has_bf16() and network.output.shape[1] >= _WIDE_ENOUGH
     validate = None
     if held is not None:
         some = held[:_VALIDATION_ROWS]
@@ -297,7 +345,12 @@ def fit_masked(
             start_score=validate, after_round=None if tell is None else lambda history, kept: tell(history, None),
             record=checkpoint.training({"masks": generator}, orders),
         )  # fmt: skip
-    network.dropout, network.masks = 0.0, None
+    network.dropout, network.masks, network.low = 0.0, None, False
+    try:
+        calibrate(network, values.shape[1], generator)
+    except KeyboardInterrupt:
+        # what was learned is kept, with the shifts that were found so far
+        history.by_user = True
     return history
 
 
@@ -322,6 +375,28 @@ class _Passes:
     def set_state(self, state):
         """Go on from there."""
         self.order, self.place = state["order"].to(self.rows.device), state["place"]
+
+
+@torch.no_grad()
+def calibrate(network, n_values, generator):
+    """Shift the logits of each column so that drawn rows have the shares of the rows of fit.
+
+    Errors of one column's probabilities become inputs of the next one's: rows are drawn column by column, and each
+    column's shift solves mean softmax(logits + shift) = shares (iterative proportional fitting) before it is drawn.
+    """
+    n_columns, device = len(network.sizes), network.log_shares.device
+    codes = torch.full((_CALIBRATION_ROWS, n_columns), -1, device=device)
+    values = torch.full((len(codes), n_values), torch.nan, device=device)
+    for j in range(n_columns):
+        rows = network._codes_of(j)
+        shift, log_shares = network.shift[rows], network.log_shares[rows]
+        logits = torch.cat(
+            [network.logits(j, *block) for block in zip(codes.split(_CHUNK), values.split(_CHUNK), strict=True)]
+        )
+        for _ in range(_CALIBRATION_ROUNDS if j else 0):
+            drawn = torch.log_softmax(logits + shift, 1).exp().mean(0)
+            shift += (log_shares - drawn.clamp(min=1e-12).log()).clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT)
+        codes[:, j] = _draw(torch.log_softmax(logits + shift, 1), False, generator)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import numbers
 import os
+import time
 import warnings
 from typing import ClassVar
 
@@ -18,7 +19,6 @@ from .._utils.frames import index_of
 from .._utils.input_checks import all_or_nothing, check_count
 from .._utils.links import LinkedEstimator
 from .._utils.tensors import (
-    FIT_STREAM,
     SAMPLE_STREAM,
     draw_seed,
     make_generator,
@@ -30,28 +30,20 @@ from ..persistence._pickling import PackedNetworks
 from ..persistence._registry import registered
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
+from ._layout import layout_of
+from ._learning import Budget, fit_codes, fit_values
 from ._masked import (
-    MaskedNetwork,
-    auto_sizes,
     draw_codes,
-    fit_masked,
     log_mass,
 )
 from ._values import (
     ABSENT,
     ASKED,
     GIVEN,
-    ValueModel,
     straightened,
 )
 
 __all__ = ["TableSynthesizer"]
-
-# Levels up to which an ordered column is told to the flow level by level as well.
-_FEW_LEVELS = 32
-# Passes over the rows of max_iter="auto", with their bounds in steps; share of the time for the codes.
-_PASSES, _FEWEST, _MOST, _CODE_SHARE = 50, 1000, 6000, 0.5
-_BATCH = 512
 
 
 @registered("tables.TableSynthesizer")
@@ -73,13 +65,13 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
     min_frequency : int, float or None, default=None
         Levels in fewer rows (than this share) have one code together.
     flow : InterpolantFlow or None, default=None
-        What models the values; None is InterpolantFlow(preprocessing="standardize").
+        What models the values; None is InterpolantFlow(preprocessing="standardize", learning_rate_init=1e-3).
     hidden_layer_sizes : "auto" or tuple of (int, int), default="auto"
         Width and number of the blocks of the network of the codes; "auto" is (64, 1), (128, 2) or (256, 2) by the
         number of rows.
-    dropout : float, default=0.2
+    dropout : float, default=0.4
         Share of its hidden units that is dropped at each row of a step.
-    learning_rate_init : float, default=1e-3
+    learning_rate_init : float, default=2e-3
         Largest rate of Adam for the codes: warm-up, then a cosine to zero.
     max_iter : int or "auto", default="auto"
         Gradient steps for the codes, and for the values; "auto" grows with the number of rows.
@@ -147,8 +139,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         min_frequency=None,
         flow=None,
         hidden_layer_sizes="auto",
-        dropout=0.2,
-        learning_rate_init=1e-3,
+        dropout=0.4,
+        learning_rate_init=2e-3,
         max_iter="auto",
         max_time=None,
         validation_fraction=0.1,
@@ -187,8 +179,9 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             return self._fit(X, checkpoint)
 
     def _fit(self, X, checkpoint):
+        began = time.perf_counter()
         seed, tasks = checkpoint.seed, Tasks(self, X)
-        codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed).fit(X)
+        codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed)._fit(X, binned=True)
         readings, rng = codec._readings(X), np.random.RandomState(seed % 2**32)
         codes, values = codec._encoded(readings, rng)
         codec.table_.owner = type(self).__name__
@@ -197,77 +190,20 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         vars(self).pop("feature_names_in_", None)
         vars(self).update({n: v for n, v in vars(codec).items() if n == "feature_names_in_"})
         columns = codec.columns_
-        self._valued = [j for j, column in enumerate(columns) if column.is_continuous]
-        # spikes and gaps of continuous columns follow the levels of the others
-        coded = [j for j, column in enumerate(columns) if column.n_codes > 1]
-        self._coded = sorted(coded, key=lambda j: columns[j].is_continuous)
-        if self._valued:
-            told = self._features(codes), codes[:, self._coded]
-            values = straightened(columns, self._valued, readings, codes, values, told, rng)
-        followed = codes, values, seed, tasks, checkpoint
-        self.masked_network_, interrupted = self._fit_codes(*followed) if self._coded else (None, False)
+        self._layout = layout = layout_of(columns)
+        if layout.valued:
+            told = layout.features(codes), codes[:, layout.coded]
+            values = straightened(columns, layout.valued, readings, codes, values, told, rng)
+        followed = layout, codes, values, Budget(self.max_time, began), seed, tasks, checkpoint
+        self.masked_network_, interrupted = fit_codes(self, *followed) if layout.coded else (None, False)
         self.value_model_ = None
-        if self._valued:
+        if layout.valued:
             told = "before its values were learned: they get little more than a normal law."
-            with checkpoint.interruptible(lambda: self._coded, told):
-                self.value_model_ = self._fit_values(*followed, interrupted)
-            self.value_model_ = self.value_model_ or self._fit_values(*followed, True)
+            with checkpoint.interruptible(lambda: layout.coded, told):
+                self.value_model_ = fit_values(self, *followed, interrupted)
+            self.value_model_ = self.value_model_ or fit_values(self, *followed, True)
         tasks.end()
         return self
-
-    def _fit_codes(self, codes, values, seed, tasks, checkpoint):
-        n, device = len(codes), resolve_device(self.device)
-        generator = make_generator(seed, FIT_STREAM, device)
-        columns = [self.codec_.columns_[j] for j in self._coded]
-        width, depth = self.hidden_layer_sizes if self.hidden_layer_sizes != "auto" else auto_sizes(n)
-        network = MaskedNetwork(
-            [column.shares for column in columns], [column.scores for column in columns], len(self._valued), width,
-            depth, make_generator(seed, FIT_STREAM + 1),
-        ).to(device)  # fmt: skip
-        codes, values = self._tensors(codes, values, device)
-        order = torch.randperm(n, generator=make_generator(seed, FIT_STREAM + 2, device), device=device)
-        n_held = min(n // 5, max(1, round(self.validation_fraction * n), min(50, n // 5)))
-        steps = self.max_iter
-        if steps == "auto":
-            steps = int(np.clip(_PASSES * n / _BATCH, _FEWEST, _MOST)) if self.max_time is None else 10**9
-        share = _CODE_SHARE if self._valued else 1.0
-        history = fit_masked(
-            network, codes, values, order[:n_held] if n_held else None, max_iter=steps,
-            max_time=None if self.max_time is None else share * self.max_time, learning_rate=self.learning_rate_init,
-            generator=generator, verbose=self.verbose, dropout=self.dropout, tasks=tasks,
-            checkpoint=checkpoint,
-        )  # fmt: skip
-        return network, history.by_user
-
-    def _fit_values(self, codes, values, seed, tasks, checkpoint, interrupted):
-        flow = InterpolantFlow(preprocessing="standardize") if self.flow is None else self.flow
-        share = 1 - _CODE_SHARE if self._coded else 1.0
-        settings = {"random_state": seed, "verbose": self.verbose, "device": self.device}
-        # after Ctrl-C little more than the normal law of the values
-        steps = 1 if interrupted else self.max_iter
-        settings |= {} if steps == "auto" else {"max_iter": steps}
-        settings |= {} if self.max_time is None else {"max_time": share * self.max_time}
-        model = ValueModel(InterpolantFlow(**{**flow.get_params(deep=False), **settings}))
-        rng = np.random.default_rng([seed, FIT_STREAM])
-        return model.fit(values[:, self._valued], self._features(codes), codes[:, self._coded], rng, tasks, checkpoint)
-
-    def _tensors(self, codes, values, device):
-        """Codes of the columns that have several, and values (NaN is not known, inf absent), for the network."""
-        shown = np.where(codes[:, self._valued] > 0, np.inf, values[:, self._valued])
-        known = torch.as_tensor(codes[:, self._coded], device=device)
-        return known, torch.as_tensor(shown, dtype=torch.float32, device=device)
-
-    def _features(self, codes):
-        """Codes as numbers for the flow: levels one by one, and the order of ordered ones."""
-        parts = [np.empty((len(codes), 0))]
-        for j in self._coded:
-            column = self.codec_.columns_[j]
-            code, n_codes = codes[:, j], column.n_codes
-            if column.is_ordered:
-                parts.append(np.where(code < 0, 0.0, column.scores[code])[:, None])
-            first = len(column.levels) if column.is_ordered and n_codes > _FEW_LEVELS else 0
-            parts.append(code[:, None] == np.arange(first, n_codes))
-        return np.concatenate(parts, axis=1).astype(np.float64)
 
     def sample(self, n_samples=None, *, given=None, random_state=None):
         """Draw rows; those of `given` keep the cells that it has.
@@ -366,14 +302,14 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
                 UserWarning,
                 stacklevel=2,
             )
-        if self._coded:
+        if self._layout.coded:
             device = resolve_device(self.device)
-            known, _ = self._tensors(codes, values, device)
-            nothing = torch.full((len(codes), len(self._valued)), torch.nan, device=device)
-            total += log_mass(self.masked_network_, known, nothing, range(len(self._coded))).cpu().numpy()
-        if self._valued:
-            states = np.where(codes[:, self._valued] == 0, ASKED, ABSENT)
-            parts = values[:, self._valued], self._features(codes), codes[:, self._coded]
+            known, _ = self._layout.tensors(codes, values, device)
+            nothing = torch.full((len(codes), len(self._layout.valued)), torch.nan, device=device)
+            total += log_mass(self.masked_network_, known, nothing, range(len(self._layout.coded))).cpu().numpy()
+        if self._layout.valued:
+            states = np.where(self._layout.have_values(codes), ASKED, ABSENT)
+            parts = values[:, self._layout.valued], self._layout.features(codes), codes[:, self._layout.coded]
             total += self.value_model_.log_density(*parts, states)
             total += self.codec_._log_slopes(readings)
         return total
@@ -416,9 +352,9 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         check_is_fitted(self)
         j = self._place(target)
         codes, values, _ = self._known(X, "X", gaps=True, without=j)
-        known, shown = self._tensors(codes, values, resolve_device(self.device))
+        known, shown = self._layout.tensors(codes, values, resolve_device(self.device))
         with torch.no_grad():
-            logs = self.masked_network_.column(self._coded.index(j), known, shown)
+            logs = self.masked_network_.column(self._layout.coded.index(j), known, shown)
         p = logs.exp().cpu().numpy().astype(np.float64)[:, : len(self.levels(target))]
         return p / p.sum(1, keepdims=True)
 
@@ -480,27 +416,26 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         """All codes and values of rows of which some are known."""
         codes, values = codes.copy(), values.copy()
         columns, device = self.codec_.columns_, resolve_device(self.device)
-        given = (codes == 0)[:, self._valued] & ~np.isnan(values[:, self._valued])
+        given = self._layout.have_values(codes) & ~np.isnan(values[:, self._layout.valued])
         for j, column in enumerate(columns):
             if column.n_codes == 1:
                 codes[:, j] = 0
-        if self._coded:
-            known, shown = self._tensors(codes, values, device)
+        if self._layout.coded:
+            known, shown = self._layout.tensors(codes, values, device)
             # a stream of its own: the flow draws the values from the same seed, and they must not follow the codes
             generator = make_generator(seed, SAMPLE_STREAM + 100, device)
-            gaps = [columns[j].gap_codes if without_gaps else () for j in self._coded]
-            drawn = draw_codes(self.masked_network_, known, shown, range(len(self._coded)), generator, gaps)
-            codes[:, self._coded] = drawn.cpu().numpy()
-        if self._valued:
-            ordinary = codes[:, self._valued] == 0
-            states = np.where(ordinary, np.where(given, GIVEN, ASKED), ABSENT)
+            gaps = [columns[j].gap_codes if without_gaps else () for j in self._layout.coded]
+            drawn = draw_codes(self.masked_network_, known, shown, range(len(self._layout.coded)), generator, gaps)
+            codes[:, self._layout.coded] = drawn.cpu().numpy()
+        if self._layout.valued:
+            states = np.where(self._layout.have_values(codes), np.where(given, GIVEN, ASKED), ABSENT)
             asked = (states == ASKED).any(1)
             if asked.any():
-                filled = np.where(given, values[:, self._valued], 0.0)[asked]
-                told = self._features(codes)[asked], codes[np.ix_(asked, self._coded)]
+                filled = np.where(given, values[:, self._layout.valued], 0.0)[asked]
+                told = self._layout.features(codes)[asked], codes[np.ix_(asked, self._layout.coded)]
                 with rows_among(np.flatnonzero(asked)):
                     drawn = self.value_model_.sample(filled, *told, states[asked], seed)
-                values[np.ix_(asked, self._valued)] = drawn
+                values[np.ix_(asked, self._layout.valued)] = drawn
         return codes, values
 
     def __sklearn_tags__(self):

@@ -10,6 +10,7 @@ from sklearn.linear_model import RidgeCV
 
 from .._training.recipe import split_rows
 from ..persistence._registry import registered
+from ._bins import SmoothBins
 
 __all__ = ["ValueModel"]
 
@@ -58,6 +59,8 @@ def straightened(columns, valued, readings, codes, values, told, rng):
     best = density(values)
     for j in valued:
         curved = columns[j]
+        if not isinstance(curved.bins, SmoothBins) or curved.n_bins > 1:
+            continue
         columns[j], changed = curved.straight(readings[j], codes[:, j]), values.copy()
         changed[:, j] = columns[j].encode(readings[j], rng)[1]
         score = density(changed)
@@ -98,7 +101,7 @@ class ValueModel:
     def __init__(self, flow):
         self.flow = flow
 
-    def fit(self, values, features, codes, rng, tasks, checkpoint):
+    def fit(self, values, features, codes, rng, tasks, checkpoint, seconds_left=lambda: None):
         """Fit to values (NaN where absent), and to codes with their features.
 
         Parameters
@@ -111,6 +114,8 @@ class ValueModel:
             What callbacks are told of the fit.
         checkpoint : Checkpoint
             Where the flow keeps its trainings.
+        seconds_left : callable
+            The time limit of the flow once its rows are there; None for none.
         """
         self.centres_ = _centres(values, features)
         residuals = values - self._centre(features)
@@ -122,6 +127,8 @@ class ValueModel:
         u, condition = self._standardised(values[rows], features[rows], codes[rows], states, residuals[rows], rng)
         self.flow_ = clone(self.flow).set_params(base_density=None, checkpoint=None)
         checkpoint.follow(self.flow_, "values")
+        seconds = seconds_left()
+        self.flow_.set_params(**({} if seconds is None else {"max_time": seconds}))
         with tasks.part("values", self.flow_):
             self.flow_.fit_part(u, condition=condition, split=split_originals(n))
         return self

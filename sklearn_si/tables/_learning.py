@@ -1,0 +1,90 @@
+"""How the two models of a table are learned: the codes first, the values with the time that is left."""
+
+import dataclasses
+import time
+
+import numpy as np
+import torch
+
+from .._estimators.flow import InterpolantFlow
+from .._utils.tensors import FIT_STREAM, make_generator, resolve_device
+from ._masked import MaskedNetwork, auto_sizes, fit_masked
+from ._values import ValueModel
+
+__all__ = ["Budget", "fit_codes", "fit_values"]
+
+# Passes over the rows of max_iter="auto", with their bounds in steps.
+_PASSES = 120
+_FEWEST = 1000
+_MOST = 6000
+# Rows of a step.
+_BATCH = 512
+# Share of the time for the codes, where there are values as well.
+_CODE_SHARE = 0.5
+# Share of its time that the flow spends on its training; the rest is for choosing its steps.
+_TRAINING_SHARE = 0.9
+# Largest rate of the default flow: at its own 1e-2 the values of some tables diverge.
+_RATE = 1e-3
+
+
+@dataclasses.dataclass
+class Budget:
+    """Seconds of a fit, from its first line on.
+
+    Parameters
+    ----------
+    max_time : float or None
+    began : float
+        What the clock showed.
+    """
+
+    max_time: float | None
+    began: float
+
+    def left(self, share=1.0):
+        """A share of the seconds that are left; a hundredth of all where none are; None without a limit."""
+        if self.max_time is None:
+            return None
+        rest = self.max_time - (time.perf_counter() - self.began)
+        return max(share * rest, 0.01 * self.max_time)
+
+
+def fit_codes(estimator, layout, codes, values, budget, seed, tasks, checkpoint):
+    """The network of the codes, and whether the user interrupted its training."""
+    n, device = len(codes), resolve_device(estimator.device)
+    generator = make_generator(seed, FIT_STREAM, device)
+    columns, sizes = [layout.columns[j] for j in layout.coded], estimator.hidden_layer_sizes
+    width, depth = sizes if sizes != "auto" else auto_sizes(n)
+    network = MaskedNetwork(
+        [column.shares for column in columns], [column.ranks for column in columns], len(layout.valued), width,
+        depth, make_generator(seed, FIT_STREAM + 1),
+    ).to(device)  # fmt: skip
+    codes, values = layout.tensors(codes, values, device)
+    order = torch.randperm(n, generator=make_generator(seed, FIT_STREAM + 2, device), device=device)
+    n_held = min(n // 5, max(1, round(estimator.validation_fraction * n), min(50, n // 5)))
+    steps = estimator.max_iter
+    if steps == "auto":
+        steps = int(np.clip(_PASSES * n / _BATCH, _FEWEST, _MOST)) if budget.max_time is None else 10**9
+    history = fit_masked(
+        network, codes, values, order[:n_held] if n_held else None, owners=layout.owners, max_iter=steps,
+        max_time=budget.left(_CODE_SHARE if layout.valued else 1.0), learning_rate=estimator.learning_rate_init,
+        generator=generator, verbose=estimator.verbose, dropout=estimator.dropout, tasks=tasks,
+        checkpoint=checkpoint,
+    )  # fmt: skip
+    return network, history.by_user
+
+
+def fit_values(estimator, layout, codes, values, budget, seed, tasks, checkpoint, interrupted):
+    """The model of the values; after an interrupt little more than their normal distribution."""
+    flow = estimator.flow
+    if flow is None:
+        flow = InterpolantFlow(preprocessing="standardize", learning_rate_init=_RATE)
+    settings = {"random_state": seed, "verbose": estimator.verbose, "device": estimator.device}
+    steps = 1 if interrupted else estimator.max_iter
+    settings |= {} if steps == "auto" else {"max_iter": steps}
+    model = ValueModel(InterpolantFlow(**{**flow.get_params(deep=False), **settings}))
+    rng, features = np.random.default_rng([seed, FIT_STREAM]), layout.features(codes)
+    return model.fit(
+        values[:, layout.valued], features, codes[:, layout.coded], rng, tasks, checkpoint,
+        lambda: budget.left(_TRAINING_SHARE),
+    )  # fmt: skip
