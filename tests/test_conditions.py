@@ -484,3 +484,10 @@ def test_a_forecast_keeps_the_noise_that_it_was_trained_with():
     assert_array_equal(model.set_params(noise_level=0.5).sample(50, condition=X0[:50], random_state=1), expected)
     with pytest.raises(ValueError, match=r"fixed at gamma_scale / 2 = 0.5 by the training"):
         model.set_params(noise_level=12.5).sample(50, condition=X0[:50])
+
+
+def test_a_model_that_can_do_without_its_condition_is_diagnosed_without_it():
+    X = RNG.normal(size=(100, 2))
+    model = InterpolantFlow(**{**SMALL, "max_iter": 3}, condition_dropout=0.3).fit(X, condition=X[:, :1])
+    report = model.diagnose(X)
+    assert np.isfinite(report.loss).all() and np.isfinite(report.velocity_calibration)

@@ -95,7 +95,7 @@ class SchroedingerBridge(ModelEstimator):
     validation_fraction : float, default=0.1
         Share of the rows held out; at least 50 rows, or a fifth of them.
     device : str or torch.device, default="auto"
-        "auto" takes CUDA, then MPS, then the CPU.
+        "auto" takes CUDA, then MPS, then the CPU. May be changed after fit.
     checkpoint : str or path-like or None, default=None
         A file in which `fit` keeps its state, replaced about once a second, so that the same call of `fit` goes on
         there after a crash and gives the same model to the bit (without `max_time`). It is removed at the end of a fit,
@@ -103,7 +103,7 @@ class SchroedingerBridge(ModelEstimator):
     verbose : int, default=0
         Print a line a validation round.
     random_state : int, RandomState instance or None, default=None
-        Seed of training and sampling; with it, global generators are untouched.
+        Seed of training and sampling; with it, global generators are untouched. May be changed after fit.
 
     Attributes
     ----------

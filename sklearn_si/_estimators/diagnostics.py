@@ -316,7 +316,7 @@ def _calibration(model, X0, X1, report):
     z = normal(x0.shape, generator, like=x0) if path.has_noise else None
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     t = TIME_DISTRIBUTIONS["uniform"](u)[torch.randperm(n, generator=generator)].clamp(1e-3, 1 - 1e-3)
-    fields = model.fields(np.float64, torch.device("cpu"))
+    fields = model.fields(np.float64, torch.device("cpu"), None, n)
     # Every point twice with the noise of opposite sign: the singular factors of the targets cancel.
     pairs = [(x0, x1, z), (-x0 if path.path_type == "one-sided" else x0, x1, None if z is None else -z)]
     with torch.no_grad():

@@ -52,14 +52,14 @@ class InterpolantDiffusion(BaseInterpolant):
         Size of the diffusion epsilon(t) in `sample`; 0 is the ODE. May be changed after fit.
     noise_schedule : {"gamma", "constant", "optimal"} or callable, default="gamma"
         epsilon(t) = noise_level * schedule(t): gamma(t) (alpha(t) with a Gaussian base), one, the minimiser of the
-        KL bound (Gaussian base only), or a function of t.
+        KL bound (Gaussian base only), or a function of t. May be changed after fit.
     n_steps : int or "auto", default=100
         Steps of `sample`. May be changed after fit.
     solver : str or callable, default="auto"
         The stepper of `sample`: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (steps by `ode_tol`),
         "denoising" (Gaussian base) or "distilled" (after `distill`) for the ODE; "euler-maruyama", "stochastic-heun" or
         "stochastic-heun-denoised" (its last step is E[x1 | x_t], without noise) for the SDE; "auto" is "rk4" and
-        "stochastic-heun". A callable takes (f, x, times) and returns x at the last time.
+        "stochastic-heun". A callable takes (f, x, times) and returns x at the last time. May be changed after fit.
     ode_tol : float, default=1e-3
         Error allowed in log-densities (nats) and carried rows (relative); each row is refined until it
         is met. May be changed after fit.
@@ -117,7 +117,7 @@ class InterpolantDiffusion(BaseInterpolant):
     warm_start : bool, default=False
         Continue from the fitted networks at the next call of `fit`.
     device : str or torch.device, default="auto"
-        "auto" takes CUDA, then MPS, then the CPU.
+        "auto" takes CUDA, then MPS, then the CPU. May be changed after fit.
     checkpoint : str or path-like or None, default=None
         A file in which `fit` keeps its state, replaced about once a second, so that the same call of `fit` goes on
         there after a crash and gives the same model to the bit (without `max_time`). It is removed at the end of a fit,
@@ -125,7 +125,7 @@ class InterpolantDiffusion(BaseInterpolant):
     verbose : int, default=0
         Print a line a round.
     random_state : int, RandomState instance or None, default=None
-        Seed of training and sampling; with it, global generators are untouched.
+        Seed of training and sampling; with it, global generators are untouched. May be changed after fit.
 
     Attributes
     ----------

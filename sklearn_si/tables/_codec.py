@@ -43,10 +43,11 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         back is one of them, drawn in proportion to its rows. None keeps every level apart.
     unseen : {"error", "unknown"}, default="error"
         A level that fit has not seen is refused, or read as not known (`encode` gives -1, `transform` a draw).
+        May be changed after fit.
     dequantize : bool, default=True
-        Whether u is drawn; else it is 1/2, and the rows of `transform` lie on a grid.
+        Whether u is drawn; else it is 1/2, and the rows of `transform` lie on a grid. May be changed after fit.
     random_state : int, RandomState instance or None, default=None
-        Seed of u. An int gives the same matrix at each call.
+        Seed of u. An int gives the same matrix at each call. May be changed after fit.
 
     Attributes
     ----------

@@ -80,13 +80,13 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
     validation_fraction : float, default=0.1
         Share of the rows held out; they choose the weights that are kept.
     device : str or torch.device, default="auto"
-        "auto" takes CUDA, then MPS, then the CPU.
+        "auto" takes CUDA, then MPS, then the CPU. May be changed after fit.
     checkpoint : str or path-like or None, default=None
         A file from which `fit` goes on after a crash, as in `InterpolantFlow`.
     verbose : int, default=0
         Print a line a round.
     random_state : int, RandomState instance or None, default=None
-        Seed of training and sampling; with it, global generators are untouched.
+        Seed of training and sampling; with it, global generators are untouched. May be changed after fit.
 
     Attributes
     ----------
