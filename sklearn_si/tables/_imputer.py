@@ -38,8 +38,8 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         Draws that are averaged: 1 is a draw; more come near to the conditional mean of numbers, and to the most
         frequent level elsewhere, which predicts better and spreads less. May be changed after fit.
     keep_empty_features : bool, default=False
-        Whether columns of an array that hold nothing but gaps in fit are kept, filled with 0, or dropped. May be changed
-        after fit.
+        Whether columns of an array that hold nothing but gaps in fit are kept, filled with 0, or dropped.
+        May be changed after fit.
     random_state : int, RandomState instance or None, default=None
         Seed of training and of the draws; an int gives the same rows at each call.
 
