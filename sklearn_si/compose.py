@@ -28,8 +28,8 @@ from ._utils.input_checks import (
     validate_samples,
 )
 from ._utils.links import LinkedEstimator
+from ._utils.names import registered
 from .distributed import current_group
-from .persistence._registry import registered
 
 __all__ = ["TransformedDensity"]
 
@@ -89,6 +89,7 @@ class TransformedDensity(
 
     # X0 and X1 travel by position; a router must not treat them as metadata.
     __metadata_request__fit: ClassVar[dict] = {"X0": "$UNUSED$", "X1": "$UNUSED$"}
+    _documented_in: ClassVar[str] = "sklearn_si"
 
     _parameter_constraints: ClassVar[dict] = {
         "transformer": [HasMethods(["transform"])],

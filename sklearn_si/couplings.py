@@ -12,8 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from ._utils.names import registered
 from .interpolants import Interpolant
-from .persistence._registry import registered
 
 __all__ = ["COUPLINGS", "Coupling", "Entropic", "Optimal", "entropic_plan", "independent", "optimal_pairs", "paired"]
 

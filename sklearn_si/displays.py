@@ -353,7 +353,8 @@ class SampleComparisonDisplay:
     def _draw(self, axis, i, j, ranges):
         sides = ((self.real, "real", "C0"), (self.generated, "generated", "C1"))
         if i == j:
-            edges = np.linspace(*ranges[i], 31)
+            low, high = ranges[i]
+            edges = np.linspace(low, high, 31)
             for rows, label, color in sides:
                 kept = rows[np.isfinite(rows[:, i]), i]
                 axis.hist(kept, edges, density=True, histtype="step", color=color, label=label)

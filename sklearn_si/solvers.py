@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ._utils.tensors import normal
 from .exceptions import IntegrationError
-from .interpolants import Interpolant
 
 __all__ = [
     "ODE_SOLVERS",
@@ -34,11 +33,25 @@ Drift = Callable[[Tensor, Tensor, Tensor], Tensor]
 Time = TypeVar("Time", float, Tensor)
 
 
+class DenoisingPath(Protocol):
+    """What the denoiser recursion asks of a path x_t = alpha(t) z + beta(t) x1."""
+
+    @property
+    def path_type(self) -> str:
+        """Which ends the path has."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Weight of the base."""
+
+    def beta(self, t: Tensor) -> Tensor:
+        """Weight of x1."""
+
+
 class DenoisingFields(Protocol):
     """What the denoiser recursion asks of a model."""
 
     @property
-    def interpolant(self) -> Interpolant:
+    def interpolant(self) -> DenoisingPath:
         """The path."""
 
     def denoiser(self, t: Tensor, x: Tensor) -> Tensor:

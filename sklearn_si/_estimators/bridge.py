@@ -17,6 +17,7 @@ from .._training.problem import fit_problem, make_problem
 from .._training.recipe import Recipe
 from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
+from .._utils.names import registered
 from .._utils.tensors import (
     BASE_STREAM,
     FIT_STREAM,
@@ -29,7 +30,6 @@ from .._utils.tensors import (
 )
 from ..couplings import OwnPairs
 from ..distributed import current_group
-from ..persistence._registry import registered
 from ..solvers import require_finite, sdeint, time_grid
 from .base import BaseInterpolant
 from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs

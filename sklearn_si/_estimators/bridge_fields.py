@@ -4,11 +4,11 @@ import torch
 
 from .._model.fields import Fields
 from .._training.losses import REGRESSIONS
+from .._utils.names import registered
 from .._utils.tensors import FIT_STREAM, make_generator
 from ..couplings import Coupling
 from ..networks import PreconditionedField
 from ..networks._perceptrons import FiLMNetwork
-from ..persistence._registry import registered
 from ..solvers import sdeint, time_grid
 
 # Rows of each end from which pairs are simulated.

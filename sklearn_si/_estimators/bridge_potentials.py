@@ -8,8 +8,8 @@ from scipy.optimize import minimize
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
+from .._utils.names import registered
 from ..couplings import conditional_covariance
-from ..persistence._registry import registered
 
 # Rows of each end that a mixture is fitted to, those of a trial of its number of components, and held out of these.
 _MOST_ROWS, _TRIAL_ROWS, _HELD = 16_384, 2048, 1000

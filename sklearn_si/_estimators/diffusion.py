@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from .._utils.input_checks import DTYPES, check_cells
-from ..persistence._registry import registered
+from .._utils.names import registered
 from .base import BaseInterpolant
 
 

@@ -1,6 +1,6 @@
 """The deterministic model: a velocity, its ODE, its exact log-density."""
 
-from ..persistence._registry import registered
+from .._utils.names import registered
 from .base import BaseInterpolant
 
 

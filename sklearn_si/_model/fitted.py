@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._utils.names import registered
 from .._utils.tensors import as_array, as_tensor, blocks, cast_module, evaluation_dtype, normal
 from ..couplings import Coupling
 from ..exceptions import IntegrationWarning, NoDensityError, rows_from
@@ -16,7 +17,6 @@ from ..interpolants import Interpolant
 from ..networks import GuidedField
 from ..networks._fields import drop_condition
 from ..persistence._pickling import HoldsNetworks
-from ..persistence._registry import registered
 from ..preprocessing import AffineMap
 from ..preprocessing._conditions import ConditionCodec
 from ..solvers import require_finite

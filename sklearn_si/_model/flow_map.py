@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from .._utils.names import registered
 from ..networks import FiLMNetwork
-from ..persistence._registry import registered
 
 
 @registered("model.FlowMap")

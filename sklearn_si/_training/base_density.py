@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import multivariate_normal
 from sklearn.base import BaseEstimator, DensityMixin, clone
 
-from ..persistence._registry import registered
+from .._utils.names import registered
 from ..preprocessing._maps import check_has_density
 
 BASE_DENSITIES = ("flow", "normal", "standard_normal")

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 from scipy import sparse
 
-from ..persistence._registry import registered
 from .input_checks import check_masked
+from .names import registered
 
 __all__ = ["Reading", "Series", "Table"]
 

@@ -1,8 +1,9 @@
 """Links from the HTML picture of an estimator to its page of documentation, where that is published."""
 
 import functools
-import importlib
 import importlib.metadata
+import itertools
+from typing import ClassVar
 
 from sklearn.base import BaseEstimator
 
@@ -22,11 +23,12 @@ class LinkedEstimator(BaseEstimator):
     """An estimator whose picture links its page here, and never a page of scikit-learn that does not exist."""
 
     _doc_link_module = "sklearn_si"
+    # the module whose page lists the class, where it is another than the public part of the one that defines it
+    _documented_in: ClassVar[str] = ""
 
     def _doc_link_url_param_generator(self):
-        name, package = type(self).__name__, importlib.import_module("sklearn_si")
-        public = [part for part in type(self).__module__.split(".") if not part.startswith("_")]
-        return {"page": f"{'sklearn_si' if name in package.__all__ else '.'.join(public)}.{name}"}
+        public = itertools.takewhile(lambda part: not part.startswith("_"), type(self).__module__.split("."))
+        return {"page": f"{self._documented_in or '.'.join(public)}.{type(self).__name__}"}
 
     @property
     def _doc_link_template(self):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..persistence._registry import registered
+from .._utils.names import registered
 
 
 @registered("interpolants.Gamma")

@@ -6,8 +6,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .._utils.names import registered
 from .._utils.tensors import FIT_STREAM, column, make_generator
-from ..persistence._registry import registered
 from ._base import Interpolant
 from ._gammas import Gamma
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..persistence._registry import registered
+from .._utils.names import registered
 from ._base import NOISE_FLOOR, Ends, Interpolant
 from ._gammas import GAMMAS, Gamma
 from ._learned import LearnedInterpolant, LearnedSchedule

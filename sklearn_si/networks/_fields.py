@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._utils.names import registered
 from .._utils.process import forward_tangents
 from .._utils.tensors import column
 from ..interpolants import Interpolant, Linear
-from ..persistence._registry import registered
 from ._perceptrons import (
     ACTIVATIONS,
     MLP,

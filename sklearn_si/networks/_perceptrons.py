@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..persistence._registry import registered
+from .._utils.names import registered
 
 # s_k (None for 1) and c_k of each layer.
 Modulation = list[tuple[Tensor | None, Tensor]]

@@ -1,7 +1,6 @@
 """Save and load fitted estimators without executing anything that a file says."""
 
 import contextlib
-import importlib
 import inspect
 import json
 import math
@@ -18,6 +17,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from .._version import __version__
 from ..exceptions import LoadError
 from ._registry import (
     BY_NAME,
@@ -118,7 +118,7 @@ def load(path):
 def write(value, path, place):
     """Write a value that can be described, beside its place and then, when it is on the disk, there."""
     writer = _Writer()
-    tree = {"format": FORMAT, "library": _version(), "root": writer.node(value, place)}
+    tree = {"format": FORMAT, "library": __version__, "root": writer.node(value, place)}
     path = os.fsdecode(path)
     beside = f"{path}.{secrets.token_hex(8)}"
     try:
@@ -177,10 +177,6 @@ def pack(value, place):
 def unpack(packed):
     """The value that was packed."""
     return _Unpacker(packed["arrays"], len(packed["tree"])).value(json.loads(packed["tree"]), 0)
-
-
-def _version():
-    return importlib.import_module("sklearn_si").__version__
 
 
 def _check(allowed, values, place):

@@ -9,15 +9,14 @@ import os
 import re
 import zoneinfo
 from collections.abc import Callable
-from typing import TypeVar
 
 import numpy as np
 from sklearn import decomposition, dummy, linear_model, mixture, neighbors, preprocessing
 from torch import nn
 
-__all__ = ["BY_NAME", "NAMES", "Rebuilt", "is_cell", "is_key", "is_state", "recipe_of", "registered"]
+from .._utils.names import BY_NAME, NAMES
 
-T = TypeVar("T")
+__all__ = ["BY_NAME", "NAMES", "Rebuilt", "is_cell", "is_key", "is_state", "recipe_of"]
 
 _FOREIGN = (
     decomposition.PCA, dummy.DummyRegressor, linear_model.RidgeCV, mixture.BayesianGaussianMixture,
@@ -74,26 +73,6 @@ def is_state(cls, name):
 
 def _is_missing(value):
     return type(value).__name__ in ("NAType", "NaTType")
-
-
-def registered(name: str) -> Callable[[T], T]:
-    """A decorator by which a class or a function gets the name under which files mention it.
-
-    The name says what a thing is and not where it stands, so that files outlive moves of the code.
-
-    Parameters
-    ----------
-    name : str
-        Unique, for example "InterpolantFlow" or "networks.FiLMNetwork".
-    """
-
-    def register(value: T) -> T:
-        if name in BY_NAME:
-            raise ValueError(f"{name!r} is the name of {BY_NAME[name]!r} already: files could not tell them apart.")
-        BY_NAME[name], NAMES[value] = value, name
-        return value
-
-    return register
 
 
 def _kernel_parts(kernel):
@@ -214,9 +193,10 @@ def recipe_of(value):
     return next((recipe for applies, recipe in _RECIPES if applies(value)), None)
 
 
-# What files may name, and the names of all that has no recipe; `registered` adds to both.
-BY_NAME = {
+# The classes and recipes of other libraries; those of this one are registered where they are defined.
+_OTHERS = {
     **{f"foreign.{cls.__name__}": cls for cls in _FOREIGN},
     "numpy.float32": np.float32, "numpy.float64": np.float64, **{recipe.name: recipe for _, recipe in _RECIPES},
 }  # fmt: skip
-NAMES = {value: name for name, value in BY_NAME.items() if not isinstance(value, Rebuilt)}
+BY_NAME.update(_OTHERS)
+NAMES.update({value: name for name, value in _OTHERS.items() if not isinstance(value, Rebuilt)})

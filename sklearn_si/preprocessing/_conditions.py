@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.preprocessing import OneHotEncoder
 
 from .._utils.input_checks import check_cells
-from ..persistence._registry import registered
+from .._utils.names import registered
 
 # How missing values of numpy, Python and pandas print.
 _MISSING = ("nan", "None", "<NA>", "NaT")

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from .._utils.names import registered
 from ..distributed import SHARED_ROWS, strided
-from ..persistence._registry import registered
 
 # Share of the rows of one value above which a column has no density to speak of.
 _REPEATED_SHARE = 0.05

@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
+from .._utils.names import registered
 from ..distributed import SHARED_ROWS, strided
-from ..persistence._registry import registered
 from ._splines import MonotoneSpline, fit_spline
 
 __all__ = ["AFFINE", "MAPS", "MARGINAL", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]

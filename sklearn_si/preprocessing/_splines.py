@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_ndtr, ndtri, ndtri_exp
 
-from ..persistence._registry import registered
+from .._utils.names import registered
 
 # Bins between quantiles that are tried for a column; beside them, a straight line.
 _BINS = (1, 3, 6, 12, 24, 48, 96, 192)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from scipy.special import log_ndtr, ndtr, ndtri, ndtri_exp
 
-from ..persistence._registry import registered
+from .._utils.names import registered
 from ..preprocessing._splines import MonotoneSpline
 
 __all__ = ["GridBins", "SmoothBins", "grid_bins", "quantile_edges", "smooth_bins"]

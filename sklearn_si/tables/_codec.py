@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from .._utils.frames import Table
 from .._utils.links import LinkedEstimator
-from ..persistence._registry import registered
+from .._utils.names import registered
 from ._column_fit import Resolution, fit_column, resolution_of
 from ._columns import KINDS
 

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from ..persistence._registry import registered
+from .._utils.names import registered
 from ..preprocessing._splines import straight_line
 from ._bins import GridBins, SmoothBins
 

@@ -12,8 +12,8 @@ from .._utils.callbacks import FollowedEstimator, Tasks
 from .._utils.frames import Table, index_of
 from .._utils.input_checks import check_masked
 from .._utils.links import LinkedEstimator
+from .._utils.names import registered
 from .._utils.tensors import draw_seed
-from ..persistence._registry import registered
 from ._synthesizer import TableSynthesizer
 
 __all__ = ["InterpolantImputer"]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from ..persistence._registry import registered
+from .._utils.names import registered
 from ._code_features import code_features
 
 __all__ = ["Layout", "layout_of"]

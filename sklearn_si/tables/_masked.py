@@ -11,8 +11,8 @@ from .._training.checkpoint import NO_CHECKPOINT
 from .._training.loop import Settings, count_rounds, train
 from .._training.run import has_bf16
 from .._utils.callbacks import NO_TASKS
+from .._utils.names import registered
 from .._utils.tensors import normal
-from ..persistence._registry import registered
 
 __all__ = ["MaskedNetwork", "auto_sizes", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
 

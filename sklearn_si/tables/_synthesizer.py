@@ -18,6 +18,7 @@ from .._utils.callbacks import FollowedEstimator, Tasks
 from .._utils.frames import index_of
 from .._utils.input_checks import all_or_nothing, check_count
 from .._utils.links import LinkedEstimator
+from .._utils.names import registered
 from .._utils.tensors import (
     SAMPLE_STREAM,
     draw_seed,
@@ -27,7 +28,6 @@ from .._utils.tensors import (
 from ..distributed import current_group
 from ..exceptions import rows_among
 from ..persistence._pickling import PackedNetworks
-from ..persistence._registry import registered
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
 from ._layout import layout_of

@@ -9,7 +9,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
 
 from .._training.recipe import split_rows
-from ..persistence._registry import registered
+from .._utils.names import registered
 from ._bins import SmoothBins
 
 __all__ = ["ValueModel"]
