@@ -95,7 +95,7 @@ def test_which_columns_repeat_themselves():
     assert [c.position for c in found] == [1, 3, 4]
     assert found[0].value == 0.0 and 0.05 < found[0].share < 0.07 and found[2].n_distinct == 80
     text = describe_repeats(found, list("abcdefg"))
-    assert text.startswith("'b' (6% of the rows are 0, ") and "'e' (1% of the rows are " in text
+    assert text.startswith("column 'b' (6% of the rows are 0, ") and "'e' (1% of the rows are " in text
 
 
 @pytest.mark.parametrize("n, expected", [(6, 0), (9, 1), (40, 1)])

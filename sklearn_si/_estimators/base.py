@@ -17,6 +17,7 @@ from .._training.loop import History
 from .._training.losses import FIELDS, TIME_DISTRIBUTIONS
 from .._training.problem import WarmStart, fit_problem, make_problem, share_problem
 from .._training.recipe import Recipe
+from .._training.repeats import dequantized_ends, warn_repeats
 from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
 from .._utils.tensors import SAMPLE_STREAM, make_generator
@@ -58,6 +59,7 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
         "guidance": [Interval(numbers.Real, 0, None, closed="left")],
         "condition_dropout": [Interval(numbers.Real, 0, 1, closed="left")],
         "condition_kinds": [dict, None],
+        "dequantize": [StrOptions({"auto"}), "array-like", None],
         "network": [StrOptions({"mlp"}), callable],
         "hidden_layer_sizes": [StrOptions({"auto"}), "array-like", Interval(numbers.Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -113,7 +115,7 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
         OSError
             When the file cannot be written.
         """
-        return self._fit(X0, X1, condition, {})
+        return self._fit(X0, X1, condition, {}, self._warn_repeats)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_part(self, X0, X1=None, *, condition=None, **steps):
@@ -128,10 +130,12 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
         """
         return self._fit(X0, X1, condition, steps)
 
-    def _fit(self, X0, X1, condition, steps):
+    def _fit(self, X0, X1, condition, steps, before=None):
         group = current_group()
         with group.together():
             X0, X1 = validate_samples(self, X0, X1)
+            if before is not None:
+                before(X0, X1)
             warm = self._warm_start()
             weights = warm and [values.cpu().numpy() for values in warm.model.velocity.state_dict().values()]
             checkpoint = open_checkpoint(self, {"X0": X0, "X1": X1, "condition": condition}, weights)
@@ -140,8 +144,12 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
         recipe = dataclasses.replace(self._recipe(), **steps)
         with checkpoint:
             with group.together():
+                X0, X1, *grids = dequantized_ends(
+                    X0, X1, self.dequantize, self._column_names(), checkpoint.seed, group, self._forecasts()
+                )
                 problem = make_problem(recipe, X0, X1, condition, checkpoint, warm)
             problem.group = group
+            problem.base_grid, problem.target_grid = grids
             if group.size > 1:
                 names = list(vars(self).get("feature_names_in_", ()))
                 share_problem(recipe, problem, condition, names, told_params(self))
@@ -173,6 +181,17 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
             **params, learns_denoiser=self._learns_denoiser, forecasts=self._forecasts(), base_flow=self._base_flow
         )
 
+    def _warn_repeats(self, X0, X1):
+        """Warn of columns that have no density, at the ends of which one is promised."""
+        if self._forecasts() or self.interpolant == "mirror" or (X1 is not None and self.base_density is None):
+            return
+        ways_out = (
+            "Set dequantize='auto' (or a list of columns), which adds noise within the cells of the values, or use "
+            "sklearn_si.tables.TableSynthesizer, which gives repeated values a mass."
+        )
+        samples = {"X": X0} if X1 is None else {"X0": X0, "X1": X1}
+        warn_repeats(samples, self._column_names(), self.dequantize, ways_out)
+
     def _forecasts(self) -> bool:
         """Whether the process starts from given rows."""
         return False
@@ -182,7 +201,8 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
         density = clone(self).set_params(
             interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
             base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
-            condition_dropout=0.0, condition_kinds=None, warm_start=False, max_time=max_time, checkpoint=None,
+            condition_dropout=0.0, condition_kinds=None, dequantize=None, warm_start=False, max_time=max_time,
+            checkpoint=None,
         )  # fmt: skip
         vars(density).pop("_skl_callbacks", None)  # those of the bridge, which a clone shares: they propagate, or not
         return density
@@ -221,7 +241,7 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
             raise ValueError(
                 "resample needs interpolant='mirror': other models carry rows to another distribution (`transform`)."
             )
-        X, sampling = self._validate_rows(X), self._sampling()
+        X, sampling = self._centred(self._validate_rows(X), model.target_grid), self._sampling()
         model.check_sampling(sampling)
         generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
         return model.resample(X, sampling, generator, condition, self.guidance)
@@ -266,6 +286,7 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
 
     def _transport(self, X, forward, condition):
         self.model_.refuse_forecast("transform")
+        X = self._centred(X, self.model_.transport_grids(forward)[0])
         moved, error = self.model_.transport(X, forward, self._evaluation(), condition)
         warn_missed(error, self.ode_tol)
         return moved

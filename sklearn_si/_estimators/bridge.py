@@ -15,6 +15,7 @@ from .._model.settings import Sampling
 from .._training.losses import TIME_DISTRIBUTIONS
 from .._training.problem import fit_problem, make_problem
 from .._training.recipe import Recipe
+from .._training.repeats import warn_repeats
 from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
 from .._utils.names import registered
@@ -225,8 +226,19 @@ class SchroedingerBridge(ModelEstimator):
             )
         current_group().refuse("SchroedingerBridge")
         X0, X1 = validate_samples(self, X0, X1)
+        self._warn_repeats(X0, X1)
         with open_checkpoint(self, {"X0": X0, "X1": X1}) as checkpoint:
             return self._fit(X0, X1, checkpoint)
+
+    def _warn_repeats(self, X0, X1):
+        """Warn of columns that have no density, where one is promised."""
+        if self.base_density is not None:
+            samples = {"X": X0} if X1 is None else {"X0": X0, "X1": X1}
+            ways_out = (
+                "Set base_density=None if transport is all that is needed, or use InterpolantDiffusion("
+                "coupling='entropic', dequantize='auto'), which adds noise within the cells of the values."
+            )
+            warn_repeats(samples, self._column_names(), None, ways_out, stacklevel=5)
 
     def _fit(self, X0, X1, checkpoint):
         """The fit to validated samples."""

@@ -189,6 +189,7 @@ class DensityMethods(AsksModel):
 
     def _log_density(self, X, condition=None, time=_END):
         """Log-density of validated rows in data units, and its stated error."""
+        X = self._centred(X, self.model_.grid_at(float(time)))
         if not self._scores_chain():
             return log_density(self.model_, X, time, self._evaluation(), condition)
         if time != 1:
@@ -200,6 +201,7 @@ class DensityMethods(AsksModel):
 
     def _chain(self, X, condition, n_paths):
         """The summary of path weights at validated rows."""
+        X = self._centred(X, self.model_.target_grid)
         return chain_log_density(self.model_, X, self._sampling(), self._evaluation(), n_paths, condition)
 
 

@@ -76,6 +76,14 @@ class InterpolantDiffusion(BaseInterpolant):
         How columns of `condition=` are read, by name (by number in an array): "categorical" for classes whatever their
         names, or "continuous" for a quantity. None and columns left out: numbers and dates are quantities, all else
         are classes.
+    dequantize : None, "auto" or list, default=None
+        Columns (names or positions) whose repeated values get uniform noise within their cells in fit, which gives them
+        a density; "auto" takes those in which one value has more than 5 % of the rows, or distinct values are fewer
+        than 5 % of them. A cell ends halfway to the neighbouring values; the outer two are symmetric. Afterwards
+        `sample` and `inverse_transform` (after a fit of two samples `transform` as well) return values that fit saw.
+        `score_samples` gives the log-density of the variable with noise at the centre of the value's cell, an estimate
+        of log(mass of the cell / its width); its mean over the noise is a lower bound of that. Values that fit did not
+        see are scored where they are, with a warning.
     likelihood : {"ode", "sde"}, default="ode"
         Whose density `score_samples` gives: the ODE's, or that of the Euler-Maruyama chain of `n_steps` steps
         at `noise_level`. May be changed after fit.
@@ -200,6 +208,7 @@ class InterpolantDiffusion(BaseInterpolant):
         guidance=1.0,
         condition_dropout=0.0,
         condition_kinds=None,
+        dequantize=None,
         likelihood="ode",
         start="base",
         network="mlp",
@@ -237,6 +246,7 @@ class InterpolantDiffusion(BaseInterpolant):
         self.guidance = guidance
         self.condition_dropout = condition_dropout
         self.condition_kinds = condition_kinds
+        self.dequantize = dequantize
         self.likelihood = likelihood
         self.start = start
         self.network = network

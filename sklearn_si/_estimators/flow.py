@@ -70,6 +70,14 @@ class InterpolantFlow(BaseInterpolant):
         How columns of `condition=` are read, by name (by number in an array): "categorical" for classes whatever their
         names, or "continuous" for a quantity. None and columns left out: numbers and dates are quantities, all else
         are classes.
+    dequantize : None, "auto" or list, default=None
+        Columns (names or positions) whose repeated values get uniform noise within their cells in fit, which gives them
+        a density; "auto" takes those in which one value has more than 5 % of the rows, or distinct values are fewer
+        than 5 % of them. A cell ends halfway to the neighbouring values; the outer two are symmetric. Afterwards
+        `sample` and `inverse_transform` (after a fit of two samples `transform` as well) return values that fit saw.
+        `score_samples` gives the log-density of the variable with noise at the centre of the value's cell, an estimate
+        of log(mass of the cell / its width); its mean over the noise is a lower bound of that. Values that fit did not
+        see are scored where they are, with a warning.
     network : "mlp" or callable, default="mlp"
         A factory callable(n_features, n_conditions) -> Module with forward(t, x, condition=None).
     hidden_layer_sizes : "auto", int or array-like of int, default="auto"
@@ -181,6 +189,7 @@ class InterpolantFlow(BaseInterpolant):
         guidance=1.0,
         condition_dropout=0.0,
         condition_kinds=None,
+        dequantize=None,
         network="mlp",
         hidden_layer_sizes="auto",
         activation="silu",
@@ -216,6 +225,7 @@ class InterpolantFlow(BaseInterpolant):
         self.guidance = guidance
         self.condition_dropout = condition_dropout
         self.condition_kinds = condition_kinds
+        self.dequantize = dequantize
         self.network = network
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

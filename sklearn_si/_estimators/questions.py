@@ -1,6 +1,7 @@
 """How estimators ask their fitted model, and the parts of the model as fitted attributes."""
 
 import abc
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from .._model.fitted import FittedModel, HasModel
 from .._model.settings import Evaluation, Sampling
 from .._utils.input_checks import validate_points, validate_rows
 from .._utils.tensors import draw_seed, resolve_device
+from ..preprocessing._grids import Grid
 
 
 class AsksModel(HasModel, BaseEstimator, abc.ABC):
@@ -53,6 +55,28 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
 
     def _points(self, X: Any, name: str) -> np.ndarray:
         return validate_points(self, X, name)
+
+    def _column_names(self) -> list:
+        """Names of the columns, or their numbers where fit saw none."""
+        return list(vars(self).get("feature_names_in_", range(self.n_features_in_)))
+
+    def _centred(self, X: np.ndarray, grid: Grid | None) -> np.ndarray:
+        """Rows with repeated values at the centres of their cells, where the model has a grid of them."""
+        if grid is None:
+            return X
+        centred, off = grid.centre(X)
+        if off:
+            names = self._column_names()
+            told = ", ".join(
+                f"column {names[j]!r} ({rows.sum()} rows, such as {X[rows, j][0]:g})" for j, rows in off.items()
+            )
+            warnings.warn(
+                f"Values that fit did not see: {told}. Their repeated values were given cells by "
+                "dequantize=, and other values are taken where they are.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return centred
 
     def _seed_of(self, random_state: Any) -> int:
         """The seed of one draw."""

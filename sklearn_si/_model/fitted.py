@@ -19,6 +19,7 @@ from ..networks._fields import drop_condition
 from ..persistence._pickling import HoldsNetworks
 from ..preprocessing import AffineMap
 from ..preprocessing._conditions import ConditionCodec
+from ..preprocessing._grids import Grid
 from ..solvers import require_finite
 from .fields import Fields
 from .flow_map import FlowMap
@@ -93,6 +94,9 @@ class FittedModel(HoldsNetworks):
         the weight of the condition that it was distilled with.
     is_rectified : bool
         Whether the velocity is that of straight paths between the flow's own pairs.
+    base_grid, target_grid : Grid or None
+        The repeated values of either end to which noise was added within their cells; the rows of the model have that
+        noise, and the rows that it returns do not.
     """
 
     interpolant: Interpolant
@@ -114,6 +118,8 @@ class FittedModel(HoldsNetworks):
     flow_map: FlowMap | None = None
     distilled_guidance: float = 1.0
     is_rectified: bool = False
+    base_grid: Grid | None = None
+    target_grid: Grid | None = None
 
     # -- its networks, for files and pickles
 
@@ -164,6 +170,17 @@ class FittedModel(HoldsNetworks):
         """Whether the log-density of the base can be differentiated: normal, a flow, or not needed."""
         known = self.interpolant.gaussian_time is not None or self.base_sample is None
         return known or self.base_model is not None
+
+    def grid_at(self, time: float) -> Grid | None:
+        """The repeated values of the rows at a time: those of the ends have some."""
+        return self.target_grid if time == 1 else self.base_grid if time == 0 else None
+
+    def transport_grids(self, forward: bool) -> tuple[Grid | None, Grid | None]:
+        """The repeated values of rows that `transport` is given, and of those that it returns."""
+        if self.is_mirror:
+            return None, None
+        ends = self.base_grid, self.target_grid
+        return ends if forward == (self.base_map is not None) else ends[::-1]
 
     def refuse_forecast(self, what: str) -> None:
         """Raise where the model starts from given rows."""
@@ -301,7 +318,7 @@ class FittedModel(HoldsNetworks):
             else:
                 plan: Any = cast_module(self.plan, x.dtype, x.device)
                 x = plan.draw(x, generator)
-            return self.target_map.inverse_transform(as_array(x, np.float64))
+            return _snapped(self.target_map.inverse_transform(as_array(x, np.float64)), self.target_grid)
 
         chunk = None if self.plan is None else n
         advice = _ADAPTIVE_ADVICE if sampling.solver == "dopri5-adaptive" else _ADVICE
@@ -330,7 +347,7 @@ class FittedModel(HoldsNetworks):
         def draw(rows: np.ndarray) -> np.ndarray:
             numbers = torch.as_tensor(rows)
             x = forecast(fields.rows(numbers), x0[numbers], a, sampling, n_steps, generator)
-            return self.target_map.inverse_transform(as_array(x, np.float64))
+            return _snapped(self.target_map.inverse_transform(as_array(x, np.float64)), self.target_grid)
 
         return draw_rows(draw, tuple(x0.shape), self.dtype, given=x0, chunk=n, advice=_ADVICE)
 
@@ -345,6 +362,7 @@ class FittedModel(HoldsNetworks):
         if self.is_mirror:
             return X.copy(), torch.zeros(len(X))  # its ODE starts and ends at the same point
         ends = [(self.base_map, 0.0), (self.target_map, 1.0)]
+        grid = self.transport_grids(forward)[1]
         (map_in, start), (map_out, stop) = ends if forward == (self.base_map is not None) else ends[::-1]
         device = evaluation.device
         dtype = evaluation_dtype(X.dtype, device)
@@ -357,7 +375,7 @@ class FittedModel(HoldsNetworks):
             with rows_from(rows.start):
                 end = as_array(require_finite(x, "following the ODE"), np.float64)
             with np.errstate(over="ignore"):
-                moved[rows] = end if map_out is None else map_out.inverse_transform(end)
+                moved[rows] = _snapped(end if map_out is None else map_out.inverse_transform(end), grid)
             errors.append(error)
         return finite_rows(moved, X.dtype), torch.cat(errors)
 
@@ -399,6 +417,11 @@ class FittedModel(HoldsNetworks):
             return value[:, None], torch.zeros_like(value)
 
         return parts
+
+
+def _snapped(X: np.ndarray, grid: Grid | None) -> np.ndarray:
+    """Rows in data units with the values of a grid."""
+    return X if grid is None else grid.snap(X)
 
 
 def _guided(network: Any, guidance: float) -> Any:

@@ -59,6 +59,8 @@ class Problem:
     group: Any = dataclasses.field(default_factory=Single)  # the processes that fit it together
     checkpoint: Any = NO_CHECKPOINT
     interrupted: bool = False  # by the user, between two trainings
+    base_grid: Any = None  # of repeated values that have noise in the samples
+    target_grid: Any = None
 
     @property
     def two_samples(self):

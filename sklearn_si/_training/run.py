@@ -423,6 +423,8 @@ class Run:
             sampling_grid=grid,
             activation=self.recipe.activation,
             forecast_noise=self.recipe.gamma_scale / 2 if problem.is_forecast else None,
+            base_grid=problem.base_grid,
+            target_grid=problem.target_grid,
         )
         return model, self._record_of(history)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 # Streams of random numbers drawn from one seed: the rows that `sample` returns
 # must not be functions of the numbers that `fit` saw.
 FIT_STREAM, SAMPLE_STREAM, BASE_STREAM, PATH_STREAM, GRID_STREAM, DISTIL_STREAM, RECTIFY_STREAM = range(7)
+REPEATS_STREAM = 7
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

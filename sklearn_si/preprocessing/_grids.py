@@ -68,7 +68,7 @@ def repeated_columns(X: np.ndarray) -> list[RepeatedColumn]:
 def describe_repeats(repeats: Sequence[RepeatedColumn], names: Sequence) -> str:
     """The columns of a message, each with what it repeats."""
     told = [
-        f"{names[c.position]!r} ({c.share:.0%} of the rows are {c.value:g}, {c.n_distinct} distinct values)"
+        f"column {names[c.position]!r} ({c.share:.0%} of the rows are {c.value:g}, {c.n_distinct} distinct values)"
         for c in repeats[:_NAMED]
     ]
     more = len(repeats) - _NAMED
@@ -105,7 +105,7 @@ def chosen_columns(dequantize: str | Iterable | None, X: np.ndarray, names: Sequ
 
 def _position(column: object, names: Sequence) -> int:
     for j, name in enumerate(names):
-        if type(column) is type(name) and column == name:
+        if isinstance(column, str) == isinstance(name, str) and not isinstance(column, bool) and column == name:
             return j
     if isinstance(column, (int, np.integer)) and not isinstance(column, bool) and 0 <= column < len(names):
         return int(column)
