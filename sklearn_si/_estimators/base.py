@@ -20,7 +20,6 @@ from .._training.recipe import Recipe
 from .._training.repeats import dequantized_ends, warn_repeats
 from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
-from .._utils.tensors import SAMPLE_STREAM, make_generator
 from ..couplings import COUPLINGS
 from ..distributed import current_group
 from ..interpolants import GAMMAS, INTERPOLANTS, Interpolant
@@ -212,39 +211,6 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
 
     def _guidance(self) -> float:
         return self.guidance
-
-    def resample(self, X, *, condition=None, random_state=None):
-        """Move rows to fresh ones of their own law, by the SDE of a mirror model.
-
-        dX = (epsilon - gamma gamma_dot) s dt + sqrt(2 epsilon) dW    (2303.08797, sec. 3.3)
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows; the larger `noise_level`, the further they move. At noise_level 0 they stay.
-        condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the noise; None means the estimator's own.
-
-        Returns
-        -------
-        X_new : ndarray of shape (n_samples, n_features)
-
-        Raises
-        ------
-        ValueError
-            When the model is not of interpolant="mirror".
-        """
-        model = self._ready()
-        if not model.is_mirror:
-            raise ValueError(
-                "resample needs interpolant='mirror': other models carry rows to another distribution (`transform`)."
-            )
-        X, sampling = self._centred(self._validate_rows(X), model.target_grid), self._sampling()
-        model.check_sampling(sampling)
-        generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
-        return model.resample(X, sampling, generator, condition, self.guidance)
 
     def transform(self, X, *, condition=None):
         """Carry rows of fit's first argument to the other end, along the ODE.

@@ -98,6 +98,39 @@ class ModelEstimator(
         """Rows of the target, by checked settings."""
         return self.model_.sample(n_samples, sampling, generator, condition, self._guidance())
 
+    def resample(self, X, *, condition=None, random_state=None):
+        """Move rows to fresh ones of their own law, by the SDE of a mirror model.
+
+        dX = (epsilon - gamma gamma_dot) s dt + sqrt(2 epsilon) dW    (2303.08797, sec. 3.3)
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows; the larger `noise_level`, the further they move. At noise_level 0 they stay.
+        condition : array-like, default=None
+            One row for all or one for each, if the model was fitted with a condition.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the noise; None means the estimator's own.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, n_features)
+
+        Raises
+        ------
+        ValueError
+            When the model is not of interpolant="mirror".
+        """
+        model = self._ready()
+        if not model.is_mirror:
+            raise ValueError(
+                "resample needs interpolant='mirror': other models carry rows to another distribution (`transform`)."
+            )
+        X, sampling = self._centred(self._validate_rows(X), model.target_grid), self._sampling()
+        model.check_sampling(sampling)
+        generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
+        return model.resample(X, sampling, generator, condition, self._guidance())
+
     def __sklearn_tags__(self):
         """Floats of both sizes are kept; X must be dense and finite."""
         tags = super().__sklearn_tags__()
