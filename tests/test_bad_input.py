@@ -345,8 +345,8 @@ def test_a_gpu_that_is_not_here_is_a_value_error():
 
 
 CLASHES = [
-    ({"interpolant": "encoding-decoding", "gamma": None}, "interpolant='encoding-decoding' needs a latent noise"),
-    ({"interpolant": "trigonometric-preserving", "gamma": "sine", "gamma_scale": 4.0}, "needs gamma < 1 everywhere"),
+    ({"interpolant": "encoding-decoding", "gamma": None}, "interpolant='encoding-decoding' needs latent noise"),
+    ({"interpolant": "trigonometric-preserving", "gamma": "sine", "gamma_scale": 4.0}, "needs gamma < 1 at all times"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The latent noises gamma(t) of the interpolants, as data."""
+"""The functions gamma(t) of the interpolants, which scale their latent noise."""
 
 import dataclasses
 import math
@@ -13,16 +13,24 @@ from .._utils.names import registered
 @registered("interpolants.Gamma")
 @dataclasses.dataclass(frozen=True)
 class Gamma:
-    """A latent noise gamma(t) as data: its value, its derivative and their product.
+    """The size gamma(t) of the latent noise: its value, its derivative and their product.
 
-    The product is a closed form of its own, because it stays finite at the ends
-    where the derivative may not (2303.08797, Table 8).
+    gamma(0) = gamma(1) = 0,    gamma(t) > 0 between (arXiv 2303.08797, Definition 2.1 and Table 8)
+
+    The product has a closed form of its own, because it stays finite at t = 0 and 1 where the derivative may not.
 
     Parameters
     ----------
     value, derivative, product : callable
-        gamma(t), d gamma / dt and gamma d gamma / dt for a tensor of times: functions of a
-        module, not lambdas, so that a fitted estimator can be pickled.
+        gamma(t), d gamma / dt and gamma d gamma / dt for a tensor of times, in scaled units. Pass functions that are
+        defined in a module, not lambdas, so that a fitted estimator can be pickled.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_si.interpolants import GAMMAS
+    >>> GAMMAS["quadratic"].value(torch.tensor(0.5))  # t (1 - t)
+    tensor(0.2500)
     """
 
     value: Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""Paths that are learned with the fields: of their own form in space, or schedules."""
+"""Interpolants that are learned together with the fields: general paths, or schedules alone."""
 
 import itertools
 import math
@@ -17,13 +17,14 @@ _RATE, _SCHEDULE_RATE, _MODES, _UNITS = 5e-3, 2e-2, 7, 64
 
 @registered("interpolants.LearnedInterpolant")
 class LearnedInterpolant(Interpolant):
-    """A path that is learned: I = (1 - t) x0 + t x1 + t (1 - t) N(t, x0, x1).
+    """A path that is learned by a network N: I = (1 - t) x0 + t x1 + t (1 - t) N(t, x0, x1).
 
     max over I min over v of  E[|v(t, x_t)|^2 / 2 - dI/dt . v(t, x_t)]
 
-    (2209.15571, (23)): its value is minus half the action of the path, so that the best path is that of optimal
-    transport; with the brownian gamma and u = b + epsilon s, epsilon = gamma_scale / 2, that of the Schroedinger bridge
-    (2303.08797, (3.39)). Whatever path it ends with, the fields are fitted to it: the model is not biased.
+    (arXiv 2209.15571, equation (23)). The value is minus half the action of the path, so that the best path is that of
+    optimal transport. With the brownian gamma and u = b + epsilon s, where epsilon = gamma_scale / 2, it is that of the
+    Schroedinger bridge (arXiv 2303.08797, equation (3.39)). The fields are fitted to the path that results, so an
+    imperfect path does not bias the model.
 
     Parameters
     ----------
@@ -36,12 +37,12 @@ class LearnedInterpolant(Interpolant):
         self.network: _PathNetwork | None = None
 
     def build(self, n_features: int, seed: int, device: torch.device) -> None:
-        """Fresh weights, with which the path is straight."""
+        """Draw fresh weights, with which the path is straight."""
         generator = make_generator(seed, FIT_STREAM + 800)
         self.network = _PathNetwork(n_features, generator).to(device)
 
     def parameters(self) -> list:
-        """What is learned."""
+        """The weights that are learned."""
         assert self.network is not None  # `build` comes first
         return list(self.network.parameters())
 
@@ -64,7 +65,7 @@ class _PathNetwork(nn.Module):
     def __init__(self, n_features: int, generator: torch.Generator) -> None:
         super().__init__()
         sizes = (2 * n_features + 1, _UNITS, _UNITS, n_features)
-        # without initial weights, which would be drawn from the global generator
+        # skip_init: initial weights would be drawn from the global generator
         layers = [nn.utils.skip_init(nn.Linear, n, m) for n, m in itertools.pairwise(sizes)]
         self.layers = nn.ModuleList(layers)
         for layer in layers:
@@ -74,21 +75,24 @@ class _PathNetwork(nn.Module):
         layers[-1].weight.data.zero_()
 
     def forward(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
-        """N, of shape (n, d)."""
+        """N(t, x0, x1), of shape (n, d)."""
         h = torch.cat([t.expand(len(x0), 1), x0, x1], 1)
         for k, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
             h = h if k == 0 else nn.functional.silu(h)
-            # in the precision of the rows: the path is asked in single and in double
+            # The path is evaluated in single and in double precision: the weights follow the rows.
             h = nn.functional.linear(h, layer.weight.to(h), layer.bias.to(h))
         return h
 
 
 @registered("interpolants.LearnedSchedule")
 class LearnedSchedule(Interpolant):
-    """A path whose schedules are learned: alpha = cos(pi t / 2) + sum a_m sin(m pi t), beta with sin and b_m.
+    """A path that is linear in space and whose schedules alpha and beta are learned.
 
-    The light form of `LearnedInterpolant`, linear in space (2209.15571, app. H).
+    alpha = cos(pi t / 2) + sum_m a_m sin(m pi t) / (m pi),    beta = sin(pi t / 2) + sum_m b_m sin(m pi t) / (m pi)
+
+    (arXiv 2209.15571, appendix H). It has 14 weights where `LearnedInterpolant` has a network, and it learns by the
+    same objective.
 
     Parameters
     ----------
@@ -104,11 +108,11 @@ class LearnedSchedule(Interpolant):
         self.coefficients = torch.zeros(2, _MODES)
 
     def build(self, n_features: int, seed: int, device: torch.device) -> None:
-        """Schedules that are trigonometric."""
+        """Start from trigonometric schedules."""
         self.coefficients = torch.zeros(2, _MODES, device=device)
 
     def parameters(self) -> list:
-        """What is learned."""
+        """The weights that are learned."""
         return [self.coefficients]
 
     def _series(self, row: int, t: Tensor, derivative: bool) -> Tensor:

@@ -31,7 +31,15 @@ __all__ = [
 
 @registered("interpolants.Linear")
 class Linear(Interpolant):
-    """The straight path: alpha = 1 - t, beta = t."""
+    """The straight path: alpha = 1 - t, beta = t.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_si.interpolants import Linear
+    >>> Linear().mean(torch.tensor(0.25), torch.zeros(1, 2), torch.ones(1, 2))
+    tensor([[0.2500, 0.2500]])
+    """
 
     def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: 1 - t."""
@@ -50,13 +58,16 @@ class Linear(Interpolant):
         return torch.ones_like(t)
 
     def wronskian(self, t: Tensor) -> Tensor:
-        """W = 1."""
+        """The Wronskian W = 1."""
         return torch.ones_like(t)
 
 
 @registered("interpolants.Trigonometric")
 class Trigonometric(Interpolant):
-    """The path of constant variance between ends of equal variance: alpha = cos(pi t/2), beta = sin(pi t/2)."""
+    """The trigonometric path: alpha = cos(pi t / 2), beta = sin(pi t / 2).
+
+    Its variance is constant if the base and the target are independent and of equal variance.
+    """
 
     def alpha(self, t: Tensor) -> Tensor:
         """Weight of x0: cos(pi t / 2)."""
@@ -76,13 +87,16 @@ class Trigonometric(Interpolant):
         return math.pi / 2 * torch.sin(math.pi / 2 * (1 - t))
 
     def wronskian(self, t: Tensor) -> Tensor:
-        """W = pi / 2."""
+        """The Wronskian W = pi / 2."""
         return torch.full_like(t, math.pi / 2)
 
 
 @registered("interpolants.TrigonometricPreserving")
 class TrigonometricPreserving(Trigonometric):
-    """The trigonometric path times sqrt(1 - gamma^2): alpha^2 + beta^2 + gamma^2 = 1 (2303.08797, (4.10))."""
+    """The trigonometric path times sqrt(1 - gamma^2), so that the variance stays constant with latent noise.
+
+    alpha^2 + beta^2 + gamma^2 = 1    (arXiv 2303.08797, equation (4.10))
+    """
 
     def _shrink(self, t: Tensor) -> Tensor:
         return torch.sqrt(1 - self.gamma(t) ** 2)
@@ -106,16 +120,18 @@ class TrigonometricPreserving(Trigonometric):
         return r * super().beta_dot(t) - self.gamma_gamma_dot(t) / r * super().beta(t)
 
     def wronskian(self, t: Tensor) -> Tensor:
-        """W = (pi / 2) (1 - gamma^2)."""
+        """The Wronskian W = (pi / 2) (1 - gamma^2)."""
         return math.pi / 2 * (1 - self.gamma(t) ** 2)
 
 
 @registered("interpolants.EncodingDecoding")
 class EncodingDecoding(Interpolant):
-    """Base to noise to target: alpha = cos^2(pi t) before t = 1/2, beta = cos^2(pi t) after (2303.08797, (4.11)).
+    """The path from the base to pure noise and from there to the target.
 
-    With gamma = sin^2(pi t), x_{1/2} = z is exactly normal. The variance is not
-    preserved (it is 1/2 at t = 1/4), whatever the paper says.
+    alpha = cos^2(pi t) for t < 1/2 and beta = cos^2(pi t) for t > 1/2, zero elsewhere; gamma = sin^2(pi t)
+
+    (arXiv 2303.08797, equation (4.11)). x_{1/2} = z is exactly normal. Other than the paper says, the variance is not
+    preserved: it is 1/2 at t = 1/4. `EncodingDecodingPreserving` preserves it.
     """
 
     gaussian_time = 0.5
@@ -139,7 +155,7 @@ class EncodingDecoding(Interpolant):
 
 @registered("interpolants.EncodingDecodingPreserving")
 class EncodingDecodingPreserving(Interpolant):
-    """Encoding-decoding with cos in place of cos^2: with gamma = sin(pi t) the variance is preserved."""
+    """The encoding-decoding path with cos in place of cos^2, which preserves the variance with gamma = sin(pi t)."""
 
     gaussian_time = 0.5
 
@@ -152,17 +168,20 @@ class EncodingDecodingPreserving(Interpolant):
         return torch.where(t > 0.5, -torch.cos(math.pi * t), torch.zeros_like(t))
 
     def alpha_dot(self, t: Tensor) -> Tensor:
-        """Time derivative of alpha; it jumps at t = 1/2."""
+        """Time derivative of alpha, which jumps at t = 1/2."""
         return torch.where(t < 0.5, -math.pi * torch.sin(math.pi * t), torch.zeros_like(t))
 
     def beta_dot(self, t: Tensor) -> Tensor:
-        """Time derivative of beta; it jumps at t = 1/2."""
+        """Time derivative of beta, which jumps at t = 1/2."""
         return torch.where(t > 0.5, math.pi * torch.sin(math.pi * t), torch.zeros_like(t))
 
 
 @registered("interpolants.VariancePreserving")
 class VariancePreserving(Interpolant):
-    """The path of score-based diffusion: alpha = sqrt(1 - t^2), beta = t, for a Gaussian base only."""
+    """The variance-preserving path of score-based diffusion, for a standard normal base only.
+
+    alpha = sqrt(1 - t^2),    beta = t    (arXiv 2303.08797, section 5)
+    """
 
     path_type = "one-sided"
 
@@ -175,7 +194,7 @@ class VariancePreserving(Interpolant):
         return t
 
     def alpha_dot(self, t: Tensor) -> Tensor:
-        """Time derivative of alpha; infinite at t = 1."""
+        """Time derivative of alpha, which is infinite at t = 1."""
         return -t / self.alpha(t)
 
     def beta_dot(self, t: Tensor) -> Tensor:
@@ -183,22 +202,25 @@ class VariancePreserving(Interpolant):
         return torch.ones_like(t)
 
     def alpha_alpha_dot(self, t: Tensor) -> Tensor:
-        """Alpha alpha_dot = -t."""
+        """The product alpha alpha_dot = -t."""
         return -t
 
     def wronskian(self, t: Tensor) -> Tensor:
-        """W = 1 / sqrt(1 - t^2)."""
+        """The Wronskian W = 1 / sqrt(1 - t^2)."""
         return 1 / self.alpha(t)
 
     def residual_scale(self, t: Tensor, v0: Ends, v1: Ends) -> Tensor:
-        """W bounded at t = 1, times the spread of x_t given the target."""
+        """The Wronskian, bounded at t = 1, times the standard deviation of x_t given the target."""
         bounded = 1 / torch.sqrt(self.alpha(t) ** 2 + NOISE_FLOOR**2)
         return bounded * torch.sqrt(v0 * v1 / self.variance(t, v0, v1))
 
 
 @registered("interpolants.Mirror")
 class Mirror(Interpolant):
-    """From a law to itself: x_t = x1 + gamma(t) z, so alpha = 0 and beta = 1 (2303.08797, sec. 3.3)."""
+    """The path from a distribution to itself: x_t = x1 + gamma(t) z, so that alpha = 0 and beta = 1.
+
+    (arXiv 2303.08797, section 3.3)
+    """
 
     path_type = "mirror"
 
@@ -221,12 +243,13 @@ class Mirror(Interpolant):
 
 @registered("interpolants.GaussianBase")
 class GaussianBase(Interpolant):
-    """An interpolant with a standard normal base, its latent noise absorbed in alpha.
+    """An interpolant with a standard normal base, whose latent noise is absorbed into alpha.
 
-    alpha_eff^2 = alpha^2 + gamma^2    (2303.08797, sec. 3.2: same law of x_t at each time)
+    alpha_eff^2 = alpha^2 + gamma^2    (arXiv 2303.08797, section 3.2)
 
-    so that one field gives all the others:
-    eta = (beta_dot x - beta b) / W and s = -eta / alpha.
+    leaves the distribution of x_t the same at each time, because x0 and z are both standard normal. One field then
+    gives all the others: eta = (beta_dot x - beta b) / W and s = -eta / alpha, with the Wronskian
+    W = alpha beta_dot - beta alpha_dot.
 
     Parameters
     ----------
@@ -242,7 +265,7 @@ class GaussianBase(Interpolant):
         self.gaussian_time = path.gaussian_time
 
     def two_sided(self) -> Interpolant:
-        """The path that the latent noise and the base were taken together of."""
+        """The interpolant whose base and latent noise were merged."""
         return self.path
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -256,7 +279,7 @@ class GaussianBase(Interpolant):
         return self.path.beta(t)
 
     def alpha_dot(self, t: Tensor) -> Tensor:
-        """Time derivative of alpha; may be infinite at t = 1."""
+        """Time derivative of alpha, which may be infinite at t = 1."""
         if not self.path.has_noise:
             return self.path.alpha_dot(t)
         return self.alpha_alpha_dot(t) / self.alpha(t)
@@ -266,20 +289,20 @@ class GaussianBase(Interpolant):
         return self.path.beta_dot(t)
 
     def alpha_alpha_dot(self, t: Tensor) -> Tensor:
-        """Alpha alpha_dot + gamma gamma_dot of the path."""
+        """The sum alpha alpha_dot + gamma gamma_dot of the path."""
         return self.path.alpha_alpha_dot(t) + self.path.gamma_gamma_dot(t)
 
     def alpha_wronskian(self, t: Tensor) -> Tensor:
-        """Alpha W = alpha^2 beta_dot - beta alpha alpha_dot, finite everywhere."""
+        """The product alpha W = alpha^2 beta_dot - beta alpha alpha_dot, which is finite everywhere."""
         a2 = self.path.alpha(t) ** 2 + self.path.gamma(t) ** 2
         return a2 * self.beta_dot(t) - self.beta(t) * self.alpha_alpha_dot(t)
 
     def inverse_wronskian(self, t: Tensor) -> Tensor:
-        """1 / W, finite everywhere: at t = 1 it is a limit."""
+        """The inverse 1 / W of the Wronskian, which is finite everywhere; at t = 1 it is a limit."""
         if not self.path.has_noise:
             return self.path.alpha(t) if isinstance(self.path, VariancePreserving) else 1 / self.path.wronskian(t)
-        # 0/0 at t = 1 where gamma gamma_dot vanishes there: then W is a limit from times where
-        # rounding has not begun. (Under a brownian gamma 1/W itself vanishes, like sqrt(1 - t).)
+        # The quotient is 0/0 at t = 1 where gamma gamma_dot vanishes there. The limit is taken from the last times
+        # at which rounding does no harm. (With the brownian gamma 1/W itself vanishes like sqrt(1 - t).)
         eps = torch.finfo(t.dtype).eps
         inside = torch.where(self.alpha_wronskian(t) > eps**0.75, t, t.clamp(max=1 - eps**0.5))
         return self.alpha(inside) / self.alpha_wronskian(inside)
@@ -290,7 +313,7 @@ class GaussianBase(Interpolant):
         return not bool(torch.isfinite(self.alpha_dot(torch.ones((), dtype=torch.float64))))
 
     def residual_scale(self, t: Tensor, v0: Ends, v1: Ends) -> Tensor:
-        """The path's own scale, bounded where alpha_dot is not."""
+        """The scale of the path, bounded where alpha_dot is not."""
         return self.path.residual_scale(t, v0, v1)
 
 
@@ -306,7 +329,7 @@ INTERPOLANTS = {
     "learned-schedule": LearnedSchedule,
 }
 
-# What gamma="auto" means where the interpolant needs a noise of its own.
+# What gamma="auto" means for the interpolants that need latent noise.
 _NEEDED_GAMMA = {
     "mirror": "brownian",
     "encoding-decoding": "sine-squared",
@@ -317,7 +340,7 @@ _NEEDED_GAMMA = {
 def make_interpolant(
     interpolant: str | Interpolant, gamma: str | None, gamma_scale: float, *, two_samples: bool, latent_noise: bool
 ) -> Interpolant:
-    """The interpolant of an estimator's parameters.
+    """Build the interpolant that an estimator's parameters describe.
 
     Parameters
     ----------
@@ -326,11 +349,20 @@ def make_interpolant(
     gamma : str or None
         A name of `GAMMAS`, "auto" or None.
     gamma_scale : float
-        The factor of gamma^2.
+        The factor of gamma(t)^2.
     two_samples : bool
-        Whether the base is a sample; else it is the standard normal law.
+        Whether the base is a sample; otherwise it is the standard normal distribution.
     latent_noise : bool
-        Whether "auto" means "brownian" between two samples.
+        Whether gamma="auto" means "brownian" between two samples.
+
+    Returns
+    -------
+    interpolant : Interpolant
+
+    Raises
+    ------
+    ValueError
+        When the interpolant, its gamma and the number of samples do not fit together.
     """
     if isinstance(interpolant, Interpolant):
         if gamma != "auto":
@@ -340,22 +372,27 @@ def make_interpolant(
         path, name = interpolant, type(interpolant).__name__
     else:
         if gamma is None and interpolant in _NEEDED_GAMMA:
-            raise ValueError(f"interpolant={interpolant!r} needs a latent noise: got gamma=None, use gamma='auto'.")
+            raise ValueError(f"interpolant={interpolant!r} needs latent noise, but got gamma=None: use gamma='auto'.")
         if gamma == "auto":
             gamma = _NEEDED_GAMMA.get(interpolant, "brownian" if two_samples and latent_noise else None)
         path, name = INTERPOLANTS[interpolant](gamma, gamma_scale), interpolant
     if two_samples and path.path_type != "two-sided":
-        raise ValueError(f"interpolant={name!r} is for one sample, but fit was given two: use 'linear'.")
+        raise ValueError(
+            f"interpolant={name!r} is for one sample, but fit was given two: use interpolant='linear', or fit(X)."
+        )
     if isinstance(path, TrigonometricPreserving):
         _check_shrink(path)
     if two_samples or path.path_type == "mirror":
         return path
     if path.is_learned:
-        raise ValueError(f"interpolant={name!r} is learned between two samples, but fit was given one: use 'linear'.")
+        raise ValueError(
+            f"interpolant={name!r} is learned between two samples, but fit was given one: use interpolant='linear', "
+            "or fit(X0, X1)."
+        )
     if not path.is_linear:
         raise ValueError(
-            f"{name} is not linear in space, which a normal base needs: fit(X0, X1) with rows of the base, or give "
-            "alpha and beta."
+            f"{name} is not linear in space, but a standard normal base needs an interpolant that is: call "
+            "fit(X0, X1) with rows of the base, or define alpha and beta in place of mean."
         )
     return GaussianBase(path)
 
@@ -364,5 +401,6 @@ def _check_shrink(path: Interpolant) -> None:
     largest = float(path.gamma(torch.linspace(0, 1, 101)).max())
     if largest >= 1:
         raise ValueError(
-            f"interpolant='trigonometric-preserving' needs gamma < 1 everywhere, got {largest:.3g}: lower gamma_scale."
+            f"interpolant='trigonometric-preserving' needs gamma < 1 at all times, but got a largest value of "
+            f"{largest:.3g}: lower gamma_scale."
         )
