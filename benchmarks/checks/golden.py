@@ -98,7 +98,7 @@ class Answers(dict):
         """Write down what a call gives, or the name of the error that it raises."""
         try:
             value = question()
-        except ValueError as error:
+        except (ValueError, AttributeError) as error:  # of a method that is not offered
             value = f"{type(error).__name__}"
         self.add(name, value)
 
@@ -125,10 +125,8 @@ def ask_all(answers, name, model, X, other=None, condition=None, wide=True):
         answers.ask(f"{name}/{what}", question)
 
     for attribute in FITTED:
-        ask(
-            attribute,
-            lambda attribute=attribute: np.nan if vars(model).get(attribute) is None else vars(model)[attribute],
-        )
+        value = getattr(model, attribute, None)
+        answers.add(f"{name}/{attribute}", np.nan if value is None else value)
     ask("sample", lambda: model.sample(few, random_state=1, **given))
     ask("sample of its own seed", lambda: model.sample(few, **given))
     ask("score_samples", lambda: model.score_samples(rows, return_error=True, **given))
