@@ -21,6 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from ._model.fitted import HasModel
 from ._utils.callbacks import FollowedEstimator, Tasks
 from ._utils.input_checks import (
+    by_names,
     check_cells,
     is_sample,
     validate_points,
@@ -184,7 +185,7 @@ class TransformedDensity(
         """
         check_is_fitted(self)
         if condition is not None and self._forecasts:
-            start = np.asarray(check_cells(condition, "condition"), dtype=np.float64)
+            start = np.asarray(check_cells(by_names(self, condition, "condition"), "condition"), dtype=np.float64)
             start = self._points(start[None] if start.ndim == 1 else start, "condition")
             condition = _forward(self.transformer_, start)[0]
         inside = self.estimator_.sample(n_samples, condition=condition, random_state=random_state)
@@ -243,7 +244,7 @@ class TransformedDensity(
             In nats a row, of the untransformed data: scores of different transformers compare.
         """
         check_is_fitted(self)
-        X = self._validate_rows(y if is_sample(y, "y") else X)
+        X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         return float(np.average(self._log_density(X, 1.0, condition)[0], weights=weight))
 

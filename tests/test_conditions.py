@@ -61,10 +61,9 @@ def test_rare_numbers_of_several_sizes_share_a_scale():
         np.arange(1000) < 70,  # not rare: its deviation is more than a quarter
         np.arange(1000) < 500,
         RNG.normal(size=1000),
-        np.r_[RNG.normal(size=999), 1000.0],  # no value is common
         np.r_[np.full(40, -999.0), RNG.normal(size=960)],  # nor that of a gap
     ],
-    ids=["share .07", "half", "normal", "outlier", "sentinel"],
+    ids=["share .07", "half", "normal", "sentinel"],
 )
 def test_other_numbers_are_in_units_of_their_deviation(column):
     column = column.astype(float)
@@ -73,6 +72,7 @@ def test_other_numbers_are_in_units_of_their_deviation(column):
 
 def test_a_constant_number_is_zero():
     assert_array_equal(encode(np.full(5, 3.0)), np.zeros((5, 1)))
+    assert_array_equal(encode(np.full(5, 3.0), [7.0]), [[0.0]])
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def test_columns_of_a_frame_keep_their_kinds():
         "grade": pd.Categorical([3, 1, 3]),
         "fresh": [True, False, False],
     })  # fmt: skip
-    codec = ConditionCodec(False).fit(frame)
+    codec = ConditionCodec(False, {"count": "continuous"}).fit(frame)
     assert codec.kinds_ == ["number", "category", "number", "category", "category"]
     assert codec.n_outputs_ == 8
     encoded = codec.transform(frame, 3)
     scaled = (frame[["size", "count"]] - frame[["size", "count"]].mean()) / frame[["size", "count"]].std(ddof=0)
-    assert_allclose(encoded[:, [0, 3]], scaled)
+    assert_allclose(encoded[:, [0, 3]], scaled, atol=1e-12)
     assert_array_equal(encoded[:, 1:3], [[0, 1], [1, 0], [0, 1]])
     assert_array_equal(encoded[:, 4:6], [[0, 1], [1, 0], [0, 1]])
     assert_array_equal(encoded[:, 6:8], [[0, 1], [1, 0], [1, 0]])
 
 
-@pytest.mark.parametrize("row", ["a", ["a"], [["a"]], np.array("a"), pd.Series(["a"]), pd.DataFrame({"c": ["a"]})])
+@pytest.mark.parametrize("row", ["a", ["a"], [["a"]], np.array("a"), pd.Series(["a"]), pd.DataFrame({0: ["a"]})])
 def test_one_row_stands_for_all(row):
     codec = ConditionCodec(False).fit(["a", "b", "a"])
     assert_array_equal(codec.transform(row, 4), np.tile([1.0, 0.0], (4, 1)))
@@ -125,13 +125,12 @@ def test_a_last_column_says_that_the_condition_was_dropped():
 def test_no_condition_is_none_of_those_that_can_be_given():
     """The mean of a number is encoded as zeros as well: only the last column tells them apart."""
     given = torch.as_tensor(ConditionCodec(True).fit([1.0, 2.0, 3.0]).transform([2.0, 3.0], 2))
-    assert_array_equal(given[0], [0.0, 0.0])
+    assert_allclose(given[0], [0.0, 0.0], atol=1e-12)
     assert_array_equal(drop_condition(given), [[0.0, 1.0]] * 2)
 
 
 NUMBERS = np.arange(6.0).reshape(3, 2)
-MISSING = "condition holds missing values"
-DATES = "condition holds dates or time differences"
+MISSING = "Column 0 of condition holds missing values, and fit has seen none there"
 
 
 @pytest.mark.parametrize(
@@ -140,9 +139,9 @@ DATES = "condition holds dates or time differences"
         (NUMBERS, NUMBERS[:2], "condition has 2 rows, but expected one for all or one for each of 3 rows"),
         (NUMBERS, NUMBERS[:, :1], "condition has 1 columns, but fit was given 2"),
         (NUMBERS, NUMBERS[None], "condition has 3 dimensions"),
-        (NUMBERS, NUMBERS * np.nan, "condition holds NaN or infinite numbers"),
-        (NUMBERS, NUMBERS * np.inf, "condition holds NaN or infinite numbers"),
-        (NUMBERS, [["a", "b"]] * 3, "could not convert string to float"),
+        (NUMBERS, np.full((3, 2), np.nan), MISSING),
+        (NUMBERS, np.full((3, 2), np.inf), "Column 0 of condition holds infinite numbers"),
+        (NUMBERS, [["a", "b"]] * 3, "Column 0 of condition holds 'a', but in fit it held numbers"),
         (
             ["a", "b", "a"],
             ["a", "b", "c"],
@@ -150,8 +149,9 @@ DATES = "condition holds dates or time differences"
         ),
         (["a", "b", "a"], np.array(["a", None, "b"], dtype=object), MISSING),
         (["a", "b", "a"], np.array(["a", np.nan, "b"], dtype=object), MISSING),
-        (["a", "b", "a"], np.array(["2020-01-01"] * 3, dtype="datetime64[D]"), DATES),
+        (["a", "b", "a"], np.array(["2020-01-01"] * 3, dtype="datetime64[D]"), "which fit has not seen"),
         (["a", "b", "a"], [], "condition is empty"),
+        (["a", "b", "a"], {"c": "a"}, "Got condition as a dict, but fit was given an array"),
     ],
 )
 def test_rows_that_do_not_match_those_of_the_fit(given, rows, message):
@@ -163,11 +163,9 @@ def test_rows_that_do_not_match_those_of_the_fit(given, rows, message):
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ([1.0, np.nan, 2.0], "condition holds NaN or infinite numbers"),
-        (np.array(["a", None, "b"], dtype=object), MISSING),
-        (pd.DataFrame({"c": ["a", np.nan, "b"]}), MISSING),
-        (pd.DataFrame({"c": pd.date_range("2020-01-01", periods=3)}), DATES),
-        (pd.DataFrame({"n": [1.0, 2, 3], "c": pd.to_timedelta([1, 2, 3], unit="D")}), DATES),
+        ([1.0, np.inf, 2.0], "Column 0 of condition holds infinite numbers"),
+        (pd.DataFrame({"c": [[1], [2], [3]]}), "Column 'c' of condition holds cells that are no numbers"),
+        (pd.DataFrame({"c": [1j, 2, 3]}), "Column 'c' of condition holds complex numbers"),
         (np.zeros((3, 0)), "condition is empty"),
         (pd.DataFrame(index=range(3)), "condition is empty"),
         (["a", "b"], "condition has 2 rows, but expected one for all or one for each of 3 rows"),

@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from .._model.densities import chain_log_density, density_ratio, log_density, log_density_gradient
-from .._utils.input_checks import is_sample
+from .._utils.input_checks import is_sample, validate_rows
 from .fields import time_of
 from .questions import AsksModel
 
@@ -77,7 +77,7 @@ class DensityMethods(AsksModel):
             In nats a row.
         """
         self._ready()
-        X = self._validate_rows(y if is_sample(y, "y") else X)
+        X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         return float(np.average(self._log_density(X, condition)[0], weights=weight))
 

@@ -12,7 +12,7 @@ from .._model.fitted import warn_missed
 from .._model.units import DataUnits
 from .._training.batches import Sampler
 from .._training.losses import TIME_DISTRIBUTIONS
-from .._utils.input_checks import nameless
+from .._utils.input_checks import nameless, validate_rows
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, make_generator, normal
 from ..couplings import OwnPairs
 from ..exceptions import IntegrationError
@@ -160,7 +160,7 @@ class DiagnosticMethods(AsksModel):
         X0 = self._validate_rows(X0)
         if self.model_.base_map is not None and X1 is None:
             raise ValueError("The model was fitted to two samples: pass held-out rows of both, X0 and X1.")
-        return X0, None if X1 is None else self._validate_rows(X1)
+        return X0, None if X1 is None else validate_rows(self, X1, "X1")
 
     def _schedule_at(self, times):
         fields, schedule = self.model_.fields(np.float64, torch.device("cpu")), self._sampling().noise_schedule

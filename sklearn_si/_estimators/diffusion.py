@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from .._utils.input_checks import DTYPES, check_cells
+from .._utils.input_checks import DTYPES, by_names, check_cells
 from .._utils.names import registered
 from .base import BaseInterpolant
 
@@ -284,7 +284,7 @@ class InterpolantDiffusion(BaseInterpolant):
         """The rows that a forecast starts from: one for all, or one for each."""
         if start is None:
             raise ValueError("A model with start='condition' needs the start rows: sample(n, condition=x0).")
-        X0 = np.asarray(check_cells(start, "condition"), dtype=DTYPES[0])
+        X0 = np.asarray(check_cells(by_names(self, start, "condition"), "condition"), dtype=DTYPES[0])
         X0 = self._points(X0[None] if X0.ndim == 1 else X0, "condition")
         if len(X0) not in (1, n_samples):
             raise ValueError(

@@ -16,7 +16,7 @@ from ..couplings import Coupling, Independent, Paired, as_coupling
 from ..distributed import Single
 from ..exceptions import ProcessGroupError
 from ..interpolants import GAMMAS, Interpolant, make_interpolant
-from ..preprocessing._conditions import ConditionCodec, columns_of
+from ..preprocessing._conditions import ConditionCodec, columns_of, joined
 from ..preprocessing._maps import check_has_density, check_range, check_two_sample_kind
 from .base_density import check_base, fit_base_density
 from .checkpoint import NO_CHECKPOINT
@@ -262,7 +262,7 @@ def _facts(recipe, problem, names, told):
     warm = problem.warm
     facts = {"features": problem.target.shape[1], "samples": 1 + problem.two_samples, "fields": problem.fields}
     facts |= {"held-out rows": problem.target_val is not None, "names": names}
-    facts["condition"] = None if problem.codec is None else tuple(problem.codec.kinds_)
+    facts["condition"] = None if problem.codec is None else (problem.codec.table_.names, problem.codec.kinds_)
     facts |= told
     weights = warm and [float(p.double().sum()) for p in warm.model.velocity.state_dict().values()]
     facts["fitted before"] = warm and (weights, repr(vars(warm.model.target_map)))
@@ -301,8 +301,7 @@ def share_problem(recipe, problem, condition, names, told):
 
 def share_codec(recipe, problem, condition):
     """Encode the condition by the rows of all processes."""
-    parts = problem.group.objects(columns_of(condition))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    columns = joined(problem.group.objects(columns_of(condition)))
     codec = ConditionCodec(problem.codec.droppable, problem.codec.kinds)
     problem.codec = codec.fit_columns(columns)
     problem.condition = problem.codec.transform(condition, len(problem.target))

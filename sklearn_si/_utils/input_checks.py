@@ -8,6 +8,8 @@ import numbers
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, check_array, validate_data
 
+from .frame_names import in_order, names_of
+
 DTYPES = (np.float64, np.float32)
 # How the names of such columns begin, in numpy, pandas, pyarrow and polars.
 _DATED_DTYPES = ("date", "time", "period", "duration")
@@ -26,9 +28,14 @@ def nameless():
         _nameless.reset(token)
 
 
+def is_nameless():
+    """Whether rows that come now are our own arrays, made of a user's frame."""
+    return _nameless.get()
+
+
 def validate_rows(estimator, X, name="X"):
-    """Rows like those of fit, as an array."""
-    X = check_cells(X, name)
+    """Rows like those of fit, as an array; the columns of X have the order of fit, those of X1 are found by name."""
+    X = check_cells(X if name == "X" else in_order(X, _names(estimator), name), name)
     if name == "X" and not _nameless.get():
         return validate_data(estimator, X, dtype=DTYPES, reset=False)
     if not _nameless.get():
@@ -40,12 +47,23 @@ def validate_rows(estimator, X, name="X"):
 
 
 def validate_points(estimator, X, name):
-    """Rows with as many columns as those of fit, whose names they need not bear."""
-    X = check_array(check_cells(X, name), dtype=DTYPES, input_name=name)
+    """Rows with as many columns as those of fit, whose names they need not bear; if they do, these count."""
+    X = check_array(check_cells(by_names(estimator, X, name), name), dtype=DTYPES, input_name=name)
     if X.shape[1] != estimator.n_features_in_:
         who = type(estimator).__name__
         raise ValueError(f"{name} has {X.shape[1]} features, but {who} expects {estimator.n_features_in_}.")
     return X
+
+
+def by_names(estimator, X, name):
+    """Rows with their columns in the order of fit, where they bear its names; others as they are."""
+    names, own = _names(estimator), names_of(X)
+    foreign = names is not None and own is not None and not set(own) & set(names)
+    return X if foreign else in_order(X, names, name)
+
+
+def _names(estimator):
+    return getattr(estimator, "feature_names_in_", None)
 
 
 def validate_samples(estimator, X0, X1):

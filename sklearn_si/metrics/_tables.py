@@ -3,13 +3,15 @@
 import numpy as np
 from scipy import stats
 from scipy.spatial.distance import cdist
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import Bunch, check_random_state
 
-from ._encoder import TableEncoder
+from ._encoder import LARGEST, TableEncoder
 from ._weights import deviations, has_pairs, is_count, n_pairs, same_columns, weighted_median, weighted_rows
 
 __all__ = [
@@ -29,10 +31,23 @@ _BINS = 10
 _KERNEL_ROWS, _BANDWIDTH_ROWS, _BLOCK = 5000, 1000, 1024
 
 
+class _Filled(TransformerMixin, BaseEstimator):
+    """Columns that hold nothing in the training rows as zeros: trees find no thresholds in them."""
+
+    def fit(self, X, y=None):
+        """Find the columns."""
+        self.empty_ = np.isnan(X).all(axis=0)
+        return self
+
+    def transform(self, X):
+        """Fill them."""
+        return np.where(self.empty_, 0.0, X)
+
+
 def _trees(encoder, target_is_number, random_state, drop=None):
     levels = ~np.delete(encoder.is_number, drop) if drop is not None else ~encoder.is_number
     kind = HistGradientBoostingRegressor if target_is_number else HistGradientBoostingClassifier
-    return kind(categorical_features=levels, random_state=random_state)
+    return make_pipeline(_Filled(), kind(categorical_features=levels, random_state=random_state))
 
 
 def c2st(real, synthetic, *, cv=5, random_state=0):
@@ -79,7 +94,6 @@ def c2st(real, synthetic, *, cv=5, random_state=0):
     if n < cv:
         raise ValueError(f"Got tables of {n} rows at the least, but {cv} folds need {cv}: give more rows.")
     rows = np.concatenate([table[rng.permutation(len(table))[:n]] for table in tables])
-    rows[np.isinf(rows)] = np.finfo(np.float32).max
     y = np.repeat([0, 1], n)
     seed = rng.randint(2**31 - 1)
     folds = StratifiedKFold(cv, shuffle=True, random_state=seed)
@@ -107,12 +121,13 @@ def train_on_synthetic(synthetic, test, *, target, train=None, random_state=0):
     -------
     result : Bunch
         `synthetic` and `real` (NaN without `train`): the area under the ROC curve (one against the rest, if there are
-        more than two levels), or R^2 of a column of numbers with more than 20 values; `metric` says which.
+        more than two levels), or R^2 of a column of numbers with more than 20 values; `metric` says which. Where the
+        rows to train on, or those to test on, hold one value, nothing is told apart: .5, or an R^2 of 0.
 
     Raises
     ------
     ValueError
-        When there is no such column, or training rows hold one level only.
+        When there is no such column.
 
     Examples
     --------
@@ -147,16 +162,14 @@ class _Judge:
     def _split(self, table):
         rows = self.encoder.for_trees(table)
         y = rows[:, self.j] if self.is_number else np.nan_to_num(rows[:, self.j], nan=-2.0)
-        kept = ~np.isnan(y)
+        kept = np.abs(y) < LARGEST  # neither missing nor infinite
         return np.delete(rows, self.j, axis=1)[kept], y[kept]
 
     def score(self, table):
         """Of trees trained on the table, the score on the held-out rows."""
         X, y = self._split(table)
-        if len(np.unique(y)) < 2:
-            raise ValueError(
-                f"Column {self.encoder.names[self.j]!r} of the training rows holds one value: nothing to learn."
-            )
+        if len(np.unique(y)) < 2 or len(np.unique(self.y)) < 2:
+            return 0.0 if self.is_number else 0.5  # nothing is learned of the one value, or can be told apart
         trees = _trees(self.encoder, self.is_number, self.random_state, self.j).fit(X, y)
         if self.is_number:
             return float(r2_score(self.y, trees.predict(self.X)))
@@ -165,7 +178,7 @@ class _Judge:
         areas = [
             roc_auc_score(self.y == k, p[:, c]) for c, k in enumerate(trees.classes_) if 0 < (self.y == k).mean() < 1
         ]
-        return float(np.mean(areas))
+        return float(np.mean(areas)) if areas else 0.5
 
 
 def marginal_distances(real, synthetic):
@@ -257,7 +270,7 @@ def pair_trends(real, synthetic):
 
 
 def _cut(real, synthetic):
-    present = real[~np.isnan(real)]
+    present = np.clip(real[~np.isnan(real)], -LARGEST, LARGEST)
     edges = np.unique(np.quantile(present, np.linspace(0, 1, _BINS + 1)[1:-1])) if len(present) else np.array([0.0])
     return tuple(np.where(np.isnan(x), np.nan, np.searchsorted(edges, x, side="right")) for x in (real, synthetic))
 
@@ -268,9 +281,10 @@ def _joint(a, b):
 
 def _rank_correlation(a, b):
     both = ~np.isnan(a) & ~np.isnan(b)
-    if both.sum() < 3 or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
+    if both.sum() < 3:
         return 0.0
-    return float(np.corrcoef(stats.rankdata(a[both]), stats.rankdata(b[both]))[0, 1])
+    ranks = stats.rankdata(a[both]), stats.rankdata(b[both])
+    return 0.0 if min(np.ptp(r) for r in ranks) == 0 else float(np.corrcoef(*ranks)[0, 1])
 
 
 def coverage(real, synthetic, *, n_neighbors=5):

@@ -3,12 +3,15 @@
 import numpy as np
 from sklearn.utils import check_array
 
+from .._utils.frame_names import in_order, names_of
+
 # Floats beyond it are all whole numbers.
 _MOST_COUNT = 2.0**53
 
 
 def same_columns(X, reference):
-    """Both samples as finite arrays of equally many columns, in float64."""
+    """Both samples as finite arrays of equally many columns, in float64; those of frames are matched by name."""
+    X = in_order(X, names_of(reference), "X", "reference")
     X = check_array(X, dtype=np.float64, input_name="X")
     reference = check_array(reference, dtype=np.float64, input_name="reference")
     if X.shape[1] != reference.shape[1]:

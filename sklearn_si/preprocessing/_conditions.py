@@ -1,27 +1,46 @@
 """Conditions: rows beside the target's rows, as columns that a network reads."""
 
+import dataclasses
+import warnings
+
 import numpy as np
-from sklearn.preprocessing import OneHotEncoder
 
-from .._utils.input_checks import check_cells
+from .._utils.columns import Reading
+from .._utils.frame_names import is_pandas, narwhals_series
+from .._utils.frames import Table
+from .._utils.input_checks import check_masked, is_nameless
 from .._utils.names import registered
+from ._splines import MonotoneSpline, fit_spline
 
-# How missing values of numpy, Python and pandas print.
-_MISSING = ("nan", "None", "<NA>", "NaT")
+__all__ = ["CONDITION_KINDS", "Columns", "ConditionCodec", "columns_of", "joined"]
+
+CONDITION_KINDS = ("categorical", "continuous")
 
 # Categories that an error tells.
 _FEW = 10
-
+# Distinct values of whole numbers that may well be codes of classes; rows of each, in the mean, from which floats are
+# taken for whole numbers.
+_CODES = range(3, 21)
+_ROWS_OF_A_CODE = 5
+# Deviations from the mean beyond which a value is an outlier, and from which the line of a column that has some bends;
+# share of the rows on either side that such a line does not follow.
+_OUTLIER = 5.0
+_BEND = 3.0
+_TAIL = 0.01
 # Least scale of a column of rare values, as a share of their (root mean square) distance from the common one.
 _LEAST_SCALE_OF_RARE = 0.25
+# How far beyond the values of fit the map of a quantity goes, in its own units (those of a deviation).
+_BEYOND = 0.5
+# A condition further out than this share of the range of fit is told to the user.
+_FAR = 0.5
 
 
 @registered("preprocessing.ConditionCodec")
 class ConditionCodec:
-    """Numeric columns standardised, all others one-hot; a last column for "no condition" where it is asked for.
+    """Columns of any kind as the numbers that a network reads, each bounded whatever is asked for later.
 
-    The standard deviation that a column is divided by is no less than a quarter of the distance of its rare values from
-    its common one.
+    Quantities pass through a smooth monotone map that saturates beyond the values of fit, classes are one-hot; a column
+    of its own says where a value is missing, and a last one, where it is asked for, that there is no condition.
 
     Parameters
     ----------
@@ -35,49 +54,310 @@ class ConditionCodec:
         self.droppable, self.kinds = droppable, kinds
 
     def fit(self, condition):
-        """Learn the kinds, the scales and the categories of the columns."""
+        """Learn the kinds, the maps and the categories of the columns."""
         return self.fit_columns(columns_of(condition))
 
     def fit_columns(self, columns):
-        """Learn from columns that were taken apart before."""
-        self.kinds_ = ["number" if _is_numeric(c) else "category" for c in columns]
-        self.codecs_ = [
-            _Number(c) if k == "number" else _category(c) for k, c in zip(self.kinds_, columns, strict=True)
-        ]
-        self.n_outputs_ = self._encode(columns).shape[1] + self.droppable
+        """Learn from columns that were read before."""
+        self.table_ = columns.table
+        names, readings = columns.table.names, columns.readings
+        kinds = self._checked_kinds(names)
+        pairs = zip(columns.table.series, readings, strict=True)
+        self.codecs_ = [_fitted(series, reading, kinds.get(series.name)) for series, reading in pairs]
+        self.kinds_ = [codec.kind for codec in self.codecs_]
+        _warn_of_codes([name for name in names if name not in kinds], self.codecs_, columns)
+        self.n_outputs_ = sum(codec.n_outputs for codec in self.codecs_) + self.droppable
         return self
+
+    def _checked_kinds(self, names):
+        kinds = self.kinds or {}
+        unknown = [name for name in kinds if name not in names and not (isinstance(name, int) and name < len(names))]
+        if unknown:
+            raise ValueError(
+                f"condition_kinds names {unknown}, but expected names of columns of condition, {list(names)}, or their "
+                "places from 0."
+            )
+        for name, kind in kinds.items():
+            if kind not in CONDITION_KINDS:
+                raise ValueError(
+                    f"Got condition_kinds[{name!r}]={kind!r}, but expected one of {', '.join(CONDITION_KINDS)}."
+                )
+        return {name if name in names else names[name]: kind for name, kind in kinds.items()}
 
     def transform(self, condition, n_rows):
         """Encoded columns, of shape (n_rows, n_outputs); one row stands for all."""
-        columns = columns_of(condition)
-        if len(columns) != len(self.codecs_):
-            raise ValueError(f"condition has {len(columns)} columns, but fit was given {len(self.codecs_)}.")
-        if len(columns[0]) not in (1, n_rows):
-            raise ValueError(
-                f"condition has {len(columns[0])} rows, but expected one for all or one for each of {n_rows} rows."
+        readings = self._readings(condition)
+        n = len(readings[0].gaps)
+        if n not in (1, n_rows):
+            raise ValueError(f"condition has {n} rows, but expected one for all or one for each of {n_rows} rows.")
+        parts = [codec.transform(reading) for codec, reading in zip(self.codecs_, readings, strict=True)]
+        self._warn_of_far(readings)
+        values = np.hstack([*parts, np.zeros((n, int(self.droppable)))])
+        return np.repeat(values, n_rows, axis=0) if n == 1 else values
+
+    def _readings(self, condition):
+        """What the columns of fit hold in rows that come later."""
+        if isinstance(condition, dict):
+            condition = self.table_.frame_of(condition, "condition")
+        X, is_single = _as_table(condition)
+        n_columns = X.shape[1]
+        if not self.table_.has_names and n_columns != len(self.codecs_):
+            raise ValueError(f"condition has {n_columns} columns, but fit was given {len(self.codecs_)}.")
+        return self.table_.readings(X, "condition", quiet=is_single)
+
+    def _warn_of_far(self, readings):
+        """Name the columns that hold values far outside those of fit."""
+        if is_nameless():
+            return
+        pairs = zip(self.codecs_, readings, strict=True)
+        far = [codec.told(held) for codec, reading in pairs if (held := codec.farthest(reading)) is not None]
+        if far:
+            warnings.warn(
+                f"Columns of condition hold values far outside those of fit: {', '.join(far)}. They are taken for ones "
+                "just beyond its range: check them, or fit on rows that reach as far.",
+                UserWarning,
+                stacklevel=4,
             )
-        values = self._encode(columns)
-        if self.droppable:
-            values = np.hstack([values, np.zeros((len(values), 1))])
-        return np.repeat(values, n_rows, axis=0) if len(values) == 1 else values
-
-    def _encode(self, columns):
-        return np.hstack([
-            codec.transform(_numbers(c)) if kind == "number" else _one_hot(codec, _words(c), j)
-            for j, (kind, codec, c) in enumerate(zip(self.kinds_, self.codecs_, columns, strict=True))
-        ])  # fmt: skip
 
 
-@registered("preprocessing.Number")
-class _Number:
-    def __init__(self, values):
-        values = _numbers(values)
-        self.mean, scale = values.mean(), max(values.std(), _least_scale(values))
-        self.scale = scale if scale > 0 else 1.0
+@dataclasses.dataclass
+class Columns:
+    """The columns of a condition as they were read.
 
-    def transform(self, values):
-        """The numbers in units of their deviation, as one column."""
-        return (values - self.mean) / self.scale
+    Parameters
+    ----------
+    table : Table
+        Names and dtypes.
+    readings : list of Reading
+        What they hold.
+    """
+
+    table: Table
+    readings: list
+
+    @property
+    def names(self):
+        """Names of the columns."""
+        return self.table.names
+
+
+def columns_of(condition):
+    """The columns of an array, a series or a frame, one by one: each keeps its kind."""
+    X, _ = _as_table(condition)
+    table = Table.of(X, "condition")
+    table.owner = "the model"
+    return Columns(table, table.readings(X, "condition"))
+
+
+def joined(parts):
+    """The columns of several parts of a sample, which have the same names, as one.
+
+    Parameters
+    ----------
+    parts : list of Columns
+    """
+    readings = [_joined(column) for column in zip(*(part.readings for part in parts), strict=True)]
+    return Columns(parts[0].table, readings)
+
+
+def _joined(readings):
+    kinds = tuple({str(kind): kind for reading in readings for kind in reading.kinds}.values())
+    names, gaps = [str(kind) for kind in kinds], []
+    for reading in readings:
+        codes = np.array([0, *(1 + names.index(str(kind)) for kind in reading.kinds)])
+        gaps.append(codes[reading.gaps])
+    values = np.concatenate([reading.values for reading in readings])
+    return Reading(values, np.concatenate(gaps), kinds, readings[0].quantity)
+
+
+def _as_table(condition):
+    """A condition as a frame or a 2-D array, and whether it is one cell, which needs no name."""
+    if is_pandas(condition, "Series"):
+        is_named = condition.name is not None
+        condition = condition.to_frame() if is_named else condition.to_frame(0)
+    series = narwhals_series(condition)
+    if series is not None:
+        condition = series.to_frame().to_native()
+    is_single = False
+    if not hasattr(condition, "columns"):
+        condition, is_single = _as_rows(condition)
+    if 0 in condition.shape:
+        raise ValueError("condition is empty: expected at least one row and one column.")
+    return condition, is_single
+
+
+def _as_rows(condition):
+    """A scalar, a list or an array as rows and columns."""
+    check_masked(condition, "condition")
+    listed = isinstance(condition, (list, tuple))
+    values = np.asarray(condition)
+    if listed and values.dtype.kind in "US":  # numbers among words are still numbers
+        values = np.asarray(condition, dtype=object)
+    if values.dtype.kind == "c":
+        raise ValueError("condition holds complex numbers: pass their parts, or their sizes and angles, as columns.")
+    if values.ndim > 2:
+        raise ValueError(f"condition has {values.ndim} dimensions: expected (n_rows,) or (n_rows, n_columns).")
+    return values if values.ndim == 2 else values.reshape(-1, 1), values.ndim == 0
+
+
+def _fitted(series, reading, kind):
+    """The codec of a column, as one of classes or one of quantities."""
+    name, is_words = series.name, not reading.is_number
+    if kind == "continuous" and is_words and (reading.gaps == 0).any():
+        held = reading.values[reading.gaps == 0][0]
+        raise ValueError(
+            f"Column {name!r} of condition is 'continuous' in condition_kinds, but it holds {held!r}, which is no "
+            "number: leave it out, or convert it."
+        )
+    return _Classes(name, reading) if is_words or kind == "categorical" else _Quantity(name, reading, series.unit)
+
+
+class _Coded:
+    """What both kinds of codec share: where values are missing."""
+
+    def _check_missing(self, missing):
+        if missing.any() and not self.has_missing:
+            raise ValueError(
+                f"Column {self.name!r} of condition holds missing values, and fit has seen none there: fill or drop "
+                "those rows, or fit on rows of which some miss it."
+            )
+
+
+@registered("preprocessing.Line")
+@dataclasses.dataclass
+class _Line:
+    """z = (x - centre) / scale; with a bend b, beyond it sign(z) (b + log(1 + |z| - b)).
+
+    Parameters
+    ----------
+    centre, scale : float
+    bend : float or None, default=None
+        Where the line bends; None for nowhere.
+    """
+
+    centre: float
+    scale: float
+    bend: float | None = None
+
+    def forward(self, x):
+        """The z of some x."""
+        z = (x - self.centre) / self.scale
+        if self.bend is None:
+            return z
+        size = np.abs(z)
+        return np.sign(z) * (np.minimum(size, self.bend) + np.log1p(np.maximum(size - self.bend, 0)))
+
+
+@registered("preprocessing.Scores")
+@dataclasses.dataclass
+class _Scores:
+    """The normal scores of a column, by a monotone spline.
+
+    Parameters
+    ----------
+    spline : MonotoneSpline
+    """
+
+    spline: MonotoneSpline
+
+    def forward(self, x):
+        """The z of some x."""
+        return self.spline.forward(x)[0]
+
+
+@registered("preprocessing.Quantity")
+class _Quantity(_Coded):
+    """A number in units of its deviation; outliers are drawn in, and what lies beyond the values of fit saturates.
+
+    z = g(x),  and beyond the largest value x_n of fit  g(x_n) + s tanh((g(x) - g(x_n)) / s);  below the least likewise
+
+    with g a straight line. A column with outliers gets two maps: a line that follows the bulk and bends beyond it,
+    which keeps what is linear, and normal scores, which spread out what lies close together.
+
+    Parameters
+    ----------
+    name : object
+    reading : Reading
+    unit : tuple or None, default=None
+        The code and the unit of dates and time differences.
+    """
+
+    kind = "number"
+
+    def __init__(self, name, reading, unit=None):
+        self.name, self.quantity, self.unit = name, reading.quantity, unit
+        x = self._checked(reading)
+        self.has_missing = bool((reading.gaps > 0).any())
+        # of dates, differences are what floats hold
+        self.origin = x.min() if len(x) and self.quantity != "numbers" else 0
+        x = (x - self.origin).astype(np.float64)
+        self.low, self.high = (float(x.min()), float(x.max())) if len(x) else (0.0, 0.0)
+        if not np.isfinite(x.std() if len(x) else 0.0):
+            raise ValueError(f"Column {name!r} of condition holds numbers whose squares overflow: rescale it.")
+        self.maps = _maps_of(x)
+
+    @property
+    def n_outputs(self):
+        """Number of columns."""
+        return max(1, len(self.maps)) + self.has_missing
+
+    def _checked(self, reading):
+        """The numbers that are there, as int64 or float64."""
+        x = reading.values[reading.gaps == 0]
+        if x.dtype.kind == "f" and np.isinf(x).any():
+            raise ValueError(f"Column {self.name!r} of condition holds infinite numbers: replace or drop those rows.")
+        return x
+
+    def transform(self, reading):
+        """The number by each map (0 where it is missing), and whether it is missing where fit has seen that."""
+        missing = reading.gaps > 0
+        self._check_missing(missing)
+        reading.check_quantity(self.quantity, self.name, "condition")
+        x = (self._checked(reading) - self.origin).astype(np.float64)
+        values = np.zeros((len(missing), self.n_outputs))
+        for k, g in enumerate(self.maps):
+            values[~missing, k] = self._mapped(g, x)
+        if self.has_missing:
+            values[:, -1] = missing
+        return values
+
+    def _mapped(self, g, x):
+        with np.errstate(over="ignore"):
+            z, (low, high) = g.forward(x), g.forward(np.array([self.low, self.high]))
+            inside = np.clip(z, low, high)
+            return inside + _BEYOND * np.tanh((z - inside) / _BEYOND)
+
+    def farthest(self, reading):
+        """The value that lies furthest outside the range of fit, if it lies far outside; else None."""
+        x = reading.values[reading.gaps == 0]
+        if not reading.is_number or not len(x) or not self.maps:
+            return None
+        x = (x - self.origin).astype(np.float64)
+        excess = np.maximum(self.low - x, x - self.high)
+        return float(x[excess.argmax()]) if excess.max() > _FAR * (self.high - self.low) else None
+
+    def told(self, x):
+        """A value beside those of fit, for people."""
+        held, low, high = (self._described(value) for value in (x, self.low, self.high))
+        return f"{self.name!r} ({held}; fit saw {low} to {high})"
+
+    def _described(self, x):
+        if self.unit is None:
+            return f"{x + self.origin:.6g}"
+        return str(np.array([x + self.origin]).astype(np.int64).view("{}8[{}]".format(*self.unit))[0])
+
+
+def _maps_of(x):
+    """The maps of some numbers; none where all are equal."""
+    if not len(x) or x.max() == x.min():
+        return []
+    line = _Line(x.mean(), max(x.std(), _least_scale(x)))
+    if np.abs(line.forward(np.array([x.min(), x.max()]))).max() <= _OUTLIER:
+        return [line]
+    bulk = np.clip(x, *np.quantile(x, [_TAIL, 1 - _TAIL]))
+    scale = max(bulk.std(), _least_scale(bulk))
+    bent = _Line(bulk.mean(), scale, _BEND) if scale > 0 else dataclasses.replace(line, bend=_BEND)
+    return [bent, _Scores(fit_spline(x))]
 
 
 def _least_scale(values):
@@ -91,56 +371,100 @@ def _least_scale(values):
     return _LEAST_SCALE_OF_RARE * float(np.sqrt(np.mean(others**2))) if rare else 0.0
 
 
-def _one_hot(codec, words, j):
-    known = codec.categories_[0].tolist()
-    unknown = sorted(set(words[:, 0].tolist()) - set(known), key=str)
-    if unknown:
-        raise ValueError(
-            f"Column {j} of condition holds {unknown[:5]}, which fit has not seen (unknown categories): it knows "
-            f"{known[:_FEW]}{' and more' if len(known) > _FEW else ''}."
+@registered("preprocessing.Classes")
+class _Classes(_Coded):
+    """One column for each class that fit has seen.
+
+    Parameters
+    ----------
+    name : object
+    reading : Reading
+    """
+
+    kind = "category"
+
+    def __init__(self, name, reading):
+        self.name, self.quantity = name, reading.quantity
+        self.has_missing = bool((reading.gaps > 0).any())
+        present = reading.values[reading.gaps == 0].tolist()
+        try:
+            self.levels = _in_turn(set(present))
+        except TypeError as error:
+            raise ValueError(
+                f"Column {name!r} of condition holds cells that are no numbers, words or dates ({error}): take them "
+                "apart into columns of their own, or drop the column."
+            ) from error
+
+    @property
+    def n_outputs(self):
+        """Number of columns."""
+        return len(self.levels) + self.has_missing
+
+    def transform(self, reading):
+        """A one in the column of the class."""
+        missing = reading.gaps > 0
+        self._check_missing(missing)
+        place = self._places(reading.values[~missing].tolist())
+        values = np.zeros((len(missing), self.n_outputs))
+        values[np.flatnonzero(~missing), place] = 1.0
+        values[missing, -1:] = 1.0
+        return values
+
+    def _places(self, cells):
+        """The place of each cell among the classes, by value or else by how it is written."""
+        known = {level: k for k, level in enumerate(self.levels.tolist())}
+        written = {str(level): k for k, level in enumerate(self.levels.tolist())}
+        places = [known.get(cell, written.get(str(cell), -1)) for cell in cells]
+        unknown = sorted({cell for cell, place in zip(cells, places, strict=True) if place < 0}, key=str)
+        if unknown:
+            some = self.levels.tolist()[:_FEW]
+            more = " and more" if len(self.levels) > _FEW else ""
+            raise ValueError(
+                f"Column {self.name!r} of condition holds {unknown[:5]}, which fit has not seen (unknown categories): "
+                f"it knows {some}{more}."
+            )
+        return np.array(places, dtype=np.int64)
+
+    def farthest(self, reading):
+        """None: classes lie nowhere."""
+        return
+
+
+def _in_turn(levels):
+    """Distinct cells in an order that does not depend on the rows."""
+    try:
+        order = sorted(levels)
+    except TypeError:
+        order = sorted(levels, key=lambda level: (type(level).__name__, str(level)))
+    array = np.empty(len(order), dtype=object)
+    array[:] = order
+    return array
+
+
+def _warn_of_codes(names, codecs, columns):
+    """Name the columns of whole numbers that are read as quantities and look like codes of classes."""
+    if is_nameless():
+        return
+    odd = {}
+    for name, codec, reading in zip(columns.names, codecs, columns.readings, strict=True):
+        if name in names and codec.kind == "number" and codec.quantity == "numbers":
+            n_codes = _count_codes(reading)
+            odd |= {name: n_codes} if n_codes in _CODES else {}
+    if odd:
+        told = ", ".join(f"{name!r} ({count} distinct values)" for name, count in odd.items())
+        kinds = "{" + ", ".join(f"{name!r}: 'categorical'" for name in odd) + "}"
+        warnings.warn(
+            f"Columns of condition hold whole numbers that are read as quantities: {told}. If they are codes of "
+            f"classes, set condition_kinds={kinds}; if they are quantities, 'continuous' there says so.",
+            UserWarning,
+            stacklevel=4,
         )
-    return codec.transform(words)
 
 
-def _category(values):
-    return OneHotEncoder(sparse_output=False).fit(_words(values))
-
-
-def columns_of(condition):
-    """The columns of an array, a series or a frame, one by one: a frame's keep their kinds."""
-    if hasattr(condition, "columns") and hasattr(condition, "iloc"):
-        series = [check_cells(condition.iloc[:, [j]], "condition").iloc[:, 0] for j in range(condition.shape[1])]
-        columns = [_values(s) for s in series]
-    else:
-        values = _values(check_cells(condition, "condition"))
-        if values.ndim > 2:
-            raise ValueError(f"condition has {values.ndim} dimensions: expected (n_rows,) or (n_rows, n_columns).")
-        columns = list((values if values.ndim == 2 else values.reshape(-1, 1)).T)
-    if any(np.iscomplexobj(column) for column in columns):
-        raise ValueError("condition holds complex numbers: pass their parts, or their sizes and angles, as columns.")
-    if not columns or not len(columns[0]):
-        raise ValueError("condition is empty: expected at least one row and one column.")
-    return columns
-
-
-def _values(condition):
-    """An array, of objects for pandas' categories: they are not numbers even where their names are."""
-    return np.asarray(condition, dtype=object if str(getattr(condition, "dtype", "")) == "category" else None)
-
-
-def _is_numeric(values):
-    return np.asarray(values).dtype.kind in "iuf"
-
-
-def _numbers(values):
-    values = np.asarray(values, dtype=np.float64)[:, None]
-    if not np.isfinite(values).all():
-        raise ValueError("condition holds NaN or infinite numbers: fill or drop those rows.")
-    return values
-
-
-def _words(values):
-    values = np.asarray(values)
-    if values.dtype.kind == "O" and any(not isinstance(v, str) and str(v) in _MISSING for v in values):
-        raise ValueError("condition holds missing values: fill or drop those rows, or name them as a category.")
-    return values.astype(str)[:, None]
+def _count_codes(reading):
+    """Distinct values of whole numbers; 0 where they are not whole, or are floats of which few repeat."""
+    x = reading.values[reading.gaps == 0]
+    if x.dtype.kind == "f" and not (np.isfinite(x).all() and (x == np.rint(x)).all()):
+        return 0
+    count = len(np.unique(x))
+    return 0 if x.dtype.kind == "f" and len(x) < _ROWS_OF_A_CODE * count else count

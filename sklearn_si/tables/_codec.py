@@ -219,7 +219,7 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
             if reading is not None:
                 kept = np.resize(reading.gaps == 0, len(cells))
                 cells = np.where(kept, np.resize(reading.values, len(cells)), cells)
-                gaps = np.where(kept, 0, gaps)
+                gaps, series = np.where(kept, 0, gaps), series.holding(reading)
             written.append(series.write(cells, gaps, column.gap_kinds))
         return self.table_.build(written, index)
 
@@ -328,8 +328,8 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
 def _fitted_column(series, reading, kind, least, resolution):
     try:
         return fit_column(
-            series.name, reading, kind, ordered_levels=series.own_levels, dtype=series.float_dtype,
-            min_frequency=least, resolution=resolution,
+            series.name, reading, kind, own_levels=series.own_levels, ordered=series.is_ordered,
+            dtype=series.float_dtype, min_frequency=least, resolution=resolution,
         )  # fmt: skip
     except TypeError as error:
         if "unhashable" not in str(error):

@@ -29,6 +29,16 @@ _MOST_SPIKES = 40
 _BIN_ROWS = 250
 _MOST_BINS = 64
 _FEWEST_ROWS = 5000
+# A value further from all others than this many times twice their interquartile range is a sentinel (9999-12-31, -999):
+# of dates always, of numbers where several rows hold it.
+_APART = 10
+# Values that are needed to tell; most sentinels on either side.
+_OTHERS = 10
+_MOST_SENTINELS = 3
+# The largest whole number that floats hold exactly, with all below it.
+_EXACT = 2**53
+# Classes of pandas whose objects have an order.
+_ORDERED_TYPES = {"Interval", "Period"}
 # Numbers that are few enough to be told apart level by level, whatever the rows.
 _FEW_LEVELS = 20
 
@@ -56,8 +66,9 @@ def resolution_of(n):
 
 
 def fit_column(
-    name, reading: Reading, kind=None, *, ordered_levels=None, dtype=None, min_frequency=None, resolution=Resolution()
-):
+    name, reading: Reading, kind=None, *, own_levels=None, ordered=False, dtype=None, min_frequency=None,
+    resolution=Resolution(),
+):  # fmt: skip
     """The codec of a column, of a given kind or of the one that suits it.
 
     Parameters
@@ -66,8 +77,10 @@ def fit_column(
     reading : Reading
     kind : {"categorical", "discrete", "continuous", None}
         None finds it.
-    ordered_levels : list, default=None
+    own_levels : list, default=None
         Levels in the order that the dtype gives them.
+    ordered : bool, default=False
+        Whether that order means something.
     dtype : dtype, default=None
         Of floats, for the number of decimals.
     min_frequency : int or None, default=None
@@ -83,7 +96,7 @@ def fit_column(
             f"Column {name!r} was given as {kind!r}, but it holds {present[0]!r}, which is not a number: leave it out "
             "of `kinds`, or use 'categorical'."
         )
-    levels, counts = _levels(present, ordered_levels)
+    levels, counts = _levels(present, own_levels)
     grid = kind is None
     kind = kind or _suitable_kind(reading, levels, counts, resolution.most_levels)
     if kind == "continuous" and len(levels) > 1:
@@ -96,23 +109,34 @@ def fit_column(
     shares = np.concatenate([code_counts, gap_counts]) / len(reading.gaps)
     kind = "constant" if len(shares) == 1 else "discrete" if reading.is_number and kind != "categorical" else kind
     level_shares = None if merged is None else counts / counts.sum()
-    return Column(name, kind, levels, gap_kinds, shares, merged=merged, level_shares=level_shares)
+    ordered = not reading.is_number and (ordered or _have_order(levels))
+    return Column(
+        name, kind, levels, gap_kinds, shares, merged=merged, level_shares=level_shares, quantity=reading.quantity,
+        ordered=ordered,
+    )  # fmt: skip
 
 
-def _levels(present, ordered_levels):
+def _levels(present, own_levels):
     """The distinct values in order, and their rows."""
     if present.dtype.kind in "if":
         return np.unique(present, return_counts=True)
     counted = {}
     for value in present:
         counted[value] = counted.get(value, 0) + 1
-    if ordered_levels is not None:
-        order = [level for level in ordered_levels if level in counted]
+    if own_levels is not None:
+        order = [level for level in own_levels if level in counted]
+    elif _have_order(counted):
+        order = sorted(counted)
     else:
         order = sorted(counted, key=lambda level: (type(level).__name__, level if _sorts(level) else str(level)))
     levels = np.empty(len(order), dtype=object)
     levels[:] = order
     return levels, np.array([counted[level] for level in order], dtype=np.int64)
+
+
+def _have_order(levels):
+    """Whether levels are intervals or periods, which lie one after the other."""
+    return len(levels) > 0 and {type(level).__name__ for level in levels} <= _ORDERED_TYPES
 
 
 def _sorts(level):
@@ -133,13 +157,16 @@ def _suitable_kind(reading, levels, counts, most):
 def _fit_continuous(name, reading, present, levels, counts, gap_kinds, gap_counts, dtype, resolution, grid):
     """The codec of numbers with a density beside their spikes; None where nothing but spikes is left."""
     n = len(reading.gaps)
-    origin = int(present.min()) if present.dtype.kind == "i" else None
-    present, levels = present - (origin or 0), levels - (origin or 0)
-    spikes = np.isinf(levels.astype(np.float64)) | _are_spikes(counts)
-    numbers, rows = levels[~spikes], counts[~spikes]
-    if len(numbers) < 2:
+    is_date = reading.quantity == "dates"
+    spikes = np.isinf(levels.astype(np.float64)) | _are_spikes(counts) | _are_sentinels(levels, counts, is_date)
+    if (~spikes).sum() < 2:
         return None
-    lattice = find_lattice(numbers, dtype or np.float64)
+    origin = int(levels[~spikes].min()) if present.dtype.kind == "i" else None
+    if origin is not None:
+        _check_span(name, levels[~spikes], levels[spikes], reading.quantity)
+        present, levels = present - origin, levels - origin
+    numbers, rows = levels[~spikes], counts[~spikes]
+    lattice, bounds = find_lattice(numbers, dtype or np.float64), (numbers[0], numbers[-1])
     numbers = numbers.astype(np.float64)
     if grid and _repeat(rows) and resolution.most_levels < _MOST_LEVELS:
         spacing = lattice.spacing if lattice else np.ptp(numbers) / (len(numbers) - 1)
@@ -154,8 +181,39 @@ def _fit_continuous(name, reading, present, levels, counts, gap_kinds, gap_count
     code_counts = np.bincount(bins.place(numbers), rows, bins.n_bins)
     shares = np.concatenate([code_counts, counts[spikes], gap_counts]) / n
     return Column(
-        name, "continuous", levels[spikes], gap_kinds, shares, bins, lattice, (numbers[0], numbers[-1]), origin
+        name, "continuous", levels[spikes], gap_kinds, shares, bins, lattice, bounds, origin, quantity=reading.quantity
     )
+
+
+def _check_span(name, ordinary, spikes, quantity):
+    """Refuse whole numbers that floats cannot tell apart, unless they are dates to the nanosecond."""
+    low, high = int(ordinary.min()), int(ordinary.max())
+    ends = [low, high, *(int(spike) for spike in spikes)]
+    fine = quantity == "numbers" and high - low > _EXACT
+    if fine:
+        step = int(np.gcd.reduce(ordinary.astype(object) - low))
+        fine = (high - low) // step > _EXACT
+    if fine or max(ends) - low >= 2**63 or low - min(ends) >= 2**63:
+        raise ValueError(
+            f"Column {name!r} of X holds whole numbers from {low} to {high}, too many steps for floats to tell apart: "
+            "drop it if it names rows, convert it to text if it names groups, or to floats if it measures."
+        )
+
+
+def _are_sentinels(levels, counts, is_date):
+    """Which values in order lie far apart from all others: stand-ins for no date or no number."""
+    x, sentinels = levels.astype(np.float64), np.zeros(len(levels), dtype=bool)
+    finite = np.flatnonzero(np.isfinite(x))
+    if len(finite) < _OTHERS:
+        return sentinels
+    usual = 2 * np.subtract(*np.quantile(x[finite], [0.75, 0.25]))
+    for places in (finite, finite[::-1]):
+        steps = np.abs(np.diff(x[places]))[-_MOST_SENTINELS:]
+        apart = np.flatnonzero(steps > _APART * usual)
+        if len(apart):
+            beyond = places[len(places) - len(steps) + apart[0] :]
+            sentinels[beyond] = is_date | (counts[beyond] > 1)
+    return sentinels
 
 
 def _are_spikes(counts):

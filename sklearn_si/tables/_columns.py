@@ -15,6 +15,8 @@ __all__ = ["KINDS", "Column", "Lattice", "find_lattice", "warn_of_identifiers"]
 KINDS = ("categorical", "discrete", "continuous")
 # A column with more words than this, and than this share of its rows, tells rows apart.
 _FEW_WORDS, _UNIQUE = 50, 0.5
+# Roundings of a map there and back, and share of a cell below which they do not matter.
+_ROUNDINGS, _NO_ROUNDING = 16, 1e-3
 # Decimals that are looked for; beyond so many steps of the grid, rounding does not matter.
 _DECIMALS, _STEPS = 9, 2**45
 # Distance of a dequantised code from the borders of its cell, as a share of it.
@@ -100,9 +102,13 @@ class Column:
     bounds : tuple of float
         The least and the largest.
     origin : int or None
-        Of int64 numbers, the least: differences from it are what floats hold exactly.
+        Of int64 numbers, the least ordinary one: differences from it are what floats hold exactly.
     merged, level_shares : ndarray or None
         The code of each level where rare ones share one, and their shares.
+    quantity : str
+        What the values are called in errors.
+    ordered : bool
+        Whether levels that are no numbers have an order.
     """
 
     name: object
@@ -116,6 +122,8 @@ class Column:
     origin: int | None = None
     merged: np.ndarray | None = None
     level_shares: np.ndarray | None = None
+    quantity: str = "numbers"
+    ordered: bool = False
 
     @property
     def is_continuous(self):
@@ -143,8 +151,8 @@ class Column:
 
     @property
     def is_ordered(self):
-        """Whether the codes are those of numbers in an order: levels, or intervals and spikes."""
-        return self.kind == "discrete" or self.n_bins > 1
+        """Whether the codes have an order: levels that are numbers, or have one, or intervals and spikes."""
+        return self.kind == "discrete" or self.n_bins > 1 or (self.ordered and self.merged is None)
 
     @property
     def ranks(self):
@@ -170,7 +178,7 @@ class Column:
         values = np.full(len(codes), np.nan)
         if self.is_continuous:
             x = self._checked_numbers(reading, present, input_name)
-            spike = _find(self.levels.astype(np.float64), x)
+            spike, x = _find(self.levels, x), x.astype(np.float64)
             place = self.bins.place(x)
             codes[present] = np.where(spike < 0, place, spike + self.n_bins)
             ordinary = np.flatnonzero(present)[spike < 0]
@@ -192,25 +200,27 @@ class Column:
         return codes
 
     def _checked_numbers(self, reading, present, input_name):
-        if not reading.is_number and present.any():
-            held = reading.values[present][0]
-            raise ValueError(
-                f"Column {self.name!r} of {input_name} holds {held!r}, but in fit it held numbers (or dates): "
-                "convert it."
-            )
-        x = reading.values[present]
-        whole = self.origin is not None or self.levels.dtype.kind == "i"
-        if whole and x.dtype.kind == "f" and (x != np.rint(x)).any():
-            held = x[x != np.rint(x)][0]
-            raise ValueError(f"Column {self.name!r} of {input_name} holds {held}, but fit saw whole numbers: round it.")
-        return self._relative(x)
+        """The numbers that are there, from the origin: int64 where fit saw whole numbers, else float64."""
+        reading.check_quantity(self.quantity, self.name, input_name)
+        return self._relative(reading.values[present] if reading.is_number else np.empty(0), input_name)
 
-    def _relative(self, numbers):
-        return (numbers - (self.origin or 0)).astype(np.float64)
+    def _relative(self, x, input_name="X"):
+        if self.origin is None and self.levels.dtype.kind != "i":
+            return x.astype(np.float64)
+        if x.dtype.kind == "f" and (x != np.rint(x)).any():
+            held = x[x != np.rint(x)][0] if self.quantity == "numbers" else f"{self.quantity} between its steps"
+            raise ValueError(f"Column {self.name!r} of {input_name} holds {held}, but fit saw whole numbers: round it.")
+        far = np.abs(x.astype(np.float64) - float(self.origin or 0)) >= 2.0**63
+        if far.any():
+            raise ValueError(
+                f"Column {self.name!r} of {input_name} holds {self.quantity} too far from those of fit for the unit in "
+                "which it saw them: leave those rows out, or fit on a column of a coarser unit."
+            )
+        return x.astype(np.int64) - (self.origin or 0)
 
     def _level(self, reading, present, input_name):
         if self.levels.dtype.kind in "if":
-            return _find(self.levels.astype(np.float64), self._checked_numbers(reading, present, input_name))
+            return _find(self.levels, self._checked_numbers(reading, present, input_name))
         place = {level: k for k, level in enumerate(self.levels)}
         return np.array([place.get(value, -1) for value in reading.values[present]], dtype=np.int64)
 
@@ -227,7 +237,10 @@ class Column:
         if isinstance(self.bins, GridBins):
             return self.bins.forward(x, place, 0.5 if rng is None else rng.uniform(size=len(x)))
         if self.lattice is not None and rng is not None:
-            x = x + self.lattice.spacing * (rng.uniform(size=len(x)) - 0.5)
+            # on a grid so fine that floats round within its cells, the noise keeps to their middle
+            rounding = _ROUNDINGS * np.spacing(max(abs(float(end)) for end in self.bounds)) / self.lattice.spacing
+            width = 1.0 if rounding < _NO_ROUNDING else max(0.0, 1 - 2 * rounding)
+            x = x + self.lattice.spacing * width * (rng.uniform(size=len(x)) - 0.5)
         return self.bins.forward(x, place)
 
     def nearest(self, numbers):
@@ -237,7 +250,7 @@ class Column:
 
     def straight(self, reading, codes):
         """The same codec with a straight line as the map of its values."""
-        ordinary = self._relative(reading.values[codes == 0])
+        ordinary = self._relative(reading.values[codes == 0]).astype(np.float64)
         return dataclasses.replace(self, bins=dataclasses.replace(self.bins, spline=straight_line(ordinary)))
 
     def decode(self, codes, values, rng):
@@ -254,14 +267,22 @@ class Column:
         return self.levels[levels], gaps
 
     def _decode_numbers(self, codes, values, gaps):
-        numbers = np.zeros(len(codes))
-        ordinary = self.is_value(codes)
+        ordinary, spikes = self.is_value(codes), (codes >= self.n_bins) & (gaps == 0)
         with np.errstate(over="ignore"):
             x = np.clip(self.bins.inverse(values[ordinary], codes[ordinary]), *self.bounds)
-        numbers[ordinary] = x if self.lattice is None else np.clip(self.lattice.round(x), *self.bounds)
-        spikes = (codes >= self.n_bins) & (gaps == 0)
-        numbers[spikes] = self.levels[codes[spikes] - self.n_bins]
-        return numbers if self.origin is None else numbers.astype(np.int64) + self.origin
+        x = x if self.lattice is None else np.clip(self.lattice.round(x), *self.bounds)
+        whole = self.origin is not None
+        numbers = np.zeros(len(codes), dtype=np.int64 if whole else np.float64)
+        numbers[ordinary], numbers[spikes] = np.rint(x) if whole else x, self.levels[codes[spikes] - self.n_bins]
+        return numbers + self.origin if whole else numbers
+
+    def on_grid(self, numbers):
+        """The numbers of a continuous column, on the grid of those of fit."""
+        if isinstance(self.bins, GridBins):
+            return self.bins.numbers[self.bins.nearest(numbers - (self.origin or 0))] + (self.origin or 0)
+        if self.lattice is None:
+            return numbers
+        return self.lattice.round(numbers - (self.origin or 0)) + (self.origin or 0)
 
     def _drawn_levels(self, codes, rng):
         """For each code a level: of the rare ones, one in proportion to its rows."""
@@ -278,7 +299,9 @@ class Column:
         if self.is_continuous:
             codes, _ = self.encode(reading, None)
             ordinary = self.is_value(codes)
-            log_slope[ordinary] = self._placed(self._relative(reading.values[ordinary]), codes[ordinary], None)[1]
+            log_slope[ordinary] = self._placed(
+                self._relative(reading.values[ordinary]).astype(np.float64), codes[ordinary], None
+            )[1]
         return log_slope
 
     def spread(self, codes, rng):

@@ -134,15 +134,12 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
 
     def _averaged(self, X, tables):
         """Of every cell, the mean of its draws if it holds numbers, else the most frequent."""
-        table = self.synthesizer_.codec_.table_
+        table = Table.of(tables[0])
         drawn, written = zip(*(table.readings(t) for t in tables), strict=True), []
-        columns = self.synthesizer_.codec_.columns_
-        for series, column, readings in zip(table.series, columns, drawn, strict=True):
-            gaps = readings[0].gaps
+        for series, column, readings in zip(table.series, self.synthesizer_.codec_.columns_, drawn, strict=True):
             stacked = np.stack([reading.values for reading in readings])
-            is_number = readings[0].is_number and column.kind != "categorical"
-            values = _mean(stacked) if is_number else _mode(stacked)
-            written.append(series.write(values, gaps, readings[0].kinds))
+            values = _mean(stacked, column) if readings[0].is_number else _mode(stacked)
+            written.append(series.write(values, readings[0].gaps, readings[0].kinds))
         return table.build(written, index_of(X))
 
     def get_feature_names_out(self, input_features=None):
@@ -169,9 +166,23 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         return tags
 
 
-def _mean(stacked):
-    mean = stacked.mean(axis=0)
-    return np.rint(mean).astype(stacked.dtype) if stacked.dtype.kind == "i" else mean
+def _mean(stacked, column):
+    """The mean of each column of draws, on a value that fit has seen where these are few; cells that agree stay."""
+    if column.kind == "categorical":
+        return _mode(stacked)
+    values, first = stacked[0].copy(), stacked[0]
+    differ = (stacked != first).any(axis=0)
+    with np.errstate(invalid="ignore"):  # from infinity to infinity
+        mean = (stacked[:, differ] - first[differ]).mean(axis=0)
+    if column.kind == "discrete":
+        values[differ] = column.levels[column.nearest(first[differ] + mean)]
+    else:
+        values[differ] = column.on_grid(
+            first[differ] + (np.rint(mean).astype(np.int64) if values.dtype.kind == "i" else mean)
+        )
+    infinite = np.isinf(stacked).any(axis=0)
+    values[infinite] = _mode(stacked[:, infinite])
+    return values
 
 
 def _mode(stacked):

@@ -402,7 +402,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             if readings[j] is None:
                 continue
             unseen = (codes[:, j] < 0) & (readings[j].gaps == 0)
-            if column.is_ordered and unseen.any():
+            if column.kind == "discrete" and unseen.any():
                 # a number that fit has not seen is kept, and tells what its nearest neighbour tells
                 codes[unseen, j] = column.nearest(readings[j].values[unseen])
                 unseen[:] = False

@@ -9,6 +9,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
 
 from .._training.recipe import split_rows
+from .._utils.input_checks import nameless
 from .._utils.names import registered
 from ._bins import SmoothBins
 
@@ -129,7 +130,7 @@ class ValueModel:
         checkpoint.follow(self.flow_, "values")
         seconds = seconds_left()
         self.flow_.set_params(**({} if seconds is None else {"max_time": seconds}))
-        with tasks.part("values", self.flow_):
+        with tasks.part("values", self.flow_), nameless():
             self.flow_.fit_part(u, condition=condition, split=split_originals(n))
         return self
 
@@ -181,7 +182,8 @@ class ValueModel:
         """Values with those that are asked for drawn given the others."""
         law, which = self._laws(states, codes)
         condition = self._condition(values, features, states)
-        u = self.flow_.sample(len(values), condition=condition, random_state=random_state)
+        with nameless():
+            u = self.flow_.sample(len(values), condition=condition, random_state=random_state)
         centre = self._centre(features)
         given, asked = states == GIVEN, states == ASKED
         known = np.where(given, values - centre, 0.0)
@@ -194,7 +196,8 @@ class ValueModel:
         filled = np.where(np.isnan(values), 0.0, values)
         u, condition = self._standardised(filled, features, codes, states, filled - self._centre(features), None)
         idle = (states != ASKED).sum(1)
-        value = self.flow_.score_samples(u, condition=condition)
+        with nameless():
+            value = self.flow_.score_samples(u, condition=condition)
         return value + 0.5 * np.log(2 * np.pi) * idle - law.log_det[which]
 
 

@@ -1,0 +1,93 @@
+"""The names of the columns of frames, of any library."""
+
+import importlib
+import sys
+
+import numpy as np
+
+__all__ = ["check_names", "in_order", "is_pandas", "names_of", "narwhals_frame", "narwhals_series"]
+
+# Columns of a table whose names an error tells.
+_FEW_NAMES = 30
+
+
+def is_pandas(X, kind="DataFrame"):
+    """Whether X is a frame (or a "Series") of pandas, which is not imported for the answer."""
+    pd = sys.modules.get("pandas")
+    return pd is not None and isinstance(X, getattr(pd, kind))
+
+
+def narwhals_frame(X):
+    """A frame of another library through narwhals; None if it is none, or narwhals is not there."""
+    if isinstance(X, (np.ndarray, list, tuple)) or is_pandas(X) or not hasattr(X, "columns"):
+        return None
+    try:
+        nw = importlib.import_module("narwhals.stable.v2")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"Got a {type(X).__name__}: frames of other libraries than pandas are read through narwhals, from 2.0 on: "
+            "pip install 'narwhals>=2', or pass a pandas frame or an array."
+        ) from error
+    return nw.from_native(X, eager_only=True)
+
+
+def narwhals_series(X):
+    """A column of another library through narwhals; None if it is none."""
+    if isinstance(X, (np.ndarray, list, tuple)) or is_pandas(X) or not hasattr(X, "to_frame"):
+        return None
+    return importlib.import_module("narwhals.stable.v2").from_native(X, series_only=True)
+
+
+def names_of(X):
+    """The names of the columns of a frame; None of arrays, and of frames that number their columns from 0."""
+    if is_pandas(X):
+        names = list(X.columns)
+    else:
+        frame = narwhals_frame(X)
+        names = None if frame is None else frame.columns
+    return None if names is None or names == list(range(len(names))) else names
+
+
+def in_order(X, names, input_name, reference="fit"):
+    """A frame with its columns in the order of some names; what has no names as it is.
+
+    Parameters
+    ----------
+    X : frame or array-like
+        A pandas Series whose index holds the names is one row.
+    names : sequence or None
+        The names; None leaves X as it is.
+    input_name : str
+        What X is called in errors.
+    reference : str, default="fit"
+        Where the names come from, in errors.
+
+    Raises
+    ------
+    ValueError
+        When X lacks some of the names, or has others.
+    """
+    if names is None:
+        return X
+    names = list(names)
+    if is_pandas(X, "Series"):
+        own = X.index.tolist()
+        return X[names] if own != names and len(own) == len(names) and set(own) == set(names) else X
+    own = names_of(X)
+    if own is None or own == names:
+        return X
+    check_names(names, own, input_name, reference=reference)
+    return X.select(names) if narwhals_frame(X) is not None else X[names]
+
+
+def check_names(names, own, input_name, partial=False, reference="fit"):
+    """Refuse columns that are missing (unless `partial`), unknown or repeated, by name."""
+    missing = [] if partial else [name for name in names if name not in own]
+    unknown = [name for name in own if name not in names]
+    if missing or unknown:
+        wrong = [f"{what} {some}" for what, some in (("missing", missing), ("unknown", unknown)) if some]
+        known = f"; they are {list(names)}" if len(names) <= _FEW_NAMES else ""
+        raise ValueError(f"{input_name} must have the columns of {reference}: {', '.join(wrong)}{known}.")
+    repeated = sorted({str(name) for name in own if own.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{input_name} has several columns of the names {repeated}: rename or drop all but one.")
