@@ -327,7 +327,7 @@ def moments(draw, X, n_draws):
 def exact_moments(plan, X):
     """The same of a plan in closed form, without draws."""
     zero, x = torch.zeros((), dtype=torch.float64), torch.as_tensor(X)
-    weights, drifts = plan.components(plan.clock(zero), zero, x)
+    weights, drifts = plan.components(plan.spread_at(zero), zero, x)
     means = torch.einsum("kij,nkj->nki", plan.frames, drifts)
     mean = (weights[..., None] * means).sum(1)
     spread = torch.einsum("nk,nki,nkj->nij", weights, means - mean[:, None], means - mean[:, None])

@@ -17,7 +17,7 @@ __all__ = [
     "SDE_SOLVERS",
     "SOLVERS",
     "TIME_GRIDS",
-    "Tableau",
+    "ButcherTableau",
     "denoising_steps",
     "odeint",
     "odeint_adaptive",
@@ -62,7 +62,7 @@ class DenoisingFields(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tableau:
+class ButcherTableau:
     """An explicit Runge-Kutta method as data.
 
     k_i = f(t + c_i h, x + h sum_j a_ij k_j),    x' = x + h sum_i b_i k_i
@@ -90,11 +90,13 @@ class Tableau:
 
 
 ODE_SOLVERS = {
-    "euler": Tableau(1, (0.0,), ((),), (1.0,)),
-    "midpoint": Tableau(2, (0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
-    "heun": Tableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
-    "rk4": Tableau(4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
-    "dopri5": Tableau(
+    "euler": ButcherTableau(1, (0.0,), ((),), (1.0,)),
+    "midpoint": ButcherTableau(2, (0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
+    "heun": ButcherTableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
+    "rk4": ButcherTableau(
+        4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+    ),
+    "dopri5": ButcherTableau(
         5,
         (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
         (
@@ -129,7 +131,12 @@ def combine(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
 
 
 def runge_kutta_step(
-    tableau: Tableau, f: Callable[[Time, Tensor], Tensor], t: Time, h: Time, x: Tensor, first: Tensor | None = None
+    tableau: ButcherTableau,
+    f: Callable[[Time, Tensor], Tensor],
+    t: Time,
+    h: Time,
+    x: Tensor,
+    first: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """One step of an explicit Runge-Kutta method: the new state and the slopes; the first of them may be known."""
     slopes = [f(t, x) if first is None else first]
@@ -138,21 +145,21 @@ def runge_kutta_step(
     return x + h * combine(tableau.b, slopes), slopes
 
 
-def dense_state(tableau: Tableau, u: float, h: float | Tensor, x: Tensor, slopes: list[Tensor]) -> Tensor:
+def dense_state(tableau: ButcherTableau, u: float, h: float | Tensor, x: Tensor, slopes: list[Tensor]) -> Tensor:
     """The state at the fraction u of a step of length h from x; the last slope is that at the new state."""
     return x + h * combine([sum(c * u**k for k, c in enumerate(row, 1)) for row in tableau.dense], slopes)
 
 
 @overload
 def odeint(
-    f: Field, x: Tensor, times: Tensor, method: str | Tableau = ..., *, dense: Literal[False] = ...
+    f: Field, x: Tensor, times: Tensor, method: str | ButcherTableau = ..., *, dense: Literal[False] = ...
 ) -> Tensor: ...
 @overload
 def odeint(
-    f: Field, x: Tensor, times: Tensor, method: str | Tableau = ..., *, dense: Literal[True]
+    f: Field, x: Tensor, times: Tensor, method: str | ButcherTableau = ..., *, dense: Literal[True]
 ) -> tuple[Tensor, Tensor]: ...
 def odeint(
-    f: Field, x: Tensor, times: Tensor, method: str | Tableau = "rk4", *, dense: bool = False
+    f: Field, x: Tensor, times: Tensor, method: str | ButcherTableau = "rk4", *, dense: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Integrate dx/dt = f(t, x) over a grid of times, rising or falling.
 
@@ -164,7 +171,7 @@ def odeint(
         State at times[0].
     times : Tensor of shape (k,)
         The grid.
-    method : str or Tableau
+    method : str or ButcherTableau
         The stepper.
     dense : bool, default=False
         Return the states and slopes at all times, of shape (k, n, d) each.
@@ -206,10 +213,10 @@ def _euler_maruyama(
 def _stochastic_heun(
     drift: Drift, epsilon: Callable[[Tensor], Tensor], t: Tensor, h: Tensor, x: Tensor, noise: Tensor
 ) -> Tensor:
-    kick = torch.sqrt(2 * epsilon(t + h / 2) * h.abs()) * noise
+    noise_increment = torch.sqrt(2 * epsilon(t + h / 2) * h.abs()) * noise
     slope = drift(t, x, epsilon(t))
-    end = x + h * slope + kick
-    return x + h / 2 * (slope + drift(t + h, end, epsilon(t + h))) + kick
+    end = x + h * slope + noise_increment
+    return x + h / 2 * (slope + drift(t + h, end, epsilon(t + h))) + noise_increment
 
 
 SDE_SOLVERS: dict[str, Callable[..., Tensor]] = {"euler-maruyama": _euler_maruyama, "stochastic-heun": _stochastic_heun}
@@ -256,7 +263,7 @@ def sdeint(
     return torch.stack(states) if dense else x
 
 
-# Laws of a grid: u in [0, 1] -> (t in [0, 1], dt/du), increasing.
+# Spacings of a grid: u in [0, 1] -> (t in [0, 1], dt/du), increasing.
 TIME_GRIDS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "uniform": lambda u: (u, torch.ones_like(u)),
     # steps crowded towards t = 1, where a one-sided model meets the data
@@ -264,12 +271,12 @@ TIME_GRIDS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     # crowded towards both ends, where a bridge meets data
     "sine": lambda u: (torch.sin(math.pi / 2 * u) ** 2, math.pi / 2 * torch.sin(math.pi * u)),
     # uniform in log((t + c) / (1 - t + c)), the variable of the networks' time features
-    "logit": lambda u: _logit_law(u, 0.03),
-    "logit-wide": lambda u: _logit_law(u, 0.15),
+    "logit": lambda u: _logit_spacing(u, 0.03),
+    "logit-wide": lambda u: _logit_spacing(u, 0.15),
 }
 
 
-def _logit_law(u: Tensor, c: float) -> tuple[Tensor, Tensor]:
+def _logit_spacing(u: Tensor, c: float) -> tuple[Tensor, Tensor]:
     size = math.log((1 + c) / c)
     s = torch.sigmoid(size * (2 * u - 1))
     return ((1 + 2 * c) * s - c).clamp(0.0, 1.0), 2 * (1 + 2 * c) * size * s * (1 - s)
@@ -279,14 +286,14 @@ def _logit_law(u: Tensor, c: float) -> tuple[Tensor, Tensor]:
 KINK = 1e-7
 
 
-def grid_map(s: Tensor, law: str, start: float, stop: float) -> tuple[Tensor, Tensor]:
+def grid_map(s: Tensor, spacing: str, start: float, stop: float) -> tuple[Tensor, Tensor]:
     """Times at the parameters s in [0, 1] of a grid from start to stop, and their derivatives."""
-    u, rate = TIME_GRIDS[law](s if stop >= start else 1 - s)
+    u, rate = TIME_GRIDS[spacing](s if stop >= start else 1 - s)
     u = u if stop >= start else 1 - u
     return start + (stop - start) * u, (stop - start) * rate
 
 
-def time_grid(n_steps: int, law: str, start: float = 0.0, stop: float = 1.0, node: float | None = None) -> Tensor:
+def time_grid(n_steps: int, spacing: str, start: float = 0.0, stop: float = 1.0, node: float | None = None) -> Tensor:
     """A float64 grid of n_steps steps from start to stop.
 
     A `node` strictly between start and stop (a time at which the field has a kink or a jump) takes the
@@ -301,7 +308,7 @@ def time_grid(n_steps: int, law: str, start: float = 0.0, stop: float = 1.0, nod
     """
     node = node if node is not None and min(start, stop) < node < max(start, stop) else None
     n_steps = n_steps if node is None else max(n_steps, 2)
-    times, _ = grid_map(torch.linspace(0, 1, n_steps + 1, dtype=torch.float64), law, start, stop)
+    times, _ = grid_map(torch.linspace(0, 1, n_steps + 1, dtype=torch.float64), spacing, start, stop)
     times[-1] = stop  # start + (stop - start) * 1 may be off by one rounding
     if node is not None:
         k = 1 + int((times[1:-1] - node).abs().argmin())

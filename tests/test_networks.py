@@ -166,9 +166,9 @@ def test_hand_written_gradients_equal_autograd(cls, layers, activation, conditio
         for p in network.parameters():
             p.grad = torch.zeros_like(p)
         features, rows = network.prepare(t, x, condition)
-        output, tape = network.record(features, rows)
+        output, tape = network.forward_with_cache(features, rows)
         torch.testing.assert_close(output, value.detach(), **ROUNDING)
-        network.pull(tape, features, pull)
+        network.backward(tape, features, pull)
         for p, gradient in zip(network.parameters(), expected, strict=True):
             torch.testing.assert_close(p.grad, gradient, **ROUNDING)
 

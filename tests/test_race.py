@@ -16,11 +16,11 @@ from sklearn_si._training import run as _runs
 from sklearn_si._training import selection as _race
 from sklearn_si._training.batches import Batches, Sampler
 from sklearn_si._training.checkpoint import NoCheckpoint
-from sklearn_si._training.loop import ROUND, History, Settings, _lies_far_back, train
+from sklearn_si._training.loop import ROUND, History, Settings, should_check_overfitting, train
 from sklearn_si._training.mixture_init import Budget, find_mixture, refit
-from sklearn_si._training.optimizer import Weights
+from sklearn_si._training.optimizer import AdamWithEMA
 from sklearn_si._training.recipe import Recipe
-from sklearn_si._training.selection import Race
+from sklearn_si._training.selection import Selection
 from sklearn_si._utils.tensors import FIT_STREAM
 from sklearn_si.couplings import independent
 from sklearn_si.distributed import Single
@@ -64,13 +64,13 @@ def test_clusters_get_a_mixture():
 def runs_of(monkeypatch, X, **params):
     """The runs of a fit, and its model."""
     seen = []
-    trained = Race.trained
+    trained = Selection.trained
 
     def recording(self, run, settings, dropout=None, **others):
         seen.append((run.kind, dropout, settings))
         return trained(self, run, settings, dropout=dropout, **others)
 
-    monkeypatch.setattr(Race, "trained", recording)
+    monkeypatch.setattr(Selection, "trained", recording)
     return seen, InterpolantFlow(**{**SMALL, **params}).fit(X)
 
 
@@ -90,14 +90,14 @@ def test_a_run_that_overfits_is_followed_by_one_with_dropout(monkeypatch):
 
 def test_of_all_runs_the_one_of_the_highest_score_is_kept(monkeypatch):
     best = []
-    trained = Race.trained
+    trained = Selection.trained
 
     def recording(self, run, settings, **kwargs):
         run = trained(self, run, settings, **kwargs)
         best.append(run.history.best_score)
         return run
 
-    monkeypatch.setattr(Race, "trained", recording)
+    monkeypatch.setattr(Selection, "trained", recording)
     flow = InterpolantFlow(**SMALL).fit(SKEWED)
     assert len(best) > 3 and flow.best_validation_score_ == max(best)
 
@@ -114,14 +114,14 @@ def test_runs_that_come_near_each_other_are_judged_by_all_rows_that_are_held_out
             return lambda: self.truth
 
     problem = _fitting.make_problem(Recipe(), X, None, None, NoCheckpoint(lambda: 0))
-    race = Race(Recipe(), problem, _fitting._settings(Recipe(), problem))
-    lucky, good, far = race.runs = [Judged(1.0, 0.5), Judged(0.95, 0.9), Judged(0.8, 2.0)]
-    assert race.winner() is good
+    selection = Selection(Recipe(), problem, _fitting._settings(Recipe(), problem))
+    lucky, good, far = selection.runs = [Judged(1.0, 0.5), Judged(0.95, 0.9), Judged(0.8, 2.0)]
+    assert selection.winner() is good
     assert len(lucky.rows) == len(good.rows) == 500 and far.rows is None
 
 
 def test_a_candidate_that_diverges_leaves_the_others(monkeypatch):
-    trained = Race.trained
+    trained = Selection.trained
 
     def diverge(*args, **kwargs):
         raise FitDivergedError("no")
@@ -131,7 +131,7 @@ def test_a_candidate_that_diverges_leaves_the_others(monkeypatch):
             monkeypatch.setattr(run, "train", diverge)
         return trained(self, run, settings, **kwargs)
 
-    monkeypatch.setattr(Race, "trained", diverging)
+    monkeypatch.setattr(Selection, "trained", diverging)
     assert not isinstance(InterpolantFlow(**SMALL).fit(SKEWED).preprocessing_, MarginalMap)
 
 
@@ -151,14 +151,14 @@ def test_an_interrupt_of_the_search_for_a_mixture_ends_the_fit(monkeypatch):
 
 
 def test_a_long_run_that_diverges_says_so(monkeypatch):
-    trained = Race.trained
+    trained = Selection.trained
 
     def diverging(self, run, settings, **kwargs):
         return None if settings.max_iter == 200 else trained(self, run, settings, **kwargs)
 
-    monkeypatch.setattr(Race, "trained", diverging)
-    monkeypatch.setattr(Race, "failure", FitDivergedError("at step 150"), raising=False)
-    monkeypatch.setattr(Race, "__setattr__", lambda self, k, v: k == "failure" or object.__setattr__(self, k, v))
+    monkeypatch.setattr(Selection, "trained", diverging)
+    monkeypatch.setattr(Selection, "failure", FitDivergedError("at step 150"), raising=False)
+    monkeypatch.setattr(Selection, "__setattr__", lambda self, k, v: k == "failure" or object.__setattr__(self, k, v))
     with pytest.raises(FitDivergedError, match="at step 150"):
         InterpolantFlow(**SMALL).fit(SKEWED)
 
@@ -231,7 +231,7 @@ def test_the_fit_is_the_same_twice():
 def recorded(network, t, x):
     """F in training."""
     features, inputs = network.prepare(t, x)
-    return network.record(features, inputs)[0]
+    return network.forward_with_cache(features, inputs)[0]
 
 
 def test_dropout_leaves_the_mean_and_stops_outside_training():
@@ -266,7 +266,7 @@ def test_units_are_dropped_one_by_one(dropout):
 def test_gradients_are_those_of_the_units_that_are_kept():
     network = FiLMNetwork(2, 0, (16, 12), "silu", torch.Generator().manual_seed(0)).double()
     torch.nn.init.normal_(network.output, generator=torch.Generator().manual_seed(2))
-    weights = Weights(network)
+    weights = AdamWithEMA(network)
     t, x = torch.linspace(0.1, 0.9, 20).double(), torch.linspace(-1, 1, 40).double().view(20, 2)
     features, inputs = network.prepare(t, x)
 
@@ -274,13 +274,13 @@ def test_gradients_are_those_of_the_units_that_are_kept():
         network.dropout, network.masks = 0.3, torch.Generator().manual_seed(1)
         with torch.no_grad():
             weights.flat[k] += step
-            output = float(network.record(features, inputs)[0].sum())
+            output = float(network.forward_with_cache(features, inputs)[0].sum())
             weights.flat[k] -= step
         return output
 
     network.dropout, network.masks = 0.3, torch.Generator().manual_seed(1)
-    output, tape = network.record(features, inputs)
-    network.pull(tape, features, torch.ones_like(output))
+    output, tape = network.forward_with_cache(features, inputs)
+    network.backward(tape, features, torch.ones_like(output))
     for k in range(0, len(weights.flat), 17):
         assert abs((value(1e-5) - value(-1e-5)) / 2e-5 - float(weights.gradient[k])) < 1e-6
 
@@ -291,7 +291,7 @@ def test_gradients_are_those_of_the_units_that_are_kept():
      (3000, 4200, 6, False), (3000, 4400, 6, True)],
 )  # fmt: skip
 def test_the_best_step_lies_far_back_after_three_rounds_and_a_third_of_what_led_to_it(best, steps, stale, far):
-    assert _lies_far_back(History(n_iter=steps, best_step=best, stale=stale)) is far
+    assert should_check_overfitting(History(n_iter=steps, best_step=best, stale=stale)) is far
 
 
 @pytest.mark.parametrize("rises", [True, False])
@@ -411,7 +411,7 @@ def test_products_alone_are_in_half_precision():
         rows = torch.randn((50, 2), generator=torch.Generator().manual_seed(0))
         sampler = Sampler(None, rows, None, independent, False)
         batches = Batches(fields, path, "uniform", sampler, 8, torch.Generator().manual_seed(0), low)
-        Weights(fields)
+        AdamWithEMA(fields)
         assert batches.loss().dtype == torch.float32
         blocks += batches.block
     assert blocks[0].inputs.dtype == torch.bfloat16 and blocks[1].inputs.dtype == torch.float32

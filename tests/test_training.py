@@ -11,11 +11,10 @@ from scipy.special import logit
 from torch import nn
 
 from sklearn_si import InterpolantFlow
-from sklearn_si._model.fields import _T_MARGIN
 from sklearn_si._training import batches as _batches
 from sklearn_si._training.batches import Batches, Sampler, _antithetic, draw_points
-from sklearn_si._training.losses import REGRESSIONS, TIME_DISTRIBUTIONS, draw_times, field_loss
-from sklearn_si._training.optimizer import Weights
+from sklearn_si._training.losses import _T_MARGIN, REGRESSIONS, TIME_DISTRIBUTIONS, draw_times, field_loss
+from sklearn_si._training.optimizer import AdamWithEMA
 from sklearn_si.couplings import COUPLINGS, Entropic, Optimal, independent, paired
 from sklearn_si.interpolants import (
     INTERPOLANTS,
@@ -325,12 +324,12 @@ def test_hand_written_gradients_of_the_losses_are_those_of_autograd(name):
         x0 = None if path.path_type == "one-sided" else normals(300, 3)
         samples = x0, normals(300, 3, seed=1), None, independent, path.has_noise
         batches = Batches(fields, path, "uniform", Sampler(*samples), batch, generator())
-        weights = Weights(fields)
+        weights = AdamWithEMA(fields)
         loss = batches.loss()
         assert not loss.requires_grad
         own = weights.gradient.clone()
         points = draw_points(
-            fields, path, "uniform", Sampler(*samples), batch, generator(), batches.size, batches.group
+            fields, path, "uniform", Sampler(*samples), batch, generator(), batches.size, batches.rows_per_time
         )
         first = [None if p is None else p[: batches.points] for p in points]
         for p in fields.parameters():
@@ -374,7 +373,7 @@ def test_times_are_shared_only_where_nothing_else_tells_rows_apart():
     def group(batch, condition=None, path=one_sided, names=("velocity",)):
         fields = nn.ModuleDict({name: Recorder() for name in names})
         sampler = Sampler(None, numbered(2000), condition, independent, path.has_noise)
-        return Batches(fields, path, "uniform", sampler, batch, generator()).group
+        return Batches(fields, path, "uniform", sampler, batch, generator()).rows_per_time
 
     assert group(512) == group(128) == 4
     assert group(124) == group(510) == 1  # fewer than 32 times; no whole groups
@@ -480,7 +479,7 @@ def test_batches_are_paired_ahead_in_a_thread_with_the_same_outcome(monkeypatch)
             if not ahead:
                 batches._thread.shutdown()
                 batches._thread = None
-            Weights(fields)
+            AdamWithEMA(fields)
             losses.append([float(batches.loss()) for _ in range(7)])
         elsewhere = ["sklearn_si-coupling" in name for name in coupling.calls]
         assert all(elsewhere) if ahead else not any(elsewhere)

@@ -10,7 +10,7 @@ from torch import nn
 
 from sklearn_si import InterpolantFlow
 from sklearn_si._training.loop import ROUND, Settings, _rate, train
-from sklearn_si._training.optimizer import Weights
+from sklearn_si._training.optimizer import AdamWithEMA
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.networks import FiLMNetwork
 
@@ -33,13 +33,13 @@ def module(*shapes):
 
 def average_of(values):
     """The averages after each of a sequence of values of two parameters."""
-    weights, means = Weights(module((2,), ())), []
+    weights, means = AdamWithEMA(module((2,), ())), []
     for value in values:
         weights.flat.fill_(value)
         weights.steps += 1
-        weights.average()
-        assert (weights.means == weights.means[0]).all()
-        means.append(float(weights.means[0]))
+        weights._update_ema()
+        assert (weights.ema == weights.ema[0]).all()
+        means.append(float(weights.ema[0]))
     return means
 
 
@@ -61,10 +61,10 @@ def test_the_average_lags_by_its_window(n):
 def test_swapping_twice_is_the_identity():
     network = FiLMNetwork(2, 0, (4, 4), "silu", generator())
     before = [p.detach().clone() for p in network.parameters()]
-    weights = Weights(network)
+    weights = AdamWithEMA(network)
     weights.flat.add_(1)
     for shift in (0, 1, 0):
-        weights.swap(weights.means)
+        weights.swap(weights.ema)
         for p, value in zip(network.parameters(), before, strict=True):
             assert torch.equal(p, value + shift)
 
@@ -72,7 +72,7 @@ def test_swapping_twice_is_the_identity():
 def test_released_parameters_stand_alone():
     """Views of one vector would be pickled with all of it, each."""
     network = FiLMNetwork(2, 0, (4, 4), "silu", generator())
-    weights = Weights(network)
+    weights = AdamWithEMA(network)
     sizes = {p.untyped_storage().nbytes() for p in network.parameters()}
     assert sizes == {4 * len(weights.flat)}
     weights.release()
@@ -83,14 +83,14 @@ def test_released_parameters_stand_alone():
 def test_parameters_of_several_dtypes_are_refused():
     mixed = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1).double()])
     with pytest.raises(ValueError, match=r"dtypes \['torch.float32', 'torch.float64'\]: give them one"):
-        Weights(mixed)
+        AdamWithEMA(mixed)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3], ids=["plain", "clipped"])
 def test_a_step_is_that_of_adam(scale):
     """Beside torch's own Adam and clipping, on the same gradients."""
     ours, theirs = module((3, 2), (4,)), module((3, 2), (4,))
-    weights, optimizer = Weights(ours), torch.optim.Adam(theirs.parameters(), lr=0.01)
+    weights, optimizer = AdamWithEMA(ours), torch.optim.Adam(theirs.parameters(), lr=0.01)
     for step in range(30):
         gradients = [scale * normals(*p.shape, seed=step) for p in theirs]
         weights.gradient.copy_(torch.cat([g.flatten() for g in gradients]))
@@ -98,7 +98,7 @@ def test_a_step_is_that_of_adam(scale):
             p.grad = g.clone()
         nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
         optimizer.step()
-        weights.descend(0.01)
+        weights.step(0.01)
         assert not weights.gradient.any()
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

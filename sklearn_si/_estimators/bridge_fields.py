@@ -46,25 +46,25 @@ class BridgeField(PreconditionedField):
         # the reverse potential's drift runs the other way
         return factors[0] * drifts[0] - factors[1] * drifts[1]
 
-    def clock(self, times):
-        """The coefficients, the weights of u and v, and what the potentials make of time."""
-        _, scale, sd = self.coefficients(times)
+    def time_coefficients(self, times):
+        """c_out, 1 / c_in, the weights of u and v, the times, and the spreads of the potentials."""
+        _, c_out, sd = self.coefficients(times)
         factors = [torch.as_tensor(f).to(times).expand(*times.shape, 1) for f in self._factors(times)]
-        return scale, sd, *factors, times, self.potential.clock(times), self.reverse_potential.clock(1 - times)
+        return c_out, sd, *factors, times, self.potential.spread_at(times), self.reverse_potential.spread_at(1 - times)
 
-    def parts_at(self, moment, x):
-        """The closed form, the scale of the network, and x in units of its deviation."""
-        scale, sd, *factors, t, spread, reverse = moment
+    def preconditioning_at(self, coefficients, x):
+        """The same as `preconditioning`, from the time coefficients."""
+        c_out, sd, *factors, t, spread, reverse = coefficients
         drifts = self.potential.drift(t, x, spread), self.reverse_potential.drift(1 - t, x, reverse)
-        return self._closed(factors, drifts), scale, x / sd
+        return self._closed(factors, drifts), c_out, x / sd
 
-    def parts(self, t, x):
-        """The same, at one time for all rows or one for each."""
-        return self.parts_at(self.clock(t), x)
+    def preconditioning(self, t, x):
+        """The field of the potentials, c_out, and x in units of its standard deviation."""
+        return self.preconditioning_at(self.time_coefficients(t), x)
 
     def forward(self, t, x, condition=None):
         """The field, of shape (n, d)."""
-        return self.parts(t, x)[0] if self.network is None else super().forward(t, x, condition)
+        return self.preconditioning(t, x)[0] if self.network is None else super().forward(t, x, condition)
 
     def velocity_and_divergence(self, t, x, condition=None):
         """The field and its exact divergence, of shapes (n, d) and (n,)."""
@@ -76,9 +76,9 @@ class BridgeField(PreconditionedField):
         divergence = self._closed(traces, (trace_u, trace_v))
         if self.network is None:
             return value, divergence
-        _, scale, sd = self.coefficients(t)
+        _, c_out, sd = self.coefficients(t)
         own, trace = self.network.value_and_trace(t, x / sd, condition)
-        return torch.addcmul(value, scale, own), divergence + (scale / sd).squeeze(-1) * trace
+        return torch.addcmul(value, c_out, own), divergence + (c_out / sd).squeeze(-1) * trace
 
     def as_score(self):
         """The score -eta / gamma of a denoiser, without the division: the same weights, another factor."""
@@ -122,7 +122,7 @@ def simulate_pairs(run, epsilon, n_steps, number):
 
     Returns
     -------
-    dict of pairs of tensors, by "train" and "held"
+    dict of pairs of tensors, by "train" and "val"
     """
     generator = make_generator(run.problem.seed, FIT_STREAM + 600 + number, run.device)
     fields = Fields(run.problem.interpolant, run.networks["velocity"], run.networks["denoiser"])
@@ -130,7 +130,7 @@ def simulate_pairs(run, epsilon, n_steps, number):
     problem = run.problem
     parts = {
         "train": (problem.base_train, problem.target_train),
-        "held": (problem.base_val, problem.target_val),
+        "val": (problem.base_val, problem.target_val),
     }
     for part, rows in parts.items():
         if rows[0] is None:

@@ -83,7 +83,7 @@ class MixturePotential(nn.Module):
         """r_k."""
         return torch.einsum("kij,kj->ki", self.frames, self.shifts)
 
-    def clock(self, t: Tensor) -> Tensor:
+    def spread_at(self, t: Tensor) -> Tensor:
         """1 - t + t S_k along the axes, of shape (..., k, d)."""
         t = t[..., None, None]
         return 1 - t + t * self.values
@@ -91,10 +91,10 @@ class MixturePotential(nn.Module):
     def components(self, spread: Tensor, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior weights (n, k), and the drifts of the components along their axes (n, k, d)."""
         y = ((x - self.centre) @ self.axes).unflatten(-1, self.values.shape)
-        pull = self.shifts + (self.values - 1) * y
-        energy = (y * (self.shifts + pull) - t[..., None, None] * self.shifts.square()) / spread
+        displacement = self.shifts + (self.values - 1) * y
+        energy = (y * (self.shifts + displacement) - t[..., None, None] * self.shifts.square()) / spread
         logits = self.log_weights - 0.5 * spread.log().sum(-1) + energy.sum(-1) / (4 * self.epsilon)
-        return torch.softmax(logits, -1), pull / spread
+        return torch.softmax(logits, -1), displacement / spread
 
     def from_axes(self, weights: Tensor, values: Tensor) -> Tensor:
         """The weighted sum over components of vectors along their axes."""
@@ -102,11 +102,11 @@ class MixturePotential(nn.Module):
 
     def drift(self, t: Tensor, x: Tensor, spread: Tensor | None = None) -> Tensor:
         """u(t, x)."""
-        return self.from_axes(*self.components(self.clock(t) if spread is None else spread, t, x))
+        return self.from_axes(*self.components(self.spread_at(t) if spread is None else spread, t, x))
 
     def drift_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """u(t, x) and its exact divergence: u is 2 epsilon times the gradient of a log-sum of exponentials."""
-        spread = self.clock(t)
+        spread = self.spread_at(t)
         weights, drifts = self.components(spread, t, x)
         u = self.from_axes(weights, drifts)
         trace = (weights * ((self.values - 1) / spread).sum(-1)).sum(-1)
@@ -120,7 +120,7 @@ class MixturePotential(nn.Module):
     def draw(self, x0: Tensor, generator: torch.Generator) -> Tensor:
         """X1 drawn from the plan, a row for each row of x0."""
         zero = torch.zeros((), dtype=x0.dtype, device=x0.device)
-        weights, drifts = self.components(self.clock(zero), zero, x0)
+        weights, drifts = self.components(self.spread_at(zero), zero, x0)
         chosen = torch.multinomial(weights, 1, generator=generator)[:, 0]
         noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
         moved = drifts[torch.arange(len(x0)), chosen] + (2 * self.epsilon * self.values[chosen]).sqrt() * noise

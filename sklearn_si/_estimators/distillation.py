@@ -32,11 +32,11 @@ _MOST_STEPS = 8
 
 
 @torch.no_grad()
-def _paths(fields: Fields, x: Tensor, times: Tensor, law: str, node: float | None) -> Tensor:
+def _paths(fields: Fields, x: Tensor, times: Tensor, spacing: str, node: float | None) -> Tensor:
     """States at all times of the map's grid, of shape (n_steps + 1, n, d), by fine steps between them."""
     states = [x]
     for start, stop in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-        grid = time_grid(max(4, _FINE_STEPS // (len(times) - 1)), law, start, stop, node)
+        grid = time_grid(max(4, _FINE_STEPS // (len(times) - 1)), spacing, start, stop, node)
         some = [odeint(fields.rows(rows).velocity, states[-1][rows], grid, "rk4") for rows in blocks(len(x), _CHUNK)]
         states.append(torch.cat(some))
     return torch.stack(states)
@@ -131,7 +131,7 @@ def fit_flow_map(
 
 
 def _report(rows: Tensor, exact: Tensor) -> dict:
-    """Distances of rows of the map from those of the exact flow: from the same starts, and in law from others."""
+    """Distances of rows of the map from those of the exact flow: from the same starts, and in spacing from others."""
     own, other = exact.double().cpu().split(len(exact) // 2)[:2]
     mapped = rows[: len(own)].double().cpu()
     return {

@@ -29,7 +29,7 @@ Parts = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
 # What `refine` asks: parts at some rows, what their distance is measured by, and their own error.
 Solved = tuple[Tensor, Tensor | float, Tensor | None]
 
-# Against the other laws: benchmarks/ablation.md.
+# Against the other spacings: benchmarks/ablation.md.
 GRID_SPACING = "logit"
 # Law of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable that
 # crowds the ends less.
@@ -94,23 +94,23 @@ def _gauss_legendre(n_steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=64)
-def _nodes(n_steps: int, law: str, start: float, stop: float) -> tuple[list[float], list[float]]:
+def _nodes(n_steps: int, spacing: str, start: float, stop: float) -> tuple[list[float], list[float]]:
     """Parameters of the path's grid at which the divergence is taken, and weights of divergence times rate there."""
     nodes, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
-    own = _NODE_SPACINGS.get(law, law)
-    if own == law:
+    own = _NODE_SPACINGS.get(spacing, spacing)
+    if own == spacing:
         return nodes.tolist(), weights.tolist()
     times, rates = grid_map(nodes, own, start, stop)
-    parameters = _parameters_of(times, law, start, stop)
-    return parameters.tolist(), (weights * rates / grid_map(parameters, law, start, stop)[1]).tolist()
+    parameters = _parameters_of(times, spacing, start, stop)
+    return parameters.tolist(), (weights * rates / grid_map(parameters, spacing, start, stop)[1]).tolist()
 
 
-def _parameters_of(times: Tensor, law: str, start: float, stop: float) -> Tensor:
+def _parameters_of(times: Tensor, spacing: str, start: float, stop: float) -> Tensor:
     """The parameters at which a grid has some times, by bisection."""
     low, high = torch.zeros_like(times), torch.ones_like(times)
     for _ in range(60):
         middle = (low + high) / 2
-        early = (grid_map(middle, law, start, stop)[0] < times) == (start < stop)
+        early = (grid_map(middle, spacing, start, stop)[0] < times) == (start < stop)
         low, high = torch.where(early, middle, low), torch.where(early, high, middle)
     return (low + high) / 2
 
@@ -131,7 +131,7 @@ def _quadrature_error(values: Tensor) -> Tensor:
 
 
 def flow_with_divergence(
-    fields: Fields, x: Tensor, start: float, stop: float, n_steps: int, law: str
+    fields: Fields, x: Tensor, start: float, stop: float, n_steps: int, spacing: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Carry rows along the ODE and integrate the divergence on the way.
 
@@ -150,7 +150,7 @@ def flow_with_divergence(
         None for more panels, and where the score is not known.
     """
     tableau = ODE_SOLVERS["dopri5"]
-    nodes, weights = _nodes(n_steps, law, start, stop)
+    nodes, weights = _nodes(n_steps, spacing, start, stop)
     # a guided score is not that of the guided model's density, and would weigh the errors wrongly
     states = _n_panels(n_steps) == 1 and fields.has_score and not isinstance(fields.velocity_network, GuidedField)
 
@@ -158,21 +158,21 @@ def flow_with_divergence(
     h = 1 / n_steps
     stages = [k * h + c * h for k in range(n_steps) for c in (0.0, *tableau.c)] + [n_steps * h, 1.0]
     parameters = [*dict.fromkeys([*stages, *nodes])]
-    times, rates = grid_map(torch.tensor(parameters, dtype=torch.float64), law, start, stop)
-    clock = dict(zip(parameters, zip(times.to(x), rates.tolist(), strict=True), strict=True))
+    times, rates = grid_map(torch.tensor(parameters, dtype=torch.float64), spacing, start, stop)
+    time_and_rate = dict(zip(parameters, zip(times.to(x), rates.tolist(), strict=True), strict=True))
     velocities = dict(zip(parameters, fields.velocities(times.to(x)), strict=True))
 
     def slope(s: float, x: Tensor) -> Tensor:
-        return clock[s][1] * velocities[s](x)
+        return time_and_rate[s][1] * velocities[s](x)
 
     first, path_error, points = slope(0.0, x), torch.zeros_like(x[:, 0]), []
     for k in range(n_steps):
         new, slopes = runge_kutta_step(tableau, slope, k * h, h, x, first)
         slopes.append(slope((k + 1) * h, new))
         inside = [s for s in nodes if k * h < s <= (k + 1) * h]
-        points += [(*clock[s], dense_state(tableau, s * n_steps - k, h, x, slopes)) for s in inside]
+        points += [(*time_and_rate[s], dense_state(tableau, s * n_steps - k, h, x, slopes)) for s in inside]
         if states:
-            t, rate = clock[(k + 1) * h]
+            t, rate = time_and_rate[(k + 1) * h]
             error = h * combine(tableau.error, slopes)
             path_error = path_error + (fields.score(t, new, slopes[-1] / rate) * error).sum(1).abs()
         x, first = new, slopes[-1]
@@ -208,7 +208,7 @@ def standard_normal_parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | Non
 
 
 def middle_parts(interpolant: Interpolant, time: float) -> Parts:
-    """The same for the middle of an encoding-decoding path, where the law is N(0, scale^2 I)."""
+    """The same for the middle of an encoding-decoding path, where the distribution is N(0, scale^2 I)."""
     scale = float(Fields(interpolant, None).latent_scale(torch.tensor(time, dtype=torch.float64)))
 
     def parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
@@ -219,21 +219,21 @@ def middle_parts(interpolant: Interpolant, time: float) -> Parts:
 
 
 def density_parts(
-    fields: Fields, x: Tensor, t: float, n_steps: int, law: str, anchor: float, anchor_parts: Parts
+    fields: Fields, x: Tensor, t: float, n_steps: int, spacing: str, anchor: float, anchor_parts: Parts
 ) -> tuple[Tensor, Tensor | None]:
     """Terms whose sum is the log-density at time t, of shape (n, k), and their error (None where it is not known)."""
     if abs(t - anchor) <= KINK:
         return anchor_parts(x, n_steps)
     # in the middle of a path the fields may jump: stay on the side of t
     stop = anchor + math.copysign(KINK, t - anchor) if anchor > 0 else anchor
-    x, divergence, error = flow_with_divergence(fields, x, t, stop, n_steps, law)
+    x, divergence, error = flow_with_divergence(fields, x, t, stop, n_steps, spacing)
     parts, base_error = anchor_parts(x, n_steps)
     error = None if error is None or base_error is None else error + base_error
     return torch.cat([parts, divergence[:, None]], 1), error
 
 
 def ode_log_density(
-    fields: Fields, x: Tensor, t: float, anchor: float, anchor_parts: Parts, tolerance: float, law: str
+    fields: Fields, x: Tensor, t: float, anchor: float, anchor_parts: Parts, tolerance: float, spacing: str
 ) -> tuple[Tensor, Tensor]:
     """Log-density of the ODE model at time t, with its stated error, a row.
 
@@ -254,7 +254,7 @@ def ode_log_density(
         error (or None); a base that is a flow itself is solved by as many steps.
     tolerance : float
         Error allowed, in nats; rows that miss it are solved on finer grids.
-    law : str
+    spacing : str
         Law of the grids, a key of `TIME_GRIDS`.
 
     Returns
@@ -264,7 +264,7 @@ def ode_log_density(
 
     def solve(rows: Tensor, n_steps: int) -> Solved:
         chunks = _chunks(rows, x.shape[1])
-        solved = [density_parts(fields.rows(c), x[c], t, n_steps, law, anchor, anchor_parts) for c in chunks]
+        solved = [density_parts(fields.rows(c), x[c], t, n_steps, spacing, anchor, anchor_parts) for c in chunks]
         parts, errors = zip(*solved, strict=True)
         return torch.cat(parts), 1.0, None if errors[0] is None else torch.cat(errors)
 
@@ -274,7 +274,7 @@ def ode_log_density(
 
 
 def log_density_ratio(
-    fields: Fields, points: Callable, law: str, tolerance: float, n_rows: int
+    fields: Fields, points: Callable, spacing: str, tolerance: float, n_rows: int
 ) -> tuple[Tensor, Tensor]:
     """Log rho_1(x) - log rho_0(x) = -int_0^1 (div b + b . s)(t, x) dt at fixed x, with its stated error, a row.
 
@@ -284,7 +284,7 @@ def log_density_ratio(
         Velocity and score.
     points : callable
         points(rows, t) -> x in scaled units and the velocity of the scaled frame, of shape (m, d) and (d,).
-    law : str
+    spacing : str
         Law of the quadrature nodes.
     tolerance : float
         Error allowed, in nats.
@@ -294,7 +294,7 @@ def log_density_ratio(
 
     def solve(rows: Tensor, n_steps: int) -> Solved:
         parameters, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
-        nodes, rates = grid_map(parameters, law, 0.0, 1.0)
+        nodes, rates = grid_map(parameters, spacing, 0.0, 1.0)
         total: Any = 0.0
         some = fields.rows(rows)
         for t, weight in zip(nodes, rates * weights, strict=True):
@@ -353,7 +353,7 @@ def transport_rows(
     start: float,
     stop: float,
     tolerance: float,
-    law: str,
+    spacing: str,
     node: float | None = None,
     outputs: Sequence[float] = (),
 ) -> tuple[Tensor, Tensor]:
@@ -361,7 +361,7 @@ def transport_rows(
 
     Parameters
     ----------
-    fields, x, law, node
+    fields, x, spacing, node
         As in `ode_log_density`.
     start, stop : float
         Times.
@@ -377,7 +377,7 @@ def transport_rows(
     """
 
     def solve(rows: Tensor, n_steps: int) -> Solved:
-        times = time_grid(n_steps, law, start, stop, node)
+        times = time_grid(n_steps, spacing, start, stop, node)
         parts = _chunks(rows, x.shape[1] * max(1, len(outputs)))
         value = torch.cat([flow(fields.rows(part), x[part], times, outputs) for part in parts], dim=-2)
         # the states of a row side by side: its error is that of the worst of them, or more

@@ -64,10 +64,10 @@ def _paths(
     for k in range(len(times) - 2, -1, -1):
         h = times[k + 1] - times[k]
         e = epsilon(times[k] + h / 2)
-        kick = torch.sqrt(2 * e * h) * noise[:, k]
-        earlier = x - h * backward(times[k + 1], x, e) + kick
+        noise_increment = torch.sqrt(2 * e * h) * noise[:, k]
+        earlier = x - h * backward(times[k + 1], x, e) + noise_increment
         miss = x - earlier - h * forward(times[k], earlier, e)
-        log_weight = log_weight + (kick.square().sum(1) - miss.square().sum(1)) / (4 * e * h)
+        log_weight = log_weight + (noise_increment.square().sum(1) - miss.square().sum(1)) / (4 * e * h)
         x = earlier
     return (log_weight + base_parts(x, _BASE_STEPS)[0].sum(1)).reshape(p, n)
 

@@ -13,9 +13,9 @@ from .fields import Fields
 _STEPS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 # Where none of them is: more.
 _MANY_STEPS = (32, 64, 128, 256)
-# Steps by which the laws are compared.
+# Steps by which the spacings are compared.
 _SPACING_STEPS = 4
-# Laws that are tried: none is best everywhere. A one-sided straight path likes equal steps, a path whose noise
+# Spacings that are tried: none is best everywhere. A one-sided straight path likes equal steps, a path whose noise
 # vanishes like a square root likes small ones at its ends.
 _SPACINGS = ("uniform", "logit", "quadratic")
 # Root mean square error of a coordinate relative to 1 + its size, in scaled units: sliced Wasserstein distances to
@@ -27,7 +27,7 @@ PILOT_ROWS = 128
 
 @torch.no_grad()
 def choose_grid(fields: Fields, x: Tensor, node: float | None) -> tuple[int, str]:
-    """The fewest steps, and the law of their grid, that carry rows from t = 0 to 1 within the tolerance.
+    """The fewest steps, and the spacing of their grid, that carry rows from t = 0 to 1 within the tolerance.
 
     The error of k steps is taken to be the distance from 2 k steps: halved steps of a fourth-order method have a
     sixteenth of it.
@@ -43,32 +43,32 @@ def choose_grid(fields: Fields, x: Tensor, node: float | None) -> tuple[int, str
     """
     known = {}
 
-    def end(n_steps: int, law: str) -> Tensor:
-        if (n_steps, law) not in known:
-            known[n_steps, law] = odeint(fields.velocity, x, time_grid(n_steps, law, node=node), "rk4")
-        return known[n_steps, law]
+    def end(n_steps: int, spacing: str) -> Tensor:
+        if (n_steps, spacing) not in known:
+            known[n_steps, spacing] = odeint(fields.velocity, x, time_grid(n_steps, spacing, node=node), "rk4")
+        return known[n_steps, spacing]
 
-    def error(n_steps: int, law: str) -> float:
-        coarse, fine = end(n_steps, law), end(2 * n_steps, law)
+    def error(n_steps: int, spacing: str) -> float:
+        coarse, fine = end(n_steps, spacing), end(2 * n_steps, spacing)
         distance = ((coarse - fine) / (1 + fine.abs())).square().mean().sqrt()
         return float(distance.nan_to_num(nan=torch.inf))
 
-    law = min(_SPACINGS, key=lambda law: error(_SPACING_STEPS, law))
+    spacing = min(_SPACINGS, key=lambda spacing: error(_SPACING_STEPS, spacing))
     # one or two steps are far from what their order promises: they are for paths that are straight
     allowed = {n_steps: _TOLERANCE if n_steps >= _SPACING_STEPS else _TOLERANCE / 5 for n_steps in _STEPS[:-1]}
     for n_steps, tolerance in allowed.items():
-        if error(n_steps, law) <= tolerance:
-            return n_steps, law
+        if error(n_steps, spacing) <= tolerance:
+            return n_steps, spacing
     # rough fields: what is best for few steps says nothing of many
-    law = min(_SPACINGS, key=lambda law: error(_MANY_STEPS[0], law))
+    spacing = min(_SPACINGS, key=lambda spacing: error(_MANY_STEPS[0], spacing))
     for n_steps in _MANY_STEPS:
-        if error(n_steps, law) <= _TOLERANCE:
-            return n_steps, law
+        if error(n_steps, spacing) <= _TOLERANCE:
+            return n_steps, spacing
     warnings.warn(
         f"The ODE from t = 0 to 1 is not smooth: {n_steps} steps of RK4, which `sample` takes, and twice as many end "
-        f"{error(n_steps, law):.2g} apart (root mean square, relative to 1 + the size in scaled units). Look at the "
-        "rows drawn, use solver='dopri5-adaptive', or fit longer.",
+        f"{error(n_steps, spacing):.2g} apart (root mean square, relative to 1 + the size in scaled units). Look at "
+        "the rows drawn, use solver='dopri5-adaptive', or fit longer.",
         IntegrationWarning,
         stacklevel=2,
     )
-    return n_steps, law
+    return n_steps, spacing

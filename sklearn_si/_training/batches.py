@@ -23,7 +23,7 @@ Points = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 _BLOCK = 2**16
 # Rows of a batch that share their time, where at least so many times are left: what the network makes of time is
 # computed once for them.
-_SHARED_TIME, _FEWEST_TIMES = 4, 32
+_ROWS_PER_TIME, _FEWEST_TIMES = 4, 32
 
 
 class Sampler:
@@ -32,7 +32,7 @@ class Sampler:
     Parameters
     ----------
     x0 : Tensor or None
-        Rows of the base; None for the standard normal law.
+        Rows of the base; None for the standard normal distribution.
     x1 : Tensor
         Rows of the target.
     condition : Tensor or None
@@ -180,17 +180,17 @@ def _antithetic(
 def draw_points(
     networks: nn.ModuleDict,
     interpolant: Interpolant,
-    law: str,
+    time_distribution: str,
     sampler: Sampler,
     batch: int,
     generator: torch.Generator,
     batches: int = 1,
-    group: int = 1,
+    rows_per_time: int = 1,
 ) -> Points:
     """The points (t, x0, x1, z, condition) of some batches; in mirrored pairs where a loss needs them."""
     singular = interpolant.singular_target or "score" in networks
     n = max(1, batch // 2) if singular else batch
-    times = draw_times(law, n, generator, sampler.x1.device, batches, group)
+    times = draw_times(time_distribution, n, generator, sampler.x1.device, batches, rows_per_time)
     points = (times.to(sampler.x1.dtype), *sampler.draw(n, generator, batches))
     if not singular:
         return points
@@ -224,8 +224,8 @@ class Batches:
     networks : ModuleDict
         The learned fields by name.
     interpolant : Interpolant
-    law : str
-        The law of t, a key of `TIME_DISTRIBUTIONS`.
+    time_distribution : str
+        The distribution of t, a key of `TIME_DISTRIBUTIONS`.
     sampler : Sampler
     batch : int
         Points of a batch.
@@ -242,7 +242,7 @@ class Batches:
         self,
         networks: nn.ModuleDict,
         interpolant: Interpolant,
-        law: str,
+        time_distribution: str,
         sampler: Sampler,
         batch: int,
         generator: torch.Generator,
@@ -250,13 +250,13 @@ class Batches:
         path: "PathSteps | None" = None,
         size: int | None = None,
     ) -> None:
-        self.networks, self.interpolant, self.law = networks, interpolant, law
+        self.networks, self.interpolant, self.time_distribution = networks, interpolant, time_distribution
         self.sampler, self.batch, self.generator, self.low = sampler, batch, generator, low
         singular = interpolant.singular_target or "score" in networks
         self.points = 2 * max(1, batch // 2) if singular else batch  # of a batch, mirror images counted
-        self.group = self._group(self.points // 2 if singular else batch)
+        self.rows_per_time = self._count_rows_per_time(self.points // 2 if singular else batch)
         self.path, self.size = path, size or max(1, _BLOCK // (self.points * sampler.x1.shape[1]))
-        self.block: list[_Own | _Foreign] = []
+        self.block: list[_ManualGradTask | _AutogradTask] = []
         self.began: dict[str, Any] = {}  # where the random numbers were before the block was drawn
         self.next = self.size
         # networks of others may draw from the global generator, as their couplings may: the order must not change
@@ -276,10 +276,10 @@ class Batches:
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
 
-    def _group(self, n: int) -> int:
-        shares = self.sampler.condition is None and n % _SHARED_TIME == 0 and n >= _SHARED_TIME * _FEWEST_TIMES
+    def _count_rows_per_time(self, n: int) -> int:
+        shares = self.sampler.condition is None and n % _ROWS_PER_TIME == 0 and n >= _ROWS_PER_TIME * _FEWEST_TIMES
         # the drift of a forecast has the start row among its features
-        return _SHARED_TIME if shares and "forecast" not in self.networks else 1
+        return _ROWS_PER_TIME if shares and "forecast" not in self.networks else 1
 
     def state(self, ended: bool) -> dict[str, Any]:
         """Where the random numbers were before this block, and where in it the training is."""
@@ -306,10 +306,17 @@ class Batches:
         """The tasks of the fields on the next batches, and where the random numbers were before."""
         began = {"generator": self.generator.get_state(), "sampler": self.sampler.state()}
         points = draw_points(
-            self.networks, self.interpolant, self.law, self.sampler, self.batch, self.generator, self.size, self.group
+            self.networks,
+            self.interpolant,
+            self.time_distribution,
+            self.sampler,
+            self.batch,
+            self.generator,
+            self.size,
+            self.rows_per_time,
         )
         tasks = [
-            make_task(learner(field), REGRESSIONS[name](field, self.interpolant, *points), self.group, self.low)
+            make_task(learner(field), REGRESSIONS[name](field, self.interpolant, *points), self.rows_per_time, self.low)
             for name, field in self.networks.items()
         ]
         return tasks, began
@@ -334,43 +341,45 @@ class Batches:
         return sum(task.loss(rows) for task in self.block)  # type: ignore[return-value]  # never of nothing
 
 
-_Block = tuple[list["_Own | _Foreign"], dict[str, Any]]
+_Block = tuple[list["_ManualGradTask | _AutogradTask"], dict[str, Any]]
 
 
 @torch.no_grad()
-def make_task(network: nn.Module, regression: Regression, group: int = 1, low: bool = False) -> "_Own | _Foreign":
+def make_task(
+    network: nn.Module, regression: Regression, rows_per_time: int = 1, low: bool = False
+) -> "_ManualGradTask | _AutogradTask":
     """The regression of a network, whose `loss` of some rows adds its gradients where the network is a perceptron."""
     if not isinstance(network, Perceptron):
-        return _Foreign(network, regression, low)
+        return _AutogradTask(network, regression, low)
     features, inputs = network.prepare(regression.t, regression.y, regression.condition)
     dtype = torch.bfloat16 if low else inputs.dtype
     features = None if features is None else features.to(dtype)
-    return _Own(network, regression, features, inputs.to(dtype), group)
+    return _ManualGradTask(network, regression, features, inputs.to(dtype), rows_per_time)
 
 
-class _Own:
+class _ManualGradTask:
     """A regression of a perceptron."""
 
     def __init__(
-        self, network: Perceptron, regression: Regression, features: Tensor | None, inputs: Tensor, group: int
+        self, network: Perceptron, regression: Regression, features: Tensor | None, inputs: Tensor, rows_per_time: int
     ) -> None:
-        self.network, self.regression, self.inputs, self.group = network, regression, inputs, group
+        self.network, self.regression, self.inputs, self.rows_per_time = network, regression, inputs, rows_per_time
         self.features = features
-        self.shared = None if features is None else features[::group].contiguous()
+        self.shared = None if features is None else features[::rows_per_time].contiguous()
 
     def loss(self, rows: slice) -> Tensor:
         """The loss on some rows; its gradients are added to those of the parameters."""
         features = shared = None
         if self.features is not None and self.shared is not None:
             features = self.features[rows]
-            shared = self.shared[rows.start // self.group : rows.stop // self.group]
-        output, recorded = self.network.record(shared, self.inputs[rows], self.group)
+            shared = self.shared[rows.start // self.rows_per_time : rows.stop // self.rows_per_time]
+        output, cache = self.network.forward_with_cache(shared, self.inputs[rows], self.rows_per_time)
         loss, gradient = self.regression.rows(rows).loss_and_gradient(output)
-        self.network.pull(recorded, features, gradient, self.group)
+        self.network.backward(cache, features, gradient, self.rows_per_time)
         return loss
 
 
-class _Foreign:
+class _AutogradTask:
     """A regression of a network that autograd differentiates."""
 
     def __init__(self, network: nn.Module, regression: Regression, low: bool) -> None:
@@ -385,11 +394,16 @@ class _Foreign:
 
 
 def held_out_loss(
-    networks: nn.ModuleDict, interpolant: Interpolant, law: str, sampler: Sampler, n: int, generator: torch.Generator
+    networks: nn.ModuleDict,
+    interpolant: Interpolant,
+    time_distribution: str,
+    sampler: Sampler,
+    n: int,
+    generator: torch.Generator,
 ) -> Callable[[], Tensor]:
     """A function that gives the sum of the losses of all learned fields on n points, the same at each call."""
     with torch.no_grad():
-        points = draw_points(networks, interpolant, law, sampler, n, generator)
+        points = draw_points(networks, interpolant, time_distribution, sampler, n, generator)
         regressions = {name: REGRESSIONS[name](field, interpolant, *points) for name, field in networks.items()}
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..distributed import Single
 from ..exceptions import FitDivergedError
 from .checkpoint import NO_RECORD
-from .optimizer import Weights
+from .optimizer import AdamWithEMA
 
 # Gradient steps of one validation round, at the least: a validation costs as much as some thirty steps.
 ROUND = 100
@@ -132,31 +132,33 @@ def train(
     ten times the lowest or its score is 100 nats below the best.
     """
     networks.requires_grad_(True)
-    weights, history = Weights(networks, group), History()
+    optimizer, history = AdamWithEMA(networks, group), History()
     try:
-        clock = _Clock(settings.max_time, group, record.resume(weights, history))
+        clock = _Clock(settings.max_time, group, record.resume(optimizer, history))
         if start_score is not None and not history.ended and not history.n_iter:
-            weights.offer(weights.score_of(weights.means, start_score) if callable(start_score) else start_score)
-        weights.is_sound()
+            optimizer.keep_if_best(
+                optimizer.score_of(optimizer.ema, start_score) if callable(start_score) else start_score
+            )
+        optimizer.is_finite()
         if settings.verbose and history.n_iter and not history.ended:
             print(f"Goes on from the checkpoint, after step {history.n_iter}")
         while not _finished(history, clock, settings):
             began = history.n_iter
             networks.train()
-            blown = _round(loss, weights, history, clock, settings)
+            blown = _round(loss, optimizer, history, clock, settings)
             networks.eval()
-            score = weights.score_of(weights.means, validate) if blown is None and validate is not None else None
-            if score is not None and _has_fallen(score, weights.score, history):
-                blown = history.n_iter, f"held-out score fell by {weights.score - score:.3g}"
+            score = optimizer.score_of(optimizer.ema, validate) if blown is None and validate is not None else None
+            if score is not None and _has_fallen(score, optimizer.score, history):
+                blown = history.n_iter, f"held-out score fell by {optimizer.score - score:.3g}"
                 history.n_iter = began
                 history.loss_curve.pop()
             if blown is not None:
-                _back_off(weights, history, settings, *blown)
+                _back_off(optimizer, history, settings, *blown)
                 continue
-            _look_back(weights, history, settings, score, fit_score, after_round)
-            record.keep(weights, history, clock.elapsed())
+            _look_back(optimizer, history, settings, score, fit_score, after_round)
+            record.keep(optimizer, history, clock.elapsed())
         history.ended = True
-        record.keep(weights, history, clock.elapsed())
+        record.keep(optimizer, history, clock.elapsed())
     except KeyboardInterrupt:
         if group.size > 1:
             raise  # the others are at another step
@@ -168,17 +170,17 @@ def train(
             stacklevel=2,
         )
     finally:
-        weights.release(history.ended)
+        optimizer.release(history.ended)
         networks.requires_grad_(False).eval()
     # without a limit of stale rounds it is enough that the last was not the best
     patience = 1 if math.isinf(settings.n_iter_no_change) else settings.n_iter_no_change
     history.converged = history.overfitted or history.stale >= patience
-    history.best_score = weights.score
+    history.best_score = optimizer.score
     return history
 
 
 def _look_back(
-    weights: Weights,
+    optimizer: AdamWithEMA,
     history: History,
     settings: Settings,
     score: float | None,
@@ -186,16 +188,16 @@ def _look_back(
     after_round: Callable | None,
 ) -> None:
     """What follows a round: its score, its line, whether it overfits, and what callbacks say."""
-    group = weights.group
+    group = optimizer.group
     if score is not None:
-        rising = _judge(weights, history, score, settings.tol)
+        rising = _judge(optimizer, history, score, settings.tol)
         history.stale = 0 if rising else history.stale + 1
     if settings.verbose and group.rank == 0:
         _report(history)
-    if fit_score is not None and weights.best is not None and _lies_far_back(history):
-        history.overfitted = _overfits(weights, history, fit_score)
+    if fit_score is not None and optimizer.best is not None and should_check_overfitting(history):
+        history.overfitted = _overfits(optimizer, history, fit_score)
     with group.together():
-        stop = after_round is not None and after_round(history, lambda: weights.live(weights.kept))
+        stop = after_round is not None and after_round(history, lambda: optimizer.live(optimizer.kept))
     history.interrupted = group.any(stop)
 
 
@@ -204,24 +206,24 @@ def _has_fallen(score: float, best: float, history: History) -> bool:
     return math.isfinite(best) and best - score > _LARGEST_FALL and len(history.tried) < _RETRIES
 
 
-def _judge(weights: Weights, history: History, score: float, tol: float) -> bool:
+def _judge(optimizer: AdamWithEMA, history: History, score: float, tol: float) -> bool:
     """Keep the weights of a round if their score is the best; whether it rises by more than tol."""
     history.validation_scores.append(score)
-    rising = score > weights.score + tol
-    history.best_step = history.n_iter if score > weights.score else history.best_step
-    weights.offer(score)
+    rising = score > optimizer.score + tol
+    history.best_step = history.n_iter if score > optimizer.score else history.best_step
+    optimizer.keep_if_best(score)
     return rising
 
 
-def _overfits(weights: Weights, history: History, fit_score: Callable) -> bool:
+def _overfits(optimizer: AdamWithEMA, history: History, fit_score: Callable) -> bool:
     """Whether training rows have risen since the best step, and the gap to held-out rows by more than noise."""
-    assert weights.best is not None
+    assert optimizer.best is not None
     # on a plateau of the rate neither rises: what overfits, rises alone
-    rise = weights.score_of(weights.means, fit_score) - weights.score_of(weights.best, fit_score)
-    return rise > 0 and rise + weights.score - history.validation_scores[-1] > _WIDER_GAP
+    rise = optimizer.score_of(optimizer.ema, fit_score) - optimizer.score_of(optimizer.best, fit_score)
+    return rise > 0 and rise + optimizer.score - history.validation_scores[-1] > _WIDER_GAP
 
 
-def _lies_far_back(history: History) -> bool:
+def should_check_overfitting(history: History) -> bool:
     """Whether the best step lies behind by three short rounds and a third of its own steps; said once in three."""
     behind = history.n_iter - history.best_step
     return history.stale > 0 and history.stale % 3 == 0 and behind >= 3 * ROUND + history.best_step / 3
@@ -265,7 +267,7 @@ def count_rounds(settings: Settings) -> int | None:
 
 
 def _round(
-    loss: Callable[[], Tensor], weights: Weights, history: History, clock: _Clock, settings: Settings
+    loss: Callable[[], Tensor], optimizer: AdamWithEMA, history: History, clock: _Clock, settings: Settings
 ) -> tuple[int, str] | None:
     """One round of gradient steps; the step at which it blew up, if it did, and how."""
     losses: list[Tensor] = []
@@ -277,11 +279,11 @@ def _round(
         value = loss()
         if value.requires_grad:
             value.backward()
-        weights.descend(rate * _rate(history.n_iter, elapsed, settings))
+        optimizer.step(rate * _rate(history.n_iter, elapsed, settings))
         history.n_iter += 1
         losses.append(value.detach())
-    values = weights.group.average(torch.stack(losses))
-    finite = bool(torch.isfinite(values).all()) and weights.is_sound()
+    values = optimizer.group.average(torch.stack(losses))
+    finite = bool(torch.isfinite(values).all()) and optimizer.is_finite()
     first = float(values[0]) if history.first_loss is None else history.first_loss
     lowest = min([first, *history.loss_curve])
     # a loss may be negative or near zero, where "ten times" means nothing
@@ -302,11 +304,11 @@ def _largest_rate(history: History, settings: Settings) -> float:
     return settings.learning_rate_init * _LOWER ** len(history.tried)
 
 
-def _back_off(weights: Weights, history: History, settings: Settings, step: int, how: str) -> None:
+def _back_off(optimizer: AdamWithEMA, history: History, settings: Settings, step: int, how: str) -> None:
     """Take a round back that blew up: from the best weights at a lower rate; raises when that was tried before."""
     rate = _largest_rate(history, settings)
     history.tried.append((step, rate))
-    if len(history.tried) > _RETRIES or not weights.start_again():
+    if len(history.tried) > _RETRIES or not optimizer.restart():
         tried = ", ".join(f"{rate:g} (step {step})" for step, rate in history.tried)
         raise FitDivergedError(
             f"The {how} at step {step}, and so it did each time that training went on from the best "

@@ -20,7 +20,7 @@ TIME_DISTRIBUTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "data-end": lambda u: torch.sigmoid(1 + 2 * torch.special.ndtri(u)),
     # bounded second moments of the velocity's target under the brownian gamma
     "arcsine": lambda u: torch.sin(math.pi / 2 * u) ** 2,
-    # Beta(1, 1/2), the law of 2209.15571 for tables: density (1 - t)^(-1/2) / 2
+    # Beta(1, 1/2), the distribution of 2209.15571 for tables: density (1 - t)^(-1/2) / 2
     "beta": lambda u: 1 - (1 - u) ** 2,
 }
 
@@ -30,16 +30,22 @@ _T_MARGIN = 1e-5
 
 
 def draw_times(
-    law: str, n: int, generator: torch.Generator, device: torch.device, batches: int = 1, group: int = 1
+    distribution: str,
+    n: int,
+    generator: torch.Generator,
+    device: torch.device,
+    batches: int = 1,
+    rows_per_time: int = 1,
 ) -> Tensor:
     """Stratified times for each of some batches, of shape (batches * n,), within 1e-5 of neither end.
 
-    In a batch there is one in each stratum of the law's mass, of which there are n / group: `group` rows share it.
+    The mass of the distribution is cut into n / rows_per_time strata; each batch has one time of each stratum, which
+    `rows_per_time` rows share.
     """
-    strata = n // group
+    strata = n // rows_per_time
     u = torch.rand((batches, strata), generator=generator, device=device) + torch.arange(strata, device=device)
-    t = TIME_DISTRIBUTIONS[law](u / strata).clamp(_T_MARGIN, 1 - _T_MARGIN)
-    return t.repeat_interleave(group, 1).flatten()
+    t = TIME_DISTRIBUTIONS[distribution](u / strata).clamp(_T_MARGIN, 1 - _T_MARGIN)
+    return t.repeat_interleave(rows_per_time, 1).flatten()
 
 
 # Below this a scale is that of a field which vanishes.
@@ -47,9 +53,12 @@ _LEAST_SCALE = 1e-6
 
 
 class Regression(NamedTuple):
-    """A loss that is quadratic in the output F of a network: mean of r (r + 2 kick), r = offset + scale F(t, y, c).
+    """A loss that is quadratic in the output F of a network.
 
-    Nothing in it depends on the weights, so that the regressions of many batches are made at once.
+    mean of r (r + 2 l),    r = offset + scale F(t, y, condition)
+
+    with l the linear term, by which a loss need not be a square. Nothing but F depends on the weights, so that the
+    regressions of many batches are prepared at once.
 
     Parameters
     ----------
@@ -57,7 +66,8 @@ class Regression(NamedTuple):
     y : Tensor of shape (n, d)
     condition : Tensor or None
     offset : Tensor of shape (n, d)
-    scale, kick : Tensor that broadcasts with it, or None for 1 and 0
+    scale, linear_term : Tensor that broadcasts with offset, or None
+        None is 1 for the scale, and 0 for the linear term.
     """
 
     t: Tensor
@@ -65,32 +75,33 @@ class Regression(NamedTuple):
     condition: Tensor | None
     offset: Tensor
     scale: Tensor | None = None
-    kick: Tensor | None = None
+    linear_term: Tensor | None = None
 
     def residual(self, output: Tensor) -> Tensor:
-        """R."""
+        """The residual r."""
         return self.offset + output if self.scale is None else torch.addcmul(self.offset, self.scale, output)
 
     def loss(self, output: Tensor) -> Tensor:
         """The mean over rows and features, from F."""
         r = self.residual(output)
-        return (r.square() if self.kick is None else r * (r + 2 * self.kick)).mean()
+        return (r.square() if self.linear_term is None else r * (r + 2 * self.linear_term)).mean()
 
     def loss_and_gradient(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient with respect to F."""
         r = self.residual(output)
-        pull = r if self.kick is None else r + self.kick
-        loss = torch.dot(r.flatten(), (pull if self.kick is None else pull + self.kick).flatten()) / r.numel()
-        pull = pull * (2 / r.numel())
-        return loss, pull if self.scale is None else pull * self.scale
+        half_gradient = r if self.linear_term is None else r + self.linear_term
+        factor = r if self.linear_term is None else half_gradient + self.linear_term
+        loss = torch.dot(r.flatten(), factor.flatten()) / r.numel()
+        gradient = half_gradient * (2 / r.numel())
+        return loss, gradient if self.scale is None else gradient * self.scale
 
     def rows(self, rows: slice) -> "Regression":
         """The regression on some of the rows."""
         t, y, offset = self.t[rows], self.y[rows], self.offset[rows]
-        condition, scale, kick = (
-            None if part is None else part[rows] for part in (self.condition, self.scale, self.kick)
+        condition, scale, linear_term = (
+            None if part is None else part[rows] for part in (self.condition, self.scale, self.linear_term)
         )
-        return Regression(t, y, condition, offset, scale, kick)
+        return Regression(t, y, condition, offset, scale, linear_term)
 
 
 def learner(field: Any) -> Any:
@@ -100,19 +111,19 @@ def learner(field: Any) -> Any:
 
 def _regression(
     field: Any, t: Tensor, x: Tensor, condition: Tensor | None, target: Tensor, *, weighted: bool = False,
-    kick: Tensor | None = None,
+    linear_term: Tensor | None = None,
 ) -> Regression:  # fmt: skip
     """The regression of a field f on a target: of its network F, where f = g + scale F, else of the field itself.
 
     With a weight the residual is divided by the field's `output_scale`.
     """
-    closed, scale, y = field.parts(t, x) if isinstance(field, ResidualField) else (None, None, x)
+    closed, scale, y = field.preconditioning(t, x) if isinstance(field, ResidualField) else (None, None, x)
     offset = -target if closed is None else closed - target
     if weighted and hasattr(field, "output_scale"):
         # on an encoding-decoding path nothing moves at t = 1/2: 0 / 0 there
         weight = 1 / column(field.output_scale(t), x).clamp(min=_LEAST_SCALE)
         offset, scale = offset * weight, weight if scale is None else scale * weight
-    return Regression(t, y, condition, offset, scale, kick)
+    return Regression(t, y, condition, offset, scale, linear_term)
 
 
 def velocity_regression(
@@ -147,7 +158,7 @@ def score_regression(
 ) -> Regression:
     """Mean of |s|^2 + 2 z . s / gamma (2303.08797, (2.16)), for antithetic pairs: 1/gamma cancels in them."""
     x = path.point(t, x0, x1, z)
-    return _regression(field, t, x, condition, torch.zeros_like(x), kick=z / column(path.gamma(t), x))
+    return _regression(field, t, x, condition, torch.zeros_like(x), linear_term=z / column(path.gamma(t), x))
 
 
 def forecast_regression(
@@ -158,8 +169,8 @@ def forecast_regression(
     dx_t/dt - a z / gamma = dI/dt - sqrt(2 a t / (1 - t)) z for gamma^2 = 2 a t (1 - t): regular at t = 0.
     """
     x = path.point(t, x0, x1, z)
-    kick = column(torch.sqrt(2 * field.a * t / (1 - t)), x) * z
-    return _regression(field, t, x, x0, path.mean_dot(t, x0, x1) - kick, weighted=True)
+    noise = column(torch.sqrt(2 * field.a * t / (1 - t)), x) * z
+    return _regression(field, t, x, x0, path.mean_dot(t, x0, x1) - noise, weighted=True)
 
 
 # What each name of the parameter `fields` learns, and by which loss.

@@ -17,7 +17,7 @@ _AVERAGING = 0.02
 _FIRST, _SECOND, _SMALL, _LARGEST_NORM = 0.9, 0.999, 1e-8, 1.0
 
 
-class Weights:
+class AdamWithEMA:
     """All parameters of some networks as views of one vector, and of their gradients as views of another.
 
     An update is then a few operations on vectors, whatever the number of parameters.
@@ -38,10 +38,10 @@ class Weights:
             raise ValueError(f"A network factory gives parameters of dtypes {sorted(map(str, dtypes))}: give them one.")
         # a factory may draw its weights from a generator that no seed reaches
         self.flat = group.share(torch.cat([p.detach().flatten() for p in self.parameters]))
-        self.gradient, self.means = torch.zeros_like(self.flat), self.flat.clone()
+        self.gradient, self.ema = torch.zeros_like(self.flat), self.flat.clone()
         self._first, self._second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self.steps, self.score = 0, -math.inf
-        self.sound: tuple[Tensor, list[Tensor]] | None = None
+        self.last_finite: tuple[Tensor, list[Tensor]] | None = None
         self.best: Tensor | None = None
         self.buffers: list[Tensor] | None = None
         sizes = [p.numel() for p in self.parameters]
@@ -49,7 +49,7 @@ class Weights:
             p.data, p.grad = value.view(p.shape), gradient.view(p.shape)
 
     @torch.no_grad()
-    def descend(self, rate: float) -> None:
+    def step(self, rate: float) -> None:
         """One step of Adam (Kingma & Ba 2015, algorithm 1) along the clipped gradient, which starts again from zero."""
         self.steps += 1
         gradient = self.group.average(self.gradient)
@@ -60,13 +60,13 @@ class Weights:
         spread = torch.sqrt(self._second, out=gradient)
         spread.mul_((1 - _SECOND**self.steps) ** -0.5).add_(_SMALL)
         self.flat.addcdiv_(self._first, spread, value=-rate / (1 - _FIRST**self.steps))
-        self.average()
+        self._update_ema()
         gradient.zero_()
 
     @torch.no_grad()
-    def average(self) -> None:
+    def _update_ema(self) -> None:
         """Take the weights of the last step into the mean, over a window that grows with the steps."""
-        self.means.lerp_(self.flat, 1 / min(max(1, self.steps), 10 + _AVERAGING * self.steps))
+        self.ema.lerp_(self.flat, 1 / min(max(1, self.steps), 10 + _AVERAGING * self.steps))
 
     @torch.no_grad()
     def swap(self, other: Tensor) -> None:
@@ -102,30 +102,30 @@ class Weights:
     @property
     def kept(self) -> Tensor:
         """What `release` leaves in the networks: the best weights, or the means if none were offered."""
-        return self.means if self.best is None else self.best
+        return self.ema if self.best is None else self.best
 
-    def offer(self, score: float) -> None:
+    def keep_if_best(self, score: float) -> None:
         """Keep a copy of the means, and of the buffers, if the score is the highest."""
         if score > self.score:
-            self.score, self.best = score, self.means.clone()
+            self.score, self.best = score, self.ema.clone()
             self.buffers = [b.clone() for b in self.networks.buffers()]
 
-    def is_sound(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether all weights are finite; if they are, a training that blows up may go on from them."""
-        if not bool(torch.isfinite(self.flat).all() & torch.isfinite(self.means).all()):
+        if not bool(torch.isfinite(self.flat).all() & torch.isfinite(self.ema).all()):
             return False
         if self.best is None:
-            self.sound = self.means.clone(), [b.clone() for b in self.networks.buffers()]
+            self.last_finite = self.ema.clone(), [b.clone() for b in self.networks.buffers()]
         return True
 
     @torch.no_grad()
-    def start_again(self) -> bool:
+    def restart(self) -> bool:
         """Go on from the best weights, or from the last sound ones, as from a start; whether there are any."""
-        kept = (self.best, self.buffers) if self.best is not None else self.sound
+        kept = (self.best, self.buffers) if self.best is not None else self.last_finite
         if kept is None:
             return False
         values, buffers = kept
-        for vector in (self.flat, self.means):
+        for vector in (self.flat, self.ema):
             vector.copy_(values)
         for vector in (self.gradient, self._first, self._second):
             vector.zero_()
@@ -138,10 +138,10 @@ class Weights:
         buffers = [b.clone() for b in self.networks.buffers()]
         if ended:
             return {"kept": self.kept.clone(), "buffers": self.buffers or buffers, "score": self.score}
-        vectors = [v.clone() for v in (self.flat, self.means, self._first, self._second)]
+        vectors = [v.clone() for v in (self.flat, self.ema, self._first, self._second)]
         return {
             "vectors": vectors, "best": self.best, "buffers": self.buffers, "live": buffers, "score": self.score,
-            "steps": self.steps, "sound": self.sound,
+            "steps": self.steps, "sound": self.last_finite,
         }  # fmt: skip
 
     @torch.no_grad()
@@ -149,15 +149,15 @@ class Weights:
         """Go on from a state."""
         self.score = state["score"]
         if "kept" in state:
-            self.means.copy_(state["kept"])
+            self.ema.copy_(state["kept"])
             self._set_buffers(state["buffers"])
-            self.best, self.buffers = self.means, state["buffers"]
+            self.best, self.buffers = self.ema, state["buffers"]
             return
-        for vector, value in zip((self.flat, self.means, self._first, self._second), state["vectors"], strict=True):
+        for vector, value in zip((self.flat, self.ema, self._first, self._second), state["vectors"], strict=True):
             vector.copy_(value)
         device = self.flat.device
         self.best = None if state["best"] is None else state["best"].to(device)
-        self.buffers, self.steps, self.sound = state["buffers"], state["steps"], state["sound"]
+        self.buffers, self.steps, self.last_finite = state["buffers"], state["steps"], state["sound"]
         self._set_buffers(state["live"])
 
     @torch.no_grad()

@@ -108,14 +108,14 @@ class Ascent:
         self, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None, condition: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         path = self.interpolant
-        x, kick = path.point(t, x0, x1, z), path.mean_dot(t, x0, x1)
+        x, target = path.point(t, x0, x1, z), path.mean_dot(t, x0, x1)
         u = self.networks["velocity"](t, x, condition)
         if z is not None:
             # u = b + epsilon s; gamma_dot - epsilon / gamma = -sqrt(2 epsilon t / (1 - t))
             epsilon = path.gamma_scale / 2
             u = u - epsilon * self.networks["denoiser"](t, x, condition) / column(path.gamma(t), x)
-            kick = kick - column(torch.sqrt(2 * epsilon * t / (1 - t)), x) * z
-        return 0.5 * u.square().sum(1).mean(), (kick * u).sum(1).mean()
+            target = target - column(torch.sqrt(2 * epsilon * t / (1 - t)), x) * z
+        return 0.5 * u.square().sum(1).mean(), (target * u).sum(1).mean()
 
     def close(self) -> list[float]:
         """Leave the path as it is; the action, averaged over twentieths of the steps."""

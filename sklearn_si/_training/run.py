@@ -313,7 +313,7 @@ class Run:
 
     def _sampler(self, rows0, rows1):
         if self.pairs is not None:
-            x0, x1 = self.pairs["train" if rows0 is self.problem.base_train else "held"]
+            x0, x1 = self.pairs["train" if rows0 is self.problem.base_train else "val"]
             return Sampler(x0, x1, None, paired, self.problem.interpolant.has_noise)
         x0 = None if self.x0 is None else part_of(self.x0, rows0)
         condition = None if self.condition is None else self.condition[rows1]

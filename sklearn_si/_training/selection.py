@@ -41,17 +41,17 @@ def train_best(recipe, problem, settings):
         with problem.interruptible(lambda: run.history is not None, told):
             (recipe.train or train_run)(run, settings)
         return run
-    race = Race(recipe, problem, settings)
-    with problem.interruptible(lambda: race.runs, "between its runs: the best so far is kept."):
+    selection = Selection(recipe, problem, settings)
+    with problem.interruptible(lambda: selection.runs, "between its runs: the best so far is kept."):
         if kind == "auto":
-            race.choose_start()
+            selection.choose_start()
         else:
-            race.start = Run(recipe, problem, kind)
-        race.finish()
-    return race.winner()
+            selection.start = Run(recipe, problem, kind)
+        selection.finish()
+    return selection.winner()
 
 
-class Race:
+class Selection:
     """Short runs on a share of the steps (or of the time), then long ones from what won."""
 
     def __init__(self, recipe, problem, settings):
@@ -64,7 +64,7 @@ class Race:
 
     @property
     def interrupted(self):
-        """Whether the user has stopped a run, or the race between two of them."""
+        """Whether the user has stopped a run, or the selection between two of them."""
         return self.problem.interrupted or any(run.history.interrupted for run in self.runs)
 
     def best(self):
@@ -100,29 +100,29 @@ class Race:
         if not self.runs:
             raise self.failure
         leaders = sorted(self.runs, key=lambda run: -run.history.best_score)[:2]
-        promise, self.start = max((self.second_look(run) for run in leaders), key=lambda look: look[0])
+        extrapolated_score, self.start = max((self.extend(run) for run in leaders), key=lambda look: look[0])
         # a foreign network, or a condition, has no mixture's closed form
         if self.recipe.network == "mlp" and self.problem.codec is None and not self.interrupted:
             rival = self.mixture_run()
-            if rival is not None and rival.history.best_score > self.last_look(promise, rival):
+            if rival is not None and rival.history.best_score > self.extend_once_more(extrapolated_score, rival):
                 self.start = rival
 
-    def second_look(self, run, shares=1, gains=_GAINS_TO_COME):
-        """The score that a start promises to end with, and its run gone on with for as long again."""
-        longer = self.short_run(self.gone_on(run), run.history.best_score, shares) or run
+    def extend(self, run, shares=1, gains=_GAINS_TO_COME):
+        """The extrapolated final score of a run, and the run after it was trained for as long again."""
+        longer = self.short_run(self.continuation(run), run.history.best_score, shares) or run
         score = longer.history.best_score
-        promise = score + gains * (score - run.history.best_score)
-        return promise - (0 if isinstance(run.target_map, AffineMap) else _PRICE_OF_FIELDS), longer
+        extrapolated_score = score + gains * (score - run.history.best_score)
+        return extrapolated_score - (0 if isinstance(run.target_map, AffineMap) else _PRICE_OF_FIELDS), longer
 
-    def last_look(self, promise, rival):
-        """What the start promises after twice its steps, where that may still decide against a mixture."""
-        gain = (promise - self.start.history.best_score) / _GAINS_TO_COME
+    def extend_once_more(self, extrapolated_score, rival):
+        """The extrapolated score after twice the steps, where that may still decide against a mixture."""
+        gain = (extrapolated_score - self.start.history.best_score) / _GAINS_TO_COME
         if rival.history.best_score > self.start.history.best_score + _MOST_TO_COME * gain:
-            return promise
-        promise, self.start = self.second_look(self.start, 2, _LAST_GAINS)
-        return promise
+            return extrapolated_score
+        extrapolated_score, self.start = self.extend(self.start, 2, _LAST_GAINS)
+        return extrapolated_score
 
-    def gone_on(self, run):
+    def continuation(self, run):
         """A run from the weights of another."""
         networks, number = copy.deepcopy(dict(run.networks)), len(self.runs)
         longer = Run(self.recipe, self.problem, run.kind, run.mixture, like=run, networks=networks, number=number)
@@ -239,7 +239,7 @@ class Race:
                 settings, max_time=max(_RACE, self.left() - _FINAL_SHARE) * settings.max_time
             )
         score = None if last.history is None else last.history.best_score
-        run = self.trained(self.gone_on(last), settings, dropout=dropout, start_score=score)
+        run = self.trained(self.continuation(last), settings, dropout=dropout, start_score=score)
         self.steps += run.history.n_iter if run is not None else 0
         return run
 

@@ -69,47 +69,50 @@ class StraightScales(Linear):
 
 @registered("networks.ResidualField")
 class ResidualField(nn.Module):
-    """A closed-form field and a network that learns what it lacks: f = g + scale F(t, y, condition)."""
+    """A closed-form field and a network that learns what it lacks: f = g(t, x) + c_out(t) F(t, c_in(t) x, condition).
+
+    The names are those of Karras et al. (2206.00364, (7)), where g(t, x) = c_skip(t) x.
+    """
 
     network: FiLMNetwork
 
-    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """G of shape (n, d), scale of a shape that broadcasts with it, and the y that F is asked at."""
+    def preconditioning(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The closed form g of shape (n, d), c_out of a shape that broadcasts with it, and the input c_in x of F."""
         raise NotImplementedError
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """f(t, x), of shape (n, d)."""
-        closed, scale, y = self.parts(t, x)
-        return torch.addcmul(closed, scale, self.network(t, y, condition))
+        closed, c_out, y = self.preconditioning(t, x)
+        return torch.addcmul(closed, c_out, self.network(t, y, condition))
 
-    def clock(self, times: Tensor) -> tuple[Tensor, ...]:
-        """What the closed form takes of the time alone, for times of shape (k,)."""
+    def time_coefficients(self, times: Tensor) -> tuple[Tensor, ...]:
+        """What `preconditioning` needs of the times alone: tensors whose first axes are those of the times."""
         raise NotImplementedError
 
-    def parts_at(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same as `parts`, from the clock at one time."""
+    def preconditioning_at(self, coefficients: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same as `preconditioning`, from the time coefficients at one time."""
         raise NotImplementedError
 
     def instants(self, times: Tensor) -> list:
-        """The field at each of some times, as a function of x alone: whatever depends on time alone is known."""
-        moments = zip(*(part.unbind() for part in self.clock(times)), strict=True)
+        """The field at each of some times as a function of x alone; what depends on time alone is computed once."""
+        coefficients = zip(*(values.unbind() for values in self.time_coefficients(times)), strict=True)
 
-        def at(moment: tuple[Tensor, ...], modulation: Modulation, x: Tensor) -> Tensor:
-            closed, scale, y = self.parts_at(moment, x)
-            return torch.addcmul(closed, scale, self.network.modulated(modulation, y))
+        def at(coefficients: tuple[Tensor, ...], modulation: Modulation, x: Tensor) -> Tensor:
+            closed, c_out, y = self.preconditioning_at(coefficients, x)
+            return torch.addcmul(closed, c_out, self.network.modulated(modulation, y))
 
         modulations = self.network.modulations(times)
-        return [functools.partial(at, *both) for both in zip(moments, modulations, strict=True)]
+        return [functools.partial(at, *both) for both in zip(coefficients, modulations, strict=True)]
 
 
 @registered("networks.PreconditionedField")
 class PreconditionedField(ResidualField):
-    """A network around the closed-form field of a Gaussian pair of ends.
+    """A network around the closed-form field between two Gaussian distributions.
 
-    f(t, x) = slope(t) * x + c_out(t) F(t, x / sd(t))
+    f(t, x) = c_skip(t) * x + c_out(t) F(t, c_in(t) x),    c_in = 1 / sd(x_t)
 
-    With F = 0 the field is the exact one of independent (or correlated) Gaussian ends with
-    the given variances, so that training starts from the Gaussian maximum-likelihood model.
+    With F = 0 the field is the exact one of independent (or correlated) Gaussian ends with the given variances, so that
+    training starts from the Gaussian maximum-likelihood model. (The form is that of Karras et al., 2206.00364, (7).)
 
     Parameters
     ----------
@@ -120,7 +123,7 @@ class PreconditionedField(ResidualField):
     target : {"velocity", "drift", "denoiser", "score"}
         Which field it is: b, v = E[dI/dt | x_t], eta or s.
     v0, v1, c : Tensor of shape (n_features,)
-        Variances of the ends and their covariance, a feature; c may be None.
+        Variance of each feature at t = 0 and at t = 1, and their covariance; None is 0.
     """
 
     v0: Tensor
@@ -143,7 +146,7 @@ class PreconditionedField(ResidualField):
         self.register_buffer("c", c)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Slope of shape (..., d), c_out and sd of shape (..., 1), for t of shape (...,)."""
+        """c_skip of shape (..., d), c_out and 1 / c_in of shape (..., 1), for t of shape (...,)."""
         t, path = t[..., None], self.interpolant
         variance = path.variance(t, self.v0, self.v1, self.c)
         # Scalars in space keep the trace of the residual network closed.
@@ -152,34 +155,34 @@ class PreconditionedField(ResidualField):
             # eta = -gamma s: it vanishes with gamma, and the score is never a quotient of two small numbers
             factor = path.gamma(t) if self.target == "denoiser" else -torch.ones_like(t)
             return factor / variance, factor / torch.sqrt(path.gamma(t) ** 2 + _NOISE_FLOOR**2), sd
-        slope = path.covariance_dot(t, self.v0, self.v1, self.c)
+        rate = path.covariance_dot(t, self.v0, self.v1, self.c)
         if self.target == "drift":
-            slope = slope - path.gamma_gamma_dot(t)
-        return slope / variance, self.output_scale(t), sd
+            rate = rate - path.gamma_gamma_dot(t)
+        return rate / variance, self.output_scale(t), sd
 
     def output_scale(self, t: Tensor) -> Tensor:
         """c_out of a velocity, of the shape of t."""
         return self.interpolant.residual_scale(t, self.v0.mean(), self.v1.mean())
 
-    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The field of Gaussian ends, c_out, and x in units of its deviation."""
-        return self.parts_at(self.coefficients(t), x)
+    def preconditioning(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The field between Gaussian ends, c_out, and x in units of its standard deviation."""
+        return self.preconditioning_at(self.coefficients(t), x)
 
-    def clock(self, times: Tensor) -> tuple[Tensor, ...]:
-        """The coefficients."""
+    def time_coefficients(self, times: Tensor) -> tuple[Tensor, ...]:
+        """c_skip, c_out and 1 / c_in."""
         return self.coefficients(times)
 
-    def parts_at(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same from the coefficients."""
-        slope, scale, sd = moment
-        return slope * x, scale, x / sd
+    def preconditioning_at(self, coefficients: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same as `preconditioning`, from the coefficients."""
+        c_skip, c_out, sd = coefficients
+        return c_skip * x, c_out, x / sd
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """f(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
-        slope, scale, sd = self.coefficients(t)
+        c_skip, c_out, sd = self.coefficients(t)
         value, trace = self.network.value_and_trace(t, x / sd, condition)
-        divergence = slope.expand(*slope.shape[:-1], x.shape[1]).sum(-1) + (scale / sd).squeeze(-1) * trace
-        return torch.addcmul(slope * x, scale, value), divergence
+        divergence = c_skip.expand(*c_skip.shape[:-1], x.shape[1]).sum(-1) + (c_out / sd).squeeze(-1) * trace
+        return torch.addcmul(c_skip * x, c_out, value), divergence
 
     def as_score(self) -> "PreconditionedField":
         """The score -eta / gamma of a denoiser field, without the division: the same weights, another factor."""
@@ -190,10 +193,10 @@ class PreconditionedField(ResidualField):
 class MixtureVelocity(ResidualField):
     """A network around the exact velocity of a Gaussian mixture, from a standard normal base.
 
-    b(t, x) = sum_k w_k(t, x) [beta_dot mu_k + H_k C_k^-1 (x - beta mu_k)] + c_out(t) F(t, x / sd(t))
+    b(t, x) = sum_k w_k(t, x) [beta_dot mu_k + H_k C_k^-1 (x - beta mu_k)] + c_out(t) F(t, c_in(t) x)
 
-    with C_k = alpha^2 I + beta^2 S_k, H_k half its derivative and w_k the posterior weights (2303.08797, App. A). With
-    F = 0 the model is the mixture itself.
+    with C_k = alpha^2 I + beta^2 S_k, H_k half its derivative, w_k the posterior weights (2303.08797, App. A) and
+    c_in = 1 / sd(x_t). With F = 0 the model is the mixture itself.
 
     Parameters
     ----------
@@ -233,8 +236,8 @@ class MixtureVelocity(ResidualField):
         """c_out, of the shape of t."""
         return self.interpolant.residual_scale(t, torch.ones_like(self.v1), self.v1)
 
-    def clock(self, times: Tensor) -> tuple[Tensor, ...]:
-        """Scales of shape (..., 1); of each component along its axes variance, slope, centre and its rate, log-mass."""
+    def time_coefficients(self, times: Tensor) -> tuple[Tensor, ...]:
+        """c_out and 1 / c_in, and of each component along its axes: variance, slope, centre, its rate, log-mass."""
         t, path, one = times[..., None, None], self.interpolant, torch.ones_like(self.variances)
         variance = path.variance(t, one, self.variances)
         slope = path.covariance_dot(t, one, self.variances) / variance
@@ -243,9 +246,9 @@ class MixtureVelocity(ResidualField):
         scales = self.output_scale(times)[..., None], sd[..., None]
         return *scales, variance, slope, path.beta(t) * self.centres, path.beta_dot(t) * self.centres, mass
 
-    def _components(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _components(self, coefficients: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Posterior weights (n, k), and along the axes: velocities and scores (n, k, d), and slopes H / C."""
-        _, _, variance, slope, centre, rate, mass = moment
+        _, _, variance, slope, centre, rate, mass = coefficients
         y = (x @ self.axes).unflatten(1, self.centres.shape) - centre
         score = -y / variance
         w = torch.softmax(mass + 0.5 * (y * score).sum(-1), 1)
@@ -254,24 +257,25 @@ class MixtureVelocity(ResidualField):
     def _mean(self, w: Tensor, values: Tensor) -> Tensor:
         return (w[..., None] * values).flatten(1) @ self.axes.T
 
-    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The velocity of the mixture, c_out, and x in units of its deviation."""
-        return self.parts_at(self.clock(t), x)
+    def preconditioning(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The velocity of the mixture, c_out, and x in units of its standard deviation."""
+        return self.preconditioning_at(self.time_coefficients(t), x)
 
-    def parts_at(self, moment: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same from the clock."""
-        w, velocity, _, _ = self._components(moment, x)
-        return self._mean(w, velocity), moment[0], x / moment[1]
+    def preconditioning_at(self, coefficients: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same as `preconditioning`, from the time coefficients."""
+        w, velocity, _, _ = self._components(coefficients, x)
+        c_out, sd = coefficients[:2]
+        return self._mean(w, velocity), c_out, x / sd
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
-        moment = self.clock(t)
-        scale, sd = moment[:2]
-        w, velocity, score, slope = self._components(moment, x)
+        coefficients = self.time_coefficients(t)
+        c_out, sd = coefficients[:2]
+        w, velocity, score, slope = self._components(coefficients, x)
         b = self._mean(w, velocity)
         divergence = (w * (slope + velocity * score).sum(-1)).sum(1) - (b * self._mean(w, score)).sum(1)
         value, trace = self.network.value_and_trace(t, x / sd, condition)
-        return b + scale * value, divergence + (scale / sd).squeeze(-1) * trace
+        return b + c_out * value, divergence + (c_out / sd).squeeze(-1) * trace
 
 
 @registered("networks.ComposedVelocity")
@@ -360,8 +364,8 @@ class ForecastField(ResidualField):
         """c_out, of the shape of t."""
         return torch.sqrt(1 + 2 * self.a * t / (1 - t + _NOISE_FLOOR**2))
 
-    def parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Nothing, c_out, and x."""
+    def preconditioning(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Zeros, since there is no closed form, c_out, and x itself."""
         # the start row at t = 0 is known: the network sees how far x has come from it
         return torch.zeros_like(x), column(self.output_scale(t), x), x
 

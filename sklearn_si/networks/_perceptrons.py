@@ -51,7 +51,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], tupl
 }
 
 # name -> gradient with respect to the argument a, from that with respect to the value h
-_PULLBACKS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+_BACKWARDS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "silu": lambda gradient, a, h: torch.ops.aten.silu_backward(gradient, a),
     "tanh": lambda gradient, a, h: gradient * (1 - h * h),
     "softplus": lambda gradient, a, h: gradient * torch.sigmoid(a),
@@ -159,7 +159,7 @@ class Perceptron(nn.Module):
         """s_k (None for 1) and c_k of each layer, in the dtype."""
         raise NotImplementedError
 
-    def pull_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
+    def backward_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
         """Add to the gradients of what `modulate` is made of, from those of s_k and c_k, of each row."""
         raise NotImplementedError
 
@@ -227,16 +227,18 @@ class Perceptron(nn.Module):
         return torch.einsum("rjk,jk,rk->r", inner, self.output, slopes[-1])
 
     @torch.no_grad()
-    def record(self, features: Tensor | None, inputs: Tensor, group: int = 1) -> tuple[Tensor, list]:
-        """F in training, in the dtype of the inputs and with dropout, and what `pull` needs.
+    def forward_with_cache(
+        self, features: Tensor | None, inputs: Tensor, rows_per_time: int = 1
+    ) -> tuple[Tensor, list]:
+        """F in training, in the dtype of the inputs and with dropout, and what `backward` needs.
 
-        `features` holds one row for each `group` of rows of the inputs.
+        `features` holds one row for each `rows_per_time` of rows of the inputs.
         """
         act, h, layers = ACTIVATIONS[self.activation][0], inputs, []
         for matrix, (s, c) in zip(self._matrices, self.modulate(features, h.dtype), strict=True):
             w = matrix.to(h.dtype)
             a = h @ w.T if s is not None else torch.addmm(c, h, w.T)
-            u = a if s is None else _by_groups(c, a, s, group)
+            u = a if s is None else _scale_and_shift(c, a, s, rows_per_time)
             value = act(u)
             mask = _keep_mask(value.shape, self.dropout, value, self.masks) if self.dropout else None
             layers.append((w, h, a, s, u, value, mask))
@@ -245,9 +247,9 @@ class Perceptron(nn.Module):
         return _times_transposed(h, output).to(self.bias.dtype) + self.bias, [layers, h, output]
 
     @torch.no_grad()
-    def pull(self, recorded: list, features: Tensor | None, gradient: Tensor, group: int = 1) -> None:
+    def backward(self, cache: list, features: Tensor | None, gradient: Tensor, rows_per_time: int = 1) -> None:
         """Add to the gradients of all parameters, from that of a scalar with respect to F; `features` of each row."""
-        layers, h, output = recorded
+        layers, h, output = cache
         of_bias, of_output = self.bias.grad, self.output.grad
         assert of_bias is not None and of_output is not None  # training begins with zeros
         of_bias += gradient.sum(0)
@@ -258,24 +260,24 @@ class Perceptron(nn.Module):
         for k, (w, below, a, s, u, value, mask) in reversed(list(enumerate(layers))):
             if mask is not None:
                 gradient.mul_(mask)
-            shift = _PULLBACKS[self.activation](gradient, u, value)
+            shift = _BACKWARDS[self.activation](gradient, u, value)
             if s is None:
-                self.pull_modulation(k, features, None, shift)
+                self.backward_modulation(k, features, None, shift)
                 inner = shift
             else:
-                self.pull_modulation(k, features, shift * a, shift)
-                inner = _by_groups(None, shift, s, group)
+                self.backward_modulation(k, features, shift * a, shift)
+                inner = _scale_and_shift(None, shift, s, rows_per_time)
             _add_over_rows(self._matrices[k].grad, inner, below)
             if k:
                 gradient = inner @ w
 
 
-def _by_groups(c: Tensor | None, a: Tensor, s: Tensor, group: int) -> Tensor:
-    """C + s a, or s a for a c that is None, where s and c have one row for each group of rows of a."""
-    if group > 1:
-        a, s, c = a.unflatten(0, (-1, group)), s[:, None], None if c is None else c[:, None]
+def _scale_and_shift(c: Tensor | None, a: Tensor, s: Tensor, rows_per_time: int) -> Tensor:
+    """C + s a, or s a for a c that is None, where s and c have one row for each rows_per_time of rows of a."""
+    if rows_per_time > 1:
+        a, s, c = a.unflatten(0, (-1, rows_per_time)), s[:, None], None if c is None else c[:, None]
     value = s * a if c is None else torch.addcmul(c, a, s)
-    return value.flatten(0, 1) if group > 1 else value
+    return value.flatten(0, 1) if rows_per_time > 1 else value
 
 
 @registered("networks.FiLMNetwork")
@@ -338,7 +340,7 @@ class FiLMNetwork(Perceptron):
         layers = ((s.unbind(), c.unbind()) for s, c in self.modulate(features, times.dtype) if s is not None)
         return list(zip(*(zip(*layer, strict=True) for layer in layers), strict=True))
 
-    def pull_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
+    def backward_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
         """Sums over rows of products with the features."""
         gradient = self.modulation.grad
         assert features is not None and scale is not None and gradient is not None
@@ -382,7 +384,7 @@ class MLP(Perceptron):
         """The shifts alone."""
         return [(None, c) for c in self.shifts.to(dtype).split(self.sides)]
 
-    def pull_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
+    def backward_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
         """The sum over rows."""
         gradient = self.shifts.grad
         assert gradient is not None

@@ -84,10 +84,10 @@ def fits():
     report["bridge"] = {"weights": weights(bridge), "score": bridge.score(TEST), "rows": len(bridge.base_sample_)}
     shard = RNG.normal(size=(1400, 2)) if rank == 0 else RNG.normal(size=(200, 2)) + 8.0
     drifted = []
-    plain = _weights.Weights.release
-    _weights.Weights.release = lambda self, together: (drifted.append(self.flat.tolist()), plain(self, together))
+    plain = _weights.AdamWithEMA.release
+    _weights.AdamWithEMA.release = lambda self, together: (drifted.append(self.flat.tolist()), plain(self, together))
     unequal = InterpolantFlow(max_iter=300, **SMALL).fit(shard)
-    _weights.Weights.release = plain
+    _weights.AdamWithEMA.release = plain
     # what each process has trained, before the first one's weights are taken
     report["unequal"] = {"trained": drifted, "far": float((unequal.sample(4000)[:, 0] > 4).mean())}
     if hasattr(unequal, "set_callbacks"):
@@ -131,14 +131,14 @@ def fits():
 def lost():
     """The second process dies in the middle of a fit."""
     if rank:
-        plain = _weights.Weights.descend
+        plain = _weights.AdamWithEMA.step
 
         def descend(self, rate):
             if self.steps == 50:
                 os._exit(1)
             plain(self, rate)
 
-        _weights.Weights.descend = descend
+        _weights.AdamWithEMA.step = descend
     began = time.perf_counter()
     message = refused(lambda: InterpolantFlow(max_iter=100_000, **SMALL).fit(mine))
     (folder / "lost.json").write_text(json.dumps({"error": message, "seconds": time.perf_counter() - began}))
