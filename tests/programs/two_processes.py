@@ -133,12 +133,12 @@ def lost():
     if rank:
         plain = _weights.AdamWithEMA.step
 
-        def descend(self, rate):
+        def step(self, rate):
             if self.steps == 50:
                 os._exit(1)
             plain(self, rate)
 
-        _weights.AdamWithEMA.step = descend
+        _weights.AdamWithEMA.step = step
     began = time.perf_counter()
     message = refused(lambda: InterpolantFlow(max_iter=100_000, **SMALL).fit(mine))
     (folder / "lost.json").write_text(json.dumps({"error": message, "seconds": time.perf_counter() - began}))
