@@ -107,8 +107,9 @@ def search(X_train, X_test):
     }
     found = GridSearchCV(model, grid, scoring=sample_scorer, cv=3).fit(X_train)
     print(
-        "3. Minus the energy distance between sampled and held-out rows, 3 folds (0: equal distributions)"
+        "3. Minus the energy distance between sampled and held-out rows, mean of 3 folds"
     )
+    print("   (0 is the mean score of a perfect model; values above 0 are noise)")
     results = found.cv_results_
     for params, mean, std in zip(
         results["params"],

@@ -138,8 +138,8 @@ def test_arrays_are_left_as_they_were():
     "X, reference, match",
     [
         (np.zeros((3, 2)), np.zeros((3, 4)), r"X has 2 columns and reference has 4.*select the columns"),
-        (np.zeros((1, 2)), np.zeros((3, 2)), r"X has 1 row,.*at least 2: give more rows"),
-        (np.zeros((3, 2)), np.zeros((1, 2)), r"reference has 1 row,.*at least 2: give more rows"),
+        (np.zeros((1, 2)), np.zeros((3, 2)), r"X has 1 row,.*at least 2: pass more rows"),
+        (np.zeros((3, 2)), np.zeros((1, 2)), r"reference has 1 row,.*at least 2: pass more rows"),
         (np.zeros(3), np.zeros((3, 1)), r"Expected 2D array"),
         (np.zeros((3, 1)), np.full((3, 1), np.nan), r"reference contains NaN"),
     ],

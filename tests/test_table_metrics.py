@@ -138,9 +138,9 @@ def test_mmd_of_normal_laws():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: c2st(normal(3, 0), normal(3, 1)), "Got tables of 3 rows at the least, but 5 folds need 5"),
+        (lambda: c2st(normal(3, 0), normal(3, 1)), "The shorter table has 3 rows, but 5 folds need at least 5"),
         (lambda: c2st(normal(9, 0), normal(9, 1, d=3)), "X has 3 features, but"),
-        (lambda: coverage(normal(5, 0), normal(9, 1)), "n_neighbors=5 needs more"),
+        (lambda: coverage(normal(5, 0), normal(9, 1)), "n_neighbors=5 needs at least 6"),
         (lambda: train_on_synthetic(normal(9, 0), normal(9, 1), target=7), "Got target=7, but expected one of"),
         (lambda: maximum_mean_discrepancy(normal(9, 0), normal(9, 1, d=3)), "X has 2 columns and reference has 3"),
         (lambda: maximum_mean_discrepancy(normal(1, 0), normal(9, 1)), "Got 1 and 9 rows"),

@@ -179,7 +179,7 @@ def test_samples_that_are_too_large_are_refused_with_the_ways_out(monkeypatch):
         ([1.0, 1.0], r"sample_weight has the shape \(2,\), but expected \(3,\): one weight for each row of X"),
         ([[1.0], [1.0], [1.0]], r"sample_weight has the shape \(3, 1\)"),
         ([0.0, 0.0, 0.0], r"sample_weight is 0 at every row of X"),
-        (["a", "b", "c"], r"sample_weight holds what is no number"),
+        (["a", "b", "c"], r"sample_weight has a value that is not a number"),
     ],
 )
 def test_weights_are_checked(name, weights, match):

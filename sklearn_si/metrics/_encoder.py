@@ -1,29 +1,29 @@
-"""Tables as numbers, for distances and for trees."""
+"""Encode mixed-type tables as arrays of numbers, for distances and for trees."""
 
 import numpy as np
 
 from .._utils.frames import Table
 
-# What stands for infinity where sums and thresholds are formed.
+# The number that replaces infinity in sums and thresholds.
 LARGEST = float(np.finfo(np.float32).max)
-# Levels that the trees of scikit-learn tell apart.
+# The number of categories of a column that the trees of scikit-learn tell apart.
 _TREE_LEVELS = 254
 
 
 class TableEncoder:
-    """Tables as numbers for distances and for trees, by the columns of a reference table.
+    """Encode tables as arrays of numbers, by the column types, ranges and categories of a reference table.
 
     Parameters
     ----------
     reference : frame or array-like of shape (n_rows, n_columns)
-        Says kinds, scales and levels.
+        The table that determines the types, ranges and categories of the columns.
 
     Attributes
     ----------
     names : list
         Names of the columns.
     is_number : ndarray of bool
-        Which columns hold numbers or dates; the others hold levels.
+        Which columns hold numbers or dates; the others are categorical.
     """
 
     def __init__(self, reference):
@@ -31,7 +31,7 @@ class TableEncoder:
         self.table.owner = "reference"
         self.names = self.table.names
         readings = self.table.readings(reference, "reference")
-        # a column of nothing but gaps holds whatever the other table has
+        # A column without any value takes its type from the other table.
         self.is_number = np.array([r.is_number and bool((r.gaps == 0).any()) for r in readings])
         self.quantities = [r.quantity for r in readings]
         pairs = list(zip(readings, self.is_number, strict=True))
@@ -42,7 +42,7 @@ class TableEncoder:
         self.has_gaps = [bool((r.gaps > 0).any()) for r in readings]
 
     def columns(self, X, input_name="X"):
-        """Each column: numbers with NaN at gaps, or the number of the level (-1 unknown or rare, NaN at gaps)."""
+        """Each column as floats: numbers as they are, categories as codes (-1 if unknown or rare); NaN is missing."""
         found = []
         for j, reading in enumerate(self.table.readings(X, input_name, quiet=True)):
             if self.is_number[j]:
@@ -54,17 +54,19 @@ class TableEncoder:
         return found
 
     def _numbered(self, j, reading):
-        """The number of each cell among the levels of a column; -1 for none of them."""
+        """The code of each cell among the categories of a column; -1 for none of them."""
         place = {level: k for k, level in enumerate(self.levels[j])}
         return np.array([place.get(value, -1.0) for value in _hashable(reading, self.names[j])], dtype=np.float64)
 
     def for_trees(self, X):
-        """Numbers as they are and levels by number, gaps as NaN: what gradient boosting reads."""
+        """The array that gradient boosting reads: numbers as they are, codes of categories, NaN for missing values."""
         return np.clip(np.column_stack(self.columns(X)), -LARGEST, LARGEST)
 
     def for_distances(self, X):
-        """Numbers to [0, 1] by the reference, a half at gaps; one column a level and one for gaps, halved (Gower).
+        """The array whose L1 distance between rows is that of Gower (1971), summed over the columns.
 
+        Numbers are mapped to [0, 1] by the range of the reference, missing ones to 1/2. A categorical column becomes
+        one indicator for each category, and a column with missing values has one more; indicators count one half.
         Infinite numbers lie as far beyond the range of the reference as that is wide.
         """
         parts = []
@@ -101,7 +103,7 @@ def _hashable(reading, name):
             hash(value)
     except TypeError as error:
         raise ValueError(
-            f"Column {name!r} holds cells that are no numbers, words or dates ({error}): take them apart into columns "
+            f"Column {name!r} has cells that are not numbers, words or dates ({error}): split them into columns "
             "of their own, or drop the column."
         ) from error
     return reading.values

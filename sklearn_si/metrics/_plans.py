@@ -9,20 +9,23 @@ from scipy.spatial.distance import cdist
 from ..couplings import optimal_pairs
 from ._weights import squared_distance_on_line
 
-# Pairs of rows up to which "auto" leaves unequal masses to HiGHS: 2,000 rows of each take 11 s in 2 columns, 1 s in 10.
+# Pairs of rows up to which "auto" takes HiGHS for unequal weights: 2,000 rows of each sample take 11 s with 2 columns
+# and 1 s with 10.
 _HIGHS_PAIRS = 4_000_000
-# Pairs of rows at the most: their costs take 0.8 GB.
+# Largest number of pairs of rows: their costs take 0.8 GB.
 _MOST_PAIRS = 100_000_000
-# Pairs of the first linear programme for each row, those of least cost; pairs that a row gains in every later one.
+# Partners of each row in the first linear programme, those of least cost.
 _FIRST_PARTNERS = 15
+# Partners that each row gains in every later programme.
 _MORE_PARTNERS = 5
 # Reduced cost, in units of the mean cost, below which a pair would shorten the transport.
 _PRICE = 1e-9
-# Share of the whole mass that is told from none: sums of its multiples up to one are exact in double precision.
+# Smallest share of the total mass that is distinguished from 0: sums of its multiples up to one are exact in double
+# precision.
 _MASS_UNIT = 2.0**-44
-# Linear programmes at the most: five to seven were needed for 2,000 rows.
+# Largest number of linear programmes: five to seven were needed for 2,000 rows.
 _MOST_ROUNDS = 100
-# Steps of POT's network simplex at the most.
+# Largest number of steps of POT's network simplex.
 _POT_STEPS = 10_000_000
 
 
@@ -32,14 +35,14 @@ def squared_transport_cost(X, Y, x_weights, y_weights, method="auto"):
     cost = _SOLVERS[method](X, Y, x_weights / x_weights.sum(), y_weights / y_weights.sum())
     if not np.isfinite(cost):
         raise ValueError(
-            "The squared distances of the rows are beyond the range of floating-point numbers: divide the columns by a "
-            "constant."
+            "The squared distances of the rows are beyond the range of floating-point numbers: divide the columns of "
+            "both samples by the same constant."
         )
     return max(float(cost), 0.0), method
 
 
 def _chosen(method, X, Y, x_weights, y_weights):
-    """The method to use; raises where the one that was asked for does not fit, or the samples are too large."""
+    """The method to use; it raises if the requested one does not fit, or if the samples are too large."""
     if method not in METHODS:
         raise ValueError(f"Got method={method!r}, but expected one of {list(METHODS)}.")
     pairs = len(X) * len(Y)
@@ -55,8 +58,8 @@ def _chosen(method, X, Y, x_weights, y_weights):
         method = "sorted" if X.shape[1] == 1 else "assignment" if equal else "highs" if pairs <= _HIGHS_PAIRS else "pot"
     if method != "sorted" and pairs > _MOST_PAIRS:
         raise ValueError(
-            f"{len(X)} and {len(Y)} rows make {pairs:.2g} pairs, and the exact plan is found among {_MOST_PAIRS:.0e} "
-            "at the most: draw fewer rows at random from both, or use sliced_wasserstein."
+            f"{len(X)} and {len(Y)} rows make {pairs:.2g} pairs, but the exact plan is found among {_MOST_PAIRS:.0e} "
+            "at most: draw fewer rows at random from both, or use sliced_wasserstein."
         )
     return method
 
@@ -71,18 +74,19 @@ def _by_assignment(X, Y, a, b):
 
 
 def _by_highs(X, Y, a, b):
-    """The linear programme over plans with the marginals a and b, on few pairs at first.
+    """The linear programme over plans with the marginals a and b, by column generation.
 
-    At an optimum every reduced cost c_ij - u_i - v_j is at least 0, with u and v the duals of the marginals. Pairs
-    whose reduced cost is negative are added until there are none, which proves that the plan is optimal among all.
+    At an optimum every reduced cost c_ij - u_i - v_j is at least 0, with u and v the duals of the marginals. The
+    programme starts with few pairs. Pairs whose reduced cost is negative are added until there are none, which proves
+    that the plan is optimal among all pairs.
     """
     a, b, cost = _on_grid(a), _on_grid(b), cdist(X, Y, "sqeuclidean")
-    # the cost of independent pairs: an outlier of little weight does not set the scale
+    # The scale is the cost of independent pairs, which an outlier of little weight does not determine.
     size = a @ cost @ b
     if not 0 < size < np.inf:
         return size
     kept = _staircase(X, Y, a, b)
-    # a shift of either sample changes no plan, and near pairs are those of the shape
+    # A shift of either sample changes no plan, so the near pairs are sought after both are centred.
     _keep_cheapest(kept, cdist(X - a @ X, Y - b @ Y, "sqeuclidean"), _FIRST_PARTNERS)
     for _ in range(_MOST_ROUNDS):
         plan, u, v, pairs = _restricted_plan(cost / size, kept, a, b)
@@ -100,7 +104,7 @@ _WAY_OUT = "use method='pot' (pip install 'sklearn-si[transport]') or draw fewer
 
 
 def _on_grid(masses):
-    """Masses as multiples of `_MASS_UNIT` whose sum is exactly one, so that no rounding makes a plan impossible."""
+    """The masses as multiples of `_MASS_UNIT` that sum to exactly one, so that rounding leaves a feasible programme."""
     units = np.rint(masses / _MASS_UNIT)
     units[np.argmax(units)] += 1 / _MASS_UNIT - units.sum()
     return units * _MASS_UNIT
@@ -114,13 +118,13 @@ def _restricted_plan(cost, kept, a, b):
         (np.ones(2 * len(i)), (np.concatenate([i, n + j]), np.concatenate([columns, columns]))),
         shape=(n + len(b), len(i)),
     )
-    # The last sum follows from the others; beside them, its rounding would make the programme infeasible.
+    # The last sum follows from the others. As a constraint, its rounding would make the programme infeasible.
     sums = np.concatenate([a, b])[:-1]
-    # about the mass of a mean row, so that the solver's tolerances are small beside the masses; exact in binary
+    # About the mean mass of a row: the solver's tolerances are small beside the masses. A power of two is exact.
     unit = 2.0 ** -np.rint(np.log2(len(a) * len(b)) / 2)
     programme = {"c": cost[pairs], "A_eq": marginals[:-1], "b_eq": sums / unit}
     result = linprog(**programme, method="highs-ipm")
-    if result.status != 0:  # presolve takes masses near its tolerance for a contradiction
+    if result.status != 0:  # presolve mistakes masses near its tolerance for a contradiction
         result = linprog(**programme, method="highs-ds", options={"presolve": False})
     if result.status != 0:
         raise ValueError(f"HiGHS found no plan ({result.message}): {_WAY_OUT}.")
@@ -129,7 +133,7 @@ def _restricted_plan(cost, kept, a, b):
 
 
 def _staircase(X, Y, a, b):
-    """The pairs of a plan that is possible: the one that is optimal along the direction of the largest variance."""
+    """The pairs of a feasible plan: the one that is optimal along the direction of the largest variance."""
     both = np.concatenate([X - a @ X, Y - b @ Y])
     direction = np.linalg.eigh(both.T @ both)[1][:, -1]
     orders = [np.argsort(rows @ direction, kind="stable") for rows in (X, Y)]
@@ -143,7 +147,7 @@ def _staircase(X, Y, a, b):
 
 
 def _keep_cheapest(kept, cost, k):
-    """Mark the k cheapest partners of each row of either sample."""
+    """Mark the k cheapest partners of each row of both samples."""
     n, m = cost.shape
     few = min(k, m)
     kept[np.repeat(np.arange(n), few), np.argpartition(cost, few - 1, axis=1)[:, :few].ravel()] = True

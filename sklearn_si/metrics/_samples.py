@@ -1,4 +1,4 @@
-"""Distances between samples, and scorers that need samples only: no density is asked for."""
+"""Distances between two samples, and a scorer for models that can sample."""
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -14,34 +14,35 @@ _BLOCK = 2**22
 
 
 def energy_distance(X, reference, *, standardize=True, sample_weight=None, reference_weight=None):
-    """Squared energy distance between the laws of two samples, without bias.
+    """Unbiased estimate of the squared energy distance between the distributions of two samples.
 
-    D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'| >= 0,    0 if and only if the laws are equal
+    D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'| >= 0,    0 if and only if the distributions are equal
 
     with Y a row of the reference and |.| the Euclidean norm (Szekely & Rizzo 2013, "Energy statistics: a class of
-    statistics based on distances", J. Stat. Plan. Inference 143). The means within a sample are U-statistics, over
-    the n (n - 1) pairs of different rows: in fixed units the expectation is D^2 at every number of rows, and so the
-    value may be slightly negative where the laws are close.
+    statistics based on distances", J. Stat. Plan. Inference 143). The means within a sample are U-statistics, over the
+    n (n - 1) pairs of different rows. In fixed units the estimate is unbiased for every number of rows, so it is
+    often negative if the distributions are equal. Its standard deviation is then about 1/n + 1/m for
+    standardized samples of n and m rows: values below 2 (1/n + 1/m) are noise.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Rows, for example fresh ones of a model.
+        Rows of the first sample, for example drawn from a model.
     reference : array-like of shape (n_reference, n_features)
-        Rows of the law to compare with.
+        Rows of the sample to compare with.
     standardize : bool, default=True
         Divide each column of both samples by its standard deviation (ddof=0) in `reference`, or by 1 where that is 0,
         so that the distance does not depend on the units of the columns. False keeps data units.
     sample_weight, reference_weight : array-like of shape (n_samples,) or (n_reference,), default=None
         Weights of the rows of `X` and of `reference`; a row of weight 0 is left out. Whole numbers are counts: a row of
-        weight 3 is the same as three different rows that are equal. Other weights are relative, such as those that
-        sum to one: only their ratios matter, and a row makes no pair with itself. None weighs all rows alike.
+        weight 3 stands for three rows of the same values. Other weights are relative (they may sum to one, for
+        example): only their ratios matter, and a row makes no pair with itself. None weighs all rows alike.
 
     Returns
     -------
     distance : float
-        In standard deviations of `reference`, or in the units of the data without `standardize`. It takes
-        O((n_samples + n_reference)^2) distances, in memory that does not grow with them.
+        D^2 in standard deviations of `reference`, or in data units with ``standardize=False``. The time grows like
+        (n_samples + n_reference)^2, the memory does not.
 
     Raises
     ------
@@ -71,15 +72,15 @@ def sliced_wasserstein(
 
     SW2^2 = mean over directions u of W2^2(u . X, u . reference),    W2^2 = int_0^1 (F^-1 - G^-1)^2
 
-    (Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures", J. Math. Imaging Vis. 51); on a line
-    the optimal plan is that of the sorted values.
+    (Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures", J. Math. Imaging Vis. 51). F and G are
+    the distribution functions of the two projected samples: on a line, the optimal plan pairs the sorted values.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Rows, for example fresh ones of a model.
+        Rows of the first sample, for example drawn from a model.
     reference : array-like of shape (n_reference, n_features)
-        Rows of the law to compare with.
+        Rows of the sample to compare with.
     n_projections : int, default=128
         Number of random directions.
     standardize : bool, default=True
@@ -93,8 +94,8 @@ def sliced_wasserstein(
     Returns
     -------
     distance : float
-        In standard deviations of `reference`, or in the units of the data without `standardize`. Two samples of one law
-        are not at 0: compare with the distance of two samples of the reference.
+        SW2 in standard deviations of `reference`, or in data units with ``standardize=False``. Two samples of the same
+        distribution have a positive distance: compare with the distance between two parts of the reference.
 
     Raises
     ------
@@ -115,33 +116,39 @@ def sliced_wasserstein(
 
 
 def sample_scorer(estimator, X, y=None, *, n_samples=None, random_state=0):
-    """Minus the energy distance between fresh rows of a model and given rows: a scorer, greater is better.
+    """Score a model by the rows that it draws: minus their squared energy distance to given rows.
 
-    score = -D^2(estimator.sample(n), y if y is a (2-D) sample, else X)    (`energy_distance`, standardised units)
+    score = -D^2(estimator.sample(n), reference),    reference = y if y is a two-dimensional sample, else X
 
-    It needs no density, so it can tell apart what a likelihood cannot see (`noise_level`, `n_steps`, `solver`). For
-    `GridSearchCV(scoring=sample_scorer)`; `functools.partial` sets the keywords.
+    (`energy_distance` in standard deviations of the reference; Szekely & Rizzo 2013). Greater is better. Zero means
+    that the drawn rows cannot be told from the reference: it is the mean score of a perfect model, and on average no
+    model has a higher one. A single score has noise. For a perfect model its standard deviation is about 1/n + 1/m
+    with n drawn rows and m rows of the reference, for example 0.02 with 100 of each. Values above 0 are noise, and
+    scores that differ by less than that are equally good. Use more rows to see smaller differences.
+
+    Use it as ``GridSearchCV(scoring=sample_scorer)``, to tune settings of the sampler that do not affect the likelihood
+    (`noise_level`, `n_steps`, `solver`), or for models without a density; `functools.partial` sets the keywords.
 
     Parameters
     ----------
     estimator : estimator or Pipeline
-        A fitted model with `sample`, or a Pipeline that ends with one. After a fit of one sample, the rows go back
-        through the inverses of the earlier steps; after a fit of two they are compared as they are, because a
-        Pipeline transforms the first sample only.
+        A fitted model with `sample`, or a Pipeline that ends with one. After ``fit(X)`` the drawn rows pass through the
+        inverses of the earlier steps. After ``fit(X0, X1)`` they are compared as they are, because a Pipeline
+        transforms the first sample only.
     X : array-like of shape (n_rows, n_features)
         Rows, in the units that the estimator or Pipeline is given.
     y : array-like of shape (n_rows, n_features), default=None
-        Rows of the target, if it has two dimensions; else ignored.
+        Rows of the target, if it has two dimensions; otherwise it is ignored.
     n_samples : int, default=None
-        Number of fresh rows; None takes as many as there are rows to compare with.
+        Number of rows to draw; None draws as many as the reference has.
     random_state : int, RandomState instance or None, default=0
-        Seed of the fresh rows. An int gives all candidates of a search the same random numbers and leaves the global
-        generators alone; None means the estimator's own.
+        Seed of the drawn rows. An int gives all candidates of a search the same random numbers. None is for the
+        `random_state` of the estimator.
 
     Returns
     -------
     score : float
-        In standard deviations of the rows that are compared with; may be slightly positive.
+        Minus D^2, in standard deviations of the reference: 0 for a perfect model on average, and lower for others.
 
     Raises
     ------
@@ -167,15 +174,15 @@ def sample_scorer(estimator, X, y=None, *, n_samples=None, random_state=0):
 
 
 def _check_samples(X, reference, standardize, sample_weight, reference_weight):
-    """The rows of positive weight of both samples, in the units that are asked for, each with its weights."""
+    """The rows of positive weight of both samples, in the requested units, each sample with its weights."""
     X, reference = same_columns(X, reference)
     X, w = weighted_rows(X, sample_weight, "X", "sample_weight")
     reference, v = weighted_rows(reference, reference_weight, "reference", "reference_weight")
     for weights, name in ((w, "X"), (v, "reference")):
         if not has_pairs(weights):
             raise ValueError(
-                f"{name} has {len(weights)} row, but the mean distance within a sample needs at least 2: give more "
-                "rows, or a positive weight to more of them."
+                f"{name} has {len(weights)} row, but the mean distance within a sample needs at least 2: pass more "
+                "rows, or a positive weight for more of them."
             )
     scale = deviations(reference, v) if standardize else 1.0
     return (X / scale, w), (reference / scale, v)
@@ -185,20 +192,20 @@ def _mean_distance(sample, other=None):
     """Mean Euclidean distance over the rows of two weighted samples, or over pairs of different rows of one."""
     (X, w), (Y, v) = sample, sample if other is None else other
     step = max(1, _BLOCK // len(Y))
-    # cdist subtracts rows before it squares: far from the origin nothing cancels, and a row is at 0 from itself.
+    # cdist subtracts rows before it squares: no digits cancel far from the origin, and a row is at 0 from itself.
     total = sum(w[i : i + step] @ cdist(X[i : i + step], Y) @ v for i in range(0, len(X), step))
     return total / (n_pairs(w) if other is None else w.sum() * v.sum())
 
 
 def _second_sample(y):
-    """Y if it is a sample, that is if it has two dimensions; else None."""
+    """The second sample, if y is one (it has two dimensions); otherwise None."""
     if y is None:
         return None
     return y if getattr(y, "ndim", None) == 2 or np.ndim(y) == 2 else None
 
 
 def _fresh_rows(estimator, n_samples, random_state):
-    """Rows of the model in the units of the rows that it is compared with."""
+    """Rows drawn from the model, in the units of the reference."""
     inverses, model = _unwrap(estimator)
     # A frame, where set_output asked for one, holds the columns of the model's input, not of X.
     rows = np.asarray(model.sample(n_samples, random_state=random_state))
@@ -208,7 +215,7 @@ def _fresh_rows(estimator, n_samples, random_state):
 
 
 def _unwrap(estimator):
-    """The inverses to apply to fresh rows, in order, and the model at the end of a Pipeline."""
+    """The inverses to apply to drawn rows, in order, and the model at the end of a Pipeline."""
     if not isinstance(estimator, Pipeline):
         return [], estimator
     inner, model = _unwrap(estimator[-1])
@@ -221,7 +228,7 @@ def _unwrap(estimator):
 def _inverse(name, step):
     if not hasattr(step, "inverse_transform"):
         raise ValueError(
-            f"Step {name!r} ({type(step).__name__}) has no inverse_transform, so fresh rows cannot be brought back to "
+            f"Step {name!r} ({type(step).__name__}) has no inverse_transform, so drawn rows cannot be mapped back to "
             "the units of X: use an invertible step, or apply it before the Pipeline and score the model on its output."
         )
     return step.inverse_transform

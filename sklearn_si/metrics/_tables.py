@@ -1,4 +1,4 @@
-"""Distances between tables of mixed columns: marginals, pairs, classifiers, coverage, and signals of copying."""
+"""Distances between mixed-type tables: marginals, pairs, classifiers, coverage, and signals of copied rows."""
 
 import numpy as np
 from scipy import stats
@@ -25,7 +25,7 @@ __all__ = [
     "train_on_synthetic",
 ]
 
-# Bins of numbers in tables of pairs.
+# Bins of a column of numbers in the contingency table of a pair of columns.
 _BINS = 10
 # Rows between which kernels are averaged, and from which a bandwidth is taken; rows of a block of distances.
 _KERNEL_ROWS, _BANDWIDTH_ROWS, _BLOCK = 5000, 1000, 1024
@@ -51,28 +51,28 @@ def _trees(encoder, target_is_number, random_state, drop=None):
 
 
 def c2st(real, synthetic, *, cv=5, random_state=0):
-    """Whether gradient boosting can tell two tables apart: 1 if it cannot, 0 if it always can.
+    """Classifier two-sample test: 1 if gradient boosting cannot tell two tables apart, 0 if it always can.
 
     C2ST = 1 - |2 AUC - 1|
 
-    of HistGradientBoostingClassifier out of fold, on equal numbers of rows (Lopez-Paz & Oquab 2017, "Revisiting
-    classifier two-sample tests", with the area under the curve in place of the accuracy). A linear classifier does not
-    see dependence and calls independent columns perfect.
+    (Lopez-Paz & Oquab 2017, "Revisiting classifier two-sample tests", with the area under the ROC curve in place of the
+    accuracy). The AUC is that of cross-validated predictions of HistGradientBoostingClassifier, on equal numbers of
+    rows of both tables. A linear classifier would not see the dependence of columns.
 
     Parameters
     ----------
     real, synthetic : frame or array-like of shape (n_rows, n_columns)
-        Rows; of the longer table, as many as the shorter has, drawn at random. For a fair verdict the real rows were
-        held out.
+        Mixed-type tables with the same columns; missing values are allowed. Of the longer table, as many rows as the
+        shorter has are drawn at random. For a fair result, pass real rows that the model was not fitted to.
     cv : int, default=5
-        Folds.
+        Number of folds.
     random_state : int, RandomState instance or None, default=0
-        Seed of rows, folds and trees.
+        Seed of the drawn rows, the folds and the trees.
 
     Returns
     -------
     c2st : float
-        In [0, 1].
+        C2ST in [0, 1].
 
     Raises
     ------
@@ -92,7 +92,9 @@ def c2st(real, synthetic, *, cv=5, random_state=0):
     tables = [encoder.for_trees(real), encoder.for_trees(synthetic)]
     n = min(len(rows) for rows in tables)
     if n < cv:
-        raise ValueError(f"Got tables of {n} rows at the least, but {cv} folds need {cv}: give more rows.")
+        raise ValueError(
+            f"The shorter table has {n} rows, but {cv} folds need at least {cv}: pass more rows, or a smaller cv."
+        )
     rows = np.concatenate([table[rng.permutation(len(table))[:n]] for table in tables])
     y = np.repeat([0, 1], n)
     seed = rng.randint(2**31 - 1)
@@ -102,7 +104,11 @@ def c2st(real, synthetic, *, cv=5, random_state=0):
 
 
 def train_on_synthetic(synthetic, test, *, target, train=None, random_state=0):
-    """How well gradient boosting that was trained on synthetic rows predicts a column of real ones.
+    """How well gradient boosting that was trained on synthetic rows predicts a column of real rows.
+
+    score = AUC (or R^2) on `test` after training on `synthetic`, to compare with that after training on `train`
+
+    (train on synthetic, test on real: Esteban et al. 2017, arXiv 1706.02633).
 
     Parameters
     ----------
@@ -113,16 +119,17 @@ def train_on_synthetic(synthetic, test, *, target, train=None, random_state=0):
     target : object
         Name of the column (number, for arrays) that is predicted from the others.
     train : frame or array-like of shape (n_train, n_columns), default=None
-        Real rows to train on, for comparison.
+        Real rows to train on, for comparison; None is for no comparison.
     random_state : int, RandomState instance or None, default=0
         Seed of the trees.
 
     Returns
     -------
     result : Bunch
-        `synthetic` and `real` (NaN without `train`): the area under the ROC curve (one against the rest, if there are
-        more than two levels), or R^2 of a column of numbers with more than 20 values; `metric` says which. Where the
-        rows to train on, or those to test on, hold one value, nothing is told apart: .5, or an R^2 of 0.
+        `synthetic` and `real` (NaN without `train`): the scores on `test`. `metric` names the score: "R2" for a column
+        of numbers with more than 20 different values, otherwise "AUC", the area under the ROC curve (mean over the
+        categories, each against the rest, if there are more than two). If the column has a single value in the rows to
+        train on, or in those to test on, the AUC is 0.5 and R^2 is 0.
 
     Raises
     ------
@@ -153,7 +160,7 @@ def train_on_synthetic(synthetic, test, *, target, train=None, random_state=0):
 
 
 class _Judge:
-    """Predicts a column of held-out rows after training on any table."""
+    """Scores of trees that predict a column of held-out rows, after training on any table."""
 
     def __init__(self, encoder, j, is_number, test, random_state):
         self.encoder, self.j, self.is_number, self.random_state = encoder, j, is_number, random_state
@@ -166,10 +173,10 @@ class _Judge:
         return np.delete(rows, self.j, axis=1)[kept], y[kept]
 
     def score(self, table):
-        """Of trees trained on the table, the score on the held-out rows."""
+        """The score on the held-out rows of trees that are trained on the table."""
         X, y = self._split(table)
         if len(np.unique(y)) < 2 or len(np.unique(self.y)) < 2:
-            return 0.0 if self.is_number else 0.5  # nothing is learned of the one value, or can be told apart
+            return 0.0 if self.is_number else 0.5  # of a single value nothing can be learned, or told apart
         trees = _trees(self.encoder, self.is_number, self.random_state, self.j).fit(X, y)
         if self.is_number:
             return float(r2_score(self.y, trees.predict(self.X)))
@@ -182,20 +189,27 @@ class _Judge:
 
 
 def marginal_distances(real, synthetic):
-    """The distance of the laws of each column: Kolmogorov-Smirnov for numbers, total variation for levels.
+    """Distance between the marginal distributions of each column of two tables.
 
-    KS = sup_x |F(x) - G(x)|,    TV = sum_k |p_k - q_k| / 2
+    KS = sup_x |F(x) - G(x)| for numbers,    TV = sum_k |p_k - q_k| / 2 for categories
 
-    Gaps count as a level, and for numbers the difference of the shares of gaps is taken if it is the larger.
+    (Kolmogorov-Smirnov distance and total variation). A missing value counts as a category; for numbers, the
+    difference of the shares of missing values is taken if it is larger than KS.
 
     Parameters
     ----------
     real, synthetic : frame or array-like of shape (n_rows, n_columns)
+        Mixed-type tables with the same columns.
 
     Returns
     -------
     distances : dict
-        Name of the column to its distance in [0, 1].
+        Maps the name of each column to its distance in [0, 1]: 0 for equal distributions.
+
+    Raises
+    ------
+    ValueError
+        When the columns differ.
 
     Examples
     --------
@@ -216,15 +230,15 @@ def _as_table(X):
 
 
 def _number_distance(a, b):
-    gaps = abs(np.isnan(a).mean() - np.isnan(b).mean())
+    missing = abs(np.isnan(a).mean() - np.isnan(b).mean())
     a, b = a[~np.isnan(a)], b[~np.isnan(b)]
     if not len(a) or not len(b):
-        return float(max(gaps, float(len(a) != len(b))))
-    return float(max(gaps, stats.ks_2samp(a, b, method="asymp").statistic))
+        return float(max(missing, float(len(a) != len(b))))
+    return float(max(missing, stats.ks_2samp(a, b, method="asymp").statistic))
 
 
 def _shares(codes):
-    """The share of each value, gaps as -2."""
+    """The share of each value; missing values are -2."""
     values, counts = np.unique(np.nan_to_num(codes, nan=-2.0), return_counts=True)
     return dict(zip(values.tolist(), (counts / len(codes)).tolist(), strict=True))
 
@@ -234,19 +248,27 @@ def _total_variation(p, q):
 
 
 def pair_trends(real, synthetic):
-    """The distance of the dependence in each pair of columns.
+    """Distance between the dependence of each pair of columns in two tables.
 
-    two numbers: |rho - rho'| / 2, rho the rank correlation; else the total variation between the tables of counts of
-    both columns, numbers cut at the deciles of `real`.
+    |rho - rho'| / 2 for two columns of numbers,    TV = sum_kl |p_kl - q_kl| / 2 for other pairs
+
+    with Spearman's rank correlations rho, and the shares p_kl and q_kl of the cells of the contingency tables; there,
+    numbers are binned at the deciles of `real`.
 
     Parameters
     ----------
     real, synthetic : frame or array-like of shape (n_rows, n_columns)
+        Mixed-type tables with the same columns.
 
     Returns
     -------
     distances : ndarray of shape (n_columns, n_columns)
-        Symmetric, in [0, 1], nil on the diagonal.
+        A symmetric matrix of distances in [0, 1], with zeros on the diagonal.
+
+    Raises
+    ------
+    ValueError
+        When the columns differ.
 
     Examples
     --------
@@ -288,23 +310,30 @@ def _rank_correlation(a, b):
 
 
 def coverage(real, synthetic, *, n_neighbors=5):
-    """The share of real rows that have a synthetic row as near as their n-th neighbour among real rows.
+    """The share of real rows near which there is a synthetic row.
 
     coverage = mean over real rows i of [min_j |x_i - y_j| <= NND_k(x_i)]
 
-    (Naeem et al. 2020, arXiv 2002.09797, (8)), with the L1 distance of `TableEncoder.for_distances`. It is low where
-    synthetic rows leave out parts of the law.
+    (Naeem et al. 2020, arXiv 2002.09797, equation (8)), where NND_k is the distance to the k-th nearest real row. The
+    distance is that of Gower: numbers are scaled to [0, 1] by the range of `real`, and two different categories are at
+    distance 1. Coverage is low if the synthetic rows leave out parts of the distribution.
 
     Parameters
     ----------
     real, synthetic : frame or array-like of shape (n_rows, n_columns)
+        Mixed-type tables with the same columns.
     n_neighbors : int, default=5
-        k.
+        The number k of neighbours.
 
     Returns
     -------
     coverage : float
-        In [0, 1]; two samples of one law, equally long, are near 1 - 2^-k.
+        A share in [0, 1], near 1 - 2^-k for two samples of the same distribution with equally many rows.
+
+    Raises
+    ------
+    ValueError
+        When the columns differ, or there are no more than `n_neighbors` real rows.
 
     Examples
     --------
@@ -318,34 +347,45 @@ def coverage(real, synthetic, *, n_neighbors=5):
     encoder = TableEncoder(real)
     rows, new = encoder.for_distances(real), encoder.for_distances(synthetic)
     if len(rows) <= n_neighbors:
-        raise ValueError(f"Got {len(rows)} real rows, but n_neighbors={n_neighbors} needs more than that.")
+        raise ValueError(
+            f"Got {len(rows)} real rows, but n_neighbors={n_neighbors} needs at least {n_neighbors + 1}: pass more "
+            "rows, or a smaller n_neighbors."
+        )
     radius = _nearest(rows, rows, n_neighbors + 1)[:, -1]
     return float((_nearest(new, rows)[:, 0] <= radius).mean())
 
 
 def _nearest(rows, queries, k=1):
-    """L1 distances from queries to the k nearest rows."""
+    """The L1 distances from the queries to their k nearest rows."""
     return NearestNeighbors(n_neighbors=k, metric="manhattan").fit(rows).kneighbors(queries)[0]
 
 
 def closest_record(train, synthetic, holdout):
-    """How near synthetic rows lie to training rows, beside how near they lie to rows that the model never saw.
+    """Whether synthetic rows are nearer to training rows than to rows that the model has not seen.
 
-    share = P(d(y, train) < d(y, holdout)) + P(=) / 2
+    share = P(d(y, train) < d(y, holdout)) + P(d(y, train) = d(y, holdout)) / 2
 
-    with as many training rows as there are held-out rows. A model that copies has a share near 1; one that has learned
-    the law, near 1/2. It is a signal of risk and no guarantee: rare rows can be betrayed at a share of 1/2.
+    for synthetic rows y, their distance d to the nearest row, and as many training rows as there are held-out rows. The
+    distance is that of Gower, as in `coverage`. A model that copies its training rows has a share near 1, and one that
+    has learned the distribution near 1/2. The share is a signal of risk and no guarantee: a model may disclose rare
+    rows at a share of 1/2.
 
     Parameters
     ----------
     train, synthetic, holdout : frame or array-like of shape (n_rows, n_columns)
-        What the model was fitted to, what it draws, and real rows beside.
+        Rows that the model was fitted to, rows that it drew, and real rows that it has not seen.
 
     Returns
     -------
     result : Bunch
-        `share`; `copies`, the share of synthetic rows that equal a training row, and `holdout_copies`, the share of
-        held-out rows that do; `train_distance` and `holdout_distance`, medians (L1, `TableEncoder.for_distances`).
+        `share`, as above. `copies` is the share of synthetic rows that equal a training row, and `holdout_copies` the
+        share of held-out rows that do. `train_distance` and `holdout_distance` are the medians of the distances from
+        synthetic rows to the nearest training and held-out rows; each column contributes between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        When the columns differ.
 
     Examples
     --------
@@ -370,20 +410,25 @@ def closest_record(train, synthetic, holdout):
 
 
 def membership_auc(model, train, holdout):
-    """How well the model's own log-density tells training rows from rows that it never saw.
+    """How well the log-density of a model tells training rows from rows that the model has not seen.
 
-    AUC of log p(x): 1/2 if the density gives nothing away, 1 if it names every training row. It is a signal of risk
-    and no guarantee: stronger attacks exist.
+    AUC = P(log p(x) > log p(x')) + P(log p(x) = log p(x')) / 2    for x from `train` and x' from `holdout`
+
+    (the loss-threshold attack of Yeom et al. 2018, arXiv 1709.01604). It is near 1/2 if the density discloses nothing
+    about membership, and 1 if it identifies every training row. It is a signal of risk and no guarantee: stronger
+    attacks exist.
 
     Parameters
     ----------
     model : estimator
-        With `score_samples`.
+        A fitted model with `score_samples`.
     train, holdout : frame or array-like of shape (n_rows, n_columns)
+        Rows that the model was fitted to, and rows of the same distribution that it was not.
 
     Returns
     -------
     auc : float
+        The area under the ROC curve, in [0, 1].
 
     Examples
     --------
@@ -401,18 +446,21 @@ def membership_auc(model, train, holdout):
 def maximum_mean_discrepancy(
     X, reference, *, bandwidth=None, random_state=0, sample_weight=None, reference_weight=None
 ):
-    """Squared maximum mean discrepancy between two samples, without bias.
+    """Unbiased estimate of the squared maximum mean discrepancy between the distributions of two samples.
 
     MMD^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y),    k(x, y) = exp(-|x - y|^2 / (2 h^2))
 
-    (Gretton et al. 2012, "A kernel two-sample test", (3)), columns in standard deviations of the reference.
+    (Gretton et al. 2012, "A kernel two-sample test", equation (3)), with each column divided by its standard deviation
+    in the reference.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
+        Rows of the first sample, for example drawn from a model.
     reference : array-like of shape (n_reference, n_features)
+        Rows of the sample to compare with.
     bandwidth : float or None, default=None
-        h, in standard deviations; None is the median distance of rows of the reference.
+        The bandwidth h, in standard deviations of the reference; None takes the median distance between its rows.
     random_state : int, RandomState instance or None, default=0
         Seed of the rows that are compared, at most 5,000 of each sample.
     sample_weight, reference_weight : array-like of shape (n_samples,) or (n_reference,), default=None
@@ -421,7 +469,8 @@ def maximum_mean_discrepancy(
     Returns
     -------
     mmd : float
-        Its expectation is nil if and only if the distributions are equal, and so it may be slightly negative.
+        MMD^2, without unit. Its expectation is zero if and only if the distributions are equal; the estimate is then
+        often negative.
 
     Raises
     ------
@@ -440,7 +489,9 @@ def maximum_mean_discrepancy(
     X, w = weighted_rows(X, sample_weight, "X", "sample_weight")
     Y, v = weighted_rows(Y, reference_weight, "reference", "reference_weight")
     if not (has_pairs(w) and has_pairs(v)):
-        raise ValueError(f"Got {len(X)} and {len(Y)} rows, but a mean over pairs needs at least 2 of each.")
+        raise ValueError(
+            f"Got {len(X)} and {len(Y)} rows, but a mean over pairs needs at least 2 of each sample: pass more rows."
+        )
     rng, scale = check_random_state(random_state), deviations(Y, v)
     chosen = [rng.permutation(len(rows))[:_KERNEL_ROWS] for rows in (X, Y)]
     first, second = (X[chosen[0]] / scale, w[chosen[0]]), (Y[chosen[1]] / scale, v[chosen[1]])
@@ -450,16 +501,16 @@ def maximum_mean_discrepancy(
 
 
 def _with_themselves(weights):
-    """The weight of the pairs of a row with itself, whose kernel is 1: see `n_pairs`."""
+    """The total weight of the pairs of a row with itself, whose kernel is 1 (see `n_pairs`)."""
     return weights.sum() ** 2 - n_pairs(weights)
 
 
 def _median_distance(rows, weights):
-    """The median distance over pairs of different rows; where that is 0, one."""
+    """The median distance between different rows, or 1 if that is 0."""
     rows, weights = rows[:_BANDWIDTH_ROWS], weights[:_BANDWIDTH_ROWS]
     i, j = np.triu_indices(len(rows), 1)
     pairs = weights[i] * weights[j]
-    # equal rows that a count stands for are at 0 from each other
+    # The equal rows that a count stands for are at distance 0 from each other.
     equal = max(n_pairs(weights) - 2 * pairs.sum(), 0.0) / 2 if is_count(weights) else 0.0
     distances = np.append(cdist(rows, rows)[i, j], 0.0)
     return weighted_median(distances, np.append(pairs, equal)) or 1.0

@@ -1,4 +1,4 @@
-"""What a transport costs, beside what it could cost at the least."""
+"""The cost of a transport between samples, and the least cost there could be."""
 
 import numbers
 
@@ -15,12 +15,13 @@ from ._weights import check_weights, same_columns, weighted_rows
 def wasserstein_distance(
     X, reference, *, sample_weight=None, reference_weight=None, method="auto", return_method=False
 ):
-    """Wasserstein distance of order 2 between two samples, by their exact plan.
+    """Wasserstein distance of order 2 between two samples, by an exact optimal transport plan.
 
     W2^2 = min over plans P of sum_ij P_ij |X_i - reference_j|^2
 
-    with the (normalised) weights of the rows as the sums of P over either side; for equally many rows without weights,
-    the least mean over permutations.
+    (Villani 2009, "Optimal transport: old and new", Definition 6.1) where a plan is a non-negative matrix whose row and
+    column sums are the normalized weights of the rows of `X` and of `reference`. For equally many rows without weights
+    the optimal plan is a permutation.
 
     Parameters
     ----------
@@ -42,8 +43,8 @@ def wasserstein_distance(
     Returns
     -------
     distance : float
-        In the units of the data. Two samples of one distribution are not at 0: compare with the distance between two
-        samples of the reference that are as large.
+        W2 in data units. Two samples of the same distribution have a positive distance: compare with the distance
+        between two samples of the reference of the same sizes.
     method : str
         Only with ``return_method=True``.
 
@@ -70,18 +71,22 @@ def wasserstein_distance(
 
 
 def path_energy(model, X0, *, n_times=51, condition=None, sample_weight=None):
-    """The energy of the deterministic paths of a bridge: int_0^1 E|b(t, X_t)|^2 dt along its ODE.
+    """The kinetic energy of the paths of a bridge's ODE.
 
-    At least the mean squared distance that rows are moved, which is at least W2^2 (Benamou & Brenier 2000).
+    int_0^1 E|b(t, X_t)|^2 dt >= E|X_1 - X_0|^2 >= W2^2
+
+    (Benamou & Brenier 2000, "A computational fluid mechanics solution to the Monge-Kantorovich mass transfer problem",
+    Numer. Math. 84): the energy is at least the mean squared distance that the rows are moved, with equality for
+    straight paths of constant speed, and that is at least the squared Wasserstein distance of order 2.
 
     Parameters
     ----------
     model : estimator
-        Fitted to two samples.
+        A model that was fitted to two samples.
     X0 : array-like of shape (n_samples, n_features)
-        Rows of the base.
+        Rows of the base, in data units.
     n_times : int, default=51
-        Times of the trapezoidal rule.
+        Number of times of the trapezoidal rule.
     condition : array-like, default=None
         One row for all or one for each, if the model was fitted with a condition.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -90,7 +95,7 @@ def path_energy(model, X0, *, n_times=51, condition=None, sample_weight=None):
     Returns
     -------
     energy : float
-        In the units of the data, squared.
+        The energy in squared data units.
 
     Raises
     ------
@@ -120,7 +125,7 @@ def path_energy(model, X0, *, n_times=51, condition=None, sample_weight=None):
 
 
 def _weighted_starts(X0, weights, condition):
-    """Rows of the base without those of weight 0, their weights, and their conditions."""
+    """The rows of the base whose weight is positive, their weights, and their conditions."""
     if weights is None:
         return X0, None, condition
     n_rows = _num_samples(X0)
@@ -134,12 +139,17 @@ def _weighted_starts(X0, weights, condition):
 
 
 def transport_report(model, X0, X1, *, condition=None, sample_weight=None, reference_weight=None, method="auto"):
-    """How well and at what cost a bridge carries one sample to another.
+    """How well a bridge transports one sample to another, and at what cost.
+
+    distance = W2(transported rows of X0, X1),    displacement = E|X_1 - X_0|^2 >= shortest = W2^2(X0, X1)
+
+    A good bridge has a `distance` near or below `floor`, and a bridge that solves the optimal transport problem has a
+    `displacement` and a `path_energy` near `shortest` (see `wasserstein_distance` and `path_energy`).
 
     Parameters
     ----------
     model : estimator
-        Fitted to two samples; `transform` carries rows of the first.
+        A model that was fitted to two samples; `transform` transports rows of the first.
     X0 : array-like of shape (n_samples, n_features)
         Held-out rows of the base.
     X1 : array-like of shape (n_reference, n_features)
@@ -147,25 +157,42 @@ def transport_report(model, X0, X1, *, condition=None, sample_weight=None, refer
     condition : array-like, default=None
         One row for all or one for each row of `X0`, if the model was fitted with a condition.
     sample_weight, reference_weight : array-like of shape (n_samples,) or (n_reference,), default=None
-        Weights of the rows of `X0`, which go where the rows go, and of `X1`, as in `wasserstein_distance`.
+        Weights of the rows of `X0`, which they keep when they are transported, and of `X1`, as in
+        `wasserstein_distance`.
     method : {"auto", "sorted", "assignment", "highs", "pot"}, default="auto"
         How the plans are found, as in `wasserstein_distance`.
 
     Returns
     -------
     report : Bunch
-        In data units (distance) and their squares (all that follows `floor`); the smaller the better. `distance`: W2
-        between X1 and carried rows (of a `SchroedingerBridge`: draws of the plan); `floor`: W2 between halves of X1,
-        what a distribution seems to be from itself in samples of half as many rows, so that a good bridge comes below
-        it; `displacement`: mean squared distance that rows are moved; `shortest`: W2^2 between X0 and X1, the least
-        displacement that reaches X1; `path_energy`: that of the velocity along its ODE (of a `SchroedingerBridge` below
-        the displacement of its draws, which have noise); `normalized_path_energy` |path_energy - shortest| / shortest,
-        nan where there is no way to go; `method`: the name of the method by which `distance` and `shortest` were found.
+        Smaller is better for all numbers.
+
+        - `distance`: W2 between X1 and the transported rows, in data units. The transported rows of a
+          `SchroedingerBridge` are draws of its plan.
+        - `floor`: W2 between the two halves of X1, in data units. It is the distance that two samples of the same
+          distribution have, at half as many rows, so that a good bridge comes below it.
+        - `displacement`: mean squared distance that rows are moved, in squared data units.
+        - `shortest`: W2^2 between X0 and X1, in squared data units, the least displacement that reaches X1.
+        - `path_energy`: energy of the velocity along its ODE, in squared data units. For a `SchroedingerBridge` it is
+          below the displacement, because the draws of the plan have noise.
+        - `normalized_path_energy`: |path_energy - shortest| / shortest, without unit; nan if `shortest` is 0.
+        - `method`: name of the method that found `distance` and `shortest`.
 
     Raises
     ------
     ValueError
         When X1 has fewer than two rows, or `wasserstein_distance` refuses the rows, their weights or the method.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si import InterpolantFlow
+    >>> from sklearn_si.metrics import transport_report
+    >>> X0 = np.random.default_rng(0).normal(size=(200, 1))
+    >>> flow = InterpolantFlow(coupling="paired", base_density=None, max_iter=20, random_state=0).fit(X0, X0 + 2.0)
+    >>> report = transport_report(flow, X0, X0 + 2.0)
+    >>> round(report.shortest, 3), bool(abs(report.displacement - 4.0) < 0.5)
+    (4.0, True)
     """
     X0, weights, condition = _weighted_starts(X0, sample_weight, condition)
     given = {} if condition is None else {"condition": condition}
@@ -192,22 +219,26 @@ def _distance_of_halves(X1, weights):
     """W2 between the first and the second half of the rows."""
     half = len(X1) // 2
     if half < 1:
-        raise ValueError("X1 has one row with a positive weight, but its halves are compared: give at least two rows.")
+        raise ValueError("X1 has one row with a positive weight, but its halves are compared: pass at least two rows.")
     first, second = slice(half), slice(half, 2 * half)
     return wasserstein_distance(X1[first], X1[second], sample_weight=weights[first], reference_weight=weights[second])
 
 
 def plan_moments(bridge, X, *, n_draws=256, direction="forward", random_state=0):
-    """Mean and covariance of the partners of each row under the plan of a `SchroedingerBridge`.
+    """Conditional mean and covariance of the partner of each row, under the plan of a `SchroedingerBridge`.
+
+    mean = E[x1 | x0],    covariance = Cov(x1 | x0)    (x0 and x1 change places for ``direction="backward"``)
+
+    They are estimated from draws of `SchroedingerBridge.sample_plan`, which names the source of the plan.
 
     Parameters
     ----------
     bridge : SchroedingerBridge
-        A fitted one.
+        A fitted bridge.
     X : array-like of shape (n_samples, n_features)
-        Rows of one end.
+        Rows of the base ("forward") or of the target ("backward"), in data units.
     n_draws : int, default=256
-        Draws behind each row.
+        Number of partners that are drawn for each row.
     direction : {"forward", "backward"}, default="forward"
         From the base to the target, or back.
     random_state : int, RandomState instance or None, default=0
@@ -216,12 +247,24 @@ def plan_moments(bridge, X, *, n_draws=256, direction="forward", random_state=0)
     Returns
     -------
     moments : Bunch
-        `mean` of shape (n_samples, n_features) and `covariance` of shape (n_samples, n_features, n_features).
+        `mean` of shape (n_samples, n_features), in data units, and `covariance` of shape (n_samples, n_features,
+        n_features), in squared data units.
 
     Raises
     ------
     ValueError
         When n_draws is less than 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si import SchroedingerBridge
+    >>> from sklearn_si.metrics import plan_moments
+    >>> X0 = np.random.default_rng(0).normal(size=(200, 1))
+    >>> bridge = SchroedingerBridge(max_iter=20, random_state=0).fit(X0, X0 + 2.0)
+    >>> moments = plan_moments(bridge, X0[:3], n_draws=10)
+    >>> moments.mean.shape, moments.covariance.shape
+    ((3, 1), (3, 1, 1))
     """
     if not isinstance(n_draws, numbers.Integral) or n_draws < 2:
         raise ValueError(f"Got n_draws={n_draws!r}, but expected an integer of at least 2.")

@@ -1,16 +1,16 @@
-"""Samples whose rows have weights, for distances between samples."""
+"""Checks and sums of weighted rows, for distances between samples."""
 
 import numpy as np
 from sklearn.utils import check_array
 
 from .._utils.frame_names import in_order, names_of
 
-# Floats beyond it are all whole numbers.
+# All floats beyond this one are whole numbers.
 _MOST_COUNT = 2.0**53
 
 
 def same_columns(X, reference):
-    """Both samples as finite arrays of equally many columns, in float64; those of frames are matched by name."""
+    """Both samples as finite arrays in float64, with equally many columns; columns of frames are matched by name."""
     X = in_order(X, names_of(reference), "X", "reference")
     X = check_array(X, dtype=np.float64, input_name="X")
     reference = check_array(reference, dtype=np.float64, input_name="reference")
@@ -39,7 +39,9 @@ def check_weights(weights, n_rows, name, weight_name):
     try:
         weights = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{weight_name} holds what is no number ({error}): give one number for each row.") from error
+        raise ValueError(
+            f"{weight_name} has a value that is not a number ({error}): give one number for each row."
+        ) from error
     if weights.shape != (n_rows,):
         raise ValueError(
             f"{weight_name} has the shape {weights.shape}, but expected ({n_rows},): one weight for each row of {name}."
@@ -56,15 +58,15 @@ def check_weights(weights, n_rows, name, weight_name):
 
 
 def is_count(weights):
-    """Whether weights are whole numbers, each of which stands for as many equal rows."""
+    """Whether the weights are counts: whole numbers, each of which stands for that many equal rows."""
     return bool((weights == np.rint(weights)).all() and weights.max() < _MOST_COUNT)
 
 
 def n_pairs(weights):
-    """The weight of all ordered pairs of different rows, by which a U-statistic divides.
+    """The total weight of all ordered pairs of different rows, by which a U-statistic divides.
 
-    Counts stand for n = sum w rows, hence n (n - 1); relative weights leave out each row's pair with itself, hence
-    (sum w)^2 - sum w^2. Both are n (n - 1) for unit weights.
+    Counts stand for n = sum w rows, which gives n (n - 1). Relative weights leave out the pair of each row with
+    itself, which gives (sum w)^2 - sum w^2. Both are n (n - 1) for unit weights.
     """
     total = weights.sum()
     return total * (total - 1) if is_count(weights) else total**2 - (weights**2).sum()
@@ -77,14 +79,14 @@ def has_pairs(weights):
 
 def deviations(X, weights):
     """The weighted standard deviation of each column (ddof=0), or 1 where that is 0."""
-    # By the range: the computed deviation of a constant column such as 0.1 is rounding, not 0.
+    # The range decides: the computed deviation of a constant column, of 0.1 say, is a rounding error and not 0.
     share = weights / weights.sum()
     spread = np.sqrt(share @ (X - share @ X) ** 2)
     return np.where((np.ptp(X, axis=0) > 0) & (spread > 0), spread, 1.0)
 
 
 def weighted_median(values, weights):
-    """The median of values, each counted as often as its weight says; of two middle values, their mean."""
+    """The weighted median of values; the mean of the two middle values, if there are two."""
     order = np.argsort(values, kind="stable")
     reached, half = np.cumsum(weights[order]), weights.sum() / 2
     last = len(values) - 1
@@ -95,7 +97,7 @@ def weighted_median(values, weights):
 def squared_distance_on_line(x, y, x_weights=None, y_weights=None):
     """The squared Wasserstein distance of order 2 between samples on a line: int_0^1 (F^-1 - G^-1)^2.
 
-    Quantiles are steps: between two levels at which either of them jumps, both are constant.
+    The quantile functions are step functions, so both are constant between two levels at which either of them jumps.
     """
     x, x_levels = _quantile_steps(x, x_weights)
     y, y_levels = _quantile_steps(y, y_weights)
