@@ -1,5 +1,7 @@
 """Control of the KL by the errors of the fields, and a report on the calibration of a fitted model."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import stats
@@ -156,7 +158,7 @@ class DiagnosticMethods(AsksModel):
         self.model_.refuse_forecast("diagnose")
         return diagnose(self.model_, *self._held_out(X0, X1), self._sampling(), self._evaluation())
 
-    def _held_out(self, X0, X1):
+    def _held_out(self, X0: Any, X1: Any) -> tuple[Any, Any]:
         X0 = self._validate_rows(X0)
         if self.model_.base_map is not None and X1 is None:
             raise ValueError("The model was fitted to two samples: pass held-out rows of both, X0 and X1.")
@@ -175,9 +177,9 @@ class DiagnosticMethods(AsksModel):
 
 def fisher_divergence(model, X0, X1, evaluation, reference):
     """The Fisher divergence on held-out rows; a reference of None is the model itself."""
-    pairs = [None if X is None else X[:_N_FISHER_ROWS] for X in (X0, X1)]
+    X0, X1 = (None if X is None else X[:_N_FISHER_ROWS] for X in (X0, X1))
     scale, rows = model.units.scale, []
-    times, weights, points = path_points(model, *pairs, _N_FISHER_TIMES)
+    times, weights, points = path_points(model, X0, X1, _N_FISHER_TIMES)
     for t, X in zip(times, points, strict=True):
         moment = time_of(t)
         own = log_density_gradient(model, X, moment, evaluation)
@@ -320,9 +322,9 @@ def _calibration(model, X0, X1, report):
     # Every point twice with the noise of opposite sign: the singular factors of the targets cancel.
     pairs = [(x0, x1, z), (-x0 if path.path_type == "one-sided" else x0, x1, None if z is None else -z)]
     with torch.no_grad():
-        velocity, loss, denoiser = zip(*(_residuals(fields, t, *pair) for pair in pairs), strict=True)
+        velocity, losses, denoiser = zip(*(_residuals(fields, t, *pair) for pair in pairs), strict=True)
     bins = (t * _N_BINS).long()
-    loss = torch.stack(loss).mean(0)
+    loss = torch.stack(losses).mean(0)
     report.times = (np.arange(_N_BINS) + 0.5) / _N_BINS
     report.loss = np.array([float(loss[bins == k].mean()) for k in range(_N_BINS)])
     for name, values in (("velocity", velocity), ("denoiser", denoiser)):
@@ -379,8 +381,8 @@ def _likelihoods(model, X, sampling, evaluation, report):
         report.nll_sde_bound_error = float(chain["standard_error"].mean())
         gap = report.nll_sde_bound - report.nll
         word = "velocity and score agree" if gap < 0.1 else "velocity and score disagree, or n_steps is small"
-        value = f"{report.nll_sde_bound:.4f} +- {report.nll_sde_bound_error:.2g} nats, {gap:+.3f}"
-        report.verdicts["NLL, bound of the SDE"] = f"{value}: {word}"
+        bound = f"{report.nll_sde_bound:.4f} +- {report.nll_sde_bound_error:.2g} nats, {gap:+.3f}"
+        report.verdicts["NLL, bound of the SDE"] = f"{bound}: {word}"
 
 
 def _consistency(model, X0, X1, evaluation, report):

@@ -85,7 +85,7 @@ class RectificationMethods(AsksModel):
         settings = _settings(max_iter, max_time, self.verbose)
         self.model_, report = rectify(model, n_rounds, settings, self._evaluation().device)
         for name in ("distillation_report_", "action_curve_"):  # of the old velocity
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         self.rectification_report_ = report
         return self
 

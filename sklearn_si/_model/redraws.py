@@ -1,9 +1,12 @@
 """Rows that leave the finite numbers are drawn again."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import DTypeLike
 from sklearn.metrics import pairwise_distances_argmin
+from torch import Tensor
 
 from .._utils.tensors import as_array, blocks
 from ..exceptions import IntegrationError, IntegrationWarning
@@ -16,7 +19,15 @@ _REDRAWS = 3
 _MOST_LOST = 0.01
 
 
-def draw_rows(draw, shape, dtype, *, advice, given=None, chunk=None):
+def draw_rows(
+    draw: Callable[[np.ndarray], np.ndarray],
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    *,
+    advice: str,
+    given: Tensor | None = None,
+    chunk: int | None = None,
+) -> np.ndarray:
     """Finite rows in data units: those that leave the finite numbers are drawn again.
 
     Parameters
@@ -60,7 +71,7 @@ def draw_rows(draw, shape, dtype, *, advice, given=None, chunk=None):
     return X
 
 
-def _fill(X, numbers, draw, chunk):
+def _fill(X: np.ndarray, numbers: np.ndarray, draw: Callable[[np.ndarray], np.ndarray], chunk: int) -> np.ndarray:
     """Draw these rows of X; the numbers of those that are not finite."""
     for block in blocks(len(numbers), chunk):
         rows = numbers[block]
@@ -69,7 +80,7 @@ def _fill(X, numbers, draw, chunk):
     return numbers[~np.isfinite(X[numbers]).all(axis=1)]
 
 
-def _tell_redrawn(n_redrawn, n_lost, n, is_given):
+def _tell_redrawn(n_redrawn: int, n_lost: int, n: int, is_given: bool) -> None:
     """Count the rows that were drawn again."""
     message = f"{n_redrawn} of {n} rows left the finite numbers while sampling and were drawn again."
     if n_lost:
@@ -78,10 +89,10 @@ def _tell_redrawn(n_redrawn, n_lost, n, is_given):
     warnings.warn(message, IntegrationWarning, stacklevel=5)
 
 
-def _substitutes(lost, given, n):
+def _substitutes(lost: np.ndarray, given: Tensor | None, n: int) -> np.ndarray:
     """For each lost row another one: drawn given what is nearest, or the next one where nothing is given."""
     kept = np.setdiff1d(np.arange(n), lost)
     if given is None:
         return kept[np.searchsorted(kept, lost) % len(kept)]
-    given = as_array(given, np.float64)
-    return kept[pairwise_distances_argmin(given[lost], given[kept])]
+    told = as_array(given, np.float64)
+    return kept[pairwise_distances_argmin(told[lost], told[kept])]

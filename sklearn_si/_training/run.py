@@ -76,7 +76,7 @@ def _spread_rows(X, train):
 def has_bf16():
     """Whether the processor multiplies bfloat16 numbers by instructions of its own."""
     # older releases of torch do not say
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
@@ -107,7 +107,8 @@ class Run:
     """
 
     def __init__(self, recipe, problem, kind, mixture=None, *, like=None, maps=None, networks=None, number=0):
-        self.recipe, self.problem, self.kind, self.mixture, self.history = recipe, problem, kind, mixture, None
+        self.recipe, self.problem, self.kind, self.mixture = recipe, problem, kind, mixture
+        self.history: Any = None  # of its last training
         self.earlier = History()  # of the fits that a warm start goes on from
         self.steps = 0  # of the runs that it goes on from
         self.action_curve = None  # of a learned path
@@ -188,8 +189,8 @@ class Run:
         if self.mixture is not None:
             return MixtureVelocity(problem.interpolant, network, *self.mixture)
         path = problem.interpolant if problem.interpolant.is_linear else StraightScales(problem.interpolant)
-        ends = (v.clamp(min=1e-6).cpu() for v in (v0, v1))
-        return PreconditionedField(path, network, target, *ends, None if c is None else c.cpu())
+        v0, v1 = (v.clamp(min=1e-6).cpu() for v in (v0, v1))
+        return PreconditionedField(path, network, target, v0, v1, None if c is None else c.cpu())
 
     def learn_path(self, settings):
         """Train the fields and the path between the ends in turn, for a share of the steps."""

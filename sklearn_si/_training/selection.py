@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import time
+from typing import Any
 
 from ..exceptions import FitDivergedError
 from ..preprocessing import AFFINE, MARGINAL, AffineMap
@@ -57,7 +58,8 @@ class Selection:
     def __init__(self, recipe, problem, settings):
         self.recipe, self.problem, self.settings = recipe, problem, settings
         self.began, self.runs = time.perf_counter() - problem.checkpoint.seconds, []
-        self.start = self.failure = None
+        self.start: Any = None  # the run that the others are compared with, and that the long ones copy
+        self.failure: Any = None  # of the last run that diverged
         self.steps = 0  # of the long runs
         length = settings.max_iter / _STEPS if settings.max_time is None else settings.max_time / _SECONDS
         self.share = _RACE * min(1.0, length**-0.5)
@@ -195,7 +197,8 @@ class Selection:
         finds, seed = [], self.problem.seed
         for number, (rows, logs) in enumerate(zip(samples, jacobians, strict=True)):
             budget = Budget(self.mixture_seconds() / len(samples), bool(self.settings.max_time))
-            found = find_mixture(*rows, logs, seed, budget)
+            train, held = rows
+            found = find_mixture(train, held, logs, seed, budget)
             if found is not None:
                 finds.append((found.scores.mean(), number, found, budget))
         if not finds:

@@ -165,7 +165,8 @@ def find_form(cells):
         issubclass(t, (numbers.Real, decimal.Decimal)) and not issubclass(t, (bool, np.bool_)) for t in types
     )
     if is_number and any(issubclass(t, decimal.Decimal) for t in types):
-        ends = [-cell.as_tuple().exponent for cell in cells if isinstance(cell, decimal.Decimal) and cell.is_finite()]
+        finite = [cell for cell in cells if isinstance(cell, decimal.Decimal) and cell.is_finite()]
+        ends = [-int(cell.as_tuple().exponent) for cell in finite]
         return Form("decimal", digits=max([0, *ends]))
     return None
 

@@ -212,8 +212,8 @@ class Series:
         if isinstance(dtype, np.dtype):
             unit, count = np.datetime_data(dtype)
             return kind, unit if count == 1 else f"{count}{unit}"
-        unit = getattr(getattr(dtype, "pyarrow_dtype", dtype), "unit", None)
-        return None if unit is None or str(dtype).startswith(("date32", "date64")) else (kind, unit)
+        named = getattr(getattr(dtype, "pyarrow_dtype", dtype), "unit", None)
+        return None if named is None or str(dtype).startswith(("date32", "date64")) else (kind, named)
 
     @property
     def _time_unit(self):

@@ -40,11 +40,8 @@ def narwhals_series(X):
 
 def names_of(X):
     """The names of the columns of a frame; None of arrays, and of frames that number their columns from 0."""
-    if is_pandas(X):
-        names = list(X.columns)
-    else:
-        frame = narwhals_frame(X)
-        names = None if frame is None else frame.columns
+    frame = X if is_pandas(X) else narwhals_frame(X)
+    names = None if frame is None else list(frame.columns)
     return None if names is None or names == list(range(len(names))) else names
 
 

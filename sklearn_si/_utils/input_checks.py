@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import datetime
 import numbers
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, check_array, validate_data
@@ -163,7 +164,7 @@ def check_cells(X, name):
     Dates and time differences would become 1.6e15, and what a masked array hides would count.
     """
     check_masked(X, name)
-    dtype = getattr(X, "dtype", None)
+    dtype: Any = getattr(X, "dtype", None)
     if getattr(dtype, "names", None):
         raise ValueError(
             f"{name} is a structured array with the fields {list(dtype.names)}, not an array of rows and columns: pass "
@@ -171,8 +172,8 @@ def check_cells(X, name):
         )
     if isinstance(dtype, np.dtype) and dtype.kind == "f" and not dtype.isnative:
         return np.asarray(X, dtype=dtype.newbyteorder("="))
-    values = X if hasattr(X, "dtype") or hasattr(X, "dtypes") else np.asarray(X)
-    dtypes = list(values.dtypes) if np.ndim(getattr(values, "dtypes", None)) else [values.dtype]
+    values: Any = X if hasattr(X, "dtype") or hasattr(X, "dtypes") else np.asarray(X)
+    dtypes = list(values.dtypes) if np.ndim(getattr(values, "dtypes", 0)) else [values.dtype]
     dated = any(str(dtype).lower().startswith(_DATED_DTYPES) for dtype in dtypes)
     if not dated and any(str(dtype) == "object" for dtype in dtypes):
         dated = any(isinstance(value, _DATED_TYPES) for value in np.asarray(values, dtype=object).flat)

@@ -1,5 +1,7 @@
 """Encode mixed-type tables as arrays of numbers, for distances and for trees."""
 
+from typing import Any
+
 import numpy as np
 
 from .._utils.frames import Table
@@ -35,10 +37,10 @@ class TableEncoder:
         self.is_number = np.array([r.is_number and bool((r.gaps == 0).any()) for r in readings])
         self.quantities = [r.quantity for r in readings]
         pairs = list(zip(readings, self.is_number, strict=True))
-        self.levels = [
+        self.levels: list[Any] = [
             None if number else _frequent(r, name) for (r, number), name in zip(pairs, self.names, strict=True)
         ]
-        self.ranges = [_range(r) if number else None for r, number in pairs]
+        self.ranges: list[Any] = [_range(r) if number else None for r, number in pairs]
         self.has_gaps = [bool((r.gaps > 0).any()) for r in readings]
 
     def columns(self, X, input_name="X"):
@@ -90,7 +92,7 @@ def _shares_of_range(values, low, high):
 
 
 def _frequent(reading, name):
-    counted = {}
+    counted: dict[Any, int] = {}
     for value in _hashable(reading, name)[reading.gaps == 0]:
         counted[value] = counted.get(value, 0) + 1
     return sorted(counted, key=lambda level: (-counted[level], str(level)))[:_TREE_LEVELS]

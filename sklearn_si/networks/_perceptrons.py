@@ -136,7 +136,8 @@ class Perceptron(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.dropout, self.masks = 0.0, None
+        self.dropout = 0.0
+        self.masks: torch.Generator | None = None
         widths = [n_inputs, *hidden_layer_sizes]
         # Wide scores (gain sqrt 3) for the inner layers: with the variance of
         # torch's default the signal fades by 3 a layer and early steps are lost.

@@ -215,6 +215,9 @@ def _fitted(series, reading, kind):
 class _Coded:
     """What both kinds of codec share: where values are missing."""
 
+    name: object
+    has_missing: bool
+
     def _check_missing(self, missing):
         if missing.any() and not self.has_missing:
             raise ValueError(
@@ -445,7 +448,7 @@ def _warn_of_codes(names, codecs, columns):
     """Name the columns of whole numbers that are read as quantities and look like codes of classes."""
     if is_nameless():
         return
-    odd = {}
+    odd: dict[object, int] = {}
     for name, codec, reading in zip(columns.names, codecs, columns.readings, strict=True):
         if name in names and codec.kind == "number" and codec.quantity == "numbers":
             n_codes = _count_codes(reading)

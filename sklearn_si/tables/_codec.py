@@ -139,7 +139,7 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         table.owner = type(self).__name__
         self.table_, self.n_features_in_ = table, len(readings)
         self.n_codes_ = [column.n_codes for column in self.columns_]
-        vars(self).pop("feature_names_in_", None)
+        self.__dict__.pop("feature_names_in_", None)
         if table.backend != "numpy" and all(isinstance(name, str) for name in table.names):
             self.feature_names_in_ = np.array(table.names, dtype=object)
         return self

@@ -1,6 +1,7 @@
 """The kind, the levels, spikes and intervals of a column, from its cells."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def _levels(present, own_levels):
     """The distinct values in order, and their rows."""
     if present.dtype.kind in "if":
         return np.unique(present, return_counts=True)
-    counted = {}
+    counted: dict[Any, int] = {}
     for value in present:
         counted[value] = counted.get(value, 0) + 1
     if own_levels is not None:

@@ -1,6 +1,7 @@
 """What to look at before a synthetic table is used: a report on its likeness and on signals of copying."""
 
 import importlib
+from typing import Any
 
 import numpy as np
 
@@ -208,7 +209,7 @@ def _in_years(series, *columns):
     """Dates as years, other columns as they are."""
     if not series.is_date or series.dtype.kind != "M":
         return columns
-    unit = getattr(series.dtype, "unit", None) or np.datetime_data(series.dtype)[0]
+    unit: Any = getattr(series.dtype, "unit", None) or np.datetime_data(series.dtype)[0]
     return tuple(1970 + values * (np.timedelta64(1, unit) / np.timedelta64(31_556_952, "s")) for values in columns)
 
 

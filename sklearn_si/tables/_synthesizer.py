@@ -4,7 +4,7 @@ import numbers
 import os
 import time
 import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -187,19 +187,20 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         codec.table_.owner = type(self).__name__
         warn_of_identifiers(codec.columns_, readings)
         self.codec_, self.n_features_in_ = codec, codec.n_features_in_
-        vars(self).pop("feature_names_in_", None)
-        vars(self).update({n: v for n, v in vars(codec).items() if n == "feature_names_in_"})
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update({n: v for n, v in vars(codec).items() if n == "feature_names_in_"})
         columns = codec.columns_
         self._layout = layout = layout_of(columns)
         if layout.valued:
             told = layout.features(codes), codes[:, layout.coded]
             values = straightened(columns, layout.valued, readings, codes, values, told, rng)
         followed = layout, codes, values, Budget(self.max_time, began), seed, tasks, checkpoint
+        self.masked_network_: Any
         self.masked_network_, interrupted = fit_codes(self, *followed) if layout.coded else (None, False)
-        self.value_model_ = None
+        self.value_model_: Any = None
         if layout.valued:
-            told = "before its values were learned: they get little more than a normal law."
-            with checkpoint.interruptible(lambda: layout.coded, told):
+            left = "before its values were learned: they get little more than a normal law."
+            with checkpoint.interruptible(lambda: layout.coded, left):
                 self.value_model_ = fit_values(self, *followed, interrupted)
             self.value_model_ = self.value_model_ or fit_values(self, *followed, True)
         tasks.end()
