@@ -165,6 +165,8 @@ class Series:
 
     def _cells(self, column):
         """The objects of a column of objects; None of any other."""
+        if str(self.dtype) == "null[pyarrow]":
+            return None
         if self.backend == "narwhals":
             return None if self._time_unit else column.to_list()
         if self.backend == "numpy":
@@ -280,6 +282,8 @@ class Series:
 
     def _read_extension(self, column):
         kind = getattr(self.dtype, "kind", "O")
+        if str(self.dtype) == "null[pyarrow]":
+            return _read_objects([None] * len(column), None)
         missing = column.isna().to_numpy().astype(np.int64)
         kinds = (getattr(self.dtype, "na_value", np.nan),) if missing.any() else ()
         if kind in "iu":
@@ -338,7 +342,9 @@ class Series:
             filled = pd.Series(np.where(gaps > 0, 0, values), name=self.name).astype(self.dtype)
             filled[gaps > 0] = getattr(self.dtype, "na_value", np.nan)
             return filled
-        return pd.Series(_objects(values, gaps, kinds, self.form), dtype=self.dtype, name=self.name)
+        cells = _objects(values, gaps, kinds, self.form)
+        # pyarrow makes nothing of an array that holds nothing
+        return pd.Series(cells.tolist() if "pyarrow" in str(self.dtype) else cells, dtype=self.dtype, name=self.name)
 
     def _write_dates(self, pd, values, gaps):
         values[gaps > 0] = _LOWEST

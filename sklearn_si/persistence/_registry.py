@@ -15,9 +15,13 @@ from sklearn import decomposition, dummy, linear_model, mixture, neighbors, prep
 from torch import nn
 
 from .._utils.names import BY_NAME, NAMES
+from ._cells import arrow_parts, build_arrow, build_cell, cell_parts, is_foreign_cell
 
 __all__ = ["BY_NAME", "NAMES", "Rebuilt", "is_cell", "is_key", "is_state", "recipe_of"]
 
+# Levels of a name, and the largest number in it.
+_MOST_LEVELS = 8
+_MOST_OF_A_NAME = 2**16
 _FOREIGN = (
     decomposition.PCA, dummy.DummyRegressor, linear_model.RidgeCV, mixture.BayesianGaussianMixture,
     mixture.GaussianMixture, preprocessing.MinMaxScaler, preprocessing.OneHotEncoder,
@@ -45,6 +49,9 @@ def is_key(value):
     """Whether a value may be a key: plain, and of a hash that nobody can have collide with thousands of others."""
     if value is None or type(value) in (str, bool):
         return True
+    if type(value) is tuple:  # a name of several levels: words, or numbers too small to be chosen for their hashes
+        plain = all(type(v) is str or (type(v) is int and 0 <= v < _MOST_OF_A_NAME) for v in value)
+        return plain and len(value) <= _MOST_LEVELS
     if isinstance(value, (int, float, np.integer, np.floating)):
         # larger integers are hashed modulo this prime
         return not 2**61 - 1 <= abs(value) < math.inf
@@ -56,7 +63,12 @@ def is_cell(value):
 
     No array: of those inside each other numpy frees some thousands, and then the interpreter crashes.
     """
-    return value is None or isinstance(value, (str, bool, int, float, np.generic)) or _is_missing(value)
+    return (
+        value is None
+        or isinstance(value, (str, bool, int, float, np.generic))
+        or _is_missing(value)
+        or is_foreign_cell(value)
+    )
 
 
 def is_state(cls, name):
@@ -136,14 +148,17 @@ def _build_missing(name):
 
 
 def _narwhals_parts(dtype):
-    names = ("time_unit", "time_zone")
+    names = ("time_unit", "time_zone", "categories", "precision", "scale")
     return {"name": type(dtype).__name__, **{n: getattr(dtype, n) for n in names if hasattr(dtype, n)}}
 
 
 def _build_narwhals(parts):
-    nw = importlib.import_module("narwhals.stable.v1")
+    nw = importlib.import_module("narwhals.stable.v2")
     settings = {name: value for name, value in parts.items() if name != "name"}
-    _expect(all(value is None or type(value) is str for value in parts.values()))
+    categories = settings.get("categories", ())
+    _expect(type(categories) is tuple and all(type(category) is str for category in categories))
+    plain = [value for name, value in parts.items() if name != "categories"]
+    _expect(all(value is None or type(value) in (str, int) for value in plain) and type(parts["name"]) is str)
     if parts["name"] not in _NARWHALS_DTYPES:
         raise ValueError(f"{parts['name']!r} is no dtype of a column.")
     return getattr(nw, parts["name"])(**settings)
@@ -162,16 +177,25 @@ def _module_of(value):
 _ODD_CATEGORIES = 1000
 # A zone of dateutil may be the path of a file.
 _PANDAS_DTYPE = re.compile(
-    r"(U?Int|Float)\d+|boolean|str|string|(datetime|timedelta)64\[\w+(, (?P<zone>(?!dateutil)\w[\w/+:-]*))?\]", re.ASCII
+    r"(U?Int|Float)\d+|boolean|str|string|Sparse\[[\w, .-]{1,40}\]"
+    r"|period\[\d{0,4}[A-Za-z]{1,3}(-[A-Z]{3})?\]"
+    r"|interval\[(u?int|float|datetime|timedelta)64(\[\w+\])?, (left|right|both|neither)\]"
+    r"|(datetime|timedelta)64\[\w+(, (?P<zone>(?!dateutil)\w[\w/+:-]*))?\]",
+    re.ASCII,
 )
 _OFFSET = re.compile(r"UTC([+-]\d\d:\d\d(:\d\d)?)?", re.ASCII)
 _NARWHALS_DTYPES = (
-    "Boolean", "Categorical", "Date", "Datetime", "Duration", "Float32", "Float64", "Int8", "Int16", "Int32", "Int64",
-    "Object", "String", "Time", "UInt8", "UInt16", "UInt32", "UInt64",
+    "Boolean", "Categorical", "Date", "Datetime", "Decimal", "Duration", "Enum", "Float32", "Float64", "Int8", "Int16",
+    "Int32", "Int64", "Object", "String", "Time", "UInt8", "UInt16", "UInt32", "UInt64", "Unknown",
 )  # fmt: skip
 # What a recipe applies to, in order.
 _RECIPES = (
     (_kernel_applies, Rebuilt("sklearn.KernelDensity", _kernel_parts, _build_kernel)),
+    (is_foreign_cell, Rebuilt("cell", cell_parts, build_cell)),
+    (
+        lambda v: _module_of(v) == "pandas" and type(v).__name__ == "ArrowDtype",
+        Rebuilt("pandas.ArrowDtype", arrow_parts, build_arrow),
+    ),
     (_is_missing, Rebuilt("missing", lambda v: type(v).__name__, _build_missing)),
     (
         lambda v: (_module_of(v) == "pandas" and str(v) == "category") or _is_pandas_dtype(v),
