@@ -4,5 +4,6 @@ import torch
 
 torch.set_num_threads(1)
 
-# What tests run in processes of their own.
-collect_ignore = ["programs"]
+# What tests run in processes of their own, and what writes the files that tests read: as modules with doctests, both
+# would be run by their collection.
+collect_ignore = ["golden", "programs"]

@@ -11,7 +11,7 @@ import numpy as np
 import sklearn_si
 
 HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "persistence"))
 
 from test_persistence import FRAME, MODELS, X0  # noqa: E402 - after the path
 

@@ -20,7 +20,7 @@ from sklearn_si.interpolants import (
     VariancePreserving,
 )
 from sklearn_si.solvers import odeint, sdeint, time_grid
-from test_interpolants import instances
+from test_named import instances
 
 # Clear of t = 1/2, where alpha and beta of encoding-decoding have kinks.
 TIMES = torch.tensor([5e-4, 0.05, 0.23, 0.41, 0.59, 0.77, 0.95, 1 - 5e-4], dtype=torch.float64)

@@ -9,7 +9,7 @@ import sklearn_si
 from fuzzing import Guard, mutant
 from sklearn_si.exceptions import LoadError
 
-FILES = [file.read_bytes() for file in sorted((pathlib.Path(__file__).parent / "golden").glob("*.si"))]
+FILES = [file.read_bytes() for file in sorted((pathlib.Path(__file__).parents[1] / "golden").glob("*.si"))]
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def test_what_is_not_fitted_can_be_saved_and_what_was_loaded_can_be_fitted(path)
 
 
 def test_files_of_the_first_format_keep_loading():
-    folder = pathlib.Path(__file__).parent / "golden"
+    folder = pathlib.Path(__file__).parents[1] / "golden"
     for name in ("flow", "table"):
         model = sklearn_si.load(folder / f"{name}_format1.si")
         expected = np.load(folder / f"{name}_format1.npy")
