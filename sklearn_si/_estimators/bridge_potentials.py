@@ -11,17 +11,29 @@ from torch import Tensor, nn
 from .._utils.names import registered
 from ..couplings import conditional_covariance
 
-# Rows of each end that a mixture is fitted to, those of a trial of its number of components, and held out of these.
-_MOST_ROWS, _TRIAL_ROWS, _HELD = 16_384, 2048, 1000
-# Rows of each end that a component has at the least, and nats that more components must bring.
-_LEAST_ROWS, _LEAST_GAIN = 20, 0.01
-# Numbers of components that are tried, and steps of the optimiser.
-_COMPONENTS, _STEPS, _TRIAL_STEPS = (1, 4, 16), 100, 50
+# Largest number of rows of each end that a mixture is fitted to.
+_MOST_ROWS = 16_384
+# Rows of each end to which mixtures are fitted while their number of components is chosen.
+_TRIAL_ROWS = 2048
+# Rows of each end by which the number is chosen.
+_VALIDATION_ROWS = 1000
+# Fewest rows of each end for each component.
+_LEAST_ROWS = 20
+# Nats by which more components must lead.
+_LEAST_GAIN = 0.01
+# Numbers of components that are tried.
+_COMPONENTS = (1, 4, 16)
+# Steps of L-BFGS in the fit that is kept.
+_STEPS = 100
+# Steps of L-BFGS in the fits that are compared.
+_TRIAL_STEPS = 50
 # Least S_k along a column, in units of what leads one normal law to the other: where rows repeat, the best component
 # would be a point, and its density infinite.
 _FLOOR = 0.01
-# Starts from different clusters, and steps after which the best of them is chosen.
-_STARTS, _SHORT = 4, 15
+# Starts from different clusters.
+_STARTS = 4
+# Steps after which the best start is chosen.
+_SHORT = 15
 
 
 # Log-weights, shifts and Cholesky factors of a mixture.
@@ -172,7 +184,7 @@ def fit_potential(
 
 def _choose_components(x0: Tensor, x1: Tensor, epsilon: float, generator: torch.Generator) -> int:
     """The number of components that is best on held-out rows; more are tried as long as they bring something."""
-    held = min(_HELD, min(len(x0), len(x1)) // 5)
+    held = min(_VALIDATION_ROWS, min(len(x0), len(x1)) // 5)
     kept = slice(held, held + _TRIAL_ROWS)
     best, chosen = math.inf, 1
     for k in _COMPONENTS:

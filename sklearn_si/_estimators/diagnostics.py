@@ -25,12 +25,18 @@ from .questions import AsksModel
 
 # Times at which the errors of the fields are averaged: Gauss-Legendre nodes of (0, 1).
 _N_TIMES = 24
-# Times of the Fisher term, whose gradients are dear, and rows at each.
-_N_FISHER_TIMES, _N_FISHER_ROWS = 8, 200
+# Times of the Fisher divergence: few, because each takes gradients of log-densities.
+_N_FISHER_TIMES = 8
+# Rows at each of these times.
+_N_FISHER_ROWS = 200
 # Steps of the process that makes the pairs of a model that was trained on its own.
 _N_PAIR_STEPS = 50
-# Bins of time in the report; rows and paths behind the dearer of its lines.
-_N_BINS, _N_ROWS, _N_PATHS = 8, 500, 16
+# Bins of time in the report.
+_N_BINS = 8
+# Rows behind its likelihoods.
+_N_ROWS = 500
+# Paths of each row behind the bound of the SDE.
+_N_PATHS = 16
 
 
 class Report(Bunch):

@@ -15,7 +15,7 @@ from .._training.batches import make_task
 from .._training.loop import Settings, train
 from .._training.losses import Regression
 from .._utils.tensors import (
-    DISTIL_STREAM,
+    DISTILL_STREAM,
     blocks,
     make_generator,
 )
@@ -25,9 +25,17 @@ from ..networks._perceptrons import FiLMNetwork, Perceptron
 from ..solvers import odeint, time_grid
 from .questions import AsksModel
 
-# Pairs of rows that the map is fitted to, and those it is judged by; steps of RK4 between two times of the map.
-_PAIRS, _HELD, _FINE_STEPS = 65_536, 4096, 24
-_CHUNK, _BATCH = 4096, 1024
+# Solutions of the ODE: three quarters train the map, the others judge it.
+_PAIRS = 65_536
+# Rows on which a round is validated.
+_VALIDATION_ROWS = 4096
+# Steps of RK4 from t = 0 to 1 that make the solutions.
+_FINE_STEPS = 24
+# Rows that are solved at a time.
+_ROWS_PER_SOLVE = 4096
+# Points in a gradient step.
+_BATCH = 1024
+# Largest number of steps of the map: beyond it a plain solver is as good.
 _MOST_STEPS = 8
 
 
@@ -37,7 +45,10 @@ def _paths(fields: Fields, x: Tensor, times: Tensor, spacing: str, node: float |
     states = [x]
     for start, stop in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
         grid = time_grid(max(4, _FINE_STEPS // (len(times) - 1)), spacing, start, stop, node)
-        some = [odeint(fields.rows(rows).velocity, states[-1][rows], grid, "rk4") for rows in blocks(len(x), _CHUNK)]
+        some = [
+            odeint(fields.rows(rows).velocity, states[-1][rows], grid, "rk4")
+            for rows in blocks(len(x), _ROWS_PER_SOLVE)
+        ]
         states.append(torch.cat(some))
     return torch.stack(states)
 
@@ -114,11 +125,11 @@ def fit_flow_map(
     fit, held = slice(0, 3 * (len(x) // 4)), slice(3 * (len(x) // 4), len(x))
     known = fields.rows(fit).condition
     n_conditions = 0 if known is None else known.shape[1]
-    weights = make_generator(seed, DISTIL_STREAM + 100)
+    weights = make_generator(seed, DISTILL_STREAM + 100)
     network = FiLMNetwork(x.shape[1], n_conditions, widths, activation, weights).to(x.device)
     flow_map = FlowMap(network, times, *_linear_parts(states[:, fit])).eval()
-    pairs = _Pairs(flow_map, states[:, fit], known, make_generator(seed, DISTIL_STREAM, x.device))
-    few = slice(held.start, held.start + _HELD)
+    pairs = _Pairs(flow_map, states[:, fit], known, make_generator(seed, DISTILL_STREAM, x.device))
+    few = slice(held.start, held.start + _VALIDATION_ROWS)
 
     @torch.no_grad()
     def score() -> float:
@@ -211,7 +222,7 @@ def distill(model, n_steps, condition, evaluation, settings):
         what = "needs condition= rows, because it" if condition is None else "got a condition, but the model"
         how = "with" if condition is None else "without"
         raise ValueError(f"distill {what} was fitted {how} a condition.")
-    generator = make_generator(model.seed, DISTIL_STREAM + 200, evaluation.device)
+    generator = make_generator(model.seed, DISTILL_STREAM + 200, evaluation.device)
     x = model.base_rows(_PAIRS, generator, np.float32)
     n_rows = 1 if condition is None else len(condition)
     fields = model.fields(np.float32, evaluation.device, condition, n_rows, evaluation.guidance)

@@ -23,16 +23,21 @@ from ..solvers import odeint, time_grid
 from .distillation import hidden_widths
 from .questions import AsksModel
 
-# Pairs of a round, those that are held out, and steps of the solver that makes them.
-_PAIRS, _HELD, _SOLVER_STEPS = 20_000, 2000, 24
-_CHUNK = 4096
+# Pairs of a round.
+_PAIRS = 20_000
+# Those of them that are held out for validation.
+_VALIDATION_PAIRS = 2000
+# Steps of the fifth-order solver that makes the pairs.
+_SOLVER_STEPS = 24
+# Rows that are solved at a time.
+_ROWS_PER_SOLVE = 4096
 
 
 def _ends_and_straightness(velocity, x, grid):
     """X_1 of the rows x, and E int |X_1 - X_0 - dX_t/dt|^2 dt."""
     times = time_grid(_SOLVER_STEPS, *grid).to(x)
     ends, total = [], 0.0
-    for some in x.split(_CHUNK):
+    for some in x.split(_ROWS_PER_SOLVE):
         states, slopes = odeint(velocity, some, times, "dopri5", dense=True)
         bent = (states[-1] - states[0] - slopes).square().sum(2).sum(1)
         total += float(torch.trapezoid(bent, times))
@@ -144,9 +149,12 @@ def _refit(model, x0, x1, settings, generator, number):
     moments = (x.cpu() for x in (x0.var(0, correction=0), x1.var(0, correction=0), centred))
     field = PreconditionedField(path, network, "velocity", *moments).to(x0.device)
     networks = nn.ModuleDict({"velocity": field}).eval()
-    held, kept = (Sampler(x0[rows], x1[rows], None, paired, False) for rows in (slice(_HELD), slice(_HELD, None)))
+    held, kept = (
+        Sampler(x0[rows], x1[rows], None, paired, False)
+        for rows in (slice(_VALIDATION_PAIRS), slice(_VALIDATION_PAIRS, None))
+    )
     points = make_generator(model.seed, RECTIFY_STREAM + 50, x0.device)
-    loss = held_out_loss(networks, path, "uniform", held, 2 * _HELD, points)
+    loss = held_out_loss(networks, path, "uniform", held, 2 * _VALIDATION_PAIRS, points)
     with Batches(networks, path, settings.time_distribution, kept, settings.batch_size, generator) as batches:
         train(networks, batches.loss, lambda: -loss(), settings, start_score=lambda: -loss())
     t = torch.rand(len(x0), generator=generator, device=x0.device)

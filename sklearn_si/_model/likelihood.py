@@ -47,13 +47,18 @@ _CARRY_STEPS = 10
 # A flow that pulls clusters together stretches errors by up to a hundred on the way
 # back; carried rows are held to a tolerance that leaves room for it.
 _STRETCH = 100
-# Floats of the rows of one chunk, and rows that it has at the least: fewer cost as many calls, more leave the cache.
-_CHUNK, _CHUNK_ROWS = 2**13, 1024
+# Numbers in the rows that are solved at a time: more leave the cache (benchmarks/ablation.md, "Steps of `sample`, grids
+# of densities").
+_NUMBERS_PER_SOLVE = 2**13
+# Fewest rows that are solved at a time: fewer cost as many calls.
+_ROWS_PER_SOLVE = 1024
 # Nats beyond which the error that the first solve states of itself is no estimate: its steps are too long.
 _TRUSTED = 0.5
-# Stated over estimated errors, such that 99 % of rows are within them (benchmarks/ablation.md). The embedded errors of
-# the steps, weighted by the score, are a tenth of the true error or more.
-_PATH_MARGIN, _QUADRATURE_MARGIN = 10.0, 3.0
+# Stated over estimated error of the path, such that 99 % of rows are within it: the embedded errors of the steps,
+# weighted by the score, are a tenth of the true error or more (benchmarks/ablation.md).
+_PATH_MARGIN = 10.0
+# Stated over estimated error of the quadrature of the divergence, likewise.
+_QUADRATURE_MARGIN = 3.0
 
 
 def _chunks(rows: Tensor, d: int) -> tuple[Tensor, ...]:
@@ -62,7 +67,7 @@ def _chunks(rows: Tensor, d: int) -> tuple[Tensor, ...]:
 
 
 def _chunk_rows(d: int) -> int:
-    return max(_CHUNK // d, _CHUNK_ROWS)
+    return max(_NUMBERS_PER_SOLVE // d, _ROWS_PER_SOLVE)
 
 
 def standard_normal_log_density(x: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from .._utils.tensors import as_array, blocks
 from ..exceptions import IntegrationError, IntegrationWarning
 
-# Rows of one chunk in sampling: it stays in cache (measured: 3.3 times as fast as 65,536).
-_CHUNK = 4096
+# Rows that are drawn at a time: they stay in cache (measured: 3.3 times as fast as 65,536).
+_ROWS_PER_DRAW = 4096
 # How often a row that left the finite numbers is drawn again.
 _REDRAWS = 3
 # Share of the rows of a call that may leave the finite numbers in each of their draws.
@@ -53,7 +53,7 @@ def draw_rows(
     IntegrationError
         When more than 1 % of the rows left the finite numbers in each of four draws.
     """
-    X, chunk = np.empty(shape, dtype), chunk or _CHUNK
+    X, chunk = np.empty(shape, dtype), chunk or _ROWS_PER_DRAW
     lost = _fill(X, np.arange(len(X)), draw, chunk)
     n_redrawn = len(lost)
     for _ in range(_REDRAWS if n_redrawn else 0):

@@ -21,9 +21,10 @@ Points = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 # Numbers in the rows of the batches that are made at once: the cost of a call is spread over many rows, which still
 # fit in cache.
 _BLOCK = 2**16
-# Rows of a batch that share their time, where at least so many times are left: what the network makes of time is
-# computed once for them.
-_ROWS_PER_TIME, _FEWEST_TIMES = 4, 32
+# Rows of a batch that share one time: what the network computes from time is computed once for them.
+_ROWS_PER_TIME = 4
+# Fewest distinct times of a batch for which rows share them.
+_FEWEST_TIMES = 32
 
 
 class Sampler:

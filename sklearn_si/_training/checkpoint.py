@@ -15,8 +15,10 @@ from .._utils.tensors import draw_seed
 from ..exceptions import CheckpointError, LoadError
 from ..persistence._archive import read, write
 
-# Writing takes this share of the time at the most; seconds between two files, whatever they take.
-_SHARE, _LEAST_SECONDS = 0.05, 1.0
+# Largest share of the time that is spent on writing.
+_SHARE = 0.05
+# Fewest seconds between two files, however fast they are written.
+_LEAST_SECONDS = 1.0
 # The fact of a warm start.
 BEFORE = "the fit that a warm start goes on from"
 

@@ -15,14 +15,26 @@ from .._utils.process import without_warnings
 # which few rows bear better, with a higher floor of the variances (in scaled units), or one covariance for all.
 _COMPONENTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _KINDS = (("full", 1e-4), ("full", 0.03), ("tied", 1e-4))
-# Iterations of a fit, their tolerance, and the products of numbers that they make in a second; seconds that any fit
-# takes.
-_ITERATIONS, _TOLERANCE, _PRODUCTS, _LEAST_SECONDS = 50, 3e-3, 2e9, 0.005
+# Largest number of iterations of a fit.
+_ITERATIONS = 50
+# Gain of the mean log-likelihood below which iterations end, in nats.
+_TOLERANCE = 3e-3
+# Products of two numbers that a fit takes in a second, by which its cost is estimated.
+_PRODUCTS = 2e9
+# Seconds that any fit takes.
+_LEAST_SECONDS = 0.005
 # Standard errors of the gain of more components that count as noise.
 _NOISE = 0.5
-# Rows without which there is no choice to make; rows that the mixtures are fitted to while one is chosen, and those
-# that judge them. With fewer than these held out, folds of the former do.
-_FEWEST, _ROWS, _JUDGES, _FEW_HELD, _FOLDS = 20, 4000, 1000, 100, 5
+# Training rows below which no mixture is tried.
+_FEWEST = 20
+# Largest number of rows that mixtures are fitted to while one is chosen.
+_ROWS = 4000
+# Largest number of validation rows by which it is chosen.
+_VALIDATION_ROWS = 1000
+# Validation rows below which it is chosen by cross-validation of the training rows.
+_FEW_VALIDATION_ROWS = 100
+# Folds of the cross-validation.
+_FOLDS = 5
 
 
 class Budget:
@@ -86,13 +98,13 @@ def find_mixture(train, held, log_jacobian, seed, budget):
     """
     train, held, jacobians = (
         train[:_ROWS],
-        held[:_JUDGES],
-        [j[:n] for j, n in zip(log_jacobian, (_ROWS, _JUDGES), strict=True)],
+        held[:_VALIDATION_ROWS],
+        [j[:n] for j, n in zip(log_jacobian, (_ROWS, _VALIDATION_ROWS), strict=True)],
     )
     if len(train) < _FEWEST:
         return None
     splits = [(train, held, jacobians[1])]
-    if len(held) < _FEW_HELD:
+    if len(held) < _FEW_VALIDATION_ROWS:
         folds = [slice(k, None, _FOLDS) for k in range(_FOLDS)]
         splits = [(np.delete(train, fold, axis=0), train[fold], jacobians[0][fold]) for fold in folds]
     best = _search(splits, seed, budget)

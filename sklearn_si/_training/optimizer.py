@@ -13,8 +13,14 @@ from ..distributed import Single
 # Weights are averaged over about 2 % of the steps taken so far (at least 10 steps):
 # the average is what is validated and kept.
 _AVERAGING = 0.02
-# Adam's usual constants, and the norm to which gradients are clipped.
-_FIRST, _SECOND, _SMALL, _LARGEST_NORM = 0.9, 0.999, 1e-8, 1.0
+# Decay of the first moments (Kingma & Ba 2015).
+_BETA1 = 0.9
+# Decay of the second moments.
+_BETA2 = 0.999
+# Added to the root of the second moments.
+_EPSILON = 1e-8
+# Norm to which gradients are clipped.
+_LARGEST_NORM = 1.0
 
 
 class AdamWithEMA:
@@ -55,11 +61,11 @@ class AdamWithEMA:
         gradient = self.group.average(self.gradient)
         norm = torch.dot(gradient, gradient).sqrt_()
         gradient.mul_((_LARGEST_NORM / (norm + 1e-6)).clamp_(max=1.0))
-        self._first.lerp_(gradient, 1 - _FIRST)
-        self._second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
+        self._first.lerp_(gradient, 1 - _BETA1)
+        self._second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
         spread = torch.sqrt(self._second, out=gradient)
-        spread.mul_((1 - _SECOND**self.steps) ** -0.5).add_(_SMALL)
-        self.flat.addcdiv_(self._first, spread, value=-rate / (1 - _FIRST**self.steps))
+        spread.mul_((1 - _BETA2**self.steps) ** -0.5).add_(_EPSILON)
+        self.flat.addcdiv_(self._first, spread, value=-rate / (1 - _BETA1**self.steps))
         self._update_ema()
         gradient.zero_()
 

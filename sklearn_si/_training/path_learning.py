@@ -14,10 +14,11 @@ from ..interpolants._learned import LearnedInterpolant, LearnedSchedule
 from .batches import Sampler, draw_points
 from .loop import Settings
 
-# Steps of the fields between two of the path; share of all steps after which the path stays as it is, and the fields
-# are fitted to it.
-STEPS_BETWEEN, MOVING_SHARE = 5, 1 / 3
-# Entries of the curve of the action.
+# Steps of the fields between two steps of the path.
+STEPS_BETWEEN = 5
+# Share of all steps in which the path is learned; in the others it is fixed, and the fields are fitted to it.
+MOVING_SHARE = 1 / 3
+# Entries of `action_curve_`.
 _ENTRIES = 20
 
 

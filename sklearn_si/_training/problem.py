@@ -26,12 +26,24 @@ from .recipe import split_rows
 from .run import Run, has_likelihood_validation
 from .selection import train_best
 
-# Gradient steps of max_iter="auto": of two samples, and with max_time, where time is the limit. Of one sample it is a
-# power of the number of training rows: 600 for 1,000 rows, 5,800 for 50,000, 30,000 at the most.
-_STEPS, _NO_LIMIT = 3000, 10**9
-_STEPS_OF_1000, _POWER, _FEWEST, _MOST = 600, 0.58, 400, 30_000
-# Points in a step of batch_size="auto": more for one sample of many rows.
-_BATCH, _LARGE_BATCH, _MANY_ROWS = 512, 1024, 10_000
+# Gradient steps of max_iter="auto" for two samples.
+_STEPS = 3000
+# Gradient steps where `max_time` is the limit.
+_NO_LIMIT = 10**9
+# Gradient steps of max_iter="auto" for one sample of 1,000 training rows ...
+_STEPS_OF_1000 = 600
+# ... which grow with this power of the number of rows (5,800 for 50,000) ...
+_POWER = 0.58
+# ... from this number on ...
+_FEWEST = 400
+# ... up to this one.
+_MOST = 30_000
+# Points in a gradient step of batch_size="auto".
+_BATCH = 512
+# Points in a step for one sample of many rows.
+_LARGE_BATCH = 1024
+# Training rows that are many.
+_MANY_ROWS = 10_000
 # Stale rounds of n_iter_no_change="auto", where no other rule ends the training.
 _STALE_ROUNDS = 20
 

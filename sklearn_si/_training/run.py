@@ -57,13 +57,20 @@ from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
 _WIDE_ENOUGH = 128
 # Pairs from which the covariance of the ends of a coupling is estimated.
 _MOMENT_ROWS = 4096
-# Rows carried back at a time, and at the most.
-_CHUNK, _MOST_CARRIED = 4096, 50_000
+# Rows that are transported to the base at a time.
+_ROWS_PER_SOLVE = 4096
+# Largest number of rows that are transported to the base.
+_MOST_TRANSPORTED = 50_000
 # Runs of a fit that a process may number before it takes the random numbers of the next one.
 _RANKS_APART = 1000
-# Rows on which a round is validated, fewer where a fit has less than so many seconds, and times that two-sample losses
-# are averaged over.
-VALIDATION_ROWS, _FEW_VALIDATION_ROWS, _SHORT, _VALIDATION_DRAWS = 256, 64, 10.0, 4096
+# Rows on which a round is validated.
+VALIDATION_ROWS = 256
+# Rows on which a round of a short fit is validated.
+_FEW_VALIDATION_ROWS = 64
+# Seconds of `max_time` below which a fit is short.
+_SHORT = 10.0
+# Points (pairs and times) over which the validation loss of two samples is averaged.
+_VALIDATION_DRAWS = 4096
 
 
 def _spread_rows(X, train):
@@ -367,8 +374,8 @@ class Run:
         velocity, denoiser = compose(problem.interpolant, dict(self.networks))
         base = self.x0[strided(len(self.x0), SHARED_ROWS)]
         back, farthest = [], 2 * base.norm(dim=1).max()
-        most = min(len(base), len(problem.target), _MOST_CARRIED)
-        for rows in torch.as_tensor(rng.permutation(len(problem.target))[:most]).split(_CHUNK):
+        most = min(len(base), len(problem.target), _MOST_TRANSPORTED)
+        for rows in torch.as_tensor(rng.permutation(len(problem.target))[:most]).split(_ROWS_PER_SOLVE):
             condition = None if self.condition is None else self.condition[rows]
             fields = Fields(problem.interpolant, velocity, denoiser, condition)
             x = odeint(fields.velocity, self.x1[rows], time_grid(20, GRID_SPACING, 1.0, 0.0), "dopri5")

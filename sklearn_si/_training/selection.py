@@ -11,25 +11,54 @@ from ..preprocessing import AFFINE, MARGINAL, AffineMap
 from .mixture_init import Budget, find_mixture, refit
 from .run import VALIDATION_ROWS, Run, has_likelihood_validation, train_run
 
-# Share of the steps that each map gets before the choice, in a fit of 20 s or 1,000 steps; of longer ones it is less.
-_RACE, _SECONDS, _STEPS = 0.05, 20.0, 1000
-# Seconds below which the start of a short run is not validated.
+# Share of the steps that each map gets before the choice, in a fit of 20 s or of 1,000 steps; in longer ones the share
+# falls with the square root of the length (benchmarks/ablation.md, "The map of the columns").
+_SHORT_RUN_SHARE = 0.05
+# Seconds of the fit from which on the share falls.
+_SECONDS = 20.0
+# Steps of the fit from which on the share falls, where time is no limit.
+_STEPS = 1000
+# Seconds of the fit below which the start of a short run is not validated.
 _HURRY = 10.0
-# Share of the time in which Gaussian mixtures are tried; where the fit has no limit, seconds (on paper) at the most and
-# for a step; rows that the mixture is fitted to at last, and for a second of the search.
-_MIXTURE_SHARE, _MIXTURE_SECONDS, _SECONDS_A_STEP = 0.08, 1.0, 1e-3
-_MIXTURE_ROWS, _ROWS_A_SECOND = 20_000, 20_000
-# How many times the gain of the last doubling of the steps is still to come: as foreseen of every start, at the most,
-# and where a mixture is the rival, which is kept as it is if the network disappoints; nats by which a map of the
-# columns, after which fields have no data units, must lead.
-_GAINS_TO_COME, _MOST_TO_COME, _LAST_GAINS, _PRICE_OF_FIELDS = 1.2, 3.0, 2.0, 0.02
-# Of the runs within so many nats of the highest, so many are judged once more, by so many held-out rows, in this share
-# of the time.
-_NEAR, _FINALISTS, _FINAL_ROWS, _FINAL_SHARE = 0.1, 2, 1000, 0.03
-# A run with dropout follows one that was best after b steps: the earlier it overfits, the more is dropped. Then, as
-# long as this helps and this share of the steps is left, one with more.
-_DROPOUT_BY_STEP, _DROPOUT_LIMIT, _MORE, _LEAST_LEFT = 120, 0.3, 1.7, 0.15
-# Short runs are validated after 100 steps, and each time their number has doubled.
+# Share of the time in which Gaussian mixtures are tried, where the fit has a limit of time.
+_MIXTURE_SHARE = 0.08
+# Largest cost of the search for a mixture where it has none, in estimated seconds.
+_MIXTURE_SECONDS = 1.0
+# Estimated seconds of that search for each step of the fit.
+_SECONDS_A_STEP = 1e-3
+# Largest number of rows that the mixture is fitted to in the end.
+_MIXTURE_ROWS = 20_000
+# These rows for each second of the search.
+_ROWS_A_SECOND = 20_000
+# The score of a run is extrapolated by so many times the gain of its last doubling of steps (benchmarks/ablation.md,
+# "The map of the columns").
+_GAINS_TO_COME = 1.2
+# The largest such multiple: a mixture that leads by more needs no further comparison.
+_MOST_TO_COME = 3.0
+# The multiple after one more doubling of the steps, where a mixture is the rival: more than before, because the run
+# around the mixture still wins in the end if the network disappoints.
+_LAST_GAINS = 2.0
+# Nats by which a map of each column must lead, because fields have no data units after it.
+_PRICE_OF_FIELDS = 0.02
+# Nats below the highest score within which a run is a finalist.
+_NEAR = 0.1
+# Largest number of finalists, which are compared once more.
+_FINALISTS = 2
+# Validation rows of that comparison.
+_FINAL_ROWS = 1000
+# Share of the time that it is given.
+_FINAL_SHARE = 0.03
+# A run that was best after b steps is followed by one with dropout _DROPOUT_BY_STEP / b: the earlier a run overfits,
+# the more is dropped (benchmarks/ablation.md, "Dropout, and when a run overfits").
+_DROPOUT_BY_STEP = 120
+# Largest first dropout.
+_DROPOUT_LIMIT = 0.3
+# Factor of the dropout from one run to the next, as long as more dropout helps.
+_MORE = 1.7
+# Share of the steps (or of the time) that must be left for one more run.
+_LEAST_LEFT = 0.15
+# Growth of a round, in units of the steps so far: short runs are validated after 100 steps, and each time that their
+# number has doubled.
 _FEW_ROUNDS = 1.0
 
 
@@ -62,7 +91,7 @@ class Selection:
         self.failure: Any = None  # of the last run that diverged
         self.steps = 0  # of the long runs
         length = settings.max_iter / _STEPS if settings.max_time is None else settings.max_time / _SECONDS
-        self.share = _RACE * min(1.0, length**-0.5)
+        self.share = _SHORT_RUN_SHARE * min(1.0, length**-0.5)
 
     @property
     def interrupted(self):
@@ -239,7 +268,7 @@ class Selection:
             settings = dataclasses.replace(settings, max_iter=settings.max_iter - self.steps)
         else:
             settings = dataclasses.replace(
-                settings, max_time=max(_RACE, self.left() - _FINAL_SHARE) * settings.max_time
+                settings, max_time=max(_SHORT_RUN_SHARE, self.left() - _FINAL_SHARE) * settings.max_time
             )
         score = None if last.history is None else last.history.best_score
         run = self.trained(self.continuation(last), settings, dropout=dropout, start_score=score)

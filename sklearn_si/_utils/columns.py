@@ -10,8 +10,9 @@ from .names import registered
 
 __all__ = ["Reading", "Series"]
 
-# Bounds of int64.
-_LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+# Smallest and largest number of int64.
+_LOWEST = np.iinfo(np.int64).min
+_HIGHEST = np.iinfo(np.int64).max
 # The largest span of integers that floats hold exactly.
 _SPAN = 2**53
 WORDS = "words"

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 # Streams of random numbers drawn from one seed: the rows that `sample` returns
 # must not be functions of the numbers that `fit` saw.
-FIT_STREAM, SAMPLE_STREAM, BASE_STREAM, PATH_STREAM, GRID_STREAM, DISTIL_STREAM, RECTIFY_STREAM = range(7)
+FIT_STREAM = 0
+SAMPLE_STREAM = 1
+BASE_STREAM = 2
+PATH_STREAM = 3
+GRID_STREAM = 4
+DISTILL_STREAM = 5
+RECTIFY_STREAM = 6
 REPEATS_STREAM = 7
 
 

@@ -11,8 +11,14 @@ from .._utils.tensors import FIT_STREAM, column, make_generator
 from ._base import Interpolant
 from ._gammas import Gamma
 
-# Rates of a learned path and of learned schedules, modes of the latter, units of a layer of the former.
-_RATE, _SCHEDULE_RATE, _MODES, _UNITS = 5e-3, 2e-2, 7, 64
+# Learning rate of a learned path.
+_RATE = 5e-3
+# Learning rate of learned schedules.
+_SCHEDULE_RATE = 2e-2
+# Fourier modes of a learned schedule.
+_MODES = 7
+# Units of a hidden layer of a learned path.
+_UNITS = 64
 
 
 @registered("interpolants.LearnedInterpolant")

@@ -27,8 +27,12 @@ __all__ = [
 
 # Bins of a column of numbers in the contingency table of a pair of columns.
 _BINS = 10
-# Rows between which kernels are averaged, and from which a bandwidth is taken; rows of a block of distances.
-_KERNEL_ROWS, _BANDWIDTH_ROWS, _BLOCK = 5000, 1000, 1024
+# Rows between which kernels are averaged.
+_KERNEL_ROWS = 5000
+# Rows from which the bandwidth of a kernel is taken.
+_BANDWIDTH_ROWS = 1000
+# Rows of a block of distances.
+_BLOCK = 1024
 
 
 class _Filled(TransformerMixin, BaseEstimator):

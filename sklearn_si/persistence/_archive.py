@@ -33,8 +33,10 @@ __all__ = ["FORMAT", "load", "save"]
 
 # The version of the layout of files; older ones keep loading.
 FORMAT = 1
-# Bytes of the description, and depth of the objects in it, that are read at the most.
-_LARGEST_TREE, _DEEPEST = 256 * 2**20, 200
+# Largest description that is read, in bytes.
+_LARGEST_TREE = 256 * 2**20
+# Deepest nesting of objects that is read.
+_DEEPEST = 200
 _TREE = "tree.json"
 # What numpy writes before an array of save: no tuples of fields, no objects, nothing to be evaluated.
 _DTYPE = r"[<>|][biufcmMSU][0-9]{0,9}(?:\[[0-9]{0,9}[a-zA-Z]{1,7}\])?"
@@ -43,7 +45,10 @@ _HEADER = re.compile(rf"{{'descr': '({_DTYPE})', 'fortran_order': (True|False), 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _LARGEST_CHARACTER = 0x10FFFF
 # Objects that are met again count as often as they are met: what is said briefly must not take forever to print.
-_REPEATED, _FREE = 4, 100_000
+# Largest number of objects read, repeats counted, in units of the objects in the description ...
+_REPEATED = 4
+# ... and objects that are always allowed.
+_FREE = 100_000
 _DICTS = {dict: "dict", OrderedDict: "ordered", Bunch: "bunch"}
 
 

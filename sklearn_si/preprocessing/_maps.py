@@ -9,7 +9,8 @@ from ._splines import MonotoneSpline, fit_spline
 
 __all__ = ["AFFINE", "MAPS", "MARGINAL", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]
 
-AFFINE, MARGINAL = ("standardize", "whiten"), ("marginal", "marginal-whiten")
+AFFINE = ("standardize", "whiten")
+MARGINAL = ("marginal", "marginal-whiten")
 MAPS = AFFINE + MARGINAL
 
 # A standard deviation below this fraction of the column's size is rounding, not spread.

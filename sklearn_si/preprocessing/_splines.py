@@ -10,13 +10,18 @@ from .._utils.names import registered
 
 # Bins between quantiles that are tried for a column; beside them, a straight line.
 _BINS = (1, 3, 6, 12, 24, 48, 96, 192)
-# Rows that choose the number of bins; rows of one bin at least.
-_ROWS, _ROWS_OF_A_BIN = 4000, 8
-# Share of the rows beyond the outermost knots, and the least number of them.
-_TAIL, _TAIL_ROWS = 0.005, 20
-# Shapes of a tail: 0 is exponential, 1 / shape the power of a polynomial one. One that is not 0 must earn this many
-# nats on the rows beyond the knot.
-_SHAPES, _SHAPE_PRICE = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0), 1.0
+# Rows that choose the number of bins.
+_ROWS = 4000
+# Fewest rows of a bin.
+_ROWS_OF_A_BIN = 8
+# Share of the rows beyond each of the outermost knots ...
+_TAIL = 0.005
+# ... and the fewest rows beyond it.
+_TAIL_ROWS = 20
+# Shapes of a tail that are tried: 0 is exponential, 1 / shape the power of a polynomial one.
+_SHAPES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+# Nats on the rows beyond the knot by which a shape that is not 0 must lead.
+_SHAPE_PRICE = 1.0
 # Knots nearer than this share of the spread (of the middle half, where that is less) are one: values that repeat have
 # no density.
 _GAP = 1e-3

@@ -13,12 +13,18 @@ from ._bins import GridBins, SmoothBins
 __all__ = ["KINDS", "Column", "Lattice", "find_lattice", "warn_of_identifiers"]
 
 KINDS = ("categorical", "discrete", "continuous")
-# A column with more words than this, and than this share of its rows, tells rows apart.
-_FEW_WORDS, _UNIQUE = 50, 0.5
-# Roundings of a map there and back, and share of a cell below which they do not matter.
-_ROUNDINGS, _NO_ROUNDING = 16, 1e-3
-# Decimals that are looked for; beyond so many steps of the grid, rounding does not matter.
-_DECIMALS, _STEPS = 9, 2**45
+# A column of strings identifies rows if it has more distinct values than this ...
+_FEW_WORDS = 50
+# ... and than this share of its rows.
+_UNIQUE = 0.5
+# Rounding errors of a map there and back, in units of the spacing of floats.
+_ROUNDINGS = 16
+# Share of a cell below which rounding errors do not matter.
+_NO_ROUNDING = 1e-3
+# Decimal places that are looked for.
+_DECIMALS = 9
+# Steps of the grid beyond which rounding does not matter: they are too fine for a float64.
+_STEPS = 2**45
 # Distance of a dequantised code from the borders of its cell, as a share of it.
 _MARGIN = 1e-6
 

@@ -16,19 +16,27 @@ from .._utils.tensors import normal
 
 __all__ = ["MaskedNetwork", "auto_sizes", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
 
-# Rows in a step, rows on which a round is validated, rows sampled or scored at a time.
-_BATCH, _VALIDATION_ROWS, _CHUNK = 512, 2000, 8192
+# Rows in a gradient step.
+_BATCH = 512
+# Rows on which a round is validated.
+_VALIDATION_ROWS = 2000
+# Rows that are sampled or scored at a time.
+_ROWS_PER_BLOCK = 8192
 # Rows that are drawn to calibrate the shares of the codes, rounds of it, and most of a round in nats.
 _CALIBRATION_ROWS = 16384
 _CALIBRATION_ROUNDS = 20
 _LARGEST_SHIFT = 1.0
 # Width from which matrix products in bfloat16 pay in training.
 _WIDE_ENOUGH = 128
-# How far a column may be trusted to depend on what is visible; held-out rows from which a gain of less trust has to be
-# larger than chance (a network that has few rows to learn from overfits more often than not).
-_TRUST, _MANY_JUDGES = (0.0, 0.25, 0.5, 0.75, 1.0), 1000
-# Octaves of the waves in which neighbouring levels, and values, are alike.
-_OCTAVES, _VALUE_OCTAVES = 7, 4
+# How far a column may be trusted to depend on what is visible: 0 is independence, 1 the network as it is.
+_TRUST = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Held-out rows below which a gain of full trust must exceed chance: a network that has few rows to learn from overfits
+# more often than not.
+_MANY_JUDGES = 1000
+# Octaves of the waves by which neighbouring levels of an ordered column are alike.
+_OCTAVES = 7
+# Octaves of the waves by which neighbouring values are alike.
+_VALUE_OCTAVES = 4
 
 
 @registered("tables.MaskedNetwork")
@@ -391,7 +399,10 @@ def calibrate(network, n_values, generator):
         rows = network._codes_of(j)
         shift, log_shares = network.shift[rows], network.log_shares[rows]
         logits = torch.cat(
-            [network.logits(j, *block) for block in zip(codes.split(_CHUNK), values.split(_CHUNK), strict=True)]
+            [
+                network.logits(j, *block)
+                for block in zip(codes.split(_ROWS_PER_BLOCK), values.split(_ROWS_PER_BLOCK), strict=True)
+            ]
         )
         for _ in range(_CALIBRATION_ROUNDS if j else 0):
             drawn = torch.log_softmax(logits + shift, 1).exp().mean(0)
@@ -403,7 +414,7 @@ def calibrate(network, n_values, generator):
 def draw_codes(network, codes, values, order, generator, forbidden=()):
     """Fill the cells of `codes` that are -1, one column after the other; the codes in `forbidden` are ruled out."""
     codes = codes.clone()
-    for rows in torch.arange(len(codes), device=codes.device).split(_CHUNK):
+    for rows in torch.arange(len(codes), device=codes.device).split(_ROWS_PER_BLOCK):
         block, shown = codes[rows], values[rows]
         for j in order:
             asked = (block[:, j] < 0).nonzero()[:, 0]
@@ -441,7 +452,7 @@ def _without(logs, ruled_out):
 def log_mass(network, codes, values, order):
     """The log-probability of the known codes of each row, by the chain rule in this order."""
     total = torch.zeros(len(codes), dtype=torch.float64, device=codes.device)
-    for rows in torch.arange(len(codes), device=codes.device).split(_CHUNK):
+    for rows in torch.arange(len(codes), device=codes.device).split(_ROWS_PER_BLOCK):
         shown = torch.full_like(codes[rows], -1)
         for j in order:
             code = codes[rows, j]

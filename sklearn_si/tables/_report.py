@@ -21,8 +21,12 @@ from ..metrics._encoder import TableEncoder
 
 __all__ = ["TableReport"]
 
-# Rows that are compared where every pair counts; columns and bins of the pictures.
-_ROWS, _PICTURES, _BARS = 5000, 24, 30
+# Rows that are compared where the distance of every pair counts.
+_ROWS = 5000
+# Columns that are drawn.
+_PICTURES = 24
+# Bins of a histogram.
+_BARS = 30
 
 
 class TableReport:

@@ -15,18 +15,34 @@ from ._bins import SmoothBins
 
 __all__ = ["ValueModel"]
 
-# Rows of the training set of the flow, copies of rows under other masks counted; copies of a row at the most.
-_ROWS, _COPIES = 40_000, 32
-# Masks that are drawn; rows from which the normal law is estimated; rounds of expectation and maximisation.
-_MASKS, _MOMENT_ROWS, _ROUNDS = 256, 20_000, 30
-# Ridges that are tried; share of the mean variance that is added to each, so that the law has a density.
-_RIDGES, _LEAST = np.logspace(-1, 4, 6), 1e-6
-# Patterns whose matrices are made at a time.
-_CHUNK = 2048
-# Levels of a column whose groups may have covariances of their own; rows, folds and weights by which it is chosen.
-_GROUPS, _CHOICE_ROWS, _FOLDS, _WEIGHTS = 20, 5000, 5, (1.0, 4.0, 16.0)
-# States of a value.
-ASKED, GIVEN, ABSENT = 0, 1, 2
+# Rows of the training set of the flow, copies of a row under other masks counted.
+_ROWS = 40_000
+# Largest number of copies of a row.
+_COPIES = 32
+# Masks that are drawn.
+_MASKS = 256
+# Rows from which the normal distribution is estimated.
+_MOMENT_ROWS = 20_000
+# Rounds of expectation and maximisation.
+_ROUNDS = 30
+# Ridges that are tried.
+_RIDGES = np.logspace(-1, 4, 6)
+# Share of the mean variance that is added to each variance, so that the distribution has a density.
+_LEAST = 1e-6
+# Patterns of missing values whose matrices are computed at a time.
+_PATTERNS_PER_BLOCK = 2048
+# Largest number of levels of a column by which covariances may differ.
+_GROUPS = 20
+# Rows by which that column is chosen.
+_CHOICE_ROWS = 5000
+# Folds of the cross-validation that chooses it.
+_FOLDS = 5
+# Weights of the pooled covariance in that of a group, in rows per column, that are tried.
+_WEIGHTS = (1.0, 4.0, 16.0)
+# States of a value: it is to be drawn, it is known, or it is neither.
+ASKED = 0
+GIVEN = 1
+ABSENT = 2
 
 
 def split_originals(n_originals):
@@ -173,7 +189,7 @@ class ValueModel:
         if self.group_column_ is not None:
             groups = np.where(codes[:, self.group_column_] < 0, last, codes[:, self.group_column_])
         pairs, which = np.unique(np.column_stack([groups, states]), axis=0, return_inverse=True)
-        parts = np.split(pairs, range(_CHUNK, len(pairs), _CHUNK))
+        parts = np.split(pairs, range(_PATTERNS_PER_BLOCK, len(pairs), _PATTERNS_PER_BLOCK))
         laws = [_conditional_laws(self.covariances_[part[:, 0]], part[:, 1:]) for part in parts]
         fields = [f.name for f in dataclasses.fields(_Law)]
         return _Law(*(np.concatenate([getattr(law, name) for law in laws]) for name in fields)), which.reshape(-1)

@@ -132,7 +132,7 @@ def test_rows_do_not_depend_on_chunks(monkeypatch):
 
     rng = np.random.default_rng(5)
     target = mixture(rng, 1, 2)
-    monkeypatch.setattr("sklearn_si._model.redraws._CHUNK", 1000)
+    monkeypatch.setattr("sklearn_si._model.redraws._ROWS_PER_DRAW", 1000)
     assert_moments(with_exact_fields(InterpolantFlow(random_state=0), target).sample(20_500), target)
 
 
@@ -205,7 +205,7 @@ def test_the_numbers_of_a_sample_are_not_those_of_another_stream():
 
 
 def test_chunks_have_noise_of_their_own(monkeypatch):
-    monkeypatch.setattr("sklearn_si._model.redraws._CHUNK", 100)
+    monkeypatch.setattr("sklearn_si._model.redraws._ROWS_PER_DRAW", 100)
     model = identity_flow()
     for level in (0.0, 0.5):
         X = model.set_params(noise_level=level).sample(300).reshape(3, 100, 2)
