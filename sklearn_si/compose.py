@@ -19,6 +19,7 @@ from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._model.fitted import HasModel
+from ._model.lost_rows import settled
 from ._utils.callbacks import FollowedEstimator, Tasks
 from ._utils.input_checks import (
     by_names,
@@ -246,7 +247,8 @@ class TransformedDensity(
         check_is_fitted(self)
         X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        return float(np.average(self._log_density(X, 1.0, condition)[0], weights=weight))
+        value = settled(self._log_density(X, 1.0, condition)[0], "computing log-densities", strict=True)
+        return float(np.average(value, weights=weight))
 
     def transform(self, X, *, condition=None):
         """Carry rows of fit's first argument to the other end, along the estimator's ODE.

@@ -48,16 +48,6 @@ class IntegrationError(ValueError):
 
 
 @contextlib.contextmanager
-def rows_from(start):
-    """Within it, rows are a block that begins at a row of a whole: errors count from the first of that."""
-    try:
-        yield
-    except IntegrationError as error:
-        error.rows = np.asarray(error.rows, dtype=int) + start
-        raise
-
-
-@contextlib.contextmanager
 def rows_among(numbers):
     """Within it, rows are some of a whole: errors say their numbers in that."""
     try:

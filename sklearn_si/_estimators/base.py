@@ -227,7 +227,8 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
         Returns
         -------
         X_t : ndarray of shape (n_samples, n_features)
-            Carried rows, within `ode_tol` (relative) of the exact flow.
+            Carried rows, within `ode_tol` (relative) of the exact flow. A row that leaves the finite numbers is NaN,
+            and an `IntegrationWarning` names it.
         """
         self._ready()
         return self._transport(self._validate_rows(X), True, condition)
@@ -253,6 +254,6 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
     def _transport(self, X, forward, condition):
         self.model_.refuse_forecast("transform")
         X = self._centred(X, self.model_.transport_grids(forward)[0])
-        moved, error = self.model_.transport(X, forward, self._evaluation(), condition)
+        moved, error = self.model_.transport(X, forward, self._evaluation(strict=False), condition)
         warn_missed(error, self.ode_tol)
         return moved

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._model.fitted import finite_rows
+from .._model.lost_rows import settled
 from .._model.redraws import draw_rows
 from .._model.settings import Sampling
 from .._training.losses import TIME_DISTRIBUTIONS
@@ -31,7 +31,7 @@ from .._utils.tensors import (
 )
 from ..couplings import OwnPairs
 from ..distributed import current_group
-from ..solvers import require_finite, sdeint, time_grid
+from ..solvers import sdeint, time_grid
 from .base import BaseInterpolant
 from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs
 from .bridge_potentials import fit_potential
@@ -238,7 +238,7 @@ class SchroedingerBridge(ModelEstimator):
                 "Set base_density=None if transport is all that is needed, or use InterpolantDiffusion("
                 "coupling='entropic', dequantize='auto'), which adds noise within the cells of the values."
             )
-            warn_repeats(samples, self._column_names(), None, ways_out, stacklevel=5)
+            warn_repeats(samples, self._column_names(), None, ways_out)
 
     def _fit(self, X0, X1, checkpoint):
         """The fit to validated samples."""
@@ -407,7 +407,9 @@ class SchroedingerBridge(ModelEstimator):
         x = as_tensor(rows, evaluation_dtype(X.dtype, device), device)
         fields, time = model.fields(X.dtype, device), torch.tensor(0.0 if forward else 1.0).to(x)
         drift = fields.velocity(time, x) + sign * self.epsilon_ * fields.score(time, x)
-        moved = as_array(require_finite(x + sign * drift, "taking the mean of the plan"), np.float64)
-        if not (scaled_base and not forward):
-            moved = map_out.inverse_transform(moved)
-        return finite_rows(moved, X.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = as_array(x + sign * drift, np.float64)
+            if not (scaled_base and not forward):
+                moved = map_out.inverse_transform(moved)
+            moved = moved.astype(X.dtype, copy=False)
+        return settled(moved, "taking the mean of the plan", strict=False)

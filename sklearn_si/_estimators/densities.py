@@ -44,7 +44,8 @@ class DensityMethods(AsksModel):
         -------
         log_density : ndarray of shape (n_samples,)
             In nats, within `ode_tol` of the model's exact value; rows that could not be brought
-            under it are counted in an `IntegrationWarning`.
+            under it are counted in an `IntegrationWarning`. A row that leaves the finite numbers is NaN, and another
+            `IntegrationWarning` names it.
         error : ndarray of shape (n_samples,)
             With return_error=True, the second of a pair.
 
@@ -54,7 +55,7 @@ class DensityMethods(AsksModel):
             After a fit of two samples with base_density=None, and for mirror and forecasting models.
         """
         self._ready()
-        value, error = self._log_density(self._validate_rows(X), condition, time_of(t))
+        value, error = self._log_density(self._validate_rows(X), condition, time_of(t), strict=False)
         return (value, error) if return_error else value
 
     def score(self, X, y=None, sample_weight=None, *, condition=None):
@@ -75,6 +76,11 @@ class DensityMethods(AsksModel):
         -------
         score : float
             In nats a row.
+
+        Raises
+        ------
+        IntegrationError
+            When a row leaves the finite numbers: a mean over the others would be that of other rows.
         """
         self._ready()
         X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)
@@ -108,7 +114,7 @@ class DensityMethods(AsksModel):
         X = self._validate_rows(X)
         if not isinstance(n_paths, numbers.Integral) or n_paths < 2:
             raise ValueError(f"Got n_paths={n_paths!r}, but expected an integer of at least 2.")
-        return Bunch(**self._chain(X, condition, int(n_paths)))
+        return Bunch(**self._chain(X, condition, int(n_paths), strict=False))
 
     def log_density_gradient(self, X, *, t=1.0, condition=None):
         """Gradient of the log-density of the ODE model, by differentiation of the solver itself.
@@ -132,7 +138,7 @@ class DensityMethods(AsksModel):
         """
         check_is_fitted(self)
         X, time = self._validate_rows(X), time_of(t)
-        return log_density_gradient(self.model_, X, time, self._evaluation(), condition)
+        return log_density_gradient(self.model_, X, time, self._evaluation(strict=False), condition)
 
     def density_ratio(self, X, *, condition=None, return_error=False):
         """Log rho_1(x) - log rho_0(x) at fixed x, needing the density of neither end.
@@ -155,7 +161,7 @@ class DensityMethods(AsksModel):
         """
         model = self._ready()
         model.require_score("density_ratio")
-        ratio, error = density_ratio(model, self._validate_rows(X), self._evaluation(), condition)
+        ratio, error = density_ratio(model, self._validate_rows(X), self._evaluation(strict=False), condition)
         return (ratio, error) if return_error else ratio
 
     def cross_entropy(self, X, *, condition=None):
@@ -187,22 +193,22 @@ class DensityMethods(AsksModel):
         """Whether the density is that of the SDE chain, and not of the ODE."""
         return False
 
-    def _log_density(self, X, condition=None, time=_END):
+    def _log_density(self, X, condition=None, time=_END, strict=True):
         """Log-density of validated rows in data units, and its stated error."""
         X = self._centred(X, self.model_.grid_at(float(time)))
         if not self._scores_chain():
-            return log_density(self.model_, X, time, self._evaluation(), condition)
+            return log_density(self.model_, X, time, self._evaluation(strict), condition)
         if time != 1:
             raise ValueError(
                 f"Got t={float(time):g} with likelihood='sde', whose chain ends at t = 1: use likelihood='ode'."
             )
-        chain = self._chain(X, condition, _N_PATHS)
+        chain = self._chain(X, condition, _N_PATHS, strict)
         return chain["point"], chain["error"]
 
-    def _chain(self, X, condition, n_paths):
+    def _chain(self, X, condition, n_paths, strict=True):
         """The summary of path weights at validated rows."""
         X = self._centred(X, self.model_.target_grid)
-        return chain_log_density(self.model_, X, self._sampling(), self._evaluation(), n_paths, condition)
+        return chain_log_density(self.model_, X, self._sampling(), self._evaluation(strict), n_paths, condition)
 
 
 def _cross_entropy(density, **others):

@@ -10,10 +10,11 @@ from sklearn.utils.validation import check_is_fitted
 from .._model.fields import Fields
 from .._model.fitted import warn_missed
 from .._model.likelihood import GRID_SPACING, transport_rows
+from .._model.lost_rows import settled, unknown_where_lost
 from .._model.sampling import check_schedule
 from .._model.units import DataUnits
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, evaluation_dtype, make_generator, normal
-from ..solvers import KINK, require_finite, sdeint, time_grid
+from ..solvers import KINK, sdeint, time_grid
 from .questions import AsksModel
 
 
@@ -197,13 +198,13 @@ class FieldMethods(AsksModel):
             check_schedule(sampling.noise_schedule, model.interpolant)
             generator = make_generator(self._seed_of(random_state), PATH_STREAM, self._evaluation().device)
         times = n_times, self._sampling().grid(model.sampling_grid)[0], time_of(start), time_of(stop)
-        return _trajectory(model, X, times, sampling, self._evaluation(), generator, condition)
+        return _trajectory(model, X, times, sampling, self._evaluation(strict=False), generator, condition)
 
     def _field(self, X, t, condition, field, to_data):
         """One field at one time, in data units."""
         check_is_fitted(self)
         model, X = self.model_, self._points(X, "X")
-        return model.field(X, time_of(t), field, to_data, self._evaluation(), condition)
+        return model.field(X, time_of(t), field, to_data, self._evaluation(strict=False), condition)
 
 
 def time_of(t):
@@ -218,7 +219,7 @@ def _trajectory(model, X, times, sampling, evaluation, generator, condition):
     (n_times, n_steps, begin, end), device, units = times, evaluation.device, model.units
     fields = model.fields(X.dtype, device, condition, len(X), evaluation.guidance)
     x = as_tensor(units.to_scaled(X, begin), evaluation_dtype(X.dtype, device), device)
-    ends, node = (float(begin), float(end)), model.interpolant.gaussian_time
+    ends, node, error = (float(begin), float(end)), model.interpolant.gaussian_time, None
     if generator is not None:
         grid, kept = _output_grid(n_times, n_steps, *ends, node)
         drift, epsilon = fields.sde(sampling.noise_level, sampling.noise_schedule, grid.to(x))
@@ -228,10 +229,13 @@ def _trajectory(model, X, times, sampling, evaluation, generator, condition):
         states, error = transport_rows(
             fields, x, *ends, evaluation.tolerance, GRID_SPACING, node, outputs=times.tolist()
         )
-        warn_missed(error, evaluation.tolerance)
-    require_finite(states.transpose(0, 1), "following a trajectory")
-    moments = zip(states, times, strict=True)
-    return np.stack([units.to_data(as_array(x, np.float64), t) for x, t in moments]).astype(X.dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = zip(as_array(states, np.float64), times, strict=True)
+        paths = np.stack([units.to_data(x, t) for x, t in moments]).astype(X.dtype, copy=False)
+    paths = settled(paths.swapaxes(0, 1), "following a trajectory", evaluation.strict)
+    if error is not None:
+        warn_missed(unknown_where_lost(error, paths), evaluation.tolerance)
+    return paths.swapaxes(0, 1)
 
 
 def _output_grid(n_times, n_steps, start, stop, node):

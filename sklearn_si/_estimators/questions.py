@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._model.fitted import FittedModel, HasModel
 from .._model.settings import Evaluation, Sampling
+from .._utils.callers import users_level
 from .._utils.input_checks import validate_points, validate_rows
 from .._utils.tensors import draw_seed, resolve_device
 from ..preprocessing._grids import Grid
@@ -32,9 +33,9 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
     def _sampling(self) -> Sampling:
         """How rows are drawn."""
 
-    def _evaluation(self) -> Evaluation:
-        """How fields are followed."""
-        return Evaluation(resolve_device(self.device), self.ode_tol, self._guidance())
+    def _evaluation(self, strict: bool = True) -> Evaluation:
+        """How fields are followed; `strict` says whether a row that leaves the finite numbers is an error, or NaN."""
+        return Evaluation(resolve_device(self.device), self.ode_tol, self._guidance(), strict)
 
     def _guidance(self) -> float:
         """The weight of the condition."""
@@ -74,7 +75,7 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
                 f"Values that fit did not see: {told}. Their repeated values were given cells by "
                 "dequantize=, and other values are taken where they are.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=users_level(),
             )
         return centred
 

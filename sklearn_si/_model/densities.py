@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, blocks, evaluation_dtype, make_generator
-from ..exceptions import NoDensityError, rows_from
-from ..solvers import require_finite
+from ..exceptions import NoDensityError
 from .fields import Fields
 from .fitted import FittedModel, warn_missed
 from .likelihood import GRID_SPACING, density_parts, log_density_ratio, ode_log_density
+from .lost_rows import settled, unknown_where_lost
 from .sde_likelihood import path_log_weights, summarise
 from .settings import Evaluation, Sampling
 
@@ -55,11 +55,11 @@ def log_density(
     for rows in blocks(len(X), _BLOCK_ROWS):
         x = as_tensor(model.units.to_scaled(X[rows], time), dtype, device)
         value, error = ode_log_density(fields.rows(rows), x, t, anchor, parts, evaluation.tolerance, GRID_SPACING)
-        with rows_from(rows.start):
-            scaled = as_array(require_finite(value, "computing log-densities"), np.float64)
-        density[rows] = scaled + model.target_map.log_abs_det_jacobian(X[rows])
+        with np.errstate(over="ignore", invalid="ignore"):
+            density[rows] = as_array(value, np.float64) + model.target_map.log_abs_det_jacobian(X[rows])
         errors.append(error)
-    stated = torch.cat(errors)
+    density = settled(density, "computing log-densities", evaluation.strict)
+    stated = unknown_where_lost(torch.cat(errors), density)
     warn_missed(stated, evaluation.tolerance)
     return density, as_array(stated, X.dtype)
 
@@ -96,9 +96,10 @@ def chain_log_density(
     n_steps = sampling.grid(model.sampling_grid)[0]
     noise = sampling.noise_level, sampling.noise_schedule
     weights = path_log_weights(fields, x, *noise, n_steps, n_paths, parts, generator)
-    require_finite(weights.T, "weighting the paths of the SDE")
+    # a row with one weight that is no number has none at all
+    by_row = settled(as_array(weights.T, np.float64), "weighting the paths of the SDE", evaluation.strict)
     jacobian = model.target_map.log_abs_det_jacobian(X)
-    summary = {name: as_array(value, np.float64) for name, value in summarise(weights).items()}
+    summary = {name: as_array(value, np.float64) for name, value in summarise(torch.as_tensor(by_row.T)).items()}
     for name in ("point", "bound"):
         summary[name] = summary[name] + jacobian
     return {name: value.astype(X.dtype, copy=False) for name, value in summary.items()}
@@ -121,7 +122,8 @@ def log_density_gradient(
             at, some = x[rows].requires_grad_(), fields.rows(rows)
             value, _ = density_parts(some, at, float(time), _GRADIENT_STEPS, GRID_SPACING, anchor, parts)
             gradients.append(torch.autograd.grad(value.sum(), at)[0])
-    gradient = as_array(require_finite(torch.cat(gradients), "differentiating a log-density"), np.float64)
+    gradient = as_array(torch.cat(gradients), np.float64)
+    gradient = settled(gradient, "differentiating a log-density", evaluation.strict)
     return model.target_map.pull_back_score(gradient, X).astype(X.dtype, copy=False)
 
 
@@ -140,7 +142,8 @@ def density_ratio(
         return (as_tensor(a, dtype, device) for a in (units.to_scaled(X[rows.numpy()], t), frame))
 
     value, error = log_density_ratio(fields, points, GRID_SPACING, evaluation.tolerance, len(X))
-    ratio = as_array(require_finite(value, "computing a density ratio"), X.dtype)
+    ratio = settled(as_array(value, X.dtype), "computing a density ratio", evaluation.strict)
+    error = unknown_where_lost(error, ratio)
     warn_missed(error, evaluation.tolerance)
     return ratio, as_array(error, X.dtype)
 

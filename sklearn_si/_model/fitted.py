@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._utils.callers import users_level
 from .._utils.names import registered
 from .._utils.tensors import as_array, as_tensor, blocks, cast_module, evaluation_dtype, normal
 from ..couplings import Coupling
-from ..exceptions import IntegrationWarning, NoDensityError, rows_from
+from ..exceptions import IntegrationWarning, NoDensityError
 from ..interpolants import Interpolant
 from ..networks import GuidedField
 from ..networks._fields import drop_condition
@@ -20,10 +21,10 @@ from ..persistence._pickling import HoldsNetworks
 from ..preprocessing import AffineMap
 from ..preprocessing._conditions import ConditionCodec
 from ..preprocessing._grids import Grid
-from ..solvers import require_finite
 from .fields import Fields
 from .flow_map import FlowMap
 from .likelihood import GRID_SPACING, Parts, density_parts, middle_parts, standard_normal_parts, transport_rows
+from .lost_rows import settled, unknown_where_lost
 from .redraws import draw_rows
 from .sampling import check_forecast_noise, check_noise, forecast, generate
 from .settings import Evaluation, Sampling
@@ -259,8 +260,8 @@ class FittedModel(HoldsNetworks):
         dtype = evaluation_dtype(X.dtype, evaluation.device)
         fields = self.fields(X.dtype, evaluation.device, condition, len(X), evaluation.guidance)
         x = as_tensor(self.units.to_scaled(X, time), dtype, evaluation.device)
-        value = require_finite(evaluate(fields, time.to(x), x), "computing a field")
-        return to_data(self.units, as_array(value, np.float64), time).astype(X.dtype, copy=False)
+        value = settled(as_array(evaluate(fields, time.to(x), x), np.float64), "computing a field", evaluation.strict)
+        return to_data(self.units, value, time).astype(X.dtype, copy=False)
 
     # -- rows
 
@@ -372,12 +373,12 @@ class FittedModel(HoldsNetworks):
             x = as_tensor(X[rows] if map_in is None else map_in.transform(X[rows]), dtype, device)
             node = self.interpolant.gaussian_time
             x, error = transport_rows(fields.rows(rows), x, start, stop, evaluation.tolerance, GRID_SPACING, node)
-            with rows_from(rows.start):
-                end = as_array(require_finite(x, "following the ODE"), np.float64)
-            with np.errstate(over="ignore"):
+            end = as_array(x, np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):  # a heavy tail may lead beyond the largest number
                 moved[rows] = _snapped(end if map_out is None else map_out.inverse_transform(end), grid)
             errors.append(error)
-        return finite_rows(moved, X.dtype), torch.cat(errors)
+        moved = settled(moved, "following the ODE", evaluation.strict)
+        return moved, unknown_where_lost(torch.cat(errors), moved)
 
     # -- where the density is known
 
@@ -444,22 +445,15 @@ def _flow_parts(base: FittedModel, base_map: AffineMap) -> Parts:
     return parts
 
 
-def finite_rows(X: np.ndarray, dtype: Any) -> np.ndarray:
-    """Rows in data units in their dtype; a heavy tail may lead beyond its largest number."""
-    with np.errstate(over="ignore"):
-        X = X.astype(dtype, copy=False)
-    require_finite(torch.as_tensor(X), f"returning to data units, in {np.dtype(dtype)}")
-    return X
-
-
 def warn_missed(error: Tensor, tolerance: float) -> None:
     """Warn of rows whose stated error is above the tolerance."""
-    missed = int((error > tolerance).sum())
+    known = error[torch.isfinite(error)]  # rows that left the finite numbers are told of by themselves
+    missed = int((known > tolerance).sum())
     if missed:
         warnings.warn(
             f"{missed} of {len(error)} rows are not within ode_tol={tolerance:g} (worst stated error "
-            f"{float(error.max()):.2g}): the field is not smooth there, or the tolerance is below the rounding "
+            f"{float(known.max()):.2g}): the field is not smooth there, or the tolerance is below the rounding "
             "of the rows' dtype; use float64 rows or a larger ode_tol.",
             IntegrationWarning,
-            stacklevel=4,
+            stacklevel=users_level(),
         )

@@ -65,8 +65,11 @@ class Evaluation:
         Error allowed in log-densities (nats) and in rows that are transported (relative).
     guidance : float, default=1.0
         Weight of the condition.
+    strict : bool, default=True
+        Whether a row that leaves the finite numbers is an error; else its result is NaN, with a warning.
     """
 
     device: torch.device
     tolerance: float = 1e-3
     guidance: float = 1.0
+    strict: bool = True

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from .._utils.callers import users_level
 from .._utils.tensors import REPEATS_STREAM
 from ..preprocessing._grids import ColumnGrid, Grid, chosen_columns, describe_repeats, repeated_columns
 
@@ -44,7 +45,7 @@ def dequantized_ends(X0, X1, dequantize, names, seed, group, is_forecast):
     return X0, X1, *((None, grid0) if X1 is None else (grid0, grid1))
 
 
-def warn_repeats(samples, names, dequantize, ways_out, stacklevel=6):
+def warn_repeats(samples, names, dequantize, ways_out):
     """Warn of columns whose repeated values have no density, once for all samples.
 
     Parameters
@@ -57,8 +58,6 @@ def warn_repeats(samples, names, dequantize, ways_out, stacklevel=6):
         What it covers is not told.
     ways_out : str
         What else to do.
-    stacklevel : int, default=6
-        Of the user's call.
     """
     told = []
     for name, X in samples.items():
@@ -71,5 +70,5 @@ def warn_repeats(samples, names, dequantize, ways_out, stacklevel=6):
             f"Repeated values: {'; '.join(told)}. Such columns have no density: the log-likelihood then depends "
             f"on how narrow the model's peaks are, and on the scaling. {ways_out}",
             UserWarning,
-            stacklevel=stacklevel,
+            stacklevel=users_level(),
         )

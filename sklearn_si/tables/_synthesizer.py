@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._estimators.flow import InterpolantFlow
 from .._estimators.resume import open_checkpoint
+from .._model.lost_rows import settled
 from .._utils.callbacks import FollowedEstimator, Tasks
 from .._utils.frames import index_of
 from .._utils.input_checks import all_or_nothing, check_count
@@ -327,8 +328,13 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         Returns
         -------
         score : float
+
+        Raises
+        ------
+        IntegrationError
+            When a row leaves the finite numbers.
         """
-        return float(np.mean(self.score_samples(X)))
+        return float(np.mean(settled(self.score_samples(X), "computing log-densities", strict=True)))
 
     def predict_proba(self, X, *, target):
         """Probabilities of the levels of one column given the others.

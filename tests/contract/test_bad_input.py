@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._model import likelihood as _likelihood
 from sklearn_si.displays import CalibrationDisplay, DensityDisplay
-from sklearn_si.exceptions import IntegrationError, NoDensityError
+from sklearn_si.exceptions import IntegrationError, IntegrationWarning, NoDensityError
 
 SMALL = {"max_iter": 5, "hidden_layer_sizes": (8,), "n_steps": 4, "base_density": None, "random_state": 0}
 BOTH = [InterpolantFlow, InterpolantDiffusion]
@@ -447,8 +447,12 @@ def test_no_density_without_a_density_of_the_base(two, method):
 @pytest.mark.filterwarnings("ignore:1 of 2 rows are not within ode_tol")
 def test_rows_beyond_the_range_of_floats(one, monkeypatch):
     monkeypatch.setattr(_likelihood, "MAX_LEVEL", 2)  # no level brings such a row back
-    with pytest.raises(IntegrationError, match="1 of 2 rows left the finite numbers while computing log-densities"):
-        one.score_samples(FRAME[:2].mul([1.0, 1e300], axis=0))
+    rows, message = FRAME[:2].mul([1.0, 1e300], axis=0), "1 of 2 rows left the finite numbers while computing log-dens"
+    with pytest.warns(IntegrationWarning, match=rf"{message}.* Rows: 1\."):
+        scores = one.score_samples(rows)
+    assert np.isfinite(scores[0]) and np.isnan(scores[1])
+    with pytest.raises(IntegrationError, match=message):
+        one.score(rows)
 
 
 WARM = [

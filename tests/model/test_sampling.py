@@ -10,7 +10,7 @@ from oracles import MixtureFields, mixture, moments, sample_mixture, with_exact_
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._model.fields import Fields
 from sklearn_si._utils.tensors import SAMPLE_STREAM, make_generator
-from sklearn_si.exceptions import IntegrationError
+from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.solvers import SDE_SOLVERS, odeint, time_grid
 
@@ -181,10 +181,12 @@ def test_non_finite_rows_never_leave_in_silence():
     with_parts(model, velocity=Broken())
     with pytest.raises(IntegrationError, match="10 of 10 rows left the finite numbers while sampling"):
         model.sample(10)
-    with pytest.raises(IntegrationError, match="while following the ODE"):
-        model.transform(np.ones((3, 2)))
-    with pytest.raises(IntegrationError, match="while computing log-densities"):
-        model.score_samples(np.ones((3, 2)))
+    with pytest.warns(IntegrationWarning, match=r"3 of 3 rows left .* while following the ODE and are NaN"):
+        assert np.isnan(model.transform(np.ones((3, 2)))).all()
+    with pytest.warns(IntegrationWarning, match="while computing log-densities and are NaN"):
+        assert np.isnan(model.score_samples(np.ones((3, 2)))).all()
+    with pytest.raises(IntegrationError, match=r"3 of 3 rows left .* while computing log-densities"):
+        model.score(np.ones((3, 2)))
 
 
 def identity_flow():
