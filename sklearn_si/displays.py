@@ -6,7 +6,7 @@ import importlib
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._utils.input_checks import nameless
+from ._utils.input_checks import by_names, nameless
 from .metrics._encoder import TableEncoder
 
 __all__ = [
@@ -232,6 +232,7 @@ class DensityDisplay:
         -------
         display : DensityDisplay
         """
+        X = by_names(estimator, X, "X")
         return cls(estimator, X, _names(estimator, np.shape(X)[1])).plot(resolution=resolution)
 
     def plot(self, *, resolution="auto"):
@@ -419,6 +420,7 @@ class CalibrationDisplay:
         -------
         display : CalibrationDisplay
         """
+        X0, X1 = by_names(estimator, X0, "X0"), X1 if X1 is None else by_names(estimator, X1, "X1")
         return cls(estimator.diagnose(X0, X1)).plot()
 
     def plot(self):

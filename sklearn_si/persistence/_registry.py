@@ -50,7 +50,7 @@ def is_key(value):
     if value is None or type(value) in (str, bool):
         return True
     if type(value) is tuple:  # a name of several levels: words, or numbers too small to be chosen for their hashes
-        plain = all(type(v) is str or (type(v) is int and 0 <= v < _MOST_OF_A_NAME) for v in value)
+        plain = all(type(v) is str or (type(v) in (int, np.int64) and 0 <= v < _MOST_OF_A_NAME) for v in value)
         return plain and len(value) <= _MOST_LEVELS
     if isinstance(value, (int, float, np.integer, np.floating)):
         # larger integers are hashed modulo this prime
