@@ -1,4 +1,4 @@
-"""Mutants of saved files and the guard under which they are loaded, for `test_fuzz.py` and `benchmarks/fuzz.py`."""
+"""Mutants of saved files and the guard under which they are loaded: `test_fuzz.py`, `benchmarks/checks/fuzz.py`."""
 
 import contextlib
 import copy

@@ -1,7 +1,7 @@
 """Load mutants of saved files: each gives an estimator or a LoadError, in bounded time and memory, and nothing else.
 
-    python benchmarks/fuzz.py --seconds 3600
-    python benchmarks/fuzz.py --only 1234 --seed 0
+    python benchmarks/checks/fuzz.py --seconds 3600
+    python benchmarks/checks/fuzz.py --only 1234 --seed 0
 
 The corpus is one saved file of each kind of model. The interpreter's audit watches what is opened, imported, compiled
 or started; a process of its own does the work, so that a crash is a finding and not the end. Models that load are
@@ -25,7 +25,8 @@ import traceback
 import tracemalloc
 import warnings
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
+TESTS = pathlib.Path(__file__).parents[2] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "persistence")]
 
 LOAD_SECONDS, USE_SECONDS, SILENCE = 10, 2, 60
 # Bytes that `load` may take of its own and for each byte of the file, and address space that a process may add.
@@ -51,7 +52,7 @@ def limit(seconds):
 
 def make_corpus(folder):
     import sklearn_si
-    from sklearn_si import persistence
+    from sklearn_si.persistence._archive import write
     from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
     from test_persistence import FRAME, MODELS, SMALL, X0
 
@@ -65,7 +66,7 @@ def make_corpus(folder):
     for name, model in models.items():
         sklearn_si.save(model, folder / f"{name}.si")
     state = {"a": [1, 2.5, None], "b": {"c": (X0, "x"), 3: {1, 2}}, "flow": models["unfitted"]}
-    persistence.write(state, folder / "dict.si", "state")
+    write(state, folder / "dict.si", "state")
 
 
 def use(model, rows):

@@ -1,6 +1,6 @@
 """Whether the tests notice: faults are planted one at a time in a copy of the checkout, and the tests run on each.
 
-    python benchmarks/mutants.py [--quick] [--jobs 2] [--only NAME ...]
+    python benchmarks/checks/mutants.py [--quick] [--jobs 2] [--only NAME ...]
 
 A fault is caught if a test fails with it that passes without; a module that cannot be imported catches nothing. The
 tests of the module come first, and only what passes them meets the rest of the suite (not with --quick).
@@ -21,7 +21,7 @@ import time
 from xml.etree import ElementTree
 
 FORK = multiprocessing.get_context("fork")
-HERE = pathlib.Path(__file__).resolve().parents[1]
+HERE = pathlib.Path(__file__).resolve().parents[2]
 # Of 30 faults, so many have to be caught.
 NEEDED = 28 / 30
 # Seconds of a run of tests: a fault that makes them hang is not caught.

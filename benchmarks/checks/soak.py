@@ -1,6 +1,6 @@
 """Load: many fits and calls in one process with flat memory, and a million rows in bounded memory.
 
-    OMP_NUM_THREADS=1 python benchmarks/soak.py --fits 200 --calls 10000 --rows 1000000
+    OMP_NUM_THREADS=1 python benchmarks/checks/soak.py --fits 200 --calls 10000 --rows 1000000
 
 Fits of all kinds and calls of sample, score_samples and transform, 400 of them from 8 threads, are repeated; every
 tenth part of the way the anonymous memory (RssAnon, after garbage collection and malloc_trim), the threads, the open
@@ -23,11 +23,14 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from large import Peak, anonymous
 
 import sklearn_si
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
 from sklearn_si.tables import TableSynthesizer
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "studies"))
+
+from large import Peak, anonymous
 
 RNG = np.random.default_rng(0)
 X, X1 = RNG.normal(size=(200, 3)), RNG.normal(2.0, 1.0, size=(150, 3))

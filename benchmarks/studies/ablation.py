@@ -1,6 +1,6 @@
 """One choice of the defaults against another, on validation rows of the sets of density.py.
 
-    OMP_NUM_THREADS=1 python benchmarks/ablation.py --data PATH --sets digits wine --budget 20 \
+    OMP_NUM_THREADS=1 python benchmarks/studies/ablation.py --data PATH --sets digits wine --budget 20 \
         --try preprocessing=whiten --try preprocessing=marginal,dropout=0.3
 
 Every --try is a set of parameters of InterpolantFlow, in Python's notation, in addition to max_time and random_state.
@@ -15,9 +15,9 @@ import time
 import warnings
 
 import torch
-from density_sets import SETS, load
 from threadpoolctl import threadpool_limits
 
+from density_sets import SETS, load
 from sklearn_si import InterpolantFlow
 
 ROWS = 1000

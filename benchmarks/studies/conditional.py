@@ -1,6 +1,6 @@
 """Conditional samples against those of models fitted to each class alone, by a classifier two-sample test.
 
-    python benchmarks/conditional.py --data PATH/tables/diamonds.csv.gz --seeds 3
+    python benchmarks/studies/conditional.py --data PATH/tables/diamonds.csv.gz --seeds 3
 
 For each class: C2ST = 1 - |2 AUC - 1| of HistGradientBoostingClassifier, out of fold, between sampled rows and held-out
 rows of the class, equal numbers of each (1: cannot be told apart). The noise of the difference is its spread over seeds

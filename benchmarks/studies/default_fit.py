@@ -1,6 +1,6 @@
 """How long InterpolantFlow().fit(X) takes without max_time, and a neural spline flow in the same time.
 
-    OMP_NUM_THREADS=1 python benchmarks/default_fit.py --seeds 3
+    OMP_NUM_THREADS=1 python benchmarks/studies/default_fit.py --seeds 3
 
 Tables of ten columns: clusters, bent into each other (x_2 += x_1^2 / 2 ...), with skewed and heavy-tailed columns.
 Prints the seconds of our fit on one thread, and the mean log-likelihood of 2,000 fresh rows under ours and under zuko's
@@ -13,10 +13,10 @@ import warnings
 
 import numpy as np
 import torch
-from density_peers import METHODS
-from density_sets import Table, split
 from threadpoolctl import threadpool_limits
 
+from density_peers import METHODS
+from density_sets import Table, split
 from sklearn_si import InterpolantFlow
 
 

@@ -1,8 +1,8 @@
 """Held-out log-likelihood of InterpolantFlow and of six peers on fifteen tables, at an equal budget of seconds.
 
-    OMP_NUM_THREADS=1 python benchmarks/density.py --data PATH --budget 45 --seeds 3 --out density.jsonl
-    OMP_NUM_THREADS=1 python benchmarks/density.py --data PATH --budget 20 --train-rows 2000 --out subset.jsonl
-    python benchmarks/density.py --table --out density.jsonl
+    OMP_NUM_THREADS=1 python benchmarks/studies/density.py --data PATH --budget 45 --seeds 3 --out density.jsonl
+    OMP_NUM_THREADS=1 python benchmarks/studies/density.py --data PATH --budget 20 --train-rows 2000 --out subset.jsonl
+    python benchmarks/studies/density.py --table --out density.jsonl
 
 PATH holds density/*.csv.gz. The peers are zuko and torchdiffeq (pip install sklearn-si[bench]). The sets and their
 cleaning are in density_sets.py, the methods in density_flows.py and density_peers.py:
@@ -25,9 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
+
 from density_peers import METHODS
 from density_sets import SETS, load
-from threadpoolctl import threadpool_limits
 
 SECONDS = ("fit_s", "score_s")
 

@@ -12,11 +12,11 @@ import time
 import warnings
 
 import numpy as np
-from density_flows import autoregressive_flow, continuous_flow, flow_matching, identity, spline_flow, whitening
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
+from density_flows import autoregressive_flow, continuous_flow, flow_matching, identity, spline_flow, whitening
 from sklearn_si import InterpolantFlow
 
 COMPONENTS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300)

@@ -1,6 +1,6 @@
 """A table larger than memory would hold twice: fit and score a memory-mapped array in bounded anonymous memory.
 
-    OMP_NUM_THREADS=1 python benchmarks/large.py --rows 10000000 --columns 20 --folder /tmp
+    OMP_NUM_THREADS=1 python benchmarks/studies/large.py --rows 10000000 --columns 20 --folder /tmp
 
 Prints the seconds and the highest anonymous memory (RssAnon, read every 20 ms; pages of the file can be dropped and do
 not count) of making the file, of fits of --steps steps, and of scoring --scored rows.

@@ -1,7 +1,7 @@
 """Cost of a log-density against its error, beside solvers that differentiate by autograd; and densities of bridges.
 
-    PYTHONPATH=peers OMP_NUM_THREADS=1 python benchmarks/likelihood.py cost --data PATH --seeds 1 --rows 200
-    OMP_NUM_THREADS=1 python benchmarks/likelihood.py bridge --data PATH --seeds 2 --rows 1000
+    PYTHONPATH=peers OMP_NUM_THREADS=1 python benchmarks/studies/likelihood.py cost --data PATH --seeds 1 --rows 200
+    OMP_NUM_THREADS=1 python benchmarks/studies/likelihood.py bridge --data PATH --seeds 2 --rows 1000
 
 PATH holds density/*.csv.gz, without header. The peers are torchdiffeq and zuko (pip install --target peers --no-deps).
 
@@ -107,10 +107,10 @@ def zuko_exact(f, x, tol):
 def contenders(flow, X, dtype):
     """Name -> function that returns log-densities in scaled units of X, and the function of one forward."""
     X = X.astype(dtype)
-    fields = copy.deepcopy(flow._fields(X.dtype, torch.device("cpu")))
+    fields = copy.deepcopy(flow.model_.fields(X.dtype, torch.device("cpu")))
     # parameters that ask for no gradient: autograd has less to record
     fields.velocity_network.requires_grad_(False)
-    x = torch.as_tensor(flow._to_scaled(X, 1.0), dtype=getattr(torch, dtype))
+    x = torch.as_tensor(flow.model_.target_map.transform(X), dtype=getattr(torch, dtype))
     f, jacobian = fields.velocity, flow.preprocessing_.log_abs_det_jacobian(X)
 
     def ours(tol):

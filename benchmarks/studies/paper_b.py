@@ -1,8 +1,8 @@
 """The experiments of 2303.08797, sec. 7.1 and 7.2, and its published notebook, with this package.
 
-    python benchmarks/paper_b.py notebook                  # authors' settings against the default, at 1/4 of their time
-    python benchmarks/paper_b.py checkerboard --seeds 3    # gamma x noise level, 2-D
-    python benchmarks/paper_b.py mixture --seeds 3         # fields and gamma x noise level, 128-D
+    python benchmarks/studies/paper_b.py notebook                # authors' settings against the default
+    python benchmarks/studies/paper_b.py checkerboard --seeds 3  # gamma x noise level, 2-D
+    python benchmarks/studies/paper_b.py mixture --seeds 3       # fields and gamma x noise level, 128-D
 
 `--steps` (gradient steps) fixes all figures but those of `notebook` by the seeds; `--budget` (seconds a fit) does not.
 """

@@ -1,6 +1,6 @@
 """When several processes pay: seconds of a fit, its score on held-out rows, and the rate of steps, by processes.
 
-    python benchmarks/processes.py --repeats 3
+    python benchmarks/studies/processes.py --repeats 3
 
 Every process has one thread. A mixture of 8 columns; each of the processes gets its share of --rows rows, and all take
 the same number of steps with the same batch together.

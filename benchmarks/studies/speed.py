@@ -1,7 +1,7 @@
 """Speed of fit, score and sample beside the libraries whose users write the loop by hand, in one process.
 
-    PYTHONPATH=peers python benchmarks/speed.py --data PATH --threads 1 --rounds 7
-    PYTHONPATH=peers python benchmarks/speed.py --data PATH --only train score --threads 1 2
+    PYTHONPATH=peers python benchmarks/studies/speed.py --data PATH --threads 1 --rounds 7
+    PYTHONPATH=peers python benchmarks/studies/speed.py --data PATH --only train score --threads 1 2
 
 PATH holds density/*.csv.gz. The peers are torchcfm, flow_matching, zuko, torchdiffeq (pip install --target peers
 --no-deps, and sklearn-si[bench]); a peer that is not installed is left out. Rounds are interleaved: in each round every
@@ -24,12 +24,12 @@ import warnings
 
 import numpy as np
 import torch
-from likelihood import AT, at_error, contenders, protein, standardized
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from likelihood import AT, at_error, contenders, protein, standardized
 from sklearn_si import InterpolantFlow
 from sklearn_si.metrics import sliced_wasserstein
 from sklearn_si.networks import MLP

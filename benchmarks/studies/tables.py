@@ -1,6 +1,6 @@
 """Synthetic tables, imputation and conditions beside peers, on held-out rows.
 
-    OMP_NUM_THREADS=1 python benchmarks/tables.py round large small impute given end --data PATH_OF_TABLES --splits 3
+    OMP_NUM_THREADS=1 python benchmarks/studies/tables.py round large small impute given end --data PATH --splits 3
 
 large   adult and diamonds (csv.gz under --data): C2ST against held-out rows, mean distance of marginals and of pairs,
         and on adult the area under the curve after training on synthetic rows. Peers: arfpy (--trees), a Gaussian

@@ -1,7 +1,7 @@
 """Optimal maps and Schroedinger bridges against closed forms, and beside peers re-created in plain torch.
 
-    OMP_NUM_THREADS=1 python benchmarks/transport.py action gauss bridge --seeds 1
-    OMP_NUM_THREADS=1 python benchmarks/transport.py plane eot cancer --seeds 3 --budget 25
+    OMP_NUM_THREADS=1 python benchmarks/studies/transport.py action gauss bridge --seeds 1
+    OMP_NUM_THREADS=1 python benchmarks/studies/transport.py plane eot cancer --seeds 3 --budget 25
 
 action  the action of learned paths, N(0, 1) -> N(2, 1/4)
 gauss   maps between normal laws with full covariances that do not commute, against the optimal map: relative L2 error

@@ -29,7 +29,7 @@ Parts = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
 # What `refine` asks: parts at some rows, what their distance is measured by, and their own error.
 Solved = tuple[Tensor, Tensor | float, Tensor | None]
 
-# Against the other spacings: benchmarks/ablation.md.
+# Against the other spacings: benchmarks/studies/ablation.md.
 GRID_SPACING = "logit"
 # Law of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable that
 # crowds the ends less.
@@ -47,15 +47,15 @@ _CARRY_STEPS = 10
 # A flow that pulls clusters together stretches errors by up to a hundred on the way
 # back; carried rows are held to a tolerance that leaves room for it.
 _STRETCH = 100
-# Numbers in the rows that are solved at a time: more leave the cache (benchmarks/ablation.md, "Steps of `sample`, grids
-# of densities").
+# Numbers in the rows that are solved at a time: more leave the cache (benchmarks/studies/ablation.md, "Steps of
+# `sample`, grids of densities").
 _NUMBERS_PER_SOLVE = 2**13
 # Fewest rows that are solved at a time: fewer cost as many calls.
 _ROWS_PER_SOLVE = 1024
 # Nats beyond which the error that the first solve states of itself is no estimate: its steps are too long.
 _TRUSTED = 0.5
 # Stated over estimated error of the path, such that 99 % of rows are within it: the embedded errors of the steps,
-# weighted by the score, are a tenth of the true error or more (benchmarks/ablation.md).
+# weighted by the score, are a tenth of the true error or more (benchmarks/studies/ablation.md).
 _PATH_MARGIN = 10.0
 # Stated over estimated error of the quadrature of the divergence, likewise.
 _QUADRATURE_MARGIN = 3.0

@@ -19,7 +19,7 @@ _SPACING_STEPS = 4
 # vanishes like a square root likes small ones at its ends.
 _SPACINGS = ("uniform", "logit", "quadratic")
 # Root mean square error of a coordinate relative to 1 + its size, in scaled units: sliced Wasserstein distances to
-# held-out rows are then within noise those of the exact flow (benchmarks/speed.py).
+# held-out rows are then within noise those of the exact flow (benchmarks/studies/speed.py).
 _TOLERANCE = 0.015
 # Rows of the measurement.
 PILOT_ROWS = 128

@@ -12,7 +12,7 @@ from .mixture_init import Budget, find_mixture, refit
 from .run import VALIDATION_ROWS, Run, has_likelihood_validation, train_run
 
 # Share of the steps that each map gets before the choice, in a fit of 20 s or of 1,000 steps; in longer ones the share
-# falls with the square root of the length (benchmarks/ablation.md, "The map of the columns").
+# falls with the square root of the length (benchmarks/studies/ablation.md, "The map of the columns").
 _SHORT_RUN_SHARE = 0.05
 # Seconds of the fit from which on the share falls.
 _SECONDS = 20.0
@@ -30,8 +30,8 @@ _SECONDS_A_STEP = 1e-3
 _MIXTURE_ROWS = 20_000
 # These rows for each second of the search.
 _ROWS_A_SECOND = 20_000
-# The score of a run is extrapolated by so many times the gain of its last doubling of steps (benchmarks/ablation.md,
-# "The map of the columns").
+# The score of a run is extrapolated by so many times the gain of its last doubling of steps (see "The map of
+# the columns" in benchmarks/studies/ablation.md).
 _GAINS_TO_COME = 1.2
 # The largest such multiple: a mixture that leads by more needs no further comparison.
 _MOST_TO_COME = 3.0
@@ -49,7 +49,7 @@ _FINAL_ROWS = 1000
 # Share of the time that it is given.
 _FINAL_SHARE = 0.03
 # A run that was best after b steps is followed by one with dropout _DROPOUT_BY_STEP / b: the earlier a run overfits,
-# the more is dropped (benchmarks/ablation.md, "Dropout, and when a run overfits").
+# the more is dropped (benchmarks/studies/ablation.md, "Dropout, and when a run overfits").
 _DROPOUT_BY_STEP = 120
 # Largest first dropout.
 _DROPOUT_LIMIT = 0.3

@@ -1,4 +1,4 @@
-"""Mutants of saved files are refused or load, and touch nothing; benchmarks/fuzz.py runs many more."""
+"""Mutants of saved files are refused or load, and touch nothing; benchmarks/checks/fuzz.py runs many more."""
 
 import pathlib
 import time
