@@ -36,6 +36,7 @@ from .base import BaseInterpolant
 from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs
 from .bridge_potentials import fit_potential
 from .flow import InterpolantFlow
+from .memory import open_memory
 from .model_estimator import ModelEstimator
 from .resume import open_checkpoint
 
@@ -101,6 +102,10 @@ class SchroedingerBridge(ModelEstimator):
         A file in which `fit` keeps its state, replaced about once a second, so that the same call of `fit` goes on
         there after a crash and gives the same model to the bit (without `max_time`). It is removed at the end of a fit,
         and stays where Ctrl-C ended it. A folder has a file for each fit, named by its data and parameters.
+    memory : str, path-like, joblib.Memory or None, default=None
+        A folder in which fits are kept: a fit with the data, conditions, training parameters and seed of a kept one is
+        loaded and not learned again, so that a search over parameters that may be changed after fit trains once. Fits
+        whose `random_state` is no integer are not kept, nor are those that `sklearn_si.save` refuses (with a warning).
     verbose : int, default=0
         Print a line a validation round.
     random_state : int, RandomState instance or None, default=None
@@ -139,7 +144,7 @@ class SchroedingerBridge(ModelEstimator):
             for name in (
                 "base_density", "ode_tol", "hidden_layer_sizes", "activation", "batch_size", "learning_rate_init",
                 "max_iter", "max_time", "tol", "n_iter_no_change", "early_stopping", "validation_fraction", "device",
-                "checkpoint",
+                "checkpoint", "memory",
                 "verbose", "random_state",
             )
         },
@@ -168,6 +173,7 @@ class SchroedingerBridge(ModelEstimator):
         validation_fraction=0.1,
         device="auto",
         checkpoint=None,
+        memory=None,
         verbose=0,
         random_state=None,
     ):
@@ -192,6 +198,7 @@ class SchroedingerBridge(ModelEstimator):
         self.validation_fraction = validation_fraction
         self.device = device
         self.checkpoint = checkpoint
+        self.memory = memory
         self.verbose = verbose
         self.random_state = random_state
 
@@ -227,8 +234,10 @@ class SchroedingerBridge(ModelEstimator):
         current_group().refuse("SchroedingerBridge")
         X0, X1 = validate_samples(self, X0, X1)
         self._warn_repeats(X0, X1)
-        with open_checkpoint(self, {"X0": X0, "X1": X1}) as checkpoint:
-            return self._fit(X0, X1, checkpoint)
+        samples = {"X0": X0, "X1": X1}
+        memory = open_memory(self, samples)
+        with open_checkpoint(self, samples) as checkpoint:
+            return self._fit(X0, X1, checkpoint, memory)
 
     def _warn_repeats(self, X0, X1):
         """Warn of columns that have no density, where one is promised."""
@@ -240,7 +249,7 @@ class SchroedingerBridge(ModelEstimator):
             )
             warn_repeats(samples, self._column_names(), None, ways_out)
 
-    def _fit(self, X0, X1, checkpoint):
+    def _fit(self, X0, X1, checkpoint, memory):
         """The fit to validated samples."""
         from_normal = X1 is None
         if from_normal:
@@ -250,11 +259,16 @@ class SchroedingerBridge(ModelEstimator):
         recipe = self._recipe()
         problem = make_problem(recipe, X0, X1, None, checkpoint)
         problem.tasks = Tasks(self, X0, X1)
+        if memory.recall(self):
+            self._renew_base()
+            problem.tasks.end({"model_": self.model_})
+            return self
         model, record = fit_problem(recipe, problem)
         plan = model.velocity.potential if self.method == "mixture" else None
         model = dataclasses.replace(model, coupling=OwnPairs(noise_level=self.epsilon), plan=plan)
         record |= {"epsilon_": self.epsilon, "from_normal_": from_normal}
         self._take(model, record)
+        memory.keep(self)
         problem.tasks.end({"model_": model, **record})
         return self
 

@@ -117,6 +117,10 @@ class InterpolantFlow(BaseInterpolant):
         A file in which `fit` keeps its state, replaced about once a second, so that the same call of `fit` goes on
         there after a crash and gives the same model to the bit (without `max_time`). It is removed at the end of a fit,
         and stays where Ctrl-C ended it. A folder has a file for each fit, named by its data and parameters.
+    memory : str, path-like, joblib.Memory or None, default=None
+        A folder in which fits are kept: a fit with the data, conditions, training parameters and seed of a kept one is
+        loaded and not learned again, so that a search over parameters that may be changed after fit trains once. Fits
+        whose `random_state` is no integer are not kept, nor are those that `sklearn_si.save` refuses (with a warning).
     verbose : int, default=0
         Print a line a round.
     random_state : int, RandomState instance or None, default=None
@@ -206,6 +210,7 @@ class InterpolantFlow(BaseInterpolant):
         warm_start=False,
         device="auto",
         checkpoint=None,
+        memory=None,
         verbose=0,
         random_state=None,
     ):
@@ -242,5 +247,6 @@ class InterpolantFlow(BaseInterpolant):
         self.warm_start = warm_start
         self.device = device
         self.checkpoint = checkpoint
+        self.memory = memory
         self.verbose = verbose
         self.random_state = random_state

@@ -5,6 +5,7 @@ from typing import ClassVar
 from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils._set_output import _wrap_data_with_container
 
+from .._utils.after_fit import AFTER_FIT
 from .._utils.callbacks import FollowedEstimator
 from .._utils.input_checks import check_count
 from .._utils.links import LinkedEstimator
@@ -93,6 +94,14 @@ class ModelEstimator(
         generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
         X = self._draw(n_samples, condition, sampling, generator)
         return _wrap_data_with_container("transform", X, X, self)
+
+    def _renew_base(self):
+        """Give the density of the base of a loaded model this estimator's parameters that may be changed after fit."""
+        base = self.model_.base_density
+        if self.base_density == "flow" and base is not None:
+            fresh = self._base_flow(None).get_params(deep=False)
+            names = [name for name in AFTER_FIT[type(base).__name__] if name != "random_state"]
+            base.set_params(**{name: fresh[name] for name in names})
 
     def _draw(self, n_samples, condition, sampling, generator):
         """Rows of the target, by checked settings."""

@@ -14,7 +14,7 @@ from ..exceptions import CheckpointError
 # Addresses in texts of objects.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # Parameters that change nothing of what is fitted.
-_WITHOUT_EFFECT = ("checkpoint", "device", "random_state", "verbose")
+_WITHOUT_EFFECT = ("checkpoint", "device", "memory", "random_state", "verbose")
 
 
 def told_params(estimator, without=_WITHOUT_EFFECT):
@@ -31,6 +31,33 @@ def _told(value):
     text = repr(value)
     held = vars(value) if _ADDRESS.search(text) and hasattr(value, "__dict__") and not isinstance(value, type) else ""
     return _ADDRESS.sub("", f"{text} {held!r}" if held else text)
+
+
+def fit_facts(estimator, samples, fitted_before=None, without=()):
+    """What makes a fit the same as another: class, training parameters, seed, data, and what it goes on from.
+
+    Parameters
+    ----------
+    estimator : estimator
+        One with the parameters `device` and `random_state`.
+    samples : dict
+        What it is fitted to, by name.
+    fitted_before : object, default=None
+        What a warm start goes on from.
+    without : iterable of str, default=()
+        Parameters that do not count, beside those that change nothing of what is fitted.
+
+    Returns
+    -------
+    facts : dict of str
+    """
+    facts = {"class": type(estimator).__name__, **told_params(estimator, {*_WITHOUT_EFFECT, *without})}
+    seed = estimator.random_state
+    facts["random_state"] = repr(int(seed)) if isinstance(seed, numbers.Integral) else "not a number"
+    facts["device"] = resolve_device(estimator.device).type  # where the random numbers are
+    facts |= {name: joblib.hash(rows, coerce_mmap=True) for name, rows in samples.items()}
+    facts[BEFORE] = "" if fitted_before is None else joblib.hash(fitted_before)
+    return facts
 
 
 def open_checkpoint(estimator, samples, fitted_before=None):
@@ -55,12 +82,7 @@ def open_checkpoint(estimator, samples, fitted_before=None):
         return part
     if estimator.checkpoint is None:
         return NoCheckpoint(lambda: draw_seed(estimator.random_state))
-    facts = {"class": type(estimator).__name__, **told_params(estimator)}
-    seed = estimator.random_state
-    facts["random_state"] = repr(int(seed)) if isinstance(seed, numbers.Integral) else "not a number"
-    facts["device"] = resolve_device(estimator.device).type  # where the random numbers are
-    facts |= {name: joblib.hash(rows, coerce_mmap=True) for name, rows in samples.items()}
-    facts[BEFORE] = "" if fitted_before is None else joblib.hash(fitted_before)
+    facts, seed = fit_facts(estimator, samples, fitted_before), estimator.random_state
     path = os.fsdecode(estimator.checkpoint)
     if path.endswith(os.sep):
         os.makedirs(path, exist_ok=True)

@@ -78,7 +78,7 @@ def fit_base_density(spec, recipe, problem, X0):
         problem.checkpoint.follow(density, "base density")
         with problem.tasks.part("base density", density):
             # its map must be affine: one matrix product then leads from the bridge's units to its own
-            return density.fit_part(X0, affine_only=True)
+            return density._fit_part(X0, affine_only=True)
     if isinstance(spec, str):
         return NormalDensity(standard=spec == "standard_normal").fit(X0)
     density = clone(spec)

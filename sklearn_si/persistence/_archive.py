@@ -49,6 +49,8 @@ _LARGEST_CHARACTER = 0x10FFFF
 _REPEATED = 4
 # ... and objects that are always allowed.
 _FREE = 100_000
+# Parameters of estimators that name places on the machine that fits.
+_PLACES = ("checkpoint", "memory")
 _DICTS = {dict: "dict", OrderedDict: "ordered", Bunch: "bunch"}
 
 
@@ -279,7 +281,7 @@ class _Writer:
         # what has no attributes has no state
         state = vars(value) if own is None or isinstance(value, torch.nn.Module) else own() or {}
         if isinstance(value, BaseEstimator):  # where a fit writes is not for a file to say
-            state = {k: None if k == "checkpoint" else v for k, v in state.items() if k != "_sklearn_version"}
+            state = {k: None if k in _PLACES else v for k, v in state.items() if k != "_sklearn_version"}
         for attribute in state:
             if not is_state(type(value), attribute):
                 raise ValueError(
@@ -442,8 +444,8 @@ class _Reader:
         device = state.get("device")
         if isinstance(device, str) and device.startswith("cuda") and not torch.cuda.is_available():
             state["device"] = "auto"
-        if isinstance(state.get("checkpoint"), str):
-            state["checkpoint"] = None  # where a fit writes is for the reader to say
+        # where a fit writes is for the reader to say
+        state.update({name: None for name in _PLACES if name in state})
         if issubclass(cls, BaseEstimator):  # parameters that are newer than the file
             for parameter in inspect.signature(cls).parameters.values():
                 if parameter.default is not parameter.empty:

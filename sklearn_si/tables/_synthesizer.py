@@ -6,6 +6,7 @@ import time
 import warnings
 from typing import Any, ClassVar
 
+import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
@@ -13,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._estimators.flow import InterpolantFlow
+from .._estimators.memory import open_memory
 from .._estimators.resume import open_checkpoint
 from .._model.lost_rows import settled
 from .._utils.callbacks import FollowedEstimator, Tasks
@@ -84,6 +86,10 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         "auto" takes CUDA, then MPS, then the CPU. May be changed after fit.
     checkpoint : str or path-like or None, default=None
         A file from which `fit` goes on after a crash, as in `InterpolantFlow`.
+    memory : str, path-like, joblib.Memory or None, default=None
+        A folder in which fits are kept: a fit with the data, conditions, training parameters and seed of a kept one is
+        loaded and not learned again, so that a search over parameters that may be changed after fit trains once. Fits
+        whose `random_state` is no integer are not kept, nor are those that `sklearn_si.save` refuses (with a warning).
     verbose : int, default=0
         Print a line a round.
     random_state : int, RandomState instance or None, default=None
@@ -130,6 +136,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "device": [str, torch.device],
         "checkpoint": [str, os.PathLike, None],
+        "memory": [str, os.PathLike, joblib.Memory, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }  # fmt: skip
@@ -147,13 +154,15 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         validation_fraction=0.1,
         device="auto",
         checkpoint=None,
+        memory=None,
         verbose=0,
         random_state=None,
     ):
         self.kinds, self.min_frequency, self.flow = kinds, min_frequency, flow
         self.hidden_layer_sizes, self.dropout, self.learning_rate_init = hidden_layer_sizes, dropout, learning_rate_init
         self.max_iter, self.max_time, self.validation_fraction = max_iter, max_time, validation_fraction
-        self.device, self.checkpoint, self.verbose, self.random_state = device, checkpoint, verbose, random_state
+        self.device, self.checkpoint, self.memory = device, checkpoint, memory
+        self.verbose, self.random_state = verbose, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -176,8 +185,13 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             As `TableCodec.fit`.
         """
         current_group().refuse("TableSynthesizer")
+        memory = open_memory(self, {"X": X})
+        if memory.recall(self):
+            return self
         with open_checkpoint(self, {"X": X}) as checkpoint, all_or_nothing(self):
-            return self._fit(X, checkpoint)
+            self._fit(X, checkpoint)
+        memory.keep(self)
+        return self
 
     def _fit(self, X, checkpoint):
         began = time.perf_counter()

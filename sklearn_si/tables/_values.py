@@ -147,7 +147,7 @@ class ValueModel:
         seconds = seconds_left()
         self.flow_.set_params(**({} if seconds is None else {"max_time": seconds}))
         with tasks.part("values", self.flow_), nameless():
-            self.flow_.fit_part(u, condition=condition, split=split_originals(n))
+            self.flow_._fit_part(u, condition=condition, split=split_originals(n))
         return self
 
     def _centre(self, features):

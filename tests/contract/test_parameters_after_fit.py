@@ -131,7 +131,7 @@ CODED = TableCodec(random_state=0).fit(TABLE).encode(TABLE[:8], random_state=1)
 MATRIX = TableCodec(random_state=0).fit(TABLE).transform(TABLE[:8])
 
 # Methods that learn, or speak of parameters.
-LEARNING = {"fit", "fit_transform", "fit_part", "distill", "rectify"}
+LEARNING = {"fit", "fit_transform", "distill", "rectify"}
 # Methods that tell of the parameters which may be changed.
 TELLING = {"sample", "score_samples", "transform", "optimal_noise_level"}
 PARAMETERS = {"get_params", "set_params", "get_metadata_routing", "set_output", "set_callbacks"}
