@@ -290,7 +290,8 @@ class TransformedDensity(
         check_is_fitted(self)
         X = self._points(X, "X")
         inside = X if self.carries_to_ == "normal" else _forward(self.transformer_, X)[0]
-        return _backward(self.transformer_, self.estimator_.inverse_transform(inside, condition=condition))
+        rows = _backward(self.transformer_, self.estimator_.inverse_transform(inside, condition=condition))
+        return _wrap_data_with_container("transform", rows, rows, self)
 
     def __sklearn_tags__(self):
         """Floats of both sizes are kept; X must be dense and finite."""
@@ -355,6 +356,11 @@ def _forward(transformer, X):
 def _backward(transformer, inside):
     """T^-1 of rows, in their dtype and finite."""
     inside = np.asarray(inside)
+    known = np.isfinite(inside).all(axis=1)
+    if not known.all():  # rows that were lost on the way, and told of
+        rows = np.full_like(inside, np.nan)
+        rows[known] = _backward(transformer, inside[known]) if known.any() else rows[known]
+        return rows
     rows = inside.astype(np.float64)
     with np.errstate(all="ignore"):  # as in _forward
         for step in reversed(_steps(transformer)):

@@ -245,11 +245,11 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
 
         Returns
         -------
-        X_t : ndarray of shape (n_samples, n_features)
-            Rows of the law of fit's first argument.
+        X_t : ndarray or frame of shape (n_samples, n_features)
+            Rows of the law of fit's first argument, in the container that `set_output` asks for.
         """
         self._ready()
-        return self._transport(self._points(X, "X"), False, condition)
+        return self._wrapped(self._transport(self._points(X, "X"), False, condition))
 
     def _transport(self, X, forward, condition):
         self.model_.refuse_forecast("transform")

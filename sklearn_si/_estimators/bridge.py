@@ -362,7 +362,8 @@ class SchroedingerBridge(ModelEstimator):
         X_t : ndarray of shape (n_samples, n_features)
             Conditional means; not the inverse of `transform`.
         """
-        return self._plan_mean(self._checked(X), forward=self.from_normal_, scaled_base=self.from_normal_)
+        moved = self._plan_mean(self._checked(X), forward=self.from_normal_, scaled_base=self.from_normal_)
+        return self._wrapped(moved)
 
     def sample_plan(self, X, *, direction="forward", random_state=None):
         """Draw partners from the plan: rows of the other end given rows of one.
@@ -407,7 +408,8 @@ class SchroedingerBridge(ModelEstimator):
         def draw(rows):
             return map_out.inverse_transform(as_array(follow(x[rows], generator), np.float64))
 
-        return draw_rows(draw, X.shape, X.dtype, given=x, chunk=len(x), advice="fit longer, or raise n_steps")
+        partners = draw_rows(draw, X.shape, X.dtype, given=x, chunk=len(x), advice="fit longer, or raise n_steps")
+        return self._wrapped(partners)
 
     def _checked(self, X):
         self._ready()

@@ -93,6 +93,10 @@ class ModelEstimator(
         model.check_sampling(sampling)
         generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
         X = self._draw(n_samples, condition, sampling, generator)
+        return self._wrapped(X)
+
+    def _wrapped(self, X):
+        """Rows in the container that `set_output` asks for."""
         return _wrap_data_with_container("transform", X, X, self)
 
     def _renew_base(self):
@@ -138,7 +142,7 @@ class ModelEstimator(
         X, sampling = self._centred(self._validate_rows(X), model.target_grid), self._sampling()
         model.check_sampling(sampling)
         generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
-        return model.resample(X, sampling, generator, condition, self._guidance())
+        return self._wrapped(model.resample(X, sampling, generator, condition, self._guidance()))
 
     def __sklearn_tags__(self):
         """Floats of both sizes are kept; X must be dense and finite."""

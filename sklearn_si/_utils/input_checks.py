@@ -12,6 +12,8 @@ from sklearn.utils.validation import _check_feature_names, check_array, validate
 from .frame_names import in_order, names_of
 
 DTYPES = (np.float64, np.float32)
+# Names of single precision in numpy, polars, pandas with missing values, and pyarrow.
+_SINGLE = ("float32", "Float32", "float[pyarrow]")
 # How the names of such columns begin, in numpy, pandas, pyarrow and polars.
 _DATED_DTYPES = ("date", "time", "period", "duration")
 _DATED_TYPES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
@@ -34,14 +36,22 @@ def is_nameless():
     return _nameless.get()
 
 
+def dtypes_of(X):
+    """The dtypes that rows may keep: single precision where all columns of a frame have it, whatever its library."""
+    dtypes = getattr(X, "dtypes", None)
+    if np.ndim(dtypes) == 1 and len(dtypes) and all(str(dtype) in _SINGLE for dtype in dtypes):
+        return np.float32
+    return DTYPES
+
+
 def validate_rows(estimator, X, name="X"):
     """Rows like those of fit, as an array; the columns of X have the order of fit, those of X1 are found by name."""
     X = check_cells(X if name == "X" else in_order(X, _names(estimator), name), name)
     if name == "X" and not _nameless.get():
-        return validate_data(estimator, X, dtype=DTYPES, reset=False)
+        return validate_data(estimator, X, dtype=dtypes_of(X), reset=False)
     if not _nameless.get():
         _check_feature_names(estimator, X, reset=False)
-    X = check_array(X, dtype=DTYPES, input_name=name)
+    X = check_array(X, dtype=dtypes_of(X), input_name=name)
     if X.shape[1] != estimator.n_features_in_:
         raise ValueError(f"{name} has {X.shape[1]} features, but expected {estimator.n_features_in_}, as in fit's X0.")
     return X
@@ -49,7 +59,8 @@ def validate_rows(estimator, X, name="X"):
 
 def validate_points(estimator, X, name):
     """Rows with as many columns as those of fit, whose names they need not bear; if they do, these count."""
-    X = check_array(check_cells(by_names(estimator, X, name), name), dtype=DTYPES, input_name=name)
+    X = check_cells(by_names(estimator, X, name), name)
+    X = check_array(X, dtype=dtypes_of(X), input_name=name)
     if X.shape[1] != estimator.n_features_in_:
         who = type(estimator).__name__
         raise ValueError(f"{name} has {X.shape[1]} features, but {who} expects {estimator.n_features_in_}.")
@@ -70,7 +81,8 @@ def _names(estimator):
 def validate_samples(estimator, X0, X1):
     """The samples of a fit: two arrays, or one and None."""
     with _ways_out():
-        X0 = validate_data(estimator, check_cells(X0, "X0"), dtype=DTYPES, ensure_min_samples=2)
+        X0 = check_cells(X0, "X0")
+        X0 = validate_data(estimator, X0, dtype=dtypes_of(X0), ensure_min_samples=2)
     if not is_sample(X1, "X1"):
         check_labels(X1, X0)
         return X0, None

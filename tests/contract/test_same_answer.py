@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import StandardScaler
 
-from sklearn_si import InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
+from sklearn_si.compose import TransformedDensity
 
 SMALL = {"hidden_layer_sizes": (24, 24), "base_density": None, "max_iter": 300, "random_state": 0}
 
@@ -71,3 +73,72 @@ def test_a_tighter_tolerance_moves_a_trajectory_by_less_than_the_looser_one(brid
 def test_a_trajectory_of_single_precision_stays_so_and_warns_where_it_cannot_be_as_precise(bridge):
     X = np.random.default_rng(2).normal(size=(50, 2)).astype(np.float32)
     assert bridge.trajectory(X, 4).dtype == np.float32
+
+
+# ------------------------------------------------------------------ containers and dtypes
+
+TINY = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "preprocessing": "standardize"}
+SINGLE = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+FRAMES = ["pandas", "pandas nullable", "polars"]
+
+
+def frame_of(kind, rows):
+    if kind == "polars":
+        return pytest.importorskip("polars").DataFrame(rows, schema=["a", "b"])
+    frame = pytest.importorskip("pandas").DataFrame(rows, columns=["a", "b"])
+    return frame.astype("Float32") if kind == "pandas nullable" and rows.dtype == np.float32 else frame
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("output", ["default", "pandas", "polars"])
+def test_single_precision_of_any_frame_stays_so(kind, output):
+    pytest.importorskip(output) if output != "default" else None
+    frame = frame_of(kind, SINGLE)
+    model = InterpolantFlow(**TINY).set_output(transform=output).fit(frame)
+    expected = InterpolantFlow(**TINY).fit(SINGLE)
+    for result in (model.transform(frame), model.sample(60), model.inverse_transform(frame)):
+        assert np.asarray(result).dtype == np.float32
+    assert model.score_samples(frame).dtype == np.float32
+    np.testing.assert_array_equal(model.score_samples(frame), expected.score_samples(SINGLE))
+    np.testing.assert_array_equal(np.asarray(model.transform(frame)), expected.transform(SINGLE))
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_a_frame_of_both_precisions_is_in_double(kind):
+    frame = frame_of(kind, SINGLE.astype(np.float64))
+    model = InterpolantFlow(**TINY).fit(frame)
+    assert model.sample(3).dtype == np.float64 and model.transform(frame).dtype == np.float64
+
+
+MODELS = {
+    "flow": lambda: InterpolantFlow(**TINY).fit(SINGLE),
+    "bridge": lambda: InterpolantFlow(base_density=None, **TINY).fit(SINGLE, SINGLE + 1),
+    "plan": lambda: SchroedingerBridge(0.5, "mixture", n_components=1, base_density=None, random_state=0).fit(
+        SINGLE, SINGLE + 1
+    ),
+    "transformed": lambda: TransformedDensity(StandardScaler(), InterpolantFlow(**TINY)).fit(SINGLE),
+    "mirror": lambda: InterpolantDiffusion("mirror", **TINY).fit(SINGLE),
+}
+
+
+@pytest.mark.parametrize("output", ["pandas", "polars"])
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_come_in_the_container_that_was_asked_for(name, output):
+    library, model = pytest.importorskip(output), MODELS[name]()
+    methods = ["transform", "inverse_transform", *{"mirror": ["resample"], "plan": ["sample_plan"]}.get(name, [])]
+    for method in methods:
+        plain = getattr(model, method)(SINGLE)
+        assert isinstance(plain, np.ndarray)
+        framed = getattr(model.set_output(transform=output), method)(SINGLE)
+        model.set_output(transform="default")
+        assert isinstance(framed, library.DataFrame), method
+        np.testing.assert_array_equal(np.asarray(framed), plain)
+    assert isinstance(model.set_output(transform=output).sample(3), library.DataFrame)
+
+
+def test_names_come_back_with_the_frame_and_there_and_back_is_the_same():
+    frame = frame_of("pandas", SINGLE.astype(np.float64))
+    model = InterpolantFlow(**TINY).set_output(transform="pandas").fit(frame)
+    back = model.inverse_transform(model.transform(frame))
+    assert list(back.columns) == ["a", "b"]
+    np.testing.assert_allclose(back, frame, atol=1e-2)
