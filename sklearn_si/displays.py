@@ -13,6 +13,7 @@ __all__ = [
     "CalibrationDisplay",
     "DensityDisplay",
     "LossCurveDisplay",
+    "NoiseLevelDisplay",
     "SampleComparisonDisplay",
     "TrajectoryDisplay",
 ]
@@ -440,4 +441,60 @@ class CalibrationDisplay:
         self.axes_[1].axhline(0, color="0.6", lw=1)
         self.axes_[1].errorbar(names, values, errors, fmt="o", capsize=4)
         self.axes_[1].set(xlabel="field", ylabel="calibration (0 at the minimiser)", xlim=(-0.5, len(names) - 0.5))
+        return self
+
+
+class NoiseLevelDisplay:
+    """The score of each noise level with its standard error, and the level that was taken.
+
+    Parameters
+    ----------
+    levels, scores, standard_errors : array-like of shape (n_levels,)
+        As in the result of `tune_noise_level`; levels in scaled units.
+    chosen : float
+        The level that was taken.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib axis and figure
+        After `plot`.
+    """
+
+    def __init__(self, levels, scores, standard_errors, chosen):
+        self.levels, self.scores, self.standard_errors, self.chosen = levels, scores, standard_errors, chosen
+
+    @classmethod
+    def from_result(cls, result, *, ax=None):
+        """Show a result of `InterpolantDiffusion.tune_noise_level`.
+
+        Parameters
+        ----------
+        result : Bunch
+        ax : matplotlib axis, default=None
+
+        Returns
+        -------
+        display : NoiseLevelDisplay
+        """
+        return cls(result.levels, result.scores, result.standard_errors, result.chosen).plot(ax=ax)
+
+    def plot(self, *, ax=None):
+        """Draw the curve, on an axis that is linear up to the least positive level and logarithmic beyond.
+
+        Parameters
+        ----------
+        ax : matplotlib axis, default=None
+
+        Returns
+        -------
+        self : object
+        """
+        self.ax_, self.figure_ = _axis(ax)
+        self.ax_.errorbar(self.levels, self.scores, yerr=self.standard_errors, fmt="o-", capsize=3, label="score")
+        self.ax_.axvline(self.chosen, color="C1", linestyle="--", label=f"chosen: {self.chosen:g}")
+        positive = [level for level in self.levels if level > 0]
+        if positive:
+            self.ax_.set_xscale("symlog", linthresh=min(positive))
+        self.ax_.set(xlabel="noise level (scaled units)", ylabel="score of drawn rows (0: perfect on average)")
+        self.ax_.legend()
         return self

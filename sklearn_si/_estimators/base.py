@@ -5,6 +5,7 @@ import numbers
 import os
 from typing import Any, ClassVar
 
+import joblib
 import torch
 from sklearn.base import _fit_context, clone
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -27,12 +28,14 @@ from ..networks import ACTIVATIONS
 from ..preprocessing import MAPS
 from ..solvers import SOLVERS
 from .distillation import DistillationMethods
+from .memory import FitMemory, open_memory
 from .model_estimator import ModelEstimator
+from .noise_tuning import NoiseTuningMethods
 from .rectification import RectificationMethods
 from .resume import open_checkpoint, told_params
 
 
-class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator):
+class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMethods, ModelEstimator):
     """Parameters, fit and transport of a stochastic interpolant.
 
     A leaf says whether it learns a denoiser beside the velocity (`_learns_denoiser`).
@@ -75,6 +78,7 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
         "warm_start": ["boolean"],
         "device": [str, torch.device],
         "checkpoint": [str, os.PathLike, None],
+        "memory": [str, os.PathLike, joblib.Memory, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -117,7 +121,7 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
         return self._fit(X0, X1, condition, {}, self._warn_repeats)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_part(self, X0, X1=None, *, condition=None, **steps):
+    def _fit_part(self, X0, X1=None, *, condition=None, **steps):
         """Fit as a part of another estimator, with other steps of the recipe than the parameters give.
 
         Parameters
@@ -137,9 +141,11 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
                 before(X0, X1)
             warm = self._warm_start()
             weights = warm and [values.cpu().numpy() for values in warm.model.velocity.state_dict().values()]
-            checkpoint = open_checkpoint(self, {"X0": X0, "X1": X1, "condition": condition}, weights)
-            if checkpoint.is_kept:
-                group.refuse("A model with a checkpoint")
+            samples = {"X0": X0, "X1": X1, "condition": condition}
+            checkpoint = open_checkpoint(self, samples, weights)
+            memory = FitMemory() if steps else open_memory(self, samples, weights)
+            if checkpoint.is_kept or memory.is_kept:
+                group.refuse("A model with a checkpoint, or with a memory,")
         recipe = dataclasses.replace(self._recipe(), **steps)
         with checkpoint:
             with group.together():
@@ -152,17 +158,22 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
             if group.size > 1:
                 names = list(vars(self).get("feature_names_in_", ()))
                 share_problem(recipe, problem, condition, names, told_params(self))
-            return self._learn(recipe, problem, X0, X1, condition)
+            return self._learn(recipe, problem, X0, X1, condition, memory)
 
-    def _learn(self, recipe, problem, X0, X1, condition):
-        """The fit to a problem."""
+    def _learn(self, recipe, problem, X0, X1, condition, memory):
+        """The fit to a problem, or what an equal fit has left."""
         problem.tasks = Tasks(self, X0, X1, None if condition is None else {"condition": condition})
         if not problem.is_forecast:
             check_noise(self._sampling(), problem.interpolant, problem.fields != ("velocity",))
         else:
             check_forecast_noise(self.noise_level, self.gamma_scale / 2)
+        if memory.recall(self):
+            self._renew_base()
+            problem.tasks.end({"model_": self.model_})
+            return self
         model, record = fit_problem(recipe, problem)
         self._take(model, record)
+        memory.keep(self)
         problem.tasks.end({"model_": model, **record})
         return self
 
@@ -201,7 +212,7 @@ class BaseInterpolant(DistillationMethods, RectificationMethods, ModelEstimator)
             interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
             base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
             condition_dropout=0.0, condition_kinds=None, dequantize=None, warm_start=False, max_time=max_time,
-            checkpoint=None,
+            checkpoint=None, memory=None,
         )  # fmt: skip
         vars(density).pop("_skl_callbacks", None)  # those of the bridge, which a clone shares: they propagate, or not
         return density

@@ -1,0 +1,123 @@
+"""The noise level of a fitted model, chosen by drawn rows without a refit."""
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from ..metrics import energy_distance
+from .questions import AsksModel
+
+# Levels that are judged unless others are given: the ODE, and two a doubling of the paper's range.
+_LEVELS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+# Steps at a level are those of the estimator times max(1, level), and no more than this.
+_MOST_STEPS = 1000
+# Rows that are drawn and compared at the most: distances of all pairs cost as much as the drawing beyond.
+_MOST_ROWS = 2000
+
+
+class NoiseTuningMethods(AsksModel):
+    """The choice of the noise level after training."""
+
+    noise_level: float
+    n_steps: Any
+
+    def tune_noise_level(self, X, levels=None, scoring="energy", n_draws=10, *, condition=None, random_state=None):
+        """Choose the noise level by comparing drawn rows with held-out rows, without a refit.
+
+        score(level) = mean over draws k of -D^2(rows drawn at that level with the random numbers k, X)
+
+        (D^2 is the squared energy distance; 2303.08797, section 7, compares levels by drawn rows). The draws of all
+        levels share their random numbers. The number of steps grows with the level, so that no level is judged by its
+        discretisation. The model takes the smallest level whose score is within one standard error of the best one,
+        because less noise needs fewer steps, and as many steps as that level was judged with.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Held-out rows of the target, in data units; the first 2000 are used.
+        levels : array-like of float, default=None
+            Levels of at least 0, in scaled units; None is 0, 0.1, 0.25, 0.5, 1, 2, 4 and 8.
+        scoring : "energy" or callable, default="energy"
+            Minus the squared energy distance in standard deviations of X, or scoring(drawn, X) -> float, of which more
+            is better.
+        n_draws : int, default=10
+            Draws at each level, each of as many rows as X has; at least 2.
+        condition : array-like, default=None
+            The condition of each row of X, if the model was fitted with a condition.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws; None means the estimator's own.
+
+        Returns
+        -------
+        result : Bunch
+            `levels`, `scores` and `standard_errors` (over the draws), `n_steps` of each level, the level of the highest
+            score `best`, and the level that was taken, `chosen`.
+
+        Raises
+        ------
+        ValueError
+            When a level is not a finite number of at least 0, or when the model does not know its score function.
+        """
+        model = self._ready()
+        model.refuse_forecast("tune_noise_level")
+        _check_draws(n_draws)
+        X = self._validate_rows(X)[:_MOST_ROWS]
+        given = {} if condition is None else {"condition": condition[: len(X)]}
+        levels, before = _checked_levels(levels), (self.noise_level, self.n_steps)
+        first, score = self._seed_of(random_state), energy_score if scoring == "energy" else scoring
+        steps, scores = [self._steps_at(level) for level in levels], []
+        try:
+            for level, n_steps in zip(levels, steps, strict=True):
+                self.set_params(noise_level=level, n_steps=n_steps)
+                draws = (self._rows_of(len(X), first + k, given) for k in range(n_draws))
+                scores.append([float(score(rows, X)) for rows in draws])
+        finally:
+            self.set_params(noise_level=before[0], n_steps=before[1])
+        result = _judged(levels, np.array(scores), steps)
+        chosen = list(levels).index(result.chosen)
+        self.set_params(noise_level=result.chosen, n_steps=steps[chosen])
+        return result
+
+    def _rows_of(self, n, seed, given):
+        return np.asarray(self.sample(n, random_state=seed % 2**31, **given))
+
+    def _steps_at(self, level):
+        """Steps with which a level is judged."""
+        if level == 0:
+            return self.n_steps
+        own = 100 if self.n_steps == "auto" else int(self.n_steps)
+        return max(own, min(_MOST_STEPS, math.ceil(own * max(1.0, level))))
+
+
+def energy_score(rows, X):
+    """Minus the squared energy distance, in standard deviations of X."""
+    return -energy_distance(rows, X)
+
+
+def _checked_levels(levels):
+    """The levels in increasing order."""
+    levels = np.unique(_LEVELS if levels is None else np.asarray(levels, dtype=np.float64))
+    if levels.ndim != 1 or not len(levels) or not np.isfinite(levels).all() or levels.min() < 0:
+        raise ValueError(f"Got levels={levels.tolist()}, but expected one or more finite numbers of at least 0.")
+    return [float(level) for level in levels]
+
+
+def _judged(levels, scores, steps):
+    """The result from the scores of each level (rows) and draw (columns)."""
+    mean = scores.mean(1)
+    error = scores.std(1, ddof=1) / scores.shape[1] ** 0.5
+    best = int(np.argmax(mean))
+    near = int(np.flatnonzero(mean >= mean[best] - error[best])[0])
+    return Bunch(
+        levels=np.array(levels), scores=mean, standard_errors=error, n_steps=steps,
+        best=levels[best], chosen=levels[near],
+    )  # fmt: skip
+
+
+def _check_draws(n_draws):
+    """An integer of at least 2."""
+    if not isinstance(n_draws, numbers.Integral) or n_draws < 2:
+        raise ValueError(f"Got n_draws={n_draws!r}, but expected an integer of at least 2.")
