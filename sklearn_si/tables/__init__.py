@@ -1,8 +1,17 @@
 """Tables as people have them: mixed columns, gaps, conditions, and a report."""
 
 from ._codec import TableCodec
+from ._constraints import FixedCombinations, Inequality, Sum
 from ._imputer import InterpolantImputer
 from ._report import TableReport
 from ._synthesizer import TableSynthesizer
 
-__all__ = ["InterpolantImputer", "TableCodec", "TableReport", "TableSynthesizer"]
+__all__ = [
+    "FixedCombinations",
+    "Inequality",
+    "InterpolantImputer",
+    "Sum",
+    "TableCodec",
+    "TableReport",
+    "TableSynthesizer",
+]

@@ -14,6 +14,7 @@ from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from ._column_fit import Resolution, fit_column, resolution_of
 from ._columns import KINDS
+from ._relations import bind
 
 __all__ = ["TableCodec"]
 
@@ -115,8 +116,8 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         """
         return self._fit(X)
 
-    def _fit(self, X, binned=False):
-        """Fit, with numbers in intervals that have codes if `binned`."""
+    def _fit(self, X, binned=False, constraints=None):
+        """Fit, with numbers in intervals that have codes if `binned`, and with relations between columns."""
         table = Table.of(X)
         if len(set(table.names)) < len(table.names):
             repeated = sorted({str(name) for name in table.names if table.names.count(name) > 1})
@@ -131,6 +132,9 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         kinds = self._checked_kinds(table.names)
         least = self.min_frequency
         least = least if least is None or isinstance(least, numbers.Integral) else least * n
+        self.relations_ = bind(constraints, table.series, readings, kinds)
+        readings = self.relations_.forward(readings)
+        kinds = {**kinds, **{table.names[r.members[0]]: "categorical" for r in self.relations_.joint}}
         resolution = resolution_of(n) if binned else Resolution()
         self.columns_ = [
             _fitted_column(series, reading, kinds.get(series.name), least, resolution)
@@ -191,8 +195,8 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         return codes, values
 
     def _readings(self, X, partial=False, input_name="X"):
-        """What each column holds; None for one that X lacks."""
-        return self.table_.readings(X, input_name, partial)
+        """What each column holds as it is modelled; None for one that X lacks."""
+        return self.relations_.forward(self.table_.readings(X, input_name, partial))
 
     def decode(self, codes, values, *, random_state=None):
         """The table of some codes and values, in the kind, with the names and the dtypes of that of fit.
@@ -213,14 +217,14 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
 
     def _decoded(self, codes, values, rng, readings, index=None):
         """The table, with the cells that a reading has as they are there, and an index (of a pandas frame)."""
-        written = []
-        for j, (column, series, reading) in enumerate(zip(self.columns_, self.table_.series, readings, strict=True)):
-            cells, gaps = column.decode(codes[:, j], values[:, j], rng)
-            if reading is not None:
-                kept = np.resize(reading.gaps == 0, len(cells))
-                cells = np.where(kept, np.resize(reading.values, len(cells)), cells)
-                gaps, series = np.where(kept, 0, gaps), series.holding(reading)
-            written.append(series.write(cells, gaps, column.gap_kinds))
+        cells = [column.decode(codes[:, j], values[:, j], rng) for j, column in enumerate(self.columns_)]
+        cells = self.relations_.backward(cells, readings)
+        written = [
+            (series if reading is None else series.holding(reading)).write(*pair, kinds)
+            for pair, series, reading, kinds in zip(
+                cells, self.table_.series, readings, self.relations_.gap_kinds, strict=True
+            )
+        ]
         return self.table_.build(written, index)
 
     def transform(self, X):
@@ -311,8 +315,11 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return self._log_slopes(self._readings(X))
 
-    def _log_slopes(self, readings):
-        return sum(column.log_slope(reading) for column, reading in zip(self.columns_, readings, strict=True))
+    def _log_slopes(self, readings, places=None, codes=None):
+        """The sum of the log-derivatives of some columns; of cells whose codes are given as -1, nothing."""
+        places = range(len(readings)) if places is None else places
+        slopes = {j: self.columns_[j].log_slope(readings[j]) for j in places}
+        return sum(s if codes is None else np.where(codes[:, j] < 0, 0.0, s) for j, s in slopes.items())
 
     def _rng(self, random_state):
         return check_random_state(self.random_state if random_state is None else random_state)

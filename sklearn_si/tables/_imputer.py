@@ -135,11 +135,20 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
     def _averaged(self, X, tables):
         """Of every cell, the mean of its draws if it holds numbers, else the most frequent."""
         table = Table.of(tables[0])
-        drawn, written = zip(*(table.readings(t) for t in tables), strict=True), []
-        for series, column, readings in zip(table.series, self.synthesizer_.codec_.columns_, drawn, strict=True):
+        drawn, codec = zip(*(table.readings(t) for t in tables), strict=True), self.synthesizer_.codec_
+        members = {j for relation in codec.relations_.joint for j in relation.members}
+        targets = {relation.target for relation in codec.relations_.linear}
+        cells, kinds = [], []
+        for j, (column, readings) in enumerate(zip(codec.columns_, drawn, strict=True)):
             stacked = np.stack([reading.values for reading in readings])
-            values = _mean(stacked, column) if readings[0].is_number else _mode(stacked)
-            written.append(series.write(values, readings[0].gaps, readings[0].kinds))
+            if not readings[0].is_number or j in members:
+                values = _mode(stacked)
+            else:
+                values = _mean(stacked, None if j in targets else column)
+            cells.append((values, readings[0].gaps))
+            kinds.append(readings[0].kinds)
+        cells = codec.relations_.mended(cells, codec.table_.readings(X))
+        written = [series.write(*pair, k) for series, pair, k in zip(table.series, cells, kinds, strict=True)]
         return table.build(written, index_of(X))
 
     def get_feature_names_out(self, input_features=None):
@@ -168,13 +177,15 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
 
 def _mean(stacked, column):
     """The mean of each column of draws, on a value that fit has seen where these are few; cells that agree stay."""
-    if column.kind == "categorical":
+    if column is not None and column.kind == "categorical":
         return _mode(stacked)
     values, first = stacked[0].copy(), stacked[0]
     differ = (stacked != first).any(axis=0)
     with np.errstate(invalid="ignore"):  # from infinity to infinity
         mean = (stacked[:, differ] - first[differ]).mean(axis=0)
-    if column.kind == "discrete":
+    if column is None:
+        values[differ] = first[differ] + (np.rint(mean).astype(np.int64) if values.dtype.kind == "i" else mean)
+    elif column.kind == "discrete":
         values[differ] = column.levels[column.nearest(first[differ] + mean)]
     else:
         values[differ] = column.on_grid(

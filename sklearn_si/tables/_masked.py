@@ -1,6 +1,7 @@
 """The codes of a table by a masked interpolant: a network that reads any part of a row and foretells the rest."""
 
 import math
+import time
 
 import numpy as np
 import torch
@@ -22,8 +23,13 @@ _BATCH = 512
 _VALIDATION_ROWS = 2000
 # Rows that are sampled or scored at a time.
 _ROWS_PER_BLOCK = 8192
-# Rows that are drawn to calibrate the shares of the codes, rounds of it, and most of a round in nats.
+# Share of the time of a training that the calibration of the shares may take.
+_CALIBRATION_SHARE = 0.1
+# Rows that are drawn for it, fewer where they have many cells.
 _CALIBRATION_ROWS = 16384
+_CALIBRATION_CELLS = 400_000
+_FEWEST_CALIBRATION_ROWS = 2048
+# Rounds of it, and the largest shift of a round in nats.
 _CALIBRATION_ROUNDS = 20
 _LARGEST_SHIFT = 1.0
 # Width from which matrix products in bfloat16 pay in training.
@@ -344,7 +350,8 @@ def fit_masked(
             return -loss.at(some, masks, trust=n_distinct / len(some))[1] * codes.shape[1]
 
     settings = Settings(
-        batch_size=batch, learning_rate_init=learning_rate, max_iter=max_iter, max_time=max_time, tol=0.0,
+        batch_size=batch, learning_rate_init=learning_rate, max_iter=max_iter,
+        max_time=None if max_time is None else (1 - _CALIBRATION_SHARE) * max_time, tol=0.0,
         n_iter_no_change=8, early_stopping=held is not None, verbose=verbose, time_distribution="uniform",
     )  # fmt: skip
     with tasks.run("codes", count_rounds(settings)) as tell:
@@ -355,7 +362,7 @@ def fit_masked(
         )  # fmt: skip
     network.dropout, network.masks, network.low = 0.0, None, False
     try:
-        calibrate(network, values.shape[1], generator)
+        calibrate(network, values.shape[1], generator, None if max_time is None else _CALIBRATION_SHARE * max_time)
     except KeyboardInterrupt:
         # what was learned is kept, with the shifts that were found so far
         history.by_user = True
@@ -386,16 +393,25 @@ class _Passes:
 
 
 @torch.no_grad()
-def calibrate(network, n_values, generator):
+def calibrate(network, n_values, generator, seconds=None):
     """Shift the logits of each column so that drawn rows have the shares of the rows of fit.
 
     Errors of one column's probabilities become inputs of the next one's: rows are drawn column by column, and each
     column's shift solves mean softmax(logits + shift) = shares (iterative proportional fitting) before it is drawn.
+    With a limit of seconds, fewer rows are drawn as soon as the first columns show that all would take longer.
     """
     n_columns, device = len(network.sizes), network.log_shares.device
-    codes = torch.full((_CALIBRATION_ROWS, n_columns), -1, device=device)
-    values = torch.full((len(codes), n_values), torch.nan, device=device)
+    n = int(np.clip(_CALIBRATION_CELLS // n_columns, _FEWEST_CALIBRATION_ROWS, _CALIBRATION_ROWS))
+    codes = torch.full((n, n_columns), -1, device=device)
+    values = torch.full((n, n_values), torch.nan, device=device)
+    start = time.perf_counter()
     for j in range(n_columns):
+        if seconds is not None and j > 0:
+            took = time.perf_counter() - start
+            if took >= seconds:
+                return
+            kept = max(1, int(len(codes) * min(1.0, j * (seconds - took) / (took * (n_columns - j)))))
+            codes, values = codes[:kept], values[:kept]
         rows = network._codes_of(j)
         shift, log_shares = network.shift[rows], network.log_shares[rows]
         logits = torch.cat(
@@ -412,7 +428,10 @@ def calibrate(network, n_values, generator):
 
 @torch.no_grad()
 def draw_codes(network, codes, values, order, generator, forbidden=()):
-    """Fill the cells of `codes` that are -1, one column after the other; the codes in `forbidden` are ruled out."""
+    """Fill the cells of `codes` that are -1, one column after the other.
+
+    `forbidden` has for each column the codes that are ruled out: a list, or a mask of shape (n, n_codes).
+    """
     codes = codes.clone()
     for rows in torch.arange(len(codes), device=codes.device).split(_ROWS_PER_BLOCK):
         block, shown = codes[rows], values[rows]
@@ -421,7 +440,8 @@ def draw_codes(network, codes, values, order, generator, forbidden=()):
             if not len(asked):
                 continue
             logs = network.column(j, block[asked], shown[asked])
-            logs = _without(logs, forbidden[j] if forbidden else ())
+            ruled_out = forbidden[j] if forbidden else ()
+            logs = _without(logs, ruled_out[rows[asked]] if torch.is_tensor(ruled_out) else ruled_out)
             alike = bool((block[asked] == block[asked[0]]).all()) and not torch.isfinite(shown[asked]).any()
             block[asked, j] = _draw(logs, alike, generator)
         codes[rows] = block
@@ -443,6 +463,8 @@ def _draw(logs, alike, generator):
 def _without(logs, ruled_out):
     if not len(ruled_out):
         return logs
+    if torch.is_tensor(ruled_out):
+        return logs.masked_fill(ruled_out, -math.inf)
     logs = logs.clone()
     logs[:, list(ruled_out)] = -math.inf
     return logs

@@ -23,26 +23,22 @@ from .._utils.input_checks import all_or_nothing, check_count
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from .._utils.tensors import (
-    SAMPLE_STREAM,
     draw_seed,
-    make_generator,
     resolve_device,
 )
 from ..distributed import current_group
-from ..exceptions import rows_among
 from ..persistence._pickling import PackedNetworks
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
+from ._completion import complete, known_cells, nothing_known
 from ._layout import layout_of
 from ._learning import Budget, fit_codes, fit_values
 from ._masked import (
-    draw_codes,
     log_mass,
 )
 from ._values import (
     ABSENT,
     ASKED,
-    GIVEN,
     straightened,
 )
 
@@ -80,6 +76,9 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         Gradient steps for the codes, and for the values; "auto" grows with the number of rows.
     max_time : float or None, default=None
         Seconds of training. Gives up reproducibility.
+    constraints : "auto", None or list, default="auto"
+        Relations between columns that every row keeps which is drawn or completed: `Inequality`, `Sum` and
+        `FixedCombinations`. "auto" finds them: those that hold in every row and would not by chance.
     validation_fraction : float, default=0.1
         Share of the rows held out; they choose the weights that are kept.
     device : str or torch.device, default="auto"
@@ -103,6 +102,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         The network of the codes; None where no column has several.
     value_model_ : ValueModel or None
         The model of the values, with its `flow_`; None where no column is continuous.
+    constraints_ : list
+        The relations that are kept, given or found.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of str
@@ -133,6 +134,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         "learning_rate_init": [Interval(numbers.Real, 0, None, closed="neither")],
         "max_iter": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
         "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
+        "constraints": [StrOptions({"auto"}), list, tuple, None],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "device": [str, torch.device],
         "checkpoint": [str, os.PathLike, None],
@@ -151,6 +153,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         learning_rate_init=2e-3,
         max_iter="auto",
         max_time=None,
+        constraints="auto",
         validation_fraction=0.1,
         device="auto",
         checkpoint=None,
@@ -161,7 +164,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         self.kinds, self.min_frequency, self.flow = kinds, min_frequency, flow
         self.hidden_layer_sizes, self.dropout, self.learning_rate_init = hidden_layer_sizes, dropout, learning_rate_init
         self.max_iter, self.max_time, self.validation_fraction = max_iter, max_time, validation_fraction
-        self.device, self.checkpoint, self.memory = device, checkpoint, memory
+        self.constraints, self.device, self.checkpoint, self.memory = constraints, device, checkpoint, memory
         self.verbose, self.random_state = verbose, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -196,12 +199,14 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
     def _fit(self, X, checkpoint):
         began = time.perf_counter()
         seed, tasks = checkpoint.seed, Tasks(self, X)
-        codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed)._fit(X, binned=True)
+        codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed)
+        codec._fit(X, binned=True, constraints=self.constraints)
         readings, rng = codec._readings(X), np.random.RandomState(seed % 2**32)
         codes, values = codec._encoded(readings, rng)
         codec.table_.owner = type(self).__name__
         warn_of_identifiers(codec.columns_, readings)
         self.codec_, self.n_features_in_ = codec, codec.n_features_in_
+        self.constraints_ = codec.relations_.constraints
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update({n: v for n, v in vars(codec).items() if n == "feature_names_in_"})
         columns = codec.columns_
@@ -252,19 +257,18 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         given = None if isinstance(given, dict) and not given else given
         if given is None:
             n = 1 if n_samples is None else n_samples
-            codes, values = self._nothing_known(check_count(n, "n_samples"))
-            readings = [None] * self.n_features_in_
+            known = nothing_known(check_count(n, "n_samples"), self.n_features_in_)
         else:
             given = self.codec_.table_.frame_of(given) if isinstance(given, dict) else given
-            codes, values, readings = self._known(given, "given")
-            if n_samples is not None and len(codes) not in (1, n_samples):
-                raise ValueError(f"Got n_samples={n_samples}, but given has {len(codes)} rows: leave n_samples out.")
-            repeats = n_samples or 1 if len(codes) == 1 else 1
-            codes, values = np.repeat(codes, repeats, axis=0), np.repeat(values, repeats, axis=0)
+            known = known_cells(self.codec_, given, "given")
+            n = len(known.codes)
+            if n_samples is not None and n not in (1, n_samples):
+                raise ValueError(f"Got n_samples={n_samples}, but given has {n} rows: leave n_samples out.")
+            known = known.rows(np.repeat(np.arange(n), n_samples or 1 if n == 1 else 1))
         seed = self._seed(random_state)
-        codes, values = self._completed(codes, values, seed)
+        codes, values = complete(self, known, seed)
         index = None if given is None or len(given) != len(codes) else index_of(given)
-        return self.codec_._decoded(codes, values, np.random.RandomState(seed % 2**32), readings, index)
+        return self.codec_._decoded(codes, values, np.random.RandomState(seed % 2**32), known.readings, index)
 
     def impute(self, X, *, n_draws=1, random_state=None):
         """Fill the gaps of a table by draws given what its rows have.
@@ -286,11 +290,11 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         check_is_fitted(self)
         n_draws = check_count(n_draws, "n_draws")
         seeds = np.random.SeedSequence(self._seed(random_state)).generate_state(n_draws)
-        codes, values, readings = self._known(X, "X")
+        known = known_cells(self.codec_, X, "X")
         tables = []
         for seed in seeds.tolist():
-            filled = self._completed(codes, values, seed, without_gaps=True)
-            tables.append(self.codec_._decoded(*filled, np.random.RandomState(seed), readings, index_of(X)))
+            filled = complete(self, known, seed, without_gaps=True)
+            tables.append(self.codec_._decoded(*filled, np.random.RandomState(seed), known.readings, index_of(X)))
         return tables if n_draws > 1 else tables[0]
 
     def score_samples(self, X):
@@ -309,8 +313,11 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             the place of absent ones is independent of them.
         """
         check_is_fitted(self)
-        codes, values = self.codec_._encoded(readings := self.codec_._readings(X), None)
-        total, unseen = np.zeros(len(codes)), int((codes < 0).any(1).sum())
+        raw, relations = self.codec_.table_.readings(X), self.codec_.relations_
+        readings = relations.forward(raw)
+        codes, values = self.codec_._encoded(readings, None)
+        total, owned = self._of_relations(raw, codes, values)
+        unseen = int((np.delete(codes, owned, axis=1) < 0).any(1).sum())
         if unseen:
             warnings.warn(
                 f"{unseen} of {len(codes)} rows hold levels or gaps that fit has not seen: they are scored by their "
@@ -327,8 +334,21 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             states = np.where(self._layout.have_values(codes), ASKED, ABSENT)
             parts = values[:, self._layout.valued], self._layout.features(codes), codes[:, self._layout.coded]
             total += self.value_model_.log_density(*parts, states)
-            total += self.codec_._log_slopes(readings)
+            total += self.codec_._log_slopes(readings, self._layout.valued, codes)
         return total
+
+    def _of_relations(self, raw, codes, values):
+        """The log-mass of keeping or breaking each relation; cells of rows that break one are made unknown.
+
+        A row that breaks a relation has the mass of one unseen row in n + 2, spread evenly over what could stand there.
+        """
+        relations, total, owned = self.codec_.relations_, np.zeros(len(codes)), []
+        for relation, j, rows in relations.broken(raw):
+            mass = 1 / (relations.n_rows + 2)
+            total += np.where(rows, np.log(mass) - relation.log_room, np.log1p(-mass))
+            codes[rows, j], values[rows, j] = -1, np.nan
+            owned.append(j)
+        return total, owned
 
     def score(self, X, y=None):
         """The mean of `score_samples`.
@@ -371,12 +391,17 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             When there is no such column, or it is continuous or constant.
         """
         check_is_fitted(self)
-        j = self._place(target)
-        codes, values, _ = self._known(X, "X", gaps=True, without=j)
-        known, shown = self._layout.tensors(codes, values, resolve_device(self.device))
+        j, relation = self._place(target)
+        place = self.codec_.table_.names.index(target)
+        known = known_cells(self.codec_, X, "X", gaps=True, without=[place])
+        known.codes[:, j] = -1
+        cells, shown = self._layout.tensors(known.codes, known.values, resolve_device(self.device))
         with torch.no_grad():
-            logs = self.masked_network_.column(self._layout.coded.index(j), known, shown)
-        p = logs.exp().cpu().numpy().astype(np.float64)[:, : len(self.levels(target))]
+            logs = self.masked_network_.column(self._layout.coded.index(j), cells, shown)
+        p = logs.exp().cpu().numpy().astype(np.float64)
+        if relation is not None:
+            p = np.where(known.allowed.get(j, True), p, 0.0) @ relation.levels(place)[1]
+        p = p[:, : len(self.levels(target))]
         return p / p.sum(1, keepdims=True)
 
     def levels(self, target):
@@ -392,72 +417,31 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         levels : ndarray of shape (n_levels,)
         """
         check_is_fitted(self)
-        return self.codec_.columns_[self._place(target)].levels
+        j, relation = self._place(target)
+        place = self.codec_.table_.names.index(target)
+        return self.codec_.columns_[j].levels if relation is None else relation.levels(place)[0]
 
     def _place(self, target):
         names = self.codec_.table_.names
         if target not in names:
             raise ValueError(f"Got target={target!r}, but expected one of the columns {names}.")
-        column = self.codec_.columns_[names.index(target)]
+        place = names.index(target)
+        for relation in self.codec_.relations_.joint:
+            if place in relation.members:
+                return relation.members[0], relation
+        for relation in self.codec_.relations_.linear:
+            if place in relation.columns:
+                raise ValueError(
+                    f"Column {target!r} is tied to others by {relation.constraint}, and predict_proba cannot take that "
+                    "into account: choose another column, or fit with constraints=None."
+                )
+        column = self.codec_.columns_[place]
         if column.is_continuous or column.n_codes < 2 or column.merged is not None:
             raise ValueError(
                 f"Column {target!r} is {column.kind}{' with merged levels' * (column.merged is not None)}, but "
                 "predict_proba needs one with levels: choose another, or set its kind ('discrete') before the fit."
             )
-        return names.index(target)
-
-    def _nothing_known(self, n):
-        codes = np.full((n, self.n_features_in_), -1)
-        return codes, np.full(codes.shape, np.nan)
-
-    def _known(self, X, name, gaps=False, without=None):
-        """Codes and values of the cells that are known; gaps are not, unless they count as a level."""
-        partial = hasattr(X, "columns")
-        readings = self.codec_._readings(X, partial, name)
-        if without is not None:
-            readings[without] = None
-        if all(reading is None for reading in readings):
-            return *self._nothing_known(len(X)), readings
-        codes, values = self.codec_._encoded(readings, None, name)
-        for j, column in enumerate(self.codec_.columns_):
-            if readings[j] is None:
-                continue
-            unseen = (codes[:, j] < 0) & (readings[j].gaps == 0)
-            if column.kind == "discrete" and unseen.any():
-                # a number that fit has not seen is kept, and tells what its nearest neighbour tells
-                codes[unseen, j] = column.nearest(readings[j].values[unseen])
-                unseen[:] = False
-            if unseen.any() and name == "given":
-                column._refuse_unseen(readings[j].values[unseen], "error", name)
-            if not gaps and len(column.gap_kinds):
-                codes[np.isin(codes[:, j], column.gap_codes), j] = -1
-        return codes, values, readings
-
-    def _completed(self, codes, values, seed, without_gaps=False):
-        """All codes and values of rows of which some are known."""
-        codes, values = codes.copy(), values.copy()
-        columns, device = self.codec_.columns_, resolve_device(self.device)
-        given = self._layout.have_values(codes) & ~np.isnan(values[:, self._layout.valued])
-        for j, column in enumerate(columns):
-            if column.n_codes == 1:
-                codes[:, j] = 0
-        if self._layout.coded:
-            known, shown = self._layout.tensors(codes, values, device)
-            # a stream of its own: the flow draws the values from the same seed, and they must not follow the codes
-            generator = make_generator(seed, SAMPLE_STREAM + 100, device)
-            gaps = [columns[j].gap_codes if without_gaps else () for j in self._layout.coded]
-            drawn = draw_codes(self.masked_network_, known, shown, range(len(self._layout.coded)), generator, gaps)
-            codes[:, self._layout.coded] = drawn.cpu().numpy()
-        if self._layout.valued:
-            states = np.where(self._layout.have_values(codes), np.where(given, GIVEN, ASKED), ABSENT)
-            asked = (states == ASKED).any(1)
-            if asked.any():
-                filled = np.where(given, values[:, self._layout.valued], 0.0)[asked]
-                told = self._layout.features(codes)[asked], codes[np.ix_(asked, self._layout.coded)]
-                with rows_among(np.flatnonzero(asked)):
-                    drawn = self.value_model_.sample(filled, *told, states[asked], seed)
-                values[np.ix_(asked, self._layout.valued)] = drawn
-        return codes, values
+        return place, None
 
     def __sklearn_tags__(self):
         """Gaps and columns of any kind are welcome."""

@@ -1,0 +1,433 @@
+"""Relations in the form in which a table is modelled: what is left of a column once others are known."""
+
+import dataclasses
+
+import numpy as np
+
+from .._utils.frames import Reading
+from .._utils.names import registered
+from ._columns import find_lattice
+from ._constraints import FixedCombinations, Inequality, Sum, find_constraints
+
+__all__ = ["Relations", "bind"]
+
+
+@registered("tables.LinearRelation")
+@dataclasses.dataclass
+class LinearRelation:
+    """A column of which the sum of others is taken away: r = target - sum of sources, at least 0, or 0.
+
+    Parameters
+    ----------
+    constraint : Inequality or Sum
+    target : int
+    sources : list of int
+    stand_ins : list
+        What stands for a source without a value.
+    least : float or None
+        The least rest of an inequality; None for a sum, whose rest is 0.
+    power, fine : int or None
+        10 to the number of decimals of the target, and the most of all columns; None where there is no such number.
+    bounds : tuple
+        The least and the largest of the target, and of each source.
+    tolerance : float
+        Rests of a sum up to this size are rounding.
+    """
+
+    constraint: Inequality | Sum
+    target: int
+    sources: list
+    stand_ins: list
+    least: float | None
+    power: int | None
+    fine: int | None
+    bounds: tuple
+    tolerance: float
+
+    @property
+    def columns(self):
+        """The places of its columns."""
+        return [self.target, *self.sources]
+
+    @property
+    def log_room(self):
+        """The log of the width over which the mass of rows that break it is spread."""
+        low, high = self.bounds[0]
+        return np.log(float(high) - float(low) + (1 / self.power if self.power else 0.0))
+
+    def base(self, cells):
+        """The sum of the sources, from pairs of values and gaps."""
+        parts = [np.where(cells[j][1] > 0, s, cells[j][0]) for j, s in zip(self.sources, self.stand_ins, strict=True)]
+        return np.sum(parts, axis=0)
+
+    def rest(self, target, base):
+        """What is left of the target, with the decimals of the columns."""
+        rest = _rounded(target - base, self.fine)
+        return np.where(np.abs(rest) <= self.tolerance, 0, rest) if self.least is None else rest
+
+    def made(self, rest, base):
+        """The target, with its decimals and within its bounds as far as the relation allows."""
+        made = _rounded(base + rest, self.power)
+        if self.least is not None and self.power is not None:
+            made = np.where(self.breaks(self.rest(made, base)), made + 1 / self.power, made)
+        made = _rounded(made, self.power)
+        inside = np.clip(made, *self.bounds[0])
+        return np.where(self.breaks(self.rest(inside, base)), made, inside)
+
+    def breaks(self, rest):
+        """Whether rests are those of rows that break the relation."""
+        return rest != 0 if self.least is None else rest < self.least
+
+
+@registered("tables.JointRelation")
+@dataclasses.dataclass
+class JointRelation:
+    """Columns whose cells are modelled as one: which of the seen combinations they are.
+
+    Parameters
+    ----------
+    constraint : FixedCombinations
+    members : list of int
+    combinations : list of tuple
+        Of each combination the cells: pairs of a value (None at a gap) and the number of the kind of gap (0 for none).
+    kinds : list of tuple
+        The kinds of gap of each member.
+    n_unseen : float
+        Combinations of seen cells that were not seen.
+    """
+
+    constraint: FixedCombinations
+    members: list
+    combinations: list
+    kinds: list
+    n_unseen: float
+
+    @property
+    def columns(self):
+        """The places of its columns."""
+        return self.members
+
+    @property
+    def log_room(self):
+        """The log of the number of combinations that were not seen."""
+        return np.log(self.n_unseen)
+
+    def levels(self, j):
+        """The levels of a member, and which of them each combination has, of shape (n_combinations, n_levels)."""
+        k = self.members.index(j)
+        found = [combination[k][0] for combination in self.combinations]
+        order = sorted({v for v in found if v is not None}, key=lambda v: (type(v).__name__, v))
+        numbers = all(type(v) in (int, float) for v in order)
+        levels = np.empty(len(order), dtype=object)
+        levels[:] = order
+        member = np.array([[v == level for level in order] for v in found], dtype=np.float64)
+        return (levels.astype(type(order[0])) if numbers else levels), member
+
+    def labels(self, readings):
+        """The place of each row's combination, -1 for one that was not seen."""
+        place = {combination: k for k, combination in enumerate(self.combinations)}
+        cells = [_cells(readings[j], kinds) for j, kinds in zip(self.members, self.kinds, strict=True)]
+        return np.array([place.get(row, -1) for row in zip(*cells, strict=True)], dtype=np.int64)
+
+    def allowed(self, readings, n):
+        """Of n rows, the combinations that agree with the cells that they have; None where no cell is known."""
+        fits = np.ones((n, len(self.combinations)), dtype=bool)
+        for k, (j, kinds) in enumerate(zip(self.members, self.kinds, strict=True)):
+            if readings[j] is None:
+                continue
+            place = {}
+            column = np.array([place.setdefault(c[k], len(place)) for c in self.combinations])
+            cells = _cells(readings[j], kinds)
+            own = np.array([place.get(cell, -1) for cell in cells])
+            known = np.resize(readings[j].gaps == 0, n)
+            fits &= ~known[:, None] | (np.resize(own, n)[:, None] == column)
+        return None if fits.all() else np.where(fits.any(1)[:, None], fits, True)
+
+
+def _cells(reading, kinds):
+    """Cells that can be compared: (value, 0), or (None, number of the kind of gap among some)."""
+    names = [str(kind) for kind in kinds]
+    gaps = np.array([0, *(names.index(str(kind)) + 1 if str(kind) in names else -1 for kind in reading.kinds)])
+    numbers = gaps[reading.gaps].tolist()
+    return [(None, g) if g else (value, 0) for value, g in zip(reading.values.tolist(), numbers, strict=True)]
+
+
+@registered("tables.Relations")
+@dataclasses.dataclass
+class Relations:
+    """All relations of a table, in an order in which no source is a later target.
+
+    Parameters
+    ----------
+    linear : list of LinearRelation
+    joint : list of JointRelation
+    gap_kinds : list of tuple
+        The kinds of gap of the columns as they are written.
+    n_rows : int
+        Rows of fit.
+    """
+
+    linear: list
+    joint: list
+    gap_kinds: list
+    n_rows: int
+
+    def __bool__(self):
+        return bool(self.linear or self.joint)
+
+    @property
+    def constraints(self):
+        """The relations as users say them."""
+        return [relation.constraint for relation in [*self.joint, *self.linear]]
+
+    def forward(self, readings, asked=False):
+        """Readings as they are modelled; where gaps are `asked` for, a rest is not known without its sources."""
+        modelled = list(readings)
+        for relation in self.linear:
+            parts = [readings[j] for j in (relation.target, *relation.sources)]
+            modelled[relation.target] = None if any(p is None for p in parts) else _rest(relation, *parts, asked=asked)
+        for relation in self.joint:
+            first, *others = relation.members
+            known = all(readings[j] is not None for j in relation.members)
+            if known:
+                n = len(readings[first].gaps)
+                hidden = sum(readings[j].gaps > 0 for j in relation.members) > 0 if asked else np.zeros(n, dtype=bool)
+                modelled[first] = Reading(relation.labels(readings), hidden.astype(np.int64), (None,))
+            else:
+                modelled[first] = None
+            for j in others:
+                modelled[j] = None if readings[j] is None else _nothing(len(readings[j].gaps))
+        return modelled
+
+    def backward(self, cells, readings):
+        """Pairs of values and gaps as they are written, from those that are modelled and from what is known."""
+        cells = list(cells)
+        for relation in self.joint:
+            place = cells[relation.members[0]][0]
+            for k, j in enumerate(relation.members):
+                values = np.array(
+                    [relation.combinations[p][k] for p in range(len(relation.combinations))], dtype=object
+                )
+                values, gaps = values[:, 0], values[:, 1].astype(np.int64)
+                present = [v for v in values if v is not None]
+                numbers = all(type(v) in (int, float) for v in present) and present
+                filled = np.array([present[0] if v is None else v for v in values], dtype=None if numbers else object)
+                cells[j] = filled[place], gaps[place]
+        drawn = list(cells)
+        cells = self.overlaid(cells, readings)
+        for relation in self.linear:
+            self._restore(relation, cells, drawn[relation.target], readings)
+        return cells
+
+    @staticmethod
+    def overlaid(cells, readings):
+        """Pairs of values and gaps with the cells that are known."""
+        return [_overlaid(pair, reading) for pair, reading in zip(cells, readings, strict=True)]
+
+    @staticmethod
+    def _restore(relation, cells, drawn, readings):
+        """The target from its sources, or a source that is not known from the target that is."""
+        rest, gaps = drawn
+        given = _known(readings[relation.target], len(gaps))
+        base = relation.base(cells)
+        target = np.where(given, cells[relation.target][0], relation.made(rest, base))
+        cells[relation.target] = target, np.where(given, 0, gaps)
+        for j in relation.sources:
+            free = given & ~_known(readings[j], len(gaps)) & (cells[j][1] == 0)
+            if not free.any():
+                continue
+            value = _rounded(cells[j][0] + target - rest - base, relation.fine)
+            cells[j] = np.where(free, value, cells[j][0]), cells[j][1]
+            given, base = given & ~free, relation.base(cells)
+
+    def mended(self, cells, readings):
+        """Cells that were averaged, with the targets that are not known made anew."""
+        cells = list(cells)
+        for relation in self.linear:
+            values, gaps = cells[relation.target]
+            base = relation.base(cells)
+            rest = np.maximum(relation.rest(values, base), relation.least) if relation.least is not None else 0 * base
+            known = _known(readings[relation.target], len(gaps))
+            cells[relation.target] = np.where(known | (gaps > 0), values, relation.made(rest, base)), gaps
+        return cells
+
+    def pending(self, readings, n):
+        """The rows in which a target is known, and a source is not."""
+        rows = np.zeros(n, dtype=bool)
+        for relation in self.linear:
+            missing = sum(~_known(readings[j], n) for j in relation.sources) > 0
+            rows |= _known(readings[relation.target], n) & missing
+        return rows
+
+    def distance(self, cells, drawn, readings):
+        """How far the targets that drawn rows imply are from the known ones, in units of their range."""
+        total = 0.0
+        for relation in self.linear:
+            base = relation.base(cells)
+            known = _known(readings[relation.target], len(base))
+            low, high = relation.bounds[0]
+            far = np.abs(drawn[relation.target][0] + base - cells[relation.target][0])
+            total = total + np.where(known, far / max(float(high) - float(low), 1e-300), 0.0)
+        return total
+
+    def broken(self, readings):
+        """For each relation its rows that break it, with the place of its modelled column."""
+        found = []
+        for relation in self.joint:
+            parts = [readings[j] for j in relation.members]
+            if all(p is not None for p in parts):
+                found.append((relation, relation.members[0], relation.labels(readings) < 0))
+        for relation in self.linear:
+            parts = [readings[j] for j in (relation.target, *relation.sources)]
+            if all(p is not None for p in parts):
+                rest = _rest(relation, *parts)
+                present = sum(p.gaps > 0 for p in parts) == 0
+                found.append((relation, relation.target, present & relation.breaks(rest.values)))
+        return found
+
+
+def _rounded(numbers, power):
+    """Floats with so many decimals."""
+    if power is None or numbers.dtype.kind == "i":
+        return numbers
+    return np.rint(numbers * power) / power
+
+
+def _nothing(n):
+    return Reading(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), ())
+
+
+def _rest(relation, target, *sources, asked=False):
+    cells = {j: (r.values, r.gaps) for j, r in zip(relation.sources, sources, strict=True)}
+    rest, gaps, kinds = relation.rest(target.values, relation.base(cells)), target.gaps, target.kinds
+    lost = sum(r.gaps > 0 for r in sources) > 0
+    if asked and lost.any():
+        gaps, kinds = np.where(lost & (target.gaps == 0), 1, target.gaps), target.kinds or (None,)
+    return dataclasses.replace(target, values=rest, gaps=gaps, kinds=kinds)
+
+
+def _known(reading, n):
+    return np.zeros(n, dtype=bool) if reading is None else np.resize(reading.gaps == 0, n)
+
+
+def _overlaid(pair, reading):
+    values, gaps = pair
+    if reading is None:
+        return pair
+    kept = _known(reading, len(gaps))
+    return np.where(kept, np.resize(reading.values, len(gaps)), values), np.where(kept, 0, gaps)
+
+
+def bind(constraints, series, readings, kinds):
+    """The relations of a table, from what the user says ("auto", None or a list) and from its rows."""
+    names = [s.name for s in series]
+    gap_kinds = [_seen_kinds(reading) for reading in readings]
+    if isinstance(constraints, str):
+        constraints = find_constraints(names, series, readings, kinds)
+    relations = Relations([], [], gap_kinds, len(readings[0].gaps))
+    for constraint in constraints or ():
+        _check_names(constraint, names)
+        if isinstance(constraint, FixedCombinations):
+            relations.joint.append(_bind_joint(constraint, names, readings, gap_kinds))
+        else:
+            relations.linear.append(_bind_linear(constraint, names, series, readings))
+    _check_owners(relations)
+    relations.linear = _in_order(relations.linear)
+    for relation, _, rows in relations.broken(readings):
+        if rows.any():
+            raise ValueError(
+                f"{relation.constraint} does not hold in {int(rows.sum())} of {len(rows)} rows of X (the first is row "
+                f"{int(np.flatnonzero(rows)[0])}): leave it out, or mend these rows."
+            )
+    return relations
+
+
+def _seen_kinds(reading):
+    counts = np.bincount(reading.gaps, minlength=len(reading.kinds) + 1)[1:]
+    return tuple(kind for kind, count in zip(reading.kinds, counts, strict=True) if count)
+
+
+def _check_names(constraint, names):
+    if not isinstance(constraint, (FixedCombinations, Inequality, Sum)):
+        raise ValueError(
+            f"Got {constraint!r} among the constraints, but expected Inequality(low, high), Sum(total, parts) or "
+            "FixedCombinations(columns)."
+        )
+    columns = list(constraint.columns)
+    unknown = [name for name in columns if name not in names]
+    if unknown:
+        raise ValueError(f"{constraint} names {unknown}, which are not among the columns {names}.")
+    if len(set(columns)) < max(2, len(columns)):
+        raise ValueError(f"{constraint} needs two columns or more, each named once.")
+
+
+def _check_owners(relations):
+    """No column may be determined twice, and none of a combination may be part of a sum or an inequality."""
+    targets = [relation.target for relation in relations.linear]
+    members = [j for relation in relations.joint for j in relation.members]
+    sources = {j for relation in relations.linear for j in relation.sources}
+    for relation in [*relations.linear, *relations.joint]:
+        own = [relation.target] if isinstance(relation, LinearRelation) else relation.members
+        if any((targets + members).count(j) > 1 or (j in members and j in sources) for j in own):
+            raise ValueError(
+                f"{relation.constraint} determines a column that another constraint determines as well: leave one of "
+                "them out."
+            )
+
+
+def _in_order(linear):
+    """Relations in an order in which each target is made before it is a source."""
+    ordered, rest = [], list(linear)
+    while rest:
+        targets = {relation.target for relation in rest}
+        ready = [relation for relation in rest if not targets & set(relation.sources)]
+        if not ready:
+            raise ValueError(f"The constraints {[r.constraint for r in rest]} go round in a circle: leave one out.")
+        ordered += ready
+        rest = [relation for relation in rest if relation not in ready]
+    return ordered
+
+
+def _bind_linear(constraint, names, series, readings):
+    target, *sources = [names.index(name) for name in _target_first(constraint)]
+    for j in (target, *sources):
+        if not readings[j].is_number or not _alike(series, readings, j, target):
+            raise ValueError(
+                f"{constraint} needs columns of numbers, or columns of dates of one dtype, but column {names[j]!r} is "
+                f"of dtype {series[j].dtype}, and {names[target]!r} of dtype {series[target].dtype}: convert them."
+            )
+    present = [readings[j].values[readings[j].gaps == 0] for j in (target, *sources)]
+    if any(len(p) == 0 for p in present):
+        raise ValueError(f"{constraint} has a column without a value: leave it out.")
+    lattices = [find_lattice(p) for p in present]
+    powers = [x.power if x is not None else None for x in lattices]
+    power, fine = powers[0], None if None in powers else max(powers)
+    bounds = tuple((p.min(), p.max()) for p in present)
+    stand_ins = [p[np.argsort(p, kind="stable")[len(p) // 2]] for p in present[1:]]
+    size = sum(np.abs(p.astype(np.float64)).max() for p in present)
+    tolerance = max(0.5 / power if power and present[0].dtype.kind == "f" else 0.0, 1e-9 * size)
+    least = None if isinstance(constraint, Sum) else 0
+    if least is not None and constraint.strict:
+        least = 1 / fine if fine else np.finfo(float).tiny
+    return LinearRelation(constraint, target, sources, stand_ins, least, power, fine, bounds, tolerance)
+
+
+def _alike(series, readings, j, k):
+    """Whether the numbers of two columns are of one sort and one unit."""
+    same = series[j].dtype == series[k].dtype
+    return readings[j].quantity == readings[k].quantity and (readings[j].quantity == "numbers" or same)
+
+
+def _target_first(constraint):
+    if isinstance(constraint, Sum):
+        return constraint.columns
+    return constraint.high, constraint.low
+
+
+def _bind_joint(constraint, names, readings, gap_kinds):
+    members = [names.index(name) for name in constraint.columns]
+    kinds = [gap_kinds[j] for j in members]
+    cells = [_cells(readings[j], kinds[k]) for k, j in enumerate(members)]
+    combinations = list(dict.fromkeys(zip(*cells, strict=True)))
+    possible = float(np.prod([float(len(set(column))) for column in cells]))
+    return JointRelation(constraint, members, combinations, kinds, max(1.0, possible - len(combinations)))

@@ -1,0 +1,185 @@
+"""Relations between columns: found, kept in every drawn and completed row, and part of the density."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_si import InterpolantFlow, load, save
+from sklearn_si.tables import FixedCombinations, Inequality, Sum, TableSynthesizer
+
+SMALL = {"flow": InterpolantFlow(preprocessing="standardize", hidden_layer_sizes=(16, 16)), "max_iter": 120}
+
+
+def contracts(n, seed):
+    """Contracts that end after they start; a bill that is the sum of two parts; a region that a town determines."""
+    rng = np.random.default_rng(seed)
+    start = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 1500, n), unit="D")
+    days = np.where(rng.uniform(size=n) < 0.1, 0, np.exp(3 + rng.normal(size=n)).round()).astype(int)
+    town = rng.integers(6, size=n)
+    base, extra = rng.gamma(3, 20, n).round(2), rng.gamma(2, 5, n).round(2)
+    return pd.DataFrame({
+        "start": start, "end": start + pd.to_timedelta(days, unit="D"), "town": np.array(list("abcdef"))[town],
+        "base": base, "extra": extra, "bill": (base + extra).round(2),
+        "region": np.array(["north", "south", "west"])[town // 2],
+    })  # fmt: skip
+
+
+def broken(frame):
+    """The number of rows that break each relation."""
+    region = frame.town.map(dict(zip("abcdef", np.repeat(["north", "south", "west"], 2), strict=True)))
+    return (
+        (frame.end < frame.start).sum(),
+        ((frame.base + frame.extra - frame.bill).abs() > 0.005).sum(),
+        (frame.region != region).sum(),
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return TableSynthesizer(**SMALL, random_state=0).fit(contracts(1200, 0))
+
+
+def test_relations_are_found(fitted):
+    found = {
+        Inequality("start", "end"), Sum("bill", ("base", "extra")), FixedCombinations(("town", "region")),
+    }  # fmt: skip
+    assert set(fitted.constraints_) == found
+
+
+def test_drawn_rows_keep_relations_ranges_and_dtypes(fitted):
+    train, drawn = contracts(1200, 0), fitted.sample(4000, random_state=0)
+    assert broken(drawn) == (0, 0, 0)
+    assert (drawn.dtypes == train.dtypes).all()
+    for column in ("start", "end", "base"):  # a sum may leave the range of the totals seen
+        assert drawn[column].between(train[column].min(), train[column].max()).all()
+    assert (drawn.bill * 100 - (drawn.bill * 100).round()).abs().max() < 1e-6
+
+
+GIVEN = [("start",), ("end",), ("bill",), ("bill", "extra"), ("region",), ("town", "end", "bill"), ("start", "end")]
+
+
+@pytest.mark.parametrize("columns", GIVEN)
+def test_given_cells_stay_and_relations_are_kept(fitted, columns):
+    other = contracts(150, 1)
+    drawn = fitted.sample(given=other[list(columns)], random_state=0)
+    pd.testing.assert_frame_equal(drawn[list(columns)], other[list(columns)])
+    assert broken(drawn) == (0, 0, 0)
+
+
+def test_gaps_are_filled_so_that_relations_are_kept(fitted):
+    other = contracts(300, 2)
+    holes = other.mask(np.random.default_rng(0).uniform(size=other.shape) < 0.3)
+    filled = fitted.impute(holes, random_state=0)
+    assert filled.notna().all(axis=None) and broken(filled) == (0, 0, 0)
+    there = holes.notna().to_numpy()
+    assert (filled.to_numpy()[there] == other.to_numpy()[there]).all()
+
+
+def test_a_part_follows_the_known_sum(fitted):
+    bills = pd.DataFrame({"bill": np.repeat([40.0, 130.0], 200)})
+    drawn = fitted.sample(given=bills, random_state=0)
+    assert drawn.base[:200].mean() + 40 < drawn.base[200:].mean()
+
+
+def test_given_cells_that_break_a_relation_win_with_a_warning(fitted):
+    wrong = pd.DataFrame({"start": pd.to_datetime(["2022-05-01"]), "end": pd.to_datetime(["2021-01-01"])})
+    with pytest.warns(UserWarning, match=r"1 of 1 rows of given break Inequality\(low='start', high='end'"):
+        drawn = fitted.sample(given=wrong, random_state=0)
+    pd.testing.assert_frame_equal(drawn[["start", "end"]], wrong)
+    with pytest.raises(ValueError, match=r"Column 'region' of given holds \['east'\], which fit has not seen"):
+        fitted.sample(given=pd.DataFrame({"region": ["east"]}))
+
+
+def test_probabilities_of_a_column_that_others_determine(fitted):
+    other = contracts(40, 3)
+    p = fitted.predict_proba(other, target="region")
+    levels = fitted.levels("region")
+    assert levels.tolist() == ["north", "south", "west"]
+    np.testing.assert_allclose(p[np.arange(40), np.searchsorted(levels, other.region)], 1.0)
+    p = fitted.predict_proba(other.drop(columns="region"), target="town")
+    np.testing.assert_allclose(p.sum(1), 1)
+    with pytest.raises(ValueError, match="Column 'bill' is tied to others by Sum"):
+        fitted.predict_proba(other, target="bill")
+
+
+def test_a_row_that_breaks_a_relation_has_the_mass_of_one_unseen_row(fitted):
+    rows = contracts(50, 4)
+    wrong = rows.assign(bill=rows.bill + 5)
+    fine, odd = fitted.score_samples(rows), fitted.score_samples(wrong)
+    train = contracts(1200, 0)
+    room = np.log(train.bill.max() - train.bill.min() + 0.01)
+    np.testing.assert_allclose(odd - fine, -np.log(1202) - room - np.log1p(-1 / 1202))
+
+
+def test_the_mass_of_a_table_with_relations_sums_to_one():
+    rng = np.random.default_rng(0)
+    low = rng.integers(4, size=800)
+    frame = pd.DataFrame({"low": low, "high": low + rng.integers(3, size=800), "odd": np.where(low % 2, "x", "y")})
+    frame["kind"] = np.array(list("pqrs"))[low]
+    relations = [Inequality("low", "high"), FixedCombinations(("odd", "kind"))]
+    model = TableSynthesizer(**SMALL, constraints=relations, random_state=0).fit(frame)
+    everything = itertools.product(range(4), range(6), ["x", "y"], list("pqrs"))
+    every = pd.DataFrame(list(everything), columns=list(frame))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        keeps = (every.low <= every.high) & (every.high - every.low < 3)
+        mass = np.exp(model.score_samples(every[keeps].reset_index(drop=True))).sum()
+    assert abs(mass - 1) < 4 / 802
+
+
+def test_the_density_of_a_table_with_an_inequality_integrates_to_one():
+    rng = np.random.default_rng(0)
+    low, group = rng.normal(size=600), rng.integers(2, size=600)
+    frame = pd.DataFrame({"low": low, "high": low + rng.exponential(size=600) * (1 + group), "group": group})
+    model = TableSynthesizer(**SMALL, constraints=[Inequality("low", "high")], random_state=0).fit(frame)
+    a, gap = np.meshgrid(np.linspace(-6, 6, 61), 0.05 * (np.arange(500) + 0.5), indexing="ij")
+    total = 0.0
+    for g in (0, 1):
+        grid = pd.DataFrame({"low": a.ravel(), "high": (a + gap).ravel(), "group": g})
+        total += np.exp(model.score_samples(grid)).sum() * (12 / 60) * 0.05
+    assert abs(total - 1) < 0.01
+
+
+def test_strict_inequalities_are_strict():
+    rng = np.random.default_rng(0)
+    low = rng.integers(30, size=500)
+    frame = pd.DataFrame({"low": low, "high": low + 1 + rng.poisson(1.0, size=500)})
+    model = TableSynthesizer(**SMALL, constraints=[Inequality("low", "high", strict=True)], random_state=0).fit(frame)
+    drawn = model.sample(2000, random_state=0)
+    assert (drawn.high > drawn.low).all()
+
+
+FRAME = contracts(200, 5)
+WRONG = [
+    ([("start", "end")], "Got \\('start', 'end'\\) among the constraints, but expected Inequality"),
+    ([Inequality("start", "stop")], r"names \['stop'\], which are not among the columns"),
+    ([Inequality("end", "start")], r"does not hold in \d+ of 200 rows of X \(the first is row \d+\)"),
+    ([Inequality("start", "bill")], "columns of dates of one dtype, but column 'start' is of dtype"),
+    ([Inequality("town", "region")], "needs columns of numbers, or columns of dates"),
+    ([Sum("bill", ("base",)), Sum("bill", ("base", "extra"))], "determines a column that another constraint"),
+    ([FixedCombinations(("town",))], "needs two columns or more, each named once"),
+    ([Inequality("base", "bill"), Sum("base", ("bill", "extra"))], "go round in a circle"),
+]
+
+
+@pytest.mark.parametrize(("constraints", "match"), WRONG)
+def test_constraints_that_make_no_sense(constraints, match):
+    with pytest.raises(ValueError, match=match):
+        TableSynthesizer(max_iter=1, constraints=constraints).fit(FRAME)
+
+
+def test_nothing_is_found_among_independent_columns_and_none_asks_for_nothing():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(300, 4)), columns=list("abcd")).assign(k=rng.integers(4, size=300))
+    assert TableSynthesizer(max_iter=1, random_state=0).fit(frame).constraints_ == []
+    assert TableSynthesizer(max_iter=1, constraints=None, random_state=0).fit(FRAME).constraints_ == []
+
+
+def test_a_saved_model_keeps_its_relations(fitted, tmp_path):
+    save(fitted, tmp_path / "table.zip")
+    again = load(tmp_path / "table.zip")
+    assert again.constraints_ == fitted.constraints_
+    pd.testing.assert_frame_equal(again.sample(20, random_state=3), fitted.sample(20, random_state=3))
