@@ -1,4 +1,4 @@
-"""Errors and warnings of the library: all errors are ValueErrors, all warnings UserWarnings."""
+"""Errors and warnings of the library: all errors are subclasses of ValueError, all warnings of UserWarning."""
 
 import contextlib
 
@@ -16,23 +16,24 @@ __all__ = [
 
 
 class CheckpointError(ValueError):
-    """The file at `checkpoint` is damaged, or of another fit."""
+    """The file at `checkpoint` is damaged, or belongs to another fit."""
 
 
 class FitDivergedError(ValueError):
-    """The training loss stopped being finite, and at lower rates as well."""
+    """The training loss became infinite or NaN, and did so again at lower learning rates."""
 
 
 class IntegrationError(ValueError):
-    """A solver left the finite numbers, or had not reached the end of its time interval after its last step.
+    """A solution became infinite or NaN, or a solver did not reach the end of its time interval.
 
-    Draws raise it only where more than 1 % of the rows do so again and again.
+    `sample` draws rows that fail once more, and raises this error only if more than 1 % of them fail repeatedly.
 
     Parameters
     ----------
     message : str
+        The message.
     rows : sequence of int, default=()
-        Numbers of the rows among those that the method was given, as far as they are known.
+        Numbers of the failed rows among those that were passed to the method, as far as they are known.
     """
 
     def __init__(self, message, rows=()):
@@ -40,7 +41,7 @@ class IntegrationError(ValueError):
         self.rows = rows
 
     def __str__(self):
-        """The message, with the first of the rows."""
+        """The message, with the numbers of the first failed rows."""
         if not len(self.rows):
             return super().__str__()
         some = ", ".join(str(int(row)) for row in self.rows[:5])
@@ -49,7 +50,7 @@ class IntegrationError(ValueError):
 
 @contextlib.contextmanager
 def rows_among(numbers):
-    """Within it, rows are some of a whole: errors say their numbers in that."""
+    """Translate the row numbers of errors by `numbers`, for the solution of a selection of rows."""
     try:
         yield
     except IntegrationError as error:
@@ -58,16 +59,16 @@ def rows_among(numbers):
 
 
 class NoDensityError(ValueError):
-    """A log-density was asked of a model that has none."""
+    """A log-density was requested from a model that has none."""
 
 
 class LoadError(ValueError):
-    """A file is no saved estimator, is damaged, or asks for what may not be loaded."""
+    """A file is not a saved estimator, is damaged, or names a class or function that may not be loaded."""
 
 
 class ProcessGroupError(ValueError):
-    """Processes that fit one model together have lost each other, differ, or ask for what they cannot do together."""
+    """Processes that fit a model together lost their connection, hold different inputs, or got unsupported settings."""
 
 
 class IntegrationWarning(UserWarning):
-    """Some rows are not within the requested tolerance, or were drawn again because they left the finite numbers."""
+    """Some rows miss the requested tolerance, or were drawn again because they became infinite or NaN."""

@@ -199,7 +199,7 @@ def test_refinement_says_what_it_could_not_reach():
 
 
 def test_non_finite_rows_are_counted():
-    with pytest.raises(IntegrationError, match="2 of 3 rows left the finite numbers while sampling"):
+    with pytest.raises(IntegrationError, match="2 of 3 rows became infinite or NaN while sampling"):
         require_finite(torch.tensor([[0.0], [torch.nan], [torch.inf]]), "sampling")
 
 

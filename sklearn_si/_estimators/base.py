@@ -238,7 +238,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         Returns
         -------
         X_t : ndarray of shape (n_samples, n_features)
-            Carried rows, within `ode_tol` (relative) of the exact flow. A row that leaves the finite numbers is NaN,
+            Carried rows, within `ode_tol` (relative) of the exact flow. A row that becomes infinite or NaN is NaN,
             and an `IntegrationWarning` names it.
         """
         self._ready()

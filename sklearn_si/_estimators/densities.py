@@ -44,7 +44,7 @@ class DensityMethods(AsksModel):
         -------
         log_density : ndarray of shape (n_samples,)
             In nats, within `ode_tol` of the model's exact value; rows that could not be brought
-            under it are counted in an `IntegrationWarning`. A row that leaves the finite numbers is NaN, and another
+            under it are counted in an `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and another
             `IntegrationWarning` names it.
         error : ndarray of shape (n_samples,)
             With return_error=True, the second of a pair.
@@ -80,7 +80,7 @@ class DensityMethods(AsksModel):
         Raises
         ------
         IntegrationError
-            When a row leaves the finite numbers: a mean over the others would be that of other rows.
+            When a row becomes infinite or NaN: a mean over the others would be that of other rows.
         """
         self._ready()
         X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)

@@ -80,13 +80,13 @@ class ModelEstimator(
         Returns
         -------
         X : ndarray or frame of shape (n_samples, n_features)
-            Rows in data units, in the dtype of the rows given to fit. A row that leaves the finite numbers is drawn
+            Rows in data units, in the dtype of the rows given to fit. A row that becomes infinite or NaN is drawn
             again, at most three times; such rows are counted in an `IntegrationWarning`.
 
         Raises
         ------
         IntegrationError
-            When more than 1 % of the rows leave the finite numbers in each of their four draws.
+            When more than 1 % of the rows become infinite or NaN in each of their four draws.
         """
         model = self._ready()
         n_samples, sampling = check_count(n_samples, "n_samples"), self._sampling()

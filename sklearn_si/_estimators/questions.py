@@ -34,7 +34,7 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
         """How rows are drawn."""
 
     def _evaluation(self, strict: bool = True) -> Evaluation:
-        """How fields are followed; `strict` says whether a row that leaves the finite numbers is an error, or NaN."""
+        """How fields are followed; `strict` says whether a row that becomes infinite or NaN is an error, or NaN."""
         return Evaluation(resolve_device(self.device), self.ode_tol, self._guidance(), strict)
 
     def _guidance(self) -> float:

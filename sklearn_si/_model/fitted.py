@@ -447,7 +447,7 @@ def _flow_parts(base: FittedModel, base_map: AffineMap) -> Parts:
 
 def warn_missed(error: Tensor, tolerance: float) -> None:
     """Warn of rows whose stated error is above the tolerance."""
-    known = error[torch.isfinite(error)]  # rows that left the finite numbers are told of by themselves
+    known = error[torch.isfinite(error)]  # rows that became infinite or NaN are told of by themselves
     missed = int((known > tolerance).sum())
     if missed:
         warnings.warn(

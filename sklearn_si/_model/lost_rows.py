@@ -1,4 +1,4 @@
-"""Given rows that leave the finite numbers: NaN with a warning that names them, or an error."""
+"""Given rows that become infinite or NaN: NaN with a warning that names them, or an error."""
 
 import warnings
 
@@ -30,7 +30,7 @@ def settled(values: np.ndarray, what: str, strict: bool) -> np.ndarray:
     lost = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
     if not len(lost):
         return values
-    message = f"{len(lost)} of {len(values)} rows left the finite numbers while {what}"
+    message = f"{len(lost)} of {len(values)} rows became infinite or NaN while {what}"
     if strict:
         raise IntegrationError(f"{message}: {_ADVICE}.", lost)
     values[lost] = np.nan

@@ -1,4 +1,4 @@
-"""Rows that leave the finite numbers are drawn again."""
+"""Rows that become infinite or NaN are drawn again."""
 
 import warnings
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from ..exceptions import IntegrationError, IntegrationWarning
 
 # Rows that are drawn at a time: they stay in cache (measured: 3.3 times as fast as 65,536).
 _ROWS_PER_DRAW = 4096
-# How often a row that left the finite numbers is drawn again.
+# How often a row that became infinite or NaN is drawn again.
 _REDRAWS = 3
-# Share of the rows of a call that may leave the finite numbers in each of their draws.
+# Share of the rows of a call that may become infinite or NaN in each of their draws.
 _MOST_LOST = 0.01
 
 
@@ -28,7 +28,7 @@ def draw_rows(
     given: Tensor | None = None,
     chunk: int | None = None,
 ) -> np.ndarray:
-    """Finite rows in data units: those that leave the finite numbers are drawn again.
+    """Finite rows in data units: those that become infinite or NaN are drawn again.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def draw_rows(
     Raises
     ------
     IntegrationError
-        When more than 1 % of the rows left the finite numbers in each of four draws.
+        When more than 1 % of the rows became infinite or NaN in each of four draws.
     """
     X, chunk = np.empty(shape, dtype), chunk or _ROWS_PER_DRAW
     lost = _fill(X, np.arange(len(X)), draw, chunk)
@@ -60,7 +60,7 @@ def draw_rows(
         lost = _fill(X, lost, draw, chunk)
     if len(lost) > _MOST_LOST * len(X):
         raise IntegrationError(
-            f"{len(lost)} of {len(X)} rows left the finite numbers while sampling, in each of {1 + _REDRAWS} draws: "
+            f"{len(lost)} of {len(X)} rows became infinite or NaN while sampling, in each of {1 + _REDRAWS} draws: "
             f"{advice}{'' if given is None else ', or give conditions that are nearer to those of fit'}.",
             lost,
         )
@@ -82,7 +82,7 @@ def _fill(X: np.ndarray, numbers: np.ndarray, draw: Callable[[np.ndarray], np.nd
 
 def _tell_redrawn(n_redrawn: int, n_lost: int, n: int, is_given: bool) -> None:
     """Count the rows that were drawn again."""
-    message = f"{n_redrawn} of {n} rows left the finite numbers while sampling and were drawn again."
+    message = f"{n_redrawn} of {n} rows became infinite or NaN while sampling and were drawn again."
     if n_lost:
         other = "the row drawn given what is most similar" if is_given else "another row"
         message += f" {n_lost} of them did so in each of {1 + _REDRAWS} draws, and repeat {other}."

@@ -66,7 +66,7 @@ class Evaluation:
     guidance : float, default=1.0
         Weight of the condition.
     strict : bool, default=True
-        Whether a row that leaves the finite numbers is an error; else its result is NaN, with a warning.
+        Whether a row that becomes infinite or NaN is an error; else its result is NaN, with a warning.
     """
 
     device: torch.device

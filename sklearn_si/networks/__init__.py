@@ -1,4 +1,4 @@
-"""Fields of (t, x, condition) with an exact divergence."""
+"""Neural networks and closed-form fields f(t, x, condition) with an exact divergence."""
 
 from ._fields import (
     ComposedVelocity,

@@ -1,4 +1,4 @@
-"""Networks f(t, x, condition) -> (n, d) with an exact divergence."""
+"""Fields f(t, x, condition) of shape (n, d) with an exact divergence: closed forms around networks."""
 
 import functools
 from collections.abc import Callable
@@ -31,22 +31,22 @@ __all__ = [
     "velocity_and_divergence",
 ]
 
-# Least variance of a component of a mixture, in scaled units.
+# Smallest variance of a component of a mixture along one of its axes, in scaled units.
 _LEAST_VARIANCE = 1e-6
 
-# Below this latent noise (in scaled units) the residual network of a denoiser has the
-# scale of a score, above it that of the noise.
+# Below this latent noise (in scaled units) the residual network of a denoiser has the scale of a score, above it that
+# of the noise.
 _NOISE_FLOOR = 0.05
 
 
 @registered("networks.StraightScales")
 class StraightScales(Linear):
-    """The scales of a network around an I that is not linear in space: a straight path with the same gamma.
+    """A straight path with the gamma of a path that is not linear in space, from which a network takes its scales.
 
     Parameters
     ----------
     path : Interpolant
-        The path whose gamma it takes.
+        The path whose gamma is used.
     """
 
     def __init__(self, path: Interpolant) -> None:
@@ -54,24 +54,26 @@ class StraightScales(Linear):
         self.path = path
 
     def gamma(self, t: Tensor) -> Tensor:
-        """Gamma of the path."""
+        """The gamma of the path."""
         return self.path.gamma(t)
 
     def gamma_gamma_dot(self, t: Tensor) -> Tensor:
-        """The path's product gamma gamma_dot."""
+        """The product gamma gamma_dot of the path."""
         return self.path.gamma_gamma_dot(t)
 
     @property
     def has_noise(self) -> bool:
-        """Whether the path's gamma is not identically zero."""
+        """Whether the gamma of the path is not identically zero."""
         return self.path.has_noise
 
 
 @registered("networks.ResidualField")
 class ResidualField(nn.Module):
-    """A closed-form field and a network that learns what it lacks: f = g(t, x) + c_out(t) F(t, c_in(t) x, condition).
+    """A closed-form field g plus a network F that learns the remainder.
 
-    The names are those of Karras et al. (2206.00364, (7)), where g(t, x) = c_skip(t) x.
+    f(t, x) = g(t, x) + c_out(t) F(t, c_in(t) x, condition)
+
+    The names are those of Karras et al. (arXiv 2206.00364, equation (7)), where g(t, x) = c_skip(t) x.
     """
 
     network: FiLMNetwork
@@ -81,12 +83,12 @@ class ResidualField(nn.Module):
         raise NotImplementedError
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """f(t, x), of shape (n, d)."""
+        """The field f(t, x), of shape (n, d)."""
         closed, c_out, y = self.preconditioning(t, x)
         return torch.addcmul(closed, c_out, self.network(t, y, condition))
 
     def time_coefficients(self, times: Tensor) -> tuple[Tensor, ...]:
-        """What `preconditioning` needs of the times alone: tensors whose first axes are those of the times."""
+        """The part of `preconditioning` that depends on time alone: tensors whose first axes are those of the times."""
         raise NotImplementedError
 
     def preconditioning_at(self, coefficients: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,7 +96,7 @@ class ResidualField(nn.Module):
         raise NotImplementedError
 
     def instants(self, times: Tensor) -> list:
-        """The field at each of some times as a function of x alone; what depends on time alone is computed once."""
+        """The field at each of the times as a function of x alone; what depends on time alone is computed once."""
         coefficients = zip(*(values.unbind() for values in self.time_coefficients(times)), strict=True)
 
         def at(coefficients: tuple[Tensor, ...], modulation: Modulation, x: Tensor) -> Tensor:
@@ -111,8 +113,9 @@ class PreconditionedField(ResidualField):
 
     f(t, x) = c_skip(t) * x + c_out(t) F(t, c_in(t) x),    c_in = 1 / sd(x_t)
 
-    With F = 0 the field is the exact one of independent (or correlated) Gaussian ends with the given variances, so that
-    training starts from the Gaussian maximum-likelihood model. (The form is that of Karras et al., 2206.00364, (7).)
+    (Karras et al., arXiv 2206.00364, equation (7)). With F = 0 the field is the exact one between Gaussian
+    distributions with the given variances and covariance, so that training starts from the Gaussian maximum-likelihood
+    model.
 
     Parameters
     ----------
@@ -121,9 +124,9 @@ class PreconditionedField(ResidualField):
     network : FiLMNetwork
         The network F.
     target : {"velocity", "drift", "denoiser", "score"}
-        Which field it is: b, v = E[dI/dt | x_t], eta or s.
+        Which field it is: the velocity b, the drift v = E[dI/dt | x_t], the denoiser eta or the score s.
     v0, v1, c : Tensor of shape (n_features,)
-        Variance of each feature at t = 0 and at t = 1, and their covariance; None is 0.
+        Variance of each feature at t = 0 and at t = 1, in squared scaled units, and their covariance; None is 0.
     """
 
     v0: Tensor
@@ -146,13 +149,13 @@ class PreconditionedField(ResidualField):
         self.register_buffer("c", c)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """c_skip of shape (..., d), c_out and 1 / c_in of shape (..., 1), for t of shape (...,)."""
+        """The coefficients c_skip of shape (..., d), c_out and 1 / c_in of shape (..., 1), for t of shape (...,)."""
         t, path = t[..., None], self.interpolant
         variance = path.variance(t, self.v0, self.v1, self.c)
-        # Scalars in space keep the trace of the residual network closed.
+        # The trace of the residual network has a closed form if c_in and c_out are the same for all features.
         sd = variance.mean(-1, keepdim=True).sqrt()
         if self.target in ("denoiser", "score"):
-            # eta = -gamma s: it vanishes with gamma, and the score is never a quotient of two small numbers
+            # eta = -gamma s vanishes with gamma, so that the score is never a quotient of two small numbers.
             factor = path.gamma(t) if self.target == "denoiser" else -torch.ones_like(t)
             return factor / variance, factor / torch.sqrt(path.gamma(t) ** 2 + _NOISE_FLOOR**2), sd
         rate = path.covariance_dot(t, self.v0, self.v1, self.c)
@@ -161,7 +164,7 @@ class PreconditionedField(ResidualField):
         return rate / variance, self.output_scale(t), sd
 
     def output_scale(self, t: Tensor) -> Tensor:
-        """c_out of a velocity, of the shape of t."""
+        """The factor c_out of a velocity, of the shape of t."""
         return self.interpolant.residual_scale(t, self.v0.mean(), self.v1.mean())
 
     def preconditioning(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,7 +172,7 @@ class PreconditionedField(ResidualField):
         return self.preconditioning_at(self.coefficients(t), x)
 
     def time_coefficients(self, times: Tensor) -> tuple[Tensor, ...]:
-        """c_skip, c_out and 1 / c_in."""
+        """The coefficients c_skip, c_out and 1 / c_in."""
         return self.coefficients(times)
 
     def preconditioning_at(self, coefficients: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,14 +181,14 @@ class PreconditionedField(ResidualField):
         return c_skip * x, c_out, x / sd
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """f(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
+        """The field f(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
         c_skip, c_out, sd = self.coefficients(t)
         value, trace = self.network.value_and_trace(t, x / sd, condition)
         divergence = c_skip.expand(*c_skip.shape[:-1], x.shape[1]).sum(-1) + (c_out / sd).squeeze(-1) * trace
         return torch.addcmul(c_skip * x, c_out, value), divergence
 
     def as_score(self) -> "PreconditionedField":
-        """The score -eta / gamma of a denoiser field, without the division: the same weights, another factor."""
+        """The score -eta / gamma of a denoiser field: the same weights with another factor, without a division."""
         return PreconditionedField(self.interpolant, self.network, "score", self.v0, self.v1, self.c)
 
 
@@ -195,18 +198,21 @@ class MixtureVelocity(ResidualField):
 
     b(t, x) = sum_k w_k(t, x) [beta_dot mu_k + H_k C_k^-1 (x - beta mu_k)] + c_out(t) F(t, c_in(t) x)
 
-    with C_k = alpha^2 I + beta^2 S_k, H_k half its derivative, w_k the posterior weights (2303.08797, App. A) and
-    c_in = 1 / sd(x_t). With F = 0 the model is the mixture itself.
+    (arXiv 2303.08797, appendix A) with C_k = alpha^2 I + beta^2 S_k, H_k half its time derivative, w_k the posterior
+    weights of the components and c_in = 1 / sd(x_t). With F = 0 the model is the mixture itself.
 
     Parameters
     ----------
     interpolant : Interpolant
-        A one-sided path.
+        A one-sided path (of a standard normal base).
     network : FiLMNetwork
         The network F.
     weights : Tensor of shape (n_components,)
+        Weights of the components, with sum 1.
     means : Tensor of shape (n_components, n_features)
+        Means mu_k, in scaled units.
     covariances : Tensor of shape (n_components, n_features, n_features)
+        Covariances S_k, in squared scaled units.
     """
 
     log_weights: Tensor
@@ -220,7 +226,7 @@ class MixtureVelocity(ResidualField):
     ) -> None:
         super().__init__()
         self.interpolant, self.network = interpolant, network
-        # in double: in single precision a small variance may come out negative
+        # In double precision, because small variances may come out negative in single precision.
         variances, axes = (part.to(means.dtype) for part in torch.linalg.eigh(covariances.double()))
         variances = variances.clamp(min=_LEAST_VARIANCE)
         self.register_buffer("log_weights", weights.log())
@@ -233,11 +239,11 @@ class MixtureVelocity(ResidualField):
         self.register_buffer("v1", total.mean())
 
     def output_scale(self, t: Tensor) -> Tensor:
-        """c_out, of the shape of t."""
+        """The factor c_out, of the shape of t."""
         return self.interpolant.residual_scale(t, torch.ones_like(self.v1), self.v1)
 
     def time_coefficients(self, times: Tensor) -> tuple[Tensor, ...]:
-        """c_out and 1 / c_in, and of each component along its axes: variance, slope, centre, its rate, log-mass."""
+        """The factors c_out and 1 / c_in; the variance, slope, centre, its rate and log-weight of each component."""
         t, path, one = times[..., None, None], self.interpolant, torch.ones_like(self.variances)
         variance = path.variance(t, one, self.variances)
         slope = path.covariance_dot(t, one, self.variances) / variance
@@ -268,7 +274,7 @@ class MixtureVelocity(ResidualField):
         return self._mean(w, velocity), c_out, x / sd
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
+        """The velocity b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
         coefficients = self.time_coefficients(t)
         c_out, sd = coefficients[:2]
         w, velocity, score, slope = self._components(coefficients, x)
@@ -280,10 +286,12 @@ class MixtureVelocity(ResidualField):
 
 @registered("networks.ComposedVelocity")
 class ComposedVelocity(nn.Module):
-    """The velocity from the score, with or without a drift: b = v - gamma gamma_dot s.
+    """The velocity from a learned score, with or without a learned drift.
 
-    (2303.08797, (2.10)). gamma gamma_dot is finite at the ends, so nothing is divided by what vanishes
-    there. Without a drift it is the velocity of the mirror interpolant, b = -gamma gamma_dot s.
+    b = v - gamma gamma_dot s    (arXiv 2303.08797, equation (2.10))
+
+    The product gamma gamma_dot is finite at t = 0 and 1, so that there is no division by 0. Without a drift v it is the
+    velocity of the mirror interpolant, b = -gamma gamma_dot s.
 
     Parameters
     ----------
@@ -292,7 +300,7 @@ class ComposedVelocity(nn.Module):
     score : Module
         The score s.
     drift : Module or None
-        The drift v.
+        The drift v = E[dI/dt | x_t].
     """
 
     def __init__(self, interpolant: Interpolant, score: nn.Module, drift: nn.Module | None = None) -> None:
@@ -300,12 +308,12 @@ class ComposedVelocity(nn.Module):
         self.interpolant, self.score, self.drift = interpolant, score, drift
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """b(t, x), of shape (n, d)."""
+        """The velocity b(t, x), of shape (n, d)."""
         b = -column(self.interpolant.gamma_gamma_dot(t), x) * self.score(t, x, condition)
         return b if self.drift is None else b + self.drift(t, x, condition)
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
+        """The velocity b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
         factor = -self.interpolant.gamma_gamma_dot(t)
         s, trace = velocity_and_divergence(self.score, t, x, condition)
         b, divergence = column(factor, x) * s, factor * trace
@@ -317,7 +325,7 @@ class ComposedVelocity(nn.Module):
 
 @registered("networks.DenoiserOfScore")
 class DenoiserOfScore(nn.Module):
-    """The denoiser of a learned score: eta = -gamma s (2303.08797, (2.17)).
+    """The denoiser of a learned score: eta = -gamma s (arXiv 2303.08797, equation (2.17)).
 
     Parameters
     ----------
@@ -332,7 +340,7 @@ class DenoiserOfScore(nn.Module):
         self.interpolant, self.score = interpolant, score
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """eta(t, x), of shape (n, d)."""
+        """The denoiser eta(t, x), of shape (n, d)."""
         return -column(self.interpolant.gamma(t), x) * self.score(t, x, condition)
 
     def as_score(self) -> nn.Module:
@@ -342,18 +350,19 @@ class DenoiserOfScore(nn.Module):
 
 @registered("networks.ForecastField")
 class ForecastField(ResidualField):
-    """The drift u = b + a s of a process that starts from a given row (2303.08797, sec. 3.1).
+    """The drift u = b + a s of a process that starts from a given row (arXiv 2303.08797, section 3.1).
 
     u(t, x | x0) = c_out(t) F(t, x, x0),    c_out^2 = 1 + 2 a t / (1 - t + floor)
 
-    c_out is the size of the regression target d_t I - sqrt(2 a t / (1 - t)) z, bounded at t = 1, where u is.
+    The factor c_out is the size of the regression target d_t I - sqrt(2 a t / (1 - t)) z. The floor bounds it at t = 1,
+    where u is bounded as well.
 
     Parameters
     ----------
     network : FiLMNetwork
         The network F, with x0 as its condition.
     a : float
-        The noise level.
+        The noise level, in scaled units.
     """
 
     def __init__(self, network: FiLMNetwork, a: float) -> None:
@@ -361,7 +370,7 @@ class ForecastField(ResidualField):
         self.network, self.a = network, a
 
     def output_scale(self, t: Tensor) -> Tensor:
-        """c_out, of the shape of t."""
+        """The factor c_out, of the shape of t."""
         return torch.sqrt(1 + 2 * self.a * t / (1 - t + _NOISE_FLOOR**2))
 
     def preconditioning(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -373,15 +382,15 @@ class ForecastField(ResidualField):
 class GuidedField(nn.Module):
     """Classifier-free guidance: w f(t, x | condition) + (1 - w) f(t, x | no condition).
 
-    The fields are affine in each other at fixed (t, x), so that all may be guided alike. "No condition" is
-    a row of zeros with a one in its last column.
+    (Ho & Salimans 2022, arXiv 2207.12598). The fields b, eta and s are affine in each other at fixed (t, x), so that
+    all of them may be guided in the same way. "No condition" is a row of zeros with a one in its last column.
 
     Parameters
     ----------
     field : Module
-        The field, trained with dropped conditions.
+        A field that was trained with some conditions dropped.
     weight : float
-        w; 1 is the conditional field itself.
+        The weight w; 1 is the conditional field itself.
     """
 
     def __init__(self, field: nn.Module, weight: float) -> None:
@@ -401,7 +410,7 @@ class GuidedField(nn.Module):
 
 
 def drop_condition(condition: Tensor) -> Tensor:
-    """Rows that say "no condition": zeros, and a one in the last column."""
+    """Rows that mean "no condition": zeros, and a one in the last column."""
     dropped = torch.zeros_like(condition)
     dropped[:, -1] = 1.0
     return dropped
@@ -410,7 +419,7 @@ def drop_condition(condition: Tensor) -> Tensor:
 def velocity_and_divergence(
     network: Callable[..., Any], t: Tensor, x: Tensor, condition: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The field of any module with its exact divergence: the module's own, or by d forward tangents."""
+    """The field of a module and its exact divergence: by the method of the module, or by d forward tangents."""
     if hasattr(network, "velocity_and_divergence"):
         return network.velocity_and_divergence(t, x, condition)
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from .._utils.names import registered
 
-# s_k (None for 1) and c_k of each layer.
+# The scale s_k (None for 1) and the shift c_k of each layer.
 Modulation = list[tuple[Tensor | None, Tensor]]
 
-# Rows times features times width of one block of tangents: small enough for cache.
+# Rows times features times width of one block of tangents, small enough for the cache.
 _TANGENT_BLOCK = 2**19
 # Features times width squared of one block of products of weights.
 _PRODUCT_BLOCK = 2**19
@@ -34,7 +34,7 @@ def _tanh(a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _softplus_value(a: Tensor) -> Tensor:
-    # beyond torch's own threshold of 20 its derivative is off by 2e-9
+    # With the default threshold of 20 the derivative beyond it is off by 2e-9.
     return nn.functional.softplus(a, threshold=40)
 
 
@@ -42,8 +42,8 @@ def _softplus(a: Tensor) -> tuple[Tensor, Tensor]:
     return _softplus_value(a), torch.sigmoid(a)
 
 
-# name -> (activation, activation with its derivative); smooth ones only, since
-# the divergence of the velocity is integrated.
+# For each name, the activation, and a function that returns it with its derivative. All are smooth, because the
+# divergence of the velocity is integrated.
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], tuple[Tensor, Tensor]]]] = {
     "silu": (nn.functional.silu, _silu),
     "tanh": (torch.tanh, _tanh),
@@ -59,12 +59,13 @@ _BACKWARDS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def time_features(t: Tensor) -> Tensor:
-    """Smooth, bounded functions of t, finite a little outside [0, 1], dense towards both ends.
+    """Smooth, bounded functions of t that change fastest near t = 0 and 1.
 
-    With u = log((t + .02) / (1 - t + .02)) / 4: the pair (t, u) and the first three harmonics of u.
+    With u = log((t + 0.02) / (1 - t + 0.02)) / 4 they are t, u and the first three harmonics of u. They are finite a
+    little outside [0, 1] as well.
     """
-    # The offset keeps u finite and smooth up to the ends: a clamped logarithm
-    # there would stall a fourth-order solver.
+    # The offset keeps u finite and smooth at 0 and 1. A clamped logarithm would reduce the order of a fourth-order
+    # solver there.
     u = torch.log((t + 0.02) / (1.02 - t)) / 4
     harmonics = [f(k * math.pi / 2 * u) for k in (1, 2, 3) for f in (torch.sin, torch.cos)]
     return torch.stack([2 * t - 1, u, *harmonics], -1)
@@ -78,12 +79,12 @@ def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator | 
 
 
 def _times_transposed(h: Tensor, weight: Tensor) -> Tensor:
-    """H W^T."""
+    """The product h W^T."""
     return (weight @ h.T).T if weight.shape[0] < _NARROW else h @ weight.T
 
 
 def _add_over_rows(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left^T right, a sum over rows, to the total."""
+    """Add left^T right, which is a sum over rows, to the total."""
     if right.shape[1] < _NARROW:
         total += (right.T @ left).T
     elif left.dtype == total.dtype:
@@ -93,9 +94,9 @@ def _add_over_rows(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _keep_mask(shape: torch.Size, dropout: float, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Zeros for the share of `dropout` (in 256ths), 1 / (1 - dropout) else."""
+    """A mask of zeros for a share `dropout` of the units (in 256ths), and 1 / (1 - dropout) for the others."""
     dropped = round(256 * dropout)
-    # bytes of random words: a mask of floats drawn one by one costs more than a layer
+    # Bytes of random words are used, because drawing floats one by one costs more than a layer.
     words = torch.randint(-(2**63), 2**63 - 1, (shape.numel() // 8 + 1,), generator=generator, device=like.device)
     kept = words.view(torch.uint8)[: shape.numel()].view(shape) >= dropped
     return kept.to(like.dtype).mul_(256 / (256 - dropped))
@@ -103,27 +104,29 @@ def _keep_mask(shape: torch.Size, dropout: float, like: Tensor, generator: torch
 
 @registered("networks.Perceptron")
 class Perceptron(nn.Module):
-    """Layers h_k = act(s_k * (W_k h_{k-1}) + c_k) and an output W_o h_L + w_o, zero at the start.
+    """A perceptron whose layers are modulated by scales s_k and shifts c_k.
 
-    A subclass says what the layers take and how their s_k and c_k come about.
+    h_k = act(s_k * (W_k h_{k-1}) + c_k),    F = W_o h_L + w_o
+
+    The output is zero before training. A subclass defines the input of the layers, and how s_k and c_k are computed.
 
     Parameters
     ----------
     n_inputs, n_features : int
-        Columns of the input, of which the first n_features are x; columns of the output.
+        Number of columns of the input, of which the first n_features are x; number of columns of the output.
     hidden_layer_sizes : tuple of int
         Widths of the hidden layers.
     activation : {"silu", "tanh", "softplus"}
-        The activation; smooth, since its derivative is integrated.
+        The activation, which is smooth, because the divergence of the field is integrated.
     generator : torch.Generator
         The source of the initial weights.
 
     Attributes
     ----------
     dropout : float
-        Share of the hidden units that are dropped at each point in training; 0 unless set.
+        Share of the hidden units that are dropped at each training point; 0 by default.
     masks : torch.Generator
-        Says which.
+        The source of the dropout masks.
     """
 
     def __init__(
@@ -139,8 +142,8 @@ class Perceptron(nn.Module):
         self.dropout = 0.0
         self.masks: torch.Generator | None = None
         widths = [n_inputs, *hidden_layer_sizes]
-        # Wide scores (gain sqrt 3) for the inner layers: with the variance of
-        # torch's default the signal fades by 3 a layer and early steps are lost.
+        # The inner layers have a gain of sqrt(3): with the variance of torch's default the signal fades by a factor of
+        # 3 in each layer, and early steps are lost.
         self.weights = nn.ParameterList(
             _uniform((m, n), math.sqrt(3 / n), generator) for n, m in itertools.pairwise(widths)
         )
@@ -149,28 +152,28 @@ class Perceptron(nn.Module):
 
     @functools.cached_property
     def _matrices(self) -> tuple[nn.Parameter, ...]:
-        # a ParameterList takes longer to look an entry up than a small product takes
+        # Looking an entry of a ParameterList up takes longer than a small matrix product.
         return tuple(self.weights)
 
     def prepare(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
-        """What depends on no weight: the input of the modulation (or None), a row or one for all, and of the layers."""
+        """The input of the modulation (None, one row for all, or one for each) and the input of the layers."""
         raise NotImplementedError
 
     def modulate(self, features: Tensor | None, dtype: torch.dtype) -> Modulation:
-        """s_k (None for 1) and c_k of each layer, in the dtype."""
+        """The scale s_k (None for 1) and the shift c_k of each layer, in the given dtype."""
         raise NotImplementedError
 
     def backward_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
-        """Add to the gradients of what `modulate` is made of, from those of s_k and c_k, of each row."""
+        """Add to the gradients of the parameters of `modulate`, from those of s_k and c_k in each row."""
         raise NotImplementedError
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """F(t, x), for t of shape () or (n,)."""
+        """The value F(t, x), for t of shape () or (n,)."""
         features, h = self.prepare(t, x, condition)
         return self.modulated(self.modulate(features, h.dtype), h)
 
     def modulated(self, modulation: Modulation, h: Tensor) -> Tensor:
-        """F for the input h of the layers, from what `modulate` gave."""
+        """The value F for the input h of the layers, with the scales and shifts of `modulate`."""
         act = ACTIVATIONS[self.activation][0]
         for w, (s, c) in zip(self._matrices, modulation, strict=True):
             a = h @ w.T
@@ -178,7 +181,7 @@ class Perceptron(nn.Module):
         return _times_transposed(h, self.output) + self.bias
 
     def value_and_trace(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """F(t, x) and the trace of dF/dx, of shapes (n, d) and (n,)."""
+        """The value F(t, x) and the trace of dF/dx, of shapes (n, d) and (n,)."""
         features, h = self.prepare(t, x, condition)
         act, slopes = ACTIVATIONS[self.activation][1], []
         for w, (s, c) in zip(self._matrices, self.modulate(features, h.dtype), strict=True):
@@ -188,7 +191,7 @@ class Perceptron(nn.Module):
         return _times_transposed(h, self.output) + self.bias, self._trace(slopes)
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The same, for a perceptron that is a field itself."""
+        """The same as `value_and_trace`, for a perceptron that is a field itself."""
         return self.value_and_trace(t, x, condition)
 
     def _trace(self, slopes: list[Tensor]) -> Tensor:
@@ -249,7 +252,7 @@ class Perceptron(nn.Module):
 
     @torch.no_grad()
     def backward(self, cache: list, features: Tensor | None, gradient: Tensor, rows_per_time: int = 1) -> None:
-        """Add to the gradients of all parameters, from that of a scalar with respect to F; `features` of each row."""
+        """Add to the gradients of all parameters, from the gradient with respect to F; `features` has all rows."""
         layers, h, output = cache
         of_bias, of_output = self.bias.grad, self.output.grad
         assert of_bias is not None and of_output is not None  # training begins with zeros
@@ -274,7 +277,7 @@ class Perceptron(nn.Module):
 
 
 def _scale_and_shift(c: Tensor | None, a: Tensor, s: Tensor, rows_per_time: int) -> Tensor:
-    """C + s a, or s a for a c that is None, where s and c have one row for each rows_per_time of rows of a."""
+    """The sum c + s a (s a if c is None), where s and c have one row for each `rows_per_time` rows of a."""
     if rows_per_time > 1:
         a, s, c = a.unflatten(0, (-1, rows_per_time)), s[:, None], None if c is None else c[:, None]
     value = s * a if c is None else torch.addcmul(c, a, s)
@@ -301,7 +304,7 @@ class FiLMNetwork(Perceptron):
     hidden_layer_sizes : tuple of int
         Widths of the hidden layers.
     activation : {"silu", "tanh", "softplus"}
-        The activation; smooth, since its derivative is integrated.
+        The activation, which is smooth, because the divergence of the field is integrated.
     generator : torch.Generator
         The source of the initial weights.
     """
@@ -318,31 +321,31 @@ class FiLMNetwork(Perceptron):
         self.sides = [m for m in hidden_layer_sizes for _ in range(2)]
         n_inputs = N_TIME_FEATURES + n_conditions
         modulation = _uniform((sum(self.sides), n_inputs), 0.3 / math.sqrt(n_inputs), generator).data
-        # the last column is that of a constant: scales start around one, shifts around zero
+        # The last column belongs to a constant: scales start around 1 and shifts around 0.
         start = torch.cat([torch.full((m, 1), 1.0 - k % 2) for k, m in enumerate(self.sides)])
         self.modulation = nn.Parameter(torch.cat([modulation, start], 1))
 
     def prepare(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
-        """Features of time, the condition and a constant; x itself."""
+        """The features of time with the condition and a constant, and x itself."""
         inputs = time_features(t)
         if condition is not None:
             inputs = torch.cat([inputs.expand(condition.shape[0], -1), condition], -1)
         return torch.cat([inputs, torch.ones_like(inputs[..., :1])], -1), x
 
     def modulate(self, features: Tensor | None, dtype: torch.dtype) -> Modulation:
-        """Both are affine in the features."""
+        """Scales and shifts, which are affine in the features."""
         assert features is not None
         parts = (features @ self.modulation.T.to(dtype)).split(self.sides, -1)
         return list(zip(parts[::2], parts[1::2], strict=True))
 
     def modulations(self, times: Tensor) -> list:
-        """What `modulate` gives at each of some times, without a condition."""
+        """Scales and shifts of the layers at each of the times, without a condition."""
         features, _ = self.prepare(times, times)
         layers = ((s.unbind(), c.unbind()) for s, c in self.modulate(features, times.dtype) if s is not None)
         return list(zip(*(zip(*layer, strict=True) for layer in layers), strict=True))
 
     def backward_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:
-        """Sums over rows of products with the features."""
+        """Add the sums over rows of the products with the features."""
         gradient = self.modulation.grad
         assert features is not None and scale is not None and gradient is not None
         ours = gradient.split(self.sides)
@@ -352,10 +355,12 @@ class FiLMNetwork(Perceptron):
 
 @registered("networks.MLP")
 class MLP(Perceptron):
-    """A plain perceptron of the columns (x, t, condition), without modulation: h_k = act(W_k h_{k-1} + c_k).
+    """A plain perceptron of the columns (x, t, condition), without modulation.
 
-    Its trace is exact and its training step as fast as that of `FiLMNetwork`; the latter learns more in as many
-    steps, and this one is for comparisons with what other libraries train.
+    h_k = act(W_k h_{k-1} + c_k),    F = W_o h_L + w_o
+
+    Its trace is exact, and its training step is as fast as that of `FiLMNetwork`. The latter learns more in the same
+    number of steps; this one is for comparisons with networks of other libraries.
 
     Parameters
     ----------
@@ -377,12 +382,12 @@ class MLP(Perceptron):
         self.shifts = nn.Parameter(torch.zeros(sum(self.sides)))
 
     def prepare(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
-        """The columns side by side."""
+        """None, and the columns (x, t, condition) side by side."""
         columns = [x, t.reshape(-1, 1).expand(len(x), 1), *([] if condition is None else [condition])]
         return None, torch.cat(columns, 1)
 
     def modulate(self, features: Tensor | None, dtype: torch.dtype) -> Modulation:
-        """The shifts alone."""
+        """Shifts without scales."""
         return [(None, c) for c in self.shifts.to(dtype).split(self.sides)]
 
     def backward_modulation(self, k: int, features: Tensor | None, scale: Tensor | None, shift: Tensor) -> None:

@@ -250,7 +250,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         ValueError
             When `given` has an unknown column, or a level that fit has not seen.
         IntegrationError
-            When more than 1 % of the rows leave the finite numbers in each of four draws; fewer are drawn again, and
+            When more than 1 % of the rows become infinite or NaN in each of four draws; fewer are drawn again, and
             counted in an `IntegrationWarning`.
         """
         check_is_fitted(self)
@@ -366,7 +366,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         Raises
         ------
         IntegrationError
-            When a row leaves the finite numbers.
+            When a row becomes infinite or NaN.
         """
         return float(np.mean(settled(self.score_samples(X), "computing log-densities", strict=True)))
 

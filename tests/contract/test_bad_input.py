@@ -447,7 +447,7 @@ def test_no_density_without_a_density_of_the_base(two, method):
 @pytest.mark.filterwarnings("ignore:1 of 2 rows are not within ode_tol")
 def test_rows_beyond_the_range_of_floats(one, monkeypatch):
     monkeypatch.setattr(_likelihood, "MAX_LEVEL", 2)  # no level brings such a row back
-    rows, message = FRAME[:2].mul([1.0, 1e300], axis=0), "1 of 2 rows left the finite numbers while computing log-dens"
+    rows, message = FRAME[:2].mul([1.0, 1e300], axis=0), "1 of 2 rows became infinite or NaN while computing log-dens"
     with pytest.warns(IntegrationWarning, match=rf"{message}.* Rows: 1\."):
         scores = one.score_samples(rows)
     assert np.isfinite(scores[0]) and np.isnan(scores[1])

@@ -115,7 +115,7 @@ def numbers_in(result):
 def answered(call, *args, told=None, **kwargs):
     """What a method answers, None where it raises an error of a known kind; warnings of numpy are failures.
 
-    In the list `told` are then the warnings of rows that left the finite numbers.
+    In the list `told` are then the warnings of rows that became infinite or NaN.
     """
     with warnings.catch_warnings(record=told is not None) as messages:
         warnings.simplefilter("error", RuntimeWarning)

@@ -405,7 +405,7 @@ def test_denoising_in_one_step_is_the_posterior_mean_of_the_target():
 
 
 def test_denoising_needs_a_normal_base_and_no_noise():
-    with pytest.raises(ValueError, match="solver='denoising' needs a normal base"):
+    with pytest.raises(ValueError, match="solver='denoising' needs a standard normal base"):
         bridge(noise_level=0.0, solver="denoising").sample(3)
     with pytest.raises(ValueError, match="solver='denoising' integrates the ODE, but noise_level=1 > 0"):
         one_sample(noise_level=1.0, solver="denoising").sample(3)

@@ -1,4 +1,4 @@
-"""Rows of a draw that leave the finite numbers: drawn again, counted, and named where that does not help."""
+"""Rows of a draw that become infinite or NaN: drawn again, counted, and named where that does not help."""
 
 import warnings
 
@@ -15,7 +15,7 @@ from sklearn_si.tables import InterpolantImputer, TableSynthesizer
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 2))
 SMALL = {"max_iter": 3, "hidden_layer_sizes": (4,), "random_state": 0, "preprocessing": "standardize"}
-AGAIN = r"of \d+ rows left the finite numbers while sampling and were drawn again\."
+AGAIN = r"of \d+ rows became infinite or NaN while sampling and were drawn again\."
 
 
 class Broken(torch.nn.Module):
@@ -78,7 +78,7 @@ def test_a_draw_without_such_rows_is_silent():
 def test_more_than_a_hundredth_of_the_rows_without_an_end_are_an_error_that_names_them(name):
     model = broken(MODELS[name].fit(X), lambda x, condition: x[:, 0] > -9)
     with pytest.raises(
-        IntegrationError, match=r"^200 of 200 rows left .* in each of 4 draws: .* Rows: 0, 1, 2, 3, 4, "
+        IntegrationError, match=r"^200 of 200 rows became .* in each of 4 draws: .* Rows: 0, 1, 2, 3, 4, "
     ) as caught:
         model.sample(200)
     assert caught.value.rows.tolist() == list(range(200))
