@@ -42,6 +42,8 @@ from .resume import open_checkpoint
 
 # Steps of the simulations whose ends are the pairs of the next round.
 _SIMULATION_STEPS = 50
+# Share of the seconds of a round, where they are limited, in which its pairs are simulated.
+_SIMULATION_SHARE = 0.3
 
 
 @registered("SchroedingerBridge")
@@ -313,15 +315,23 @@ class SchroedingerBridge(ModelEstimator):
         """Train on pairs of the closed-form plans, then on the fields' own, round by round."""
         if self.method == "mixture":
             return
-        run.train(settings)
+        run.train(self._limited(run, settings, self.n_rounds))
         for number in range(self.n_rounds):
             if run.history.interrupted:
                 return
             run.keep_history()
             # how far the last training had drawn ahead is chance: the next one has a generator of its own
             run.generator = make_generator(run.problem.seed, FIT_STREAM + 700 + number, run.device)
-            run.pairs = simulate_pairs(run, self.epsilon, _SIMULATION_STEPS, number)
-            run.train(settings)
+            rest = self._limited(run, settings, self.n_rounds - 1 - number).max_time
+            seconds = None if rest is None else _SIMULATION_SHARE * rest
+            run.pairs = simulate_pairs(run, self.epsilon, _SIMULATION_STEPS, number, seconds)
+            run.train(self._limited(run, settings, self.n_rounds - 1 - number))
+
+    def _limited(self, run, settings, rounds_after):
+        """The settings of one training, whose time is an equal share of what the closed form and simulations left."""
+        if settings.max_time is None:
+            return settings
+        return dataclasses.replace(settings, max_time=run.problem.left(settings.max_time) / (1 + rounds_after))
 
     def _base_flow(self, max_time):
         return InterpolantFlow(

@@ -1,5 +1,7 @@
 """Fields of a Schroedinger bridge around its closed form, and the pairs that they are trained on."""
 
+import time
+
 import torch
 
 from .._model.fields import Fields
@@ -13,6 +15,9 @@ from ..solvers import sdeint, time_grid
 
 # Rows of each end from which pairs are simulated.
 _MOST_PAIRS = 20_000
+# Rows that are simulated together, fewer where the time is limited: it is looked at between them.
+_ROWS_AT_A_TIME = 4096
+_ROWS_IN_A_HURRY = 512
 
 
 @registered("bridge.BridgeField")
@@ -117,8 +122,10 @@ class PlanPairs(Coupling):
 
 
 @torch.no_grad()
-def simulate_pairs(run, epsilon, n_steps, number):
+def simulate_pairs(run, epsilon, n_steps, number, seconds=None):
     """Ends of simulated paths, half from rows of the base, half backward from the target's: of training rows and held.
+
+    With a limit of seconds as many are simulated as fit into it, at least some of each kind.
 
     Returns
     -------
@@ -140,7 +147,13 @@ def simulate_pairs(run, epsilon, n_steps, number):
             x = x[torch.randperm(len(x), generator=generator, device=x.device)[:_MOST_PAIRS]]
             times = time_grid(n_steps, "uniform", start, stop).to(x)
             drift, diffusion = fields.sde(epsilon, "constant", times)
-            end = torch.cat([sdeint(drift, diffusion, some, times, generator) for some in x.split(4096)])
+            began, ends = time.perf_counter(), []
+            for some in x.split(_ROWS_AT_A_TIME if seconds is None else _ROWS_IN_A_HURRY):
+                if ends and seconds is not None and time.perf_counter() - began > seconds / 4:
+                    break  # what is left would be more of the same: the rows are in random order
+                ends.append(sdeint(drift, diffusion, some, times, generator))
+            end = torch.cat(ends)
+            x = x[: len(end)]
             for side, rows_of_side in zip(both, (x, end) if stop > start else (end, x), strict=True):
                 side.append(rows_of_side)
         pairs[part] = tuple(torch.cat(side) for side in both)

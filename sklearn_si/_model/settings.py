@@ -41,8 +41,8 @@ class Sampling:
 
     def grid(self, measured: tuple[int, str] | None) -> tuple[int, str]:
         """The number of steps and the spacing of their grid, where the fit has measured one or not."""
-        if isinstance(self.n_steps, int):
-            return self.n_steps, GRID_SPACING
+        if self.n_steps != "auto":
+            return int(self.n_steps), GRID_SPACING
         if self.noise_level > 0:
             return _SDE_STEPS, GRID_SPACING
         return (measured if self.follows_measured else None) or (_ODE_STEPS, GRID_SPACING)

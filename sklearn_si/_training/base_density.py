@@ -73,7 +73,9 @@ def fit_base_density(spec, recipe, problem, X0):
         return None
     check_base(spec, X0)
     if spec == "flow":
-        density = recipe.base_flow(None if recipe.max_time is None else recipe.max_time / 2)
+        # half of the time is its own; what the fields took beyond theirs is no longer there
+        limit = recipe.max_time
+        density = recipe.base_flow(None if limit is None else min(limit / 2, problem.left(limit)))
         density.set_params(random_state=problem.seed)
         problem.checkpoint.follow(density, "base density")
         with problem.tasks.part("base density", density):

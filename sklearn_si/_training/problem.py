@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import time
 import warnings
 from typing import Any
 
@@ -44,6 +45,8 @@ _BATCH = 512
 _LARGE_BATCH = 1024
 # Training rows that are many.
 _MANY_ROWS = 10_000
+# Share of `max_time` that a part of a fit has at the least, when the parts before it took longer than theirs.
+_LEAST_SHARE = 0.02
 # Stale rounds of n_iter_no_change="auto", where no other rule ends the training.
 _STALE_ROUNDS = 20
 
@@ -71,8 +74,14 @@ class Problem:
     group: Any = dataclasses.field(default_factory=Single)  # the processes that fit it together
     checkpoint: Any = NO_CHECKPOINT
     interrupted: bool = False  # by the user, between two trainings
+    began: float = dataclasses.field(default_factory=time.perf_counter)  # when the fit did
     base_grid: Any = None  # of repeated values that have noise in the samples
     target_grid: Any = None
+
+    def left(self, max_time):
+        """Seconds that a limit leaves to the rest of the fit; a little at least, so that every part takes a step."""
+        seconds = self.group.mean(time.perf_counter() - self.began) + self.checkpoint.seconds
+        return max(max_time - seconds, _LEAST_SHARE * max_time)
 
     @property
     def two_samples(self):

@@ -59,6 +59,8 @@ _WIDE_ENOUGH = 128
 _MOMENT_ROWS = 4096
 # Rows that are transported to the base at a time.
 _ROWS_PER_SOLVE = 4096
+# Share of `max_time` in which rows of the target are carried back for the density of the base.
+_CARRIED_SHARE = 0.1
 # Largest number of rows that are transported to the base.
 _MOST_TRANSPORTED = 50_000
 # Runs of a fit that a process may number before it takes the random numbers of the next one.
@@ -375,7 +377,10 @@ class Run:
         base = self.x0[strided(len(self.x0), SHARED_ROWS)]
         back, farthest = [], 2 * base.norm(dim=1).max()
         most = min(len(base), len(problem.target), _MOST_TRANSPORTED)
+        limit, began = self.recipe.max_time, time.perf_counter()
         for rows in torch.as_tensor(rng.permutation(len(problem.target))[:most]).split(_ROWS_PER_SOLVE):
+            if back and limit is not None and time.perf_counter() - began > _CARRIED_SHARE * limit:
+                break
             condition = None if self.condition is None else self.condition[rows]
             fields = Fields(problem.interpolant, velocity, denoiser, condition)
             x = odeint(fields.velocity, self.x1[rows], time_grid(20, GRID_SPACING, 1.0, 0.0), "dopri5")
