@@ -1,4 +1,4 @@
-"""Densities seen through an invertible transformer of somebody else."""
+"""Densities behind an invertible transformer, such as those of scikit-learn."""
 
 from typing import ClassVar
 
@@ -35,9 +35,10 @@ from .distributed import current_group
 
 __all__ = ["TransformedDensity"]
 
-# Ratio of the variances of two principal axes below which the smaller is rounding (of eigenvalues, hence > eps).
+# Ratio of the variances of two principal axes below which the smaller is a rounding error. It is the ratio of computed
+# eigenvalues, and therefore larger than the machine precision.
 _COLLINEAR = 1e-13
-# Rows that an error names.
+# Number of rows that an error names.
 _NAMED = 5
 
 
@@ -45,34 +46,37 @@ _NAMED = 5
 class TransformedDensity(
     FollowedEstimator, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, DensityMixin, BaseEstimator
 ):
-    """An interpolant behind an invertible transformer, with samples and densities in the units of the data.
+    """An estimator that is fitted to transformed rows, with samples and densities in data units.
 
     log p(x) = log p_T(T(x)) + log |det dT/dx|
 
-    T is fitted to X, or to both samples stacked, and moves both. It must be a bijection onto the whole space with a
-    known Jacobian: StandardScaler, RobustScaler, MaxAbsScaler, MinMaxScaler(clip=False), PCA with all components,
-    PowerTransformer where its image is not bounded, any object with a method ``log_abs_det_jacobian(X)`` that
-    returns shape (n_samples,), and a Pipeline of such steps.
+    (change of variables; Papamakarios et al. 2021, arXiv 1912.02762, equation (3)), where p_T is the density that the
+    estimator learns and T is the transformer. T is fitted to X, or to both samples stacked, and transforms both. It
+    must be a bijection onto the whole space with a known Jacobian: StandardScaler, RobustScaler, MaxAbsScaler,
+    MinMaxScaler(clip=False), PCA with all components, PowerTransformer if its image is not bounded, any object with a
+    method ``log_abs_det_jacobian(X)`` that returns an array of shape (n_samples,), or a Pipeline of such steps.
 
     Parameters
     ----------
     transformer : object
-        With `transform` and `inverse_transform`; fitted as a clone, or copied if it has no `fit`.
+        A transformer with `transform` and `inverse_transform`. A clone of it is fitted, or a copy used if it has no
+        `fit`.
     estimator : estimator
-        An interpolant, such as InterpolantFlow; fitted as a clone on transformed rows.
+        An estimator of this library, such as InterpolantFlow. A clone of it is fitted to the transformed rows.
 
     Attributes
     ----------
     transformer_ : object
         The fitted transformer.
     estimator_ : estimator
-        The fitted interpolant. What may change without refitting (`n_steps`, `ode_tol`) is changed here.
+        The fitted estimator. Parameters that may change without refitting (`n_steps`, `ode_tol`) are changed here.
     carries_to_ : {"normal", "data"}
-        What `transform` reaches: the standard normal (one sample), or rows in data units (two samples, or a mirror).
+        What `transform` maps to: standard normal rows (one sample), or rows in data units (two samples, or the mirror
+        interpolant).
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of str
-        Names of the columns, where fit was given a frame.
+        Names of the columns, if fit was given a frame.
 
     Examples
     --------
@@ -89,7 +93,7 @@ class TransformedDensity(
     True
     """
 
-    # X0 and X1 travel by position; a router must not treat them as metadata.
+    # X0 and X1 are passed by position; a metadata router must not treat them as metadata.
     __metadata_request__fit: ClassVar[dict] = {"X0": "$UNUSED$", "X1": "$UNUSED$"}
     _documented_in: ClassVar[str] = "sklearn_si"
 
@@ -104,7 +108,7 @@ class TransformedDensity(
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X0, X1=None, *, condition=None):
-        """Fit the transformer to all rows, then the estimator to the transformed ones.
+        """Fit the transformer to all rows, then the estimator to the transformed rows.
 
         Parameters
         ----------
@@ -113,7 +117,7 @@ class TransformedDensity(
         X1 : array-like of shape (n_samples_1, n_features), default=None
             The target of a bridge, if it has two dimensions; labels, of one dimension, are ignored.
         condition : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
-            Handed to the estimator as it is.
+            The condition, which is passed to the estimator as it is.
 
         Returns
         -------
@@ -123,8 +127,8 @@ class TransformedDensity(
         Raises
         ------
         ValueError
-            When the transformer is not a bijection onto the whole space, when its Jacobian is not known, or when
-            it moves a row to a point that is not finite; and whatever the estimator's own fit raises.
+            When the transformer is not a bijection onto the whole space, when its Jacobian is not known, when it maps a
+            row to a point that is not finite, or when the fit of the estimator raises one.
         """
         current_group().refuse("TransformedDensity")
         X0, X1 = validate_samples(self, X0, X1)
@@ -136,7 +140,7 @@ class TransformedDensity(
         for step in _steps(transformer):
             reason = _reason_against(step)
             if reason:
-                raise ValueError(f"{_name(step)} cannot stand around a density: {reason}.")
+                raise ValueError(f"{_name(step)} cannot be used around a density: {reason}.")
         _check_round_trip(transformer, stacked)
         inside = [_forward(transformer, X)[0] for X in samples]
         estimator = clone(self.estimator)
@@ -148,22 +152,22 @@ class TransformedDensity(
         return self
 
     def fit_transform(self, X, y=None, *, condition=None):
-        """Fit, and carry the rows of the first argument to the other end.
+        """Fit, then transform the rows of the first argument.
 
         Parameters
         ----------
         X, y, condition : array-like
-            X0, X1 and condition of `fit`; the last goes to `transform` as well, and so needs as many rows as X.
+            X0, X1 and condition of `fit`. The condition is passed to `transform` as well, and needs as many rows as X.
 
         Returns
         -------
         X_t : ndarray of shape (n_samples, n_features)
-            The carried rows.
+            The transformed rows.
         """
         return self.fit(X, y, condition=condition).transform(X, condition=condition)
 
     def sample(self, n_samples=1, *, condition=None, random_state=None):
-        """Draw rows of the target law: T^-1 of the estimator's.
+        """Draw rows of the target, by the inverse transformer from rows that the estimator draws.
 
         Parameters
         ----------
@@ -172,7 +176,7 @@ class TransformedDensity(
         condition : array-like, default=None
             As in the estimator's `sample`; the start rows of a forecasting model are in data units.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draw; None means the estimator's own.
+            Seed of the draw; None is for the `random_state` of the estimator.
 
         Returns
         -------
@@ -194,7 +198,7 @@ class TransformedDensity(
         return _wrap_data_with_container("transform", X, X, self)
 
     def score_samples(self, X, *, t=1.0, condition=None, return_error=False):
-        """Log-density at each row, in the units of X: of the target, or of T^-1(x_t) at any time.
+        """Log-density at each row, in data units: that of the target, or that of T^-1(x_t) at time t.
 
         log p(x) = log p_T(T(x)) + log |det dT/dx|
 
@@ -207,33 +211,33 @@ class TransformedDensity(
         condition : array-like, default=None
             One row for all or one for each, if the model was fitted with a condition.
         return_error : bool, default=False
-            Return the estimator's stated errors as well; the Jacobian adds none.
+            Whether to return the error estimates of the estimator as well; the Jacobian adds no error.
 
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            In nats.
+            Log-densities in nats.
         error : ndarray of shape (n_samples,)
-            With return_error=True, the second of a pair.
+            Error estimates in nats, only with ``return_error=True``.
 
         Raises
         ------
         ValueError
-            When the transformer moves a row to a point that is not finite: it has no density there.
+            When the transformer maps a row to a point that is not finite, where it has no density.
         """
         check_is_fitted(self)
         value, error = self._log_density(self._validate_rows(X), t, condition)
         return (value, error) if return_error else value
 
     def score(self, X, y=None, sample_weight=None, *, condition=None):
-        """Mean log-likelihood of the rows of y if it is a (2-D) sample, else of X.
+        """Mean log-likelihood of the rows of y if it is a two-dimensional sample, otherwise of X.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows; after fit(X0, X1) and with a sample y, rows of the base, which are not scored.
+            Rows; after ``fit(X0, X1)`` and with a sample y, rows of the base, which are not scored.
         y : array-like of shape (n_samples, n_features), default=None
-            Rows of the target, if it has two dimensions; else ignored.
+            Rows of the target, if it has two dimensions; otherwise it is ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the mean.
         condition : array-like, default=None
@@ -242,7 +246,8 @@ class TransformedDensity(
         Returns
         -------
         score : float
-            In nats a row, of the untransformed data: scores of different transformers compare.
+            Mean log-density in nats, of the data before the transformer, so that scores of different transformers can
+            be compared.
         """
         check_is_fitted(self)
         X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)
@@ -251,41 +256,42 @@ class TransformedDensity(
         return float(np.average(value, weights=weight))
 
     def transform(self, X, *, condition=None):
-        """Carry rows of fit's first argument to the other end, along the estimator's ODE.
+        """Map rows of the first sample along the ODE of the estimator.
 
-        One sample: data to standard normal. Two samples: X0 to X1, both in data units.
+        After ``fit(X)`` data is mapped to the standard normal base; after ``fit(X0, X1)`` the base X0 is mapped to the
+        target X1, both in data units.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows of the law of fit's first argument.
+            Rows of the distribution of the first argument of `fit`.
         condition : array-like, default=None
             One row for all or one for each, if the model was fitted with a condition.
 
         Returns
         -------
         X_t : ndarray of shape (n_samples, n_features)
-            Carried rows.
+            The mapped rows.
         """
         check_is_fitted(self)
         inside = _forward(self.transformer_, self._validate_rows(X))[0]
-        carried = self.estimator_.transform(inside, condition=condition)
-        return np.asarray(carried) if self.carries_to_ == "normal" else _backward(self.transformer_, carried)
+        moved = self.estimator_.transform(inside, condition=condition)
+        return np.asarray(moved) if self.carries_to_ == "normal" else _backward(self.transformer_, moved)
 
     def inverse_transform(self, X, *, condition=None):
-        """Carry rows back: the inverse of `transform`.
+        """Map rows back: the inverse of `transform`.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows of the end that `transform` reaches.
+            Rows in the space that `transform` maps to.
         condition : array-like, default=None
             One row for all or one for each, if the model was fitted with a condition.
 
         Returns
         -------
         X_t : ndarray of shape (n_samples, n_features)
-            Rows of the law of fit's first argument, in data units.
+            Rows of the distribution of the first argument of `fit`, in data units.
         """
         check_is_fitted(self)
         X = self._points(X, "X")
@@ -294,7 +300,7 @@ class TransformedDensity(
         return _wrap_data_with_container("transform", rows, rows, self)
 
     def __sklearn_tags__(self):
-        """Floats of both sizes are kept; X must be dense and finite."""
+        """The tags of scikit-learn: float32 and float64 are preserved."""
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -319,7 +325,7 @@ class TransformedDensity(
 
 
 def _keeps_its_distribution(estimator):
-    """Whether the estimator carries data to data even after a fit of one sample: a mirror."""
+    """Whether the estimator maps data to data even after a fit of one sample, by the mirror interpolant."""
     if isinstance(estimator, TransformedDensity):
         return estimator.carries_to_ == "data"
     return isinstance(estimator, HasModel) and estimator.model_.is_mirror
@@ -347,17 +353,17 @@ def _forward(transformer, X):
         inside = np.asarray(rows).astype(X.dtype, copy=False)
     _require_finite(
         np.column_stack([inside, jacobian]), transformer,
-        "to a point that is not finite or has no Jacobian there, so that there is no density: leave them out, or use "
-        "a transformer that is smooth at every row",
+        "to a point that is not finite or where it has no Jacobian, so that they have no density: leave them out, or "
+        "use a transformer that is smooth at every row",
     )  # fmt: skip
     return inside, jacobian
 
 
 def _backward(transformer, inside):
-    """T^-1 of rows, in their dtype and finite."""
+    """The rows T^-1(inside), in the same dtype; they are finite."""
     inside = np.asarray(inside)
     known = np.isfinite(inside).all(axis=1)
-    if not known.all():  # rows that were lost on the way, and told of
+    if not known.all():  # rows that were lost on the way, and reported
         rows = np.full_like(inside, np.nan)
         rows[known] = _backward(transformer, inside[known]) if known.any() else rows[known]
         return rows
@@ -368,8 +374,8 @@ def _backward(transformer, inside):
         X = np.asarray(rows).astype(inside.dtype, copy=False)
     _require_finite(
         X, transformer,
-        "back to a point that is not finite: it bends so strongly there that the rows leave the floating-point "
-        "numbers. Use a milder transformer (RobustScaler), or float64 rows",
+        "back to a point that is not finite: it grows so fast there that the rows are beyond the range of "
+        "floating-point numbers. Use a milder transformer (RobustScaler), or float64 rows",
     )  # fmt: skip
     return X
 
@@ -377,8 +383,8 @@ def _backward(transformer, inside):
 def _moved(step, rows, shape):
     if np.shape(rows) != shape:
         raise ValueError(
-            f"{_name(step)} gave rows of shape {np.shape(rows)} for rows of shape {shape}: a density needs a "
-            "bijection, with as many columns after it as before it."
+            f"{_name(step)} returned shape {np.shape(rows)} for rows of shape {shape}, but a density needs a "
+            "bijection: use a transformer with as many columns after it as before it."
         )
     return rows
 
@@ -387,21 +393,21 @@ def _require_finite(rows, transformer, what):
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        raise ValueError(f"{_name(transformer)} moves rows {bad[:_NAMED].tolist()}{more} {what}.")
+        raise ValueError(f"{_name(transformer)} maps rows {bad[:_NAMED].tolist()}{more} {what}.")
 
 
 def _check_round_trip(transformer, X):
-    """Refuse a map whose inverse_transform does not bring the rows of fit back."""
+    """Raise a ValueError if inverse_transform does not map the rows of fit back to themselves."""
     back = _backward(transformer, _forward(transformer, X)[0])
     eps = np.finfo(np.float64).eps
-    # half of the digits of the spread, and the rounding of a large offset
+    # Half of the digits of the range, plus the rounding error of a large offset.
     allowed = np.sqrt(eps) * np.ptp(X, axis=0) + 64 * eps * np.abs(X).max(axis=0)
     columns = np.flatnonzero((np.abs(back - X) > allowed).any(axis=0))
     if len(columns):
         raise ValueError(
-            f"The inverse_transform of {_name(transformer)} does not bring the rows back in columns "
-            f"{columns.tolist()} (worst error {np.abs(back - X).max():.2g}): a density needs a bijection that loses "
-            "nothing. Use another transformer, or scale the columns first (a Pipeline that begins with StandardScaler)."
+            f"The inverse_transform of {_name(transformer)} does not map the rows back to themselves in columns "
+            f"{columns.tolist()} (largest error {np.abs(back - X).max():.2g}), but a density needs a bijection. Use "
+            "another transformer, or scale the columns first (a Pipeline that begins with StandardScaler)."
         )
 
 
@@ -410,35 +416,35 @@ def _name(transformer):
 
 
 def _log_abs_det_jacobian(step, rows):
-    """The log |det| of one map at each row, of shape (n_samples,), or one number where it is the same at all."""
+    """The log |det| of the Jacobian of one step, of shape (n_samples,), or a number if it is the same at all rows."""
     if not hasattr(step, "log_abs_det_jacobian"):
         return _jacobian_rule(step)(step, np.asarray(rows))
     value = np.asarray(step.log_abs_det_jacobian(rows), dtype=np.float64)
     if value.shape != (len(rows),):
         raise ValueError(
-            f"{_name(step)}.log_abs_det_jacobian gave shape {value.shape} for {len(rows)} rows: expected one number a "
-            f"row, ({len(rows)},)."
+            f"{_name(step)}.log_abs_det_jacobian returned shape {value.shape} for {len(rows)} rows, but expected "
+            f"({len(rows)},): return one number for each row."
         )
     return value
 
 
 def _divided(step, rows):
-    """T(x) = (x - centre) / scale_; scale_ is None where a parameter turns it off."""
+    """The map T(x) = (x - centre) / scale_, where scale_ is None if a parameter turns it off."""
     return 0.0 if step.scale_ is None else -np.log(np.abs(step.scale_)).sum()
 
 
 def _multiplied(step, rows):
-    """T(x) = x scale_ + min_."""
+    """The map T(x) = x scale_ + min_."""
     return np.log(np.abs(step.scale_)).sum()
 
 
 def _rotated(step, rows):
-    """T(x) = C (x - mean), C orthogonal, and then divided by the standard deviations."""
+    """The map T(x) = C (x - mean) with an orthogonal C, divided by the standard deviations with ``whiten=True``."""
     return -0.5 * np.log(step.explained_variance_).sum() if step.whiten else 0.0
 
 
 def _bent(step, rows):
-    """d/dx of Box-Cox: x^(l - 1); of Yeo-Johnson: (1 + |x|)^(+-(l - 1)), + for x >= 0."""
+    """The derivative x^(l - 1) of Box-Cox, or (1 + |x|)^(+-(l - 1)) of Yeo-Johnson, with + for x >= 0."""
     slope = np.log(rows) if step.method == "box-cox" else np.copysign(np.log1p(np.abs(rows)), rows)
     return ((step.lambdas_ - 1) * slope).sum(axis=1) + (_divided(step._scaler, rows) if step.standardize else 0.0)
 
@@ -450,7 +456,7 @@ _JACOBIANS = {
 
 
 def _jacobian_rule(step):
-    """The rule of the step's class; a subclass that moves rows in its own way has none."""
+    """The rule for the class of the step, or None for a subclass with a `transform` of its own."""
     for cls, rule in _JACOBIANS.items():
         if isinstance(step, cls) and type(step).transform is cls.transform:
             return rule
@@ -463,15 +469,15 @@ _OWN_MAP = "a map of your own onto the whole space, with inverse_transform and l
 
 
 def _reason_against(step):
-    """Why a fitted step is no bijection onto the whole space, and the way out; None if it is one."""
+    """Why a fitted step is not a bijection onto the whole space, and what to do; None if it is one."""
     if not hasattr(step, "inverse_transform"):
-        return f"it has no inverse_transform, so samples cannot come back. Use StandardScaler, or {_OWN_MAP}"
+        return f"it has no inverse_transform, which samples need. Use StandardScaler, or {_OWN_MAP}"
     if hasattr(step, "log_abs_det_jacobian"):
         return None
     if isinstance(step, QuantileTransformer):
         return (
-            "it clips the rows outside of the range of fit, so it is no bijection there. Use PowerTransformer, or no "
-            "transformer: the estimator learns marginals of any shape"
+            "it clips the rows outside the range of fit, so it is not a bijection. Use PowerTransformer, or no "
+            "transformer, because the estimator learns marginal distributions of any shape"
         )
     if _jacobian_rule(step) is None:
         return (
@@ -479,7 +485,7 @@ def _reason_against(step):
             f"{_OWN_MAP}, of shape (n_samples,)"
         )
     if isinstance(step, MinMaxScaler) and step.clip:
-        return "with clip=True it clips the rows outside of the range of fit. Use MinMaxScaler(clip=False)"
+        return "with clip=True it clips the rows outside the range of fit. Use MinMaxScaler(clip=False)"
     if isinstance(step, PCA):
         return _reason_against_pca(step)
     if isinstance(step, PowerTransformer):
@@ -497,8 +503,8 @@ def _reason_against_pca(step):
         )
     if step.explained_variance_.min() <= _COLLINEAR * step.explained_variance_.max():
         return (
-            "a component has no variance up to rounding: columns are linearly dependent, or of very different units. "
-            "Drop the dependent ones, or put StandardScaler before it in a Pipeline"
+            "a component has no variance up to rounding errors: columns are linearly dependent, or their units are "
+            "very different. Drop the dependent columns, or put StandardScaler before it in a Pipeline"
         )
     return None
 
@@ -512,7 +518,7 @@ def _reason_against_power(step):
         return None
     found = ", ".join(f"{value:.3g}" for value in step.lambdas_[bounded][:_NAMED])
     return (
-        f"its lambda {onto} in columns {np.flatnonzero(bounded).tolist()} ({found}), where its image is bounded and "
-        f"samples of the estimator may have no preimage. Use RobustScaler, or {_OWN_MAP} (the logarithm, for positive "
-        "columns)"
+        f"its lambda {onto} in columns {np.flatnonzero(bounded).tolist()} ({found}), so its image is bounded and "
+        f"samples of the estimator may have no preimage. Use RobustScaler, or {_OWN_MAP} (the logarithm for positive "
+        "columns, for example)"
     )

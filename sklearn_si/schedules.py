@@ -1,4 +1,4 @@
-"""Bridges to score-based diffusion: one model with a Gaussian base, read in other conventions."""
+"""Conversions of a model with a standard normal base to other schedules and to the conventions of diffusion models."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def _trigonometric_time(sigma: Tensor) -> Tensor:
     return 2 / math.pi * torch.atan2(torch.ones_like(sigma), sigma)
 
 
-# The inverse of alpha / beta, where it is elementary and the path has no latent noise.
+# The inverse of alpha / beta for paths without latent noise, where it has a closed form.
 _TIME_OF_SIGMA = {
     Linear: lambda sigma: 1 / (1 + sigma),
     Trigonometric: _trigonometric_time,
@@ -40,14 +40,16 @@ _TIME_OF_SIGMA = {
     VariancePreserving: lambda sigma: 1 / torch.hypot(torch.ones_like(sigma), sigma),
 }
 
-# Halvings of [0, 1]: down to t = 1e-14 the root is then exact to its own rounding in float64.
+# Number of times that [0, 1] is halved: every root above 1e-14 is then exact up to its rounding in float64.
 _HALVINGS = 100
 
 
 def sigma_of_time(interpolant: GaussianBase, t: Tensor) -> Tensor:
-    """The noise of an interpolant in units of its signal.
+    """The ratio of noise to signal of an interpolant at given times.
 
-    sigma = alpha / beta,    x_t = beta (x1 + sigma z)    (2303.08797, sec. 3.2; 2206.00364, (1))
+    sigma = alpha / beta,    x_t = beta (x1 + sigma z)
+
+    (arXiv 2303.08797, section 3.2; arXiv 2206.00364, equation (1))
 
     Parameters
     ----------
@@ -58,8 +60,13 @@ def sigma_of_time(interpolant: GaussianBase, t: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor of the shape of t
-        Infinite where beta vanishes.
+    sigma : Tensor of the shape of t
+        In scaled units; infinite where beta is 0.
+
+    Raises
+    ------
+    TypeError
+        When the interpolant has no standard normal base.
 
     Examples
     --------
@@ -74,21 +81,30 @@ def sigma_of_time(interpolant: GaussianBase, t: Tensor) -> Tensor:
 
 
 def time_of_sigma(interpolant: GaussianBase, sigma: Tensor) -> Tensor:
-    """The time at which alpha / beta = sigma, the inverse of `sigma_of_time`.
+    """The time at which an interpolant has a given ratio of noise to signal: the inverse of `sigma_of_time`.
 
-    t = 1 / (1 + sigma) for the linear path, (2 / pi) atan(1 / sigma) for the trigonometric one,
-    1 / sqrt(1 + sigma^2) for "vp"; else by bisection of alpha - sigma beta.
+    alpha(t) / beta(t) = sigma
+
+    (arXiv 2303.08797, section 3.2). The time is 1 / (1 + sigma) for the linear path, (2 / pi) atan(1 / sigma) for the
+    trigonometric one, and 1 / sqrt(1 + sigma^2) for "vp". For other paths it is found by bisection.
 
     Parameters
     ----------
     interpolant : GaussianBase
-        A one-sided interpolant with falling alpha / beta.
+        A one-sided interpolant whose alpha / beta decreases.
     sigma : Tensor of shape () or (n,)
-        Noise levels, from 0 to infinity.
+        Noise levels from 0 to infinity, in scaled units.
 
     Returns
     -------
-    Tensor of the shape of sigma
+    t : Tensor of the shape of sigma
+
+    Raises
+    ------
+    TypeError
+        When the interpolant has no standard normal base.
+    ValueError
+        When alpha / beta does not decrease.
 
     Examples
     --------
@@ -106,17 +122,19 @@ def time_of_sigma(interpolant: GaussianBase, sigma: Tensor) -> Tensor:
     low, high = torch.zeros_like(sigma), torch.ones_like(sigma)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        # not "alpha > sigma beta": inf * 0 is "later" too, where beta is zero on an interval
+        # The negation counts inf * 0 = nan as "later", for a beta that is zero on an interval.
         later = ~(interpolant.alpha(middle) <= sigma * interpolant.beta(middle))
         low, high = torch.where(later, middle, low), torch.where(later, high, middle)
     return (low + high) / 2
 
 
 def vp_time(interpolant: GaussianBase, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The time tau of the Ornstein-Uhlenbeck process with the same signal-to-noise ratio, and its scale c.
+    """The time and the scale of the variance-preserving process with the same signal-to-noise ratio.
 
-    y_tau = e^{-tau} x1 + sqrt(1 - e^{-2 tau}) z = c x_t in law (2303.08797, sec. 5.1), so that
-    tau = log(1 + sigma^2) / 2 and c = 1 / sqrt(alpha^2 + beta^2).
+    tau = log(1 + sigma^2) / 2,    c = 1 / sqrt(alpha^2 + beta^2)
+
+    (arXiv 2303.08797, section 5.1), so that y_tau = e^{-tau} x1 + sqrt(1 - e^{-2 tau}) z, which is an
+    Ornstein-Uhlenbeck process, has the distribution of c x_t.
 
     Parameters
     ----------
@@ -128,7 +146,12 @@ def vp_time(interpolant: GaussianBase, t: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     tau, c : Tensor of the shape of t
-        Tau is infinite where beta vanishes, and 0 at t = 1.
+        Time and scale. The time is infinite where beta is 0, and 0 at t = 1.
+
+    Raises
+    ------
+    TypeError
+        When the interpolant has no standard normal base.
 
     Examples
     --------
@@ -143,22 +166,28 @@ def vp_time(interpolant: GaussianBase, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def edm_denoiser(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
-    """The denoiser D that samplers in the EDM convention ask for.
+    """The denoiser D in the convention of EDM, for samplers that expect it.
 
     D(y, sigma) = E[x1 | x1 + sigma z = y] = eta_1(t, beta y),    eta_1 = (alpha b - alpha_dot x) / W
 
-    (2206.00364, (2)-(3); 2303.08797, (4.16)-(4.20)), with numerator and denominator times alpha, which
-    keeps both finite at t = 1.
+    (arXiv 2206.00364, equations (2) and (3); arXiv 2303.08797, equations (4.16) to (4.20)), with the Wronskian
+    W = alpha beta_dot - beta alpha_dot. Numerator and denominator are multiplied by alpha, so that both are finite at
+    t = 1.
 
     Parameters
     ----------
     fields : Fields
-        The fields of a model with a Gaussian base.
+        The fields of a model with a standard normal base, in scaled units.
 
     Returns
     -------
-    callable
-        D(y, sigma) for y of shape (n, d) and sigma a float or of shape () or (n,); D(y, 0) = y.
+    denoiser : callable
+        D(y, sigma) for y of shape (n, d) and sigma a float or a tensor of shape () or (n,); D(y, 0) = y.
+
+    Raises
+    ------
+    TypeError
+        When the model has no standard normal base.
 
     Examples
     --------
@@ -185,17 +214,22 @@ def edm_denoiser(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
 def ve_score(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
     """The score function of the variance-exploding process y = x1 + sigma z.
 
-    s_VE(y; sigma) = beta s(t, beta y) = (D(y, sigma) - y) / sigma^2    (2011.13456, sec. 3.4)
+    s_VE(y; sigma) = beta s(t, beta y) = (D(y, sigma) - y) / sigma^2    (arXiv 2011.13456, section 3.4)
 
     Parameters
     ----------
     fields : Fields
-        The fields of a model with a Gaussian base.
+        The fields of a model with a standard normal base, in scaled units.
 
     Returns
     -------
-    callable
-        s(y, sigma) for y of shape (n, d) and sigma > 0 a float or of shape () or (n,).
+    score : callable
+        s(y, sigma) for y of shape (n, d) and sigma > 0, a float or a tensor of shape () or (n,).
+
+    Raises
+    ------
+    TypeError
+        When the model has no standard normal base.
 
     Examples
     --------
@@ -221,17 +255,24 @@ def ve_score(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
 def vp_score(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
     """The score function of the variance-preserving process y = e^{-tau} x1 + sqrt(1 - e^{-2 tau}) z.
 
-    s_VP(y; tau) = s(t, y / c) / c, with t and c as in `vp_time`    (2303.08797, sec. 5.1; 2011.13456, sec. 3.4)
+    s_VP(y; tau) = s(t, y / c) / c,    with t and c as in `vp_time`
+
+    (arXiv 2303.08797, section 5.1; arXiv 2011.13456, section 3.4)
 
     Parameters
     ----------
     fields : Fields
-        The fields of a model with a Gaussian base.
+        The fields of a model with a standard normal base, in scaled units.
 
     Returns
     -------
-    callable
-        s(y, tau) for y of shape (n, d) and tau > 0 a float or of shape () or (n,).
+    score : callable
+        s(y, tau) for y of shape (n, d) and tau > 0, a float or a tensor of shape () or (n,).
+
+    Raises
+    ------
+    TypeError
+        When the model has no standard normal base.
 
     Examples
     --------
@@ -256,26 +297,31 @@ def vp_score(fields: Fields) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def convert_velocity(fields: Fields, to: GaussianBase) -> Callable[[Tensor, Tensor], Tensor]:
-    """The velocity of another one-sided schedule, from the same fields: no training.
-
-    With (alpha', beta')(t') = c (alpha, beta)(t), that is of equal sigma, x' = c x in law, hence
+    """The velocity for another one-sided schedule, from the fields of a model and without training.
 
     b'(t', x') = alpha'_dot eta_z(t, x' / c) + beta'_dot eta_1(t, x' / c)
 
-    (2509.01629: the posterior means of z and x1 do not know the schedule).
+    (arXiv 2509.01629), where (alpha', beta') at time t' is c times (alpha, beta) at time t, so that both have the same
+    sigma, and x' has the distribution of c x. The posterior means eta_z of z and eta_1 of x1 do not depend on the
+    schedule.
 
     Parameters
     ----------
     fields : Fields
-        The fields of a model with a Gaussian base.
+        The fields of a model with a standard normal base, in scaled units.
     to : GaussianBase
         The other interpolant.
 
     Returns
     -------
-    callable
-        b'(t, x) for t of shape () or (n,) and x of shape (n, d). At t = 1 it is infinite if alpha'_dot
-        is and alpha_dot is not: there b' needs the score of the target, and b does not contain it.
+    velocity : callable
+        b'(t, x) for t of shape () or (n,) and x of shape (n, d). At t = 1 it is infinite if alpha'_dot is infinite and
+        alpha_dot is finite, because b' contains the score of the target there, which b does not determine.
+
+    Raises
+    ------
+    TypeError
+        When one of the interpolants has no standard normal base.
 
     Examples
     --------
@@ -315,13 +361,13 @@ def _like(value: Tensor | float, x: Tensor) -> Tensor:
 
 
 def _denominator(interpolant: GaussianBase, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Alpha W, and where it is above the rounding of t: it may vanish at t = 1."""
+    """The product alpha W, and where it exceeds the rounding of t; it may be 0 at t = 1."""
     value = interpolant.alpha_wronskian(t)
     return value, value > torch.finfo(t.dtype).eps / 4
 
 
 def _target_mean(interpolant: GaussianBase, t: Tensor, x: Tensor, b: Tensor) -> Tensor:
-    """eta_1 = E[x1 | x_t] = (alpha^2 b - alpha alpha_dot x) / (alpha W), at t = 1 its limit x."""
+    """The mean target eta_1 = E[x1 | x_t] = (alpha^2 b - alpha alpha_dot x) / (alpha W), or its limit x at t = 1."""
     denominator, regular = _denominator(interpolant, t)
     of_b = torch.where(regular, interpolant.alpha(t) ** 2 / denominator, torch.zeros_like(t))
     of_x = torch.where(regular, -interpolant.alpha_alpha_dot(t) / denominator, 1 / interpolant.beta(t))
@@ -329,7 +375,7 @@ def _target_mean(interpolant: GaussianBase, t: Tensor, x: Tensor, b: Tensor) -> 
 
 
 def _score(interpolant: GaussianBase, t: Tensor, x: Tensor, b: Tensor) -> Tensor:
-    """S = (beta b - beta_dot x) / (alpha W)."""
+    """The score s = (beta b - beta_dot x) / (alpha W)."""
     return (column(interpolant.beta(t), x) * b - column(interpolant.beta_dot(t), x) * x) / column(
         interpolant.alpha_wronskian(t), x
     )
@@ -338,8 +384,9 @@ def _score(interpolant: GaussianBase, t: Tensor, x: Tensor, b: Tensor) -> Tensor
 def _require_gaussian_base(interpolant: Interpolant) -> GaussianBase:
     if not isinstance(interpolant, GaussianBase):
         raise TypeError(
-            f"Got the {interpolant.path_type} interpolant {type(interpolant).__name__}, but expected a Gaussian base, "
-            "whose one field gives the others: fit one sample, or use GaussianBase(path)."
+            f"Got the {interpolant.path_type} interpolant {type(interpolant).__name__}, but expected one with a "
+            "standard normal base, whose velocity determines the other fields: fit one sample, or use "
+            "GaussianBase(path)."
         )
     return interpolant
 
@@ -347,9 +394,9 @@ def _require_gaussian_base(interpolant: Interpolant) -> GaussianBase:
 def _require_falling(interpolant: GaussianBase) -> None:
     grid = torch.linspace(0, 1, 201, dtype=torch.float64)
     alpha, beta = interpolant.alpha(grid), interpolant.beta(grid)
-    # alpha / beta at neighbours, without the division by beta(0) = 0
+    # This compares alpha / beta at neighbouring times, without a division by beta(0) = 0.
     if (alpha[:-1] * beta[1:] < alpha[1:] * beta[:-1]).any():
         raise ValueError(
-            f"alpha / beta of {type(interpolant.path).__name__} does not fall everywhere, so a noise level has more "
-            "than one time: lower gamma_scale."
+            f"alpha / beta of {type(interpolant.path).__name__} does not decrease everywhere, so a noise level has "
+            "more than one time: lower gamma_scale."
         )

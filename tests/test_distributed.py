@@ -85,7 +85,7 @@ def test_a_callback_of_one_process(reports):
         pytest.skip("callbacks came with scikit-learn 1.9")
     assert reports[0]["callback in one"] == reports[1]["callback in one"]
     assert reports[0]["failing callback"] == "RuntimeError: no room left"
-    assert "Process 0 of 2 could not go on. RuntimeError: no room left" in reports[1]["failing callback"]
+    assert "Process 0 of 2 could not continue. RuntimeError: no room left" in reports[1]["failing callback"]
 
 
 def test_one_process_prints(reports):
@@ -121,7 +121,7 @@ def test_what_cannot_be_fitted_together_is_refused_in_all(reports, place, messag
 
 
 def test_an_error_of_one_process_is_an_error_of_all(reports):
-    assert "Process 1 of 2 could not go on. ValueError: " in reports[0]["poisoned"]
+    assert "Process 1 of 2 could not continue. ValueError: " in reports[0]["poisoned"]
     assert reports[0]["poisoned"].startswith("ProcessGroupError")
     assert reports[1]["poisoned"].startswith("ValueError: Input X contains NaN")
 
@@ -129,7 +129,7 @@ def test_an_error_of_one_process_is_an_error_of_all(reports):
 def test_a_process_that_dies_ends_the_others_with_an_error(tmp_path):
     assert launch(tmp_path, "lost") == [0, 1]
     report = json.loads((tmp_path / "lost.json").read_text())
-    assert "Process 0 of 2 has lost the others in the middle of a fit" in report["error"]
+    assert "Process 0 of 2 lost its connection to the others during a fit" in report["error"]
     assert report["seconds"] < 60
 
 

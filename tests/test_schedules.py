@@ -204,11 +204,11 @@ def test_an_edm_sampler_draws_the_target(path):
 
 def test_errors_name_the_way_out():
     for interpolant in [Linear("brownian"), Mirror("brownian")]:
-        with pytest.raises(TypeError, match=r"expected a Gaussian base.*fit one sample"):
+        with pytest.raises(TypeError, match=r"expected one with a standard normal base.*fit one sample"):
             sigma_of_time(interpolant, torch.tensor(0.5))
-        with pytest.raises(TypeError, match="expected a Gaussian base"):
+        with pytest.raises(TypeError, match="expected one with a standard normal base"):
             edm_denoiser(Fields(interpolant, None))
     with pytest.raises(TypeError, match="Got the two-sided interpolant Linear"):
         convert_velocity(problem(SCHEDULES["vp"])[1], Linear())
-    with pytest.raises(ValueError, match="does not fall everywhere"):
+    with pytest.raises(ValueError, match="does not decrease everywhere"):
         time_of_sigma(GaussianBase(Linear("sine-squared", 20.0)), torch.tensor(1.0))
