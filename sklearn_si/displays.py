@@ -1,4 +1,4 @@
-"""What people look at: pictures of a fit, its paths, its density, its samples and its calibration."""
+"""Plots of a fitted estimator: its losses, paths, density, samples, calibration and noise levels."""
 
 import copy
 import importlib
@@ -24,13 +24,13 @@ _COLUMNS = 4
 _POINTS = 1000
 # Largest number of columns that a title names.
 _NAMES = 6
-# Grid points a side of a density map, alone in its figure.
+# Grid points on each side of a density map that is alone in its figure.
 _GRID = 60
-# Grid points a side of a density map among others.
+# Grid points on each side of a density map among others.
 _SMALL_GRID = 30
-# Nats within which log-densities are computed: colours do not show less.
+# Largest error of the plotted log-densities, in nats: colours do not show smaller differences.
 _ODE_TOL = 0.05
-# Orders of magnitude below the largest density at which the colours end.
+# Nats below the largest log-density at which the colours end.
 _NATS = 12.0
 
 
@@ -38,7 +38,7 @@ def _pyplot():
     try:
         return importlib.import_module("matplotlib.pyplot")
     except ModuleNotFoundError as error:
-        raise ValueError("Pictures need matplotlib: pip install 'sklearn-si[plot]'.") from error
+        raise ValueError("Displays need matplotlib, which is not installed: pip install 'sklearn-si[plot]'.") from error
 
 
 def _axis(ax):
@@ -53,21 +53,24 @@ def _names(estimator, n):
 
 
 class LossCurveDisplay:
-    """The training loss and the validation score, a point for each round.
+    """Plot of the training loss and the validation score of each round.
+
+    The loss is the sum of the losses of the learned fields (arXiv 2303.08797, equations (2.13) and (2.19)), in squared
+    scaled units.
 
     Parameters
     ----------
     loss : array-like of shape (n_rounds,)
         Mean training loss of each round.
     scores : array-like of shape (n_rounds,) or None, default=None
-        Validation scores.
+        Validation scores of the last rounds.
     score_name : str, default="validation score"
-        What they are.
+        Label of the scores, with their unit.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib axis and figure
-        After `plot`.
+        The plot, after `plot` was called.
     """
 
     def __init__(self, loss, scores=None, score_name="validation score"):
@@ -75,13 +78,14 @@ class LossCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None):
-        """Show the curves of a fitted estimator.
+        """Plot the curves of a fitted estimator.
 
         Parameters
         ----------
         estimator : estimator
-            With `loss_curve_` and `validation_scores_`.
+            A fitted estimator with `loss_curve_` and `validation_scores_`.
         ax : matplotlib axis, default=None
+            The axis to draw on; None makes a new figure.
 
         Returns
         -------
@@ -93,11 +97,12 @@ class LossCurveDisplay:
         return cls(estimator.loss_curve_, estimator.validation_scores_, name).plot(ax=ax)
 
     def plot(self, *, ax=None):
-        """Draw.
+        """Draw the curves.
 
         Parameters
         ----------
         ax : matplotlib axis, default=None
+            The axis to draw on; None makes a new figure.
 
         Returns
         -------
@@ -112,26 +117,27 @@ class LossCurveDisplay:
             beside = self.ax_.twinx()
             lines += beside.plot(rounds[-len(self.scores) :], self.scores, color="C1", label=self.score_name)
             beside.set_ylabel(self.score_name)
-        # above the picture: the curves may be anywhere in it
+        # The legend is above the plot, because the curves may be anywhere in it.
         self.ax_.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
         return self
 
 
 class TrajectoryDisplay:
-    """The paths of rows along the model's process.
+    """Plot of the paths of rows along the ODE or the SDE of a model.
 
     Parameters
     ----------
-    paths : ndarray of shape (n_times, n_samples, n_features)
-        In data units.
+    paths : ndarray of shape (n_times, n_samples, n_shown)
+        One or two columns of the paths, in data units. A single column is plotted against time.
     times : ndarray of shape (n_times,)
+        Times from 0 to 1.
     names : list of str
-        Of the two columns shown (of the one, for a single column, against time).
+        Names of the columns.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib axis and figure
-        After `plot`.
+        The plot, after `plot` was called.
     """
 
     def __init__(self, paths, times, names):
@@ -139,21 +145,24 @@ class TrajectoryDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X, *, n_times=50, columns=(0, 1), noise_level=0, random_state=0, ax=None):
-        """Show the paths of some rows of the base, from t = 0 to 1.
+        """Plot the paths of some rows of the base, from t = 0 to t = 1.
 
         Parameters
         ----------
         estimator : estimator
-            A fitted one with `trajectory`.
+            A fitted estimator with `trajectory`.
         X : array-like of shape (n_samples, n_features)
             Rows at t = 0, in data units.
         n_times : int, default=50
+            Number of times.
         columns : tuple of two ints, default=(0, 1)
-            What is shown.
+            Positions of the columns to show.
         noise_level : float, default=0
-            Of the paths: 0 is the ODE.
+            Noise level of the paths, in scaled units; 0 is the ODE.
         random_state : int, default=0
+            Seed of the noise.
         ax : matplotlib axis, default=None
+            The axis to draw on; None makes a new figure.
 
         Returns
         -------
@@ -165,11 +174,12 @@ class TrajectoryDisplay:
         return cls(paths[:, :, columns], np.linspace(0, 1, n_times), names).plot(ax=ax)
 
     def plot(self, *, ax=None):
-        """Draw.
+        """Draw the paths.
 
         Parameters
         ----------
         ax : matplotlib axis, default=None
+            The axis to draw on; None makes a new figure.
 
         Returns
         -------
@@ -189,30 +199,31 @@ class TrajectoryDisplay:
 
 
 def _coarse(estimator):
-    """The estimator itself, or a copy whose log-densities are good enough for a picture."""
+    """The estimator itself, or a copy whose log-densities are accurate enough for a plot."""
     if not hasattr(estimator, "ode_tol"):
         return estimator
     return copy.copy(estimator).set_params(ode_tol=max(_ODE_TOL, estimator.ode_tol))
 
 
 class DensityDisplay:
-    """The log-density: a curve, a heat map, or above two columns a heat map for each pair.
+    """Plot of the log-density: a curve for one column, a heat map for two, and one for each pair of more columns.
 
-    Above two columns each map is the density at the other columns' medians, up to its own maximum.
+    With more than two columns, each heat map shows a section log p(x_i, x_j, the medians of the other columns) minus
+    its maximum, in nats.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted one with `score_samples`.
+        A fitted estimator with `score_samples`.
     X : array-like of shape (n_samples, n_features)
-        Rows, which say where to look.
+        Rows in data units, which determine the range of the plot.
     names : list of str
-        Of the columns.
+        Names of the columns.
 
     Attributes
     ----------
     axes_, figure_ : ndarray of matplotlib axes, and figure
-        After `plot`.
+        The plot, after `plot` was called.
     """
 
     def __init__(self, estimator, X, names):
@@ -220,14 +231,16 @@ class DensityDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X, *, resolution="auto"):
-        """Show the log-density of a fitted estimator around some rows.
+        """Plot the log-density of a fitted estimator around given rows.
 
         Parameters
         ----------
         estimator : estimator
+            A fitted estimator with `score_samples`.
         X : array-like of shape (n_samples, n_features)
+            Rows in data units, which determine the range of the plot.
         resolution : int or "auto", default="auto"
-            Points of the grid on each side; "auto" is 60, and 30 where there are several panels.
+            Number of grid points on each side; "auto" is 60, or 30 if there are several panels.
 
         Returns
         -------
@@ -237,11 +250,12 @@ class DensityDisplay:
         return cls(estimator, X, _names(estimator, np.shape(X)[1])).plot(resolution=resolution)
 
     def plot(self, *, resolution="auto"):
-        """Draw.
+        """Draw the log-density.
 
         Parameters
         ----------
         resolution : int or "auto", default="auto"
+            As in `from_estimator`.
 
         Returns
         -------
@@ -265,7 +279,7 @@ class DensityDisplay:
             for j in range(n):
                 self._map(self.axes_[i - 1, j], j, i, grids) if j < i else self.axes_[i - 1, j].set_axis_off()
         if d < self.X.shape[1]:
-            self.figure_.suptitle(f"the first {d} of {self.X.shape[1]} columns, the others at their medians")
+            self.figure_.suptitle(f"the first {d} of {self.X.shape[1]} columns; the others are at their medians")
         return self
 
     def _map(self, axis, j, i, grids):
@@ -301,7 +315,7 @@ class SampleComparisonDisplay:
     names, left_out : list of str
         The columns that are shown, and those that are not.
     axes_, figure_ : ndarray of matplotlib axes, and figure
-        After `plot`.
+        The plot, after `plot` was called.
     """
 
     def __init__(self, real, generated):
@@ -312,12 +326,12 @@ class SampleComparisonDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X, *, n_samples=1000, random_state=0):
-        """Show rows drawn from a fitted estimator beside given ones.
+        """Plot rows that are drawn from a fitted estimator beside given rows.
 
         Parameters
         ----------
         estimator : estimator
-            A fitted one with `sample`.
+            A fitted estimator with `sample`.
         X : frame or array-like of shape (n_rows, n_columns)
             Real rows.
         n_samples : int, default=1000
@@ -332,7 +346,7 @@ class SampleComparisonDisplay:
         return cls(X, estimator.sample(n_samples, random_state=random_state)).plot()
 
     def plot(self):
-        """Draw.
+        """Draw the panels.
 
         Returns
         -------
@@ -368,7 +382,7 @@ class SampleComparisonDisplay:
 
 
 def _range(values):
-    """The smallest and the largest finite value, a little apart where they are equal."""
+    """The smallest and the largest finite value, which are moved apart if they are equal."""
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     return (low, high) if high > low else (low, low + max(1e-9, 1e-9 * abs(low)))
@@ -387,20 +401,21 @@ def _listed(names):
 
 
 class CalibrationDisplay:
-    """The loss by time, and the calibration of each field, as `diagnose` finds them.
+    """Plot of the results of `diagnose`: the loss at each time, and the calibration of each field.
 
-    At a minimiser of the losses E[b . (b - dx_t/dt)] = 0 and E[eta . (eta - z)] = 0 (2209.15571, (11)); bars are two
-    standard errors.
+    E[b . (b - dx_t/dt)] = 0,    E[eta . (eta - z)] = 0    at the minimiser of the losses
+
+    (arXiv 2209.15571, equation (11)), in squared scaled units. Error bars are two standard errors.
 
     Parameters
     ----------
     report : Bunch
-        Of `diagnose`.
+        The result of `diagnose`.
 
     Attributes
     ----------
     axes_, figure_ : ndarray of matplotlib axes, and figure
-        After `plot`.
+        The plot, after `plot` was called.
     """
 
     def __init__(self, report):
@@ -408,14 +423,16 @@ class CalibrationDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X0, X1=None):
-        """Show the calibration of a fitted estimator on held-out rows.
+        """Plot the calibration of a fitted estimator on held-out rows.
 
         Parameters
         ----------
         estimator : estimator
-            A fitted one with `diagnose`.
+            A fitted estimator with `diagnose`.
         X0 : array-like of shape (n_samples_0, n_features)
+            Held-out rows of the first sample that fit was given, in data units.
         X1 : array-like of shape (n_samples_1, n_features), default=None
+            Held-out rows of the second sample, if there is one.
 
         Returns
         -------
@@ -425,7 +442,7 @@ class CalibrationDisplay:
         return cls(estimator.diagnose(X0, X1)).plot()
 
     def plot(self):
-        """Draw.
+        """Draw the losses and the calibrations.
 
         Returns
         -------
@@ -445,19 +462,23 @@ class CalibrationDisplay:
 
 
 class NoiseLevelDisplay:
-    """The score of each noise level with its standard error, and the level that was taken.
+    """Plot of the score of each noise level with its standard error, and of the chosen level.
+
+    score = -D^2(drawn rows, held-out rows)    (the energy distance; see `sklearn_si.metrics.sample_scorer`)
+
+    The mean score of a perfect model is 0, and values above 0 are noise.
 
     Parameters
     ----------
     levels, scores, standard_errors : array-like of shape (n_levels,)
-        As in the result of `tune_noise_level`; levels in scaled units.
+        As in the result of `InterpolantDiffusion.tune_noise_level`; the levels are in scaled units.
     chosen : float
-        The level that was taken.
+        The chosen level.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib axis and figure
-        After `plot`.
+        The plot, after `plot` was called.
     """
 
     def __init__(self, levels, scores, standard_errors, chosen):
@@ -465,12 +486,14 @@ class NoiseLevelDisplay:
 
     @classmethod
     def from_result(cls, result, *, ax=None):
-        """Show a result of `InterpolantDiffusion.tune_noise_level`.
+        """Plot a result of `InterpolantDiffusion.tune_noise_level`.
 
         Parameters
         ----------
         result : Bunch
+            The result.
         ax : matplotlib axis, default=None
+            The axis to draw on; None makes a new figure.
 
         Returns
         -------
@@ -479,11 +502,12 @@ class NoiseLevelDisplay:
         return cls(result.levels, result.scores, result.standard_errors, result.chosen).plot(ax=ax)
 
     def plot(self, *, ax=None):
-        """Draw the curve, on an axis that is linear up to the least positive level and logarithmic beyond.
+        """Draw the curve, on an axis that is linear up to the smallest positive level and logarithmic beyond.
 
         Parameters
         ----------
         ax : matplotlib axis, default=None
+            The axis to draw on; None makes a new figure.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The tasks of a fit, as scikit-learn's callbacks see them; inert on releases that have none (before 1.9)."""
+"""The tasks of a fit for scikit-learn's callbacks; they do nothing before scikit-learn 1.9, which has no callbacks."""
 
 import contextlib
 
@@ -11,19 +11,19 @@ try:
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]  # in place of the import
-        """What an estimator inherits where scikit-learn has no callbacks: nothing."""
+        """An empty base class for releases of scikit-learn without callbacks."""
 
 
-# What scikit-learn keeps in an estimator while it is fitted.
+# The attributes that scikit-learn sets on an estimator while it is fitted.
 _OF_A_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown", "_parent_callback_ctx")
 
 
 class FollowedEstimator(CallbackSupportMixin, BaseEstimator):
-    """An estimator whose fit callbacks may follow; its pickles do not hold them once it is fitted."""
+    """An estimator whose fit supports callbacks; its pickles do not contain them after the fit."""
 
     def __getstate__(self):
-        """The state without the tasks of a fit, and without the callbacks of one that is over."""
-        # whoever loads the model may not have their classes
+        """The state without the tasks of a fit, and without callbacks if the fit has ended."""
+        # Where the model is loaded, the classes of its callbacks may be missing.
         fitted = any(name.endswith("_") and not name.startswith("_") for name in vars(self))
         return {
             name: value for name, value in super().__getstate__().items()
@@ -40,18 +40,18 @@ class Tasks:
     Parameters
     ----------
     estimator : estimator
-        What is fitted.
+        The estimator that is fitted.
     X, y : array-like
-        The samples, as callbacks get them.
+        The samples that callbacks are passed.
     metadata : dict, default=None
-        What else fit was given.
+        The other arguments of fit.
     """
 
     def __init__(self, estimator, X=None, y=None, metadata=None):
         self.estimator, self.data, self.stopped = estimator, {"X": X, "y": y, "metadata": metadata}, False
         self.context = None
         if hasattr(estimator, "_init_callback_context"):
-            # how many runs there will be, only the runs tell
+            # The number of runs is not known in advance.
             self.context = estimator._init_callback_context(max_subtasks=None)
             self._begin(self.context)
 
@@ -63,7 +63,7 @@ class Tasks:
 
     @contextlib.contextmanager
     def run(self, name, n_rounds):
-        """One training run of so many rounds (None: not known); what is to be called after each of them, or None."""
+        """One training run of `n_rounds` rounds (None if unknown); yields a function to call after each, or None."""
         if self.context is None:
             yield None
             return
@@ -80,14 +80,14 @@ class Tasks:
 
         try:
             yield after_round
-        except FitDivergedError:  # others may follow
+        except FitDivergedError:  # other runs may follow
             self._end(run)
             raise
         self.stopped |= self._end(run)
 
     @contextlib.contextmanager
     def part(self, name, estimator):
-        """The fit of another estimator as a part of this one: callbacks that propagate follow it there."""
+        """The fit of another estimator as a part of this one, to which callbacks may propagate."""
         if self.context is None or not hasattr(estimator, "set_callbacks"):
             yield
             return
@@ -98,22 +98,22 @@ class Tasks:
             self._end(context)
 
     def end(self, attributes=None):
-        """The end of the fit, with the fitted attributes."""
+        """End the fit, with the fitted attributes."""
         if self.context is not None:
             self._end(self.context, attributes)
 
 
 class _NoTasks:
-    """The tasks of a fit that nobody follows."""
+    """The tasks of a fit without callbacks."""
 
     @contextlib.contextmanager
     def run(self, name, n_rounds):
-        """Nothing follows a round."""
+        """Yield no function to call after a round."""
         yield None
 
     @contextlib.contextmanager
     def part(self, name, estimator):
-        """Nothing is told."""
+        """Call nothing."""
         yield
 
 
