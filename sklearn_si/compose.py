@@ -14,9 +14,10 @@ from sklearn.preprocessing import (
     RobustScaler,
     StandardScaler,
 )
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils._set_output import _wrap_data_with_container
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted
 
 from ._model.fitted import HasModel
 from ._model.lost_rows import settled
@@ -222,8 +223,9 @@ class TransformedDensity(
 
         Raises
         ------
-        ValueError
-            When the transformer maps a row to a point that is not finite, where it has no density.
+        IntegrationError
+            When the solver of the estimator fails for all rows. A single row that has no finite image, or whose density
+            cannot be computed, is NaN in the result, with an `IntegrationWarning` that names it.
         """
         check_is_fitted(self)
         value, error = self._log_density(self._validate_rows(X), t, condition)
@@ -274,9 +276,13 @@ class TransformedDensity(
             The mapped rows.
         """
         check_is_fitted(self)
-        inside = _forward(self.transformer_, self._validate_rows(X))[0]
-        moved = self.estimator_.transform(inside, condition=condition)
-        return np.asarray(moved) if self.carries_to_ == "normal" else _backward(self.transformer_, moved)
+        X = self._validate_rows(X)
+
+        def transport(inside, condition):
+            moved = self.estimator_.transform(inside, condition=condition)
+            return np.asarray(moved) if self.carries_to_ == "normal" else _backward(self.transformer_, moved, False)
+
+        return self._of_known_rows(X, condition, transport)
 
     def inverse_transform(self, X, *, condition=None):
         """Map rows back: the inverse of `transform`.
@@ -295,8 +301,15 @@ class TransformedDensity(
         """
         check_is_fitted(self)
         X = self._points(X, "X")
-        inside = X if self.carries_to_ == "normal" else _forward(self.transformer_, X)[0]
-        rows = _backward(self.transformer_, self.estimator_.inverse_transform(inside, condition=condition))
+
+        def transport(inside, condition):
+            moved = self.estimator_.inverse_transform(inside, condition=condition)
+            return _backward(self.transformer_, np.asarray(moved), False)
+
+        if self.carries_to_ == "normal":
+            rows = settled(transport(X, condition), "transforming rows back", strict=False)
+        else:
+            rows = self._of_known_rows(X, condition, transport)
         return _wrap_data_with_container("transform", rows, rows, self)
 
     def __sklearn_tags__(self):
@@ -312,9 +325,30 @@ class TransformedDensity(
         return validate_points(self, X, name)
 
     def _log_density(self, X, t, condition):
-        inside, jacobian = _forward(self.transformer_, X)
-        value, error = self.estimator_.score_samples(inside, t=t, condition=condition, return_error=True)
-        return (value + jacobian).astype(X.dtype, copy=False), error
+        inside, jacobian = _forward(self.transformer_, X, False)
+        known = self._told_known(np.column_stack([inside, jacobian]))
+        value, error = np.full(len(X), np.nan), np.full(len(X), np.nan)
+        if known.any():
+            given = _rows_of(condition, known)
+            value[known], error[known] = self.estimator_.score_samples(
+                inside[known], t=t, condition=given, return_error=True
+            )
+        return (value + jacobian).astype(X.dtype, copy=False), error.astype(X.dtype, copy=False)
+
+    def _of_known_rows(self, X, condition, transport):
+        """What a function makes of the rows that the transformer moves to finite points; NaN for the others."""
+        inside = _forward(self.transformer_, X, False)[0]
+        known = self._told_known(inside)
+        moved = np.full(X.shape, np.nan, X.dtype)
+        if known.any():
+            moved[known] = transport(inside[known], _rows_of(condition, known))
+        return moved
+
+    def _told_known(self, values):
+        """Which rows the transformer moves to finite points, with a warning that names the others."""
+        known = np.isfinite(values).all(1)
+        settled(np.where(known, 0.0, np.nan), f"{_name(self.transformer_)} moved them", strict=False)
+        return known
 
     @property
     def _forecasts(self):
@@ -342,8 +376,15 @@ def _steps(transformer):
     return [inner for step in steps for inner in _steps(step)]
 
 
-def _forward(transformer, X):
-    """T(X) in the dtype of X, and log |det dT/dx| at each row in float64, both finite."""
+def _rows_of(condition, known):
+    """The condition of some rows; one row stands for all."""
+    if condition is None or known.all() or _num_samples(np.atleast_1d(condition)) != len(known):
+        return condition
+    return _safe_indexing(condition, np.flatnonzero(known))
+
+
+def _forward(transformer, X, strict=True):
+    """T(X) in the dtype of X, and log |det dT/dx| at each row in float64; both finite, if strict."""
     rows = X.astype(np.float64)  # a copy: a scaler with copy=False writes into its argument
     jacobian = np.zeros(len(X))
     with np.errstate(all="ignore"):  # what is not finite is an error below
@@ -351,7 +392,8 @@ def _forward(transformer, X):
             jacobian = jacobian + _log_abs_det_jacobian(step, rows)
             rows = _moved(step, step.transform(rows), X.shape)
         inside = np.asarray(rows).astype(X.dtype, copy=False)
-    _require_finite(
+    if strict:
+        _require_finite(
         np.column_stack([inside, jacobian]), transformer,
         "to a point that is not finite or where it has no Jacobian, so that they have no density: leave them out, or "
         "use a transformer that is smooth at every row",
@@ -359,20 +401,21 @@ def _forward(transformer, X):
     return inside, jacobian
 
 
-def _backward(transformer, inside):
-    """The rows T^-1(inside), in the same dtype; they are finite."""
+def _backward(transformer, inside, strict=True):
+    """T^-1 of rows, in their dtype; finite, if strict."""
     inside = np.asarray(inside)
     known = np.isfinite(inside).all(axis=1)
     if not known.all():  # rows that were lost on the way, and reported
         rows = np.full_like(inside, np.nan)
-        rows[known] = _backward(transformer, inside[known]) if known.any() else rows[known]
+        rows[known] = _backward(transformer, inside[known], strict) if known.any() else rows[known]
         return rows
     rows = inside.astype(np.float64)
     with np.errstate(all="ignore"):  # as in _forward
         for step in reversed(_steps(transformer)):
             rows = _moved(step, step.inverse_transform(rows), inside.shape)
         X = np.asarray(rows).astype(inside.dtype, copy=False)
-    _require_finite(
+    if strict:
+        _require_finite(
         X, transformer,
         "back to a point that is not finite: it grows so fast there that the rows are beyond the range of "
         "floating-point numbers. Use a milder transformer (RobustScaler), or float64 rows",

@@ -29,6 +29,7 @@ from sklearn.preprocessing import (
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.compose import TransformedDensity, _backward, _bent, _forward
+from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.preprocessing import AffineMap
 
 SMALL = {
@@ -464,18 +465,35 @@ def test_an_estimator_that_is_no_interpolant_is_refused():
         TransformedDensity(StandardScaler(), GaussianMixture()).fit(X)
 
 
-def test_a_sample_outside_of_the_floating_point_numbers_is_an_error(lognormal):
-    with pytest.raises(ValueError, match=r"LogMap maps rows \[1\] back to a point that is not finite"):
-        lognormal.inverse_transform([[0.0, 0.0], [1e4, 0.0]])
+def test_rows_outside_of_the_floating_point_numbers_are_nan_with_a_warning(lognormal):
+    with pytest.warns(IntegrationWarning, match=r"1 of 2 rows .* while transforming rows back .* Rows: 1\."):
+        rows = lognormal.inverse_transform([[0.0, 0.0], [1e4, 0.0]])
+    assert np.isfinite(rows[0]).all() and np.isnan(rows[1]).all()
     narrow = small(LogMap()).fit(POSITIVE.astype(np.float32))
-    with pytest.raises(ValueError, match=r"maps rows \[0\] back .* or float64 rows"):
-        narrow.inverse_transform(np.array([[300.0, 0.0]], dtype=np.float32))  # finite in float64 only
+    with pytest.warns(IntegrationWarning, match=r"Rows: 0\."):  # finite in float64 only
+        assert np.isnan(narrow.inverse_transform(np.array([[300.0, 0.0]], dtype=np.float32))).all()
 
 
-def test_a_row_outside_of_the_support_has_no_density(lognormal):
-    for method in (lognormal.score_samples, lognormal.transform):
-        with pytest.raises(ValueError, match=r"maps rows \[0, 2\] to a point that is not finite .* leave them out"):
-            method([[0.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
+@pytest.mark.parametrize("method", ["score_samples", "transform"])
+def test_a_row_outside_of_the_support_is_nan_with_a_warning_and_leaves_the_others(lognormal, method):
+    rows = np.array([[0.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
+    with pytest.warns(
+        IntegrationWarning, match=r"2 of 3 rows became infinite or NaN while LogMap moved them .* Rows: 0, 2\."
+    ):
+        values = getattr(lognormal, method)(rows)
+    np.testing.assert_array_equal(values[1:2], getattr(lognormal, method)(rows[1:2]))
+    assert np.isnan(values[[0, 2]]).all()
+    with pytest.raises(IntegrationError, match=r"2 of 3 rows .* while computing log-densities"):
+        lognormal.score(rows)
+
+
+def test_a_row_without_an_image_takes_its_condition_with_it():
+    flow = InterpolantFlow(max_iter=3, hidden_layer_sizes=(8,), random_state=0)
+    model = TransformedDensity(LogMap(), flow).fit(POSITIVE, condition=POSITIVE[:, 0])
+    rows = np.concatenate([[[-1.0, 1.0]], POSITIVE[:3]])
+    with pytest.warns(IntegrationWarning, match=r"Rows: 0\."):
+        values = model.score_samples(rows, condition=rows[:, 0])
+    np.testing.assert_allclose(values[1:], model.score_samples(POSITIVE[:3], condition=POSITIVE[:3, 0]), rtol=1e-9)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
