@@ -1,5 +1,7 @@
 """The maps between data units and scaled units, the checks for a density, the density of a base."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,6 +11,8 @@ from sklearn.mixture import GaussianMixture
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._training.base_density import BASE_DENSITIES, NormalDensity, fit_base_density
+from sklearn_si._training.checkpoint import NO_CHECKPOINT
+from sklearn_si._utils.callbacks import NO_TASKS
 from sklearn_si.preprocessing import AffineMap, fit_one_sample_map, fit_two_sample_maps
 from sklearn_si.preprocessing._maps import check_has_density
 
@@ -299,17 +303,23 @@ def test_normal_density_needs_more_rows_than_columns(n):
 TINY = {"max_iter": 20, "hidden_layer_sizes": (8,), "batch_size": 128}
 
 
+def base_of(spec, estimator, X0, seed):
+    """The density of a base, by the recipe of an estimator."""
+    problem = SimpleNamespace(seed=seed, tasks=NO_TASKS, checkpoint=NO_CHECKPOINT)
+    return fit_base_density(spec, estimator._recipe(), problem, X0)
+
+
 @pytest.mark.parametrize("spec", ["normal", "standard_normal"])
 def test_named_base_densities(spec):
     X0 = 3 + 2 * rows()
-    density = fit_base_density(spec, InterpolantFlow(**TINY), X0, 0)
+    density = base_of(spec, InterpolantFlow(**TINY), X0, 0)
     moments = (np.zeros(3), np.eye(3)) if spec == "standard_normal" else (X0.mean(axis=0), np.cov(X0, rowvar=False))
     assert_allclose(density.score_samples(X0), multivariate_normal(*moments).logpdf(X0), rtol=1e-10)
 
 
 def test_an_estimator_is_cloned_and_fitted_to_the_base():
     X0, given = rows(), GaussianMixture(2, random_state=0)
-    density = fit_base_density(given, InterpolantFlow(**TINY), X0, 0)
+    density = base_of(given, InterpolantFlow(**TINY), X0, 0)
     assert not hasattr(given, "means_")
     assert_array_equal(density.score_samples(X0), clone(given).fit(X0).score_samples(X0))
 
@@ -322,7 +332,7 @@ def test_a_flow_as_base_density_is_the_estimators_own_in_one_sample_form(cls):
         preprocessing="standardize", noise_level=0.5, warm_start=True, max_time=100.0, random_state=5,
     )  # fmt: skip
     before = estimator.get_params()
-    density = fit_base_density("flow", estimator, X0, 11)
+    density = base_of("flow", estimator, X0, 11)
     assert type(density) is cls and density is not estimator
     assert estimator.get_params() == before and not hasattr(estimator, "network_")
     changed = {name: value for name, value in density.get_params().items() if value != before[name]}
@@ -335,7 +345,7 @@ def test_a_flow_as_base_density_is_the_estimators_own_in_one_sample_form(cls):
     truth = multivariate_normal(X0.mean(axis=0), np.cov(X0, rowvar=False)).logpdf(X0)
     assert abs(density.score(X0) - truth.mean()) < 0.05
     estimator.set_params(max_time=None)  # time gives up reproducibility
-    density, again = (fit_base_density("flow", estimator, X0, 11) for _ in range(2))
+    density, again = (base_of("flow", estimator, X0, 11) for _ in range(2))
     assert density.max_time is None
     assert_array_equal(again.score_samples(X0[:5]), density.score_samples(X0[:5]))
 
@@ -343,13 +353,13 @@ def test_a_flow_as_base_density_is_the_estimators_own_in_one_sample_form(cls):
 @pytest.mark.parametrize("spec", [*(s for s in BASE_DENSITIES if s != "standard_normal"), GaussianMixture(2)])
 def test_a_base_without_a_density_is_refused_with_the_way_out(spec):
     with pytest.raises(ValueError, match=r"Columns \[1\] of X0 are constant.*set base_density=None"):
-        fit_base_density(spec, InterpolantFlow(**TINY), with_column(1, 2.0), 0)
+        base_of(spec, InterpolantFlow(**TINY), with_column(1, 2.0), 0)
 
 
 def test_what_needs_no_density_of_the_base_takes_any_rows():
     flat = with_column(1, 2.0)
-    assert fit_base_density(None, InterpolantFlow(**TINY), flat, 0) is None
-    assert fit_base_density("standard_normal", InterpolantFlow(**TINY), flat, 0).mean_.tolist() == [0, 0, 0]
+    assert base_of(None, InterpolantFlow(**TINY), flat, 0) is None
+    assert base_of("standard_normal", InterpolantFlow(**TINY), flat, 0).mean_.tolist() == [0, 0, 0]
 
 
 def test_whitening_two_samples_makes_both_covariances_diagonal_and_their_mean_the_identity():
