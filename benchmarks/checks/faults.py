@@ -35,7 +35,7 @@ TESTS = {
     "_training.path_learning": "transport",
     "_training.problem": "fitting training",
     "_training.run": "fitting selection",
-    "_training.selection": "selection",
+    "_training.preprocessing_choice": "selection",
     "_utils": "sampling",
     "_utils.input_checks": "bad_input adversarial",
     "compose": "compose",
@@ -792,7 +792,7 @@ FAULTS = [
     ),
     Fault(
         "the worst starts go on for the best",
-        "_training.selection",
+        "_training.preprocessing_choice",
         "Selection.choose_start",
         "sorted(self.runs, key=lambda run: -run.history.best_score)",
         "sorted(self.runs, key=lambda run: run.history.best_score)",

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -11,9 +11,7 @@ from .._utils.tensors import column
 from ..interpolants import GaussianBase, Interpolant
 from ..networks import velocity_and_divergence
 from ..solvers import Drift
-
-# epsilon(t) for a noise level of one: a name, or a callable.
-Schedule = str | Callable[[Tensor], Any]
+from .sde import Schedule, schedule_at, sde_along
 
 
 def denoiser_from_velocity(interpolant: GaussianBase, t: Tensor, x: Tensor, b: Tensor) -> Tensor:
@@ -138,33 +136,8 @@ class Fields:
 
     def schedule(self, schedule: Schedule, t: Tensor) -> Tensor:
         """epsilon(t) for a noise level of one."""
-        if callable(schedule):
-            return torch.as_tensor(schedule(t), dtype=t.dtype, device=t.device)
-        if schedule == "optimal":
-            path = cast(GaussianBase, self.interpolant)  # estimators refuse it for others
-            return path.alpha_wronskian(t) / path.beta(t)
-        return self.latent_scale(t) if schedule == "gamma" else torch.ones_like(t)
+        return schedule_at(self, schedule, t)
 
     def sde(self, level: float, schedule: Schedule, times: Tensor) -> tuple[Drift, Callable[[Tensor], Tensor]]:
-        """The drift b +- epsilon s and epsilon(t) of the SDE along a grid, as `sdeint` takes them.
-
-        epsilon = level * schedule(t): latent_scale ("gamma"), 1 ("constant"), the bound-optimal
-        alpha^2 beta_dot / beta - alpha alpha_dot of a Gaussian base ("optimal", infinite at t = 0), or a callable
-        of t; s = -eta / latent_scale. The fields are asked at times kept half a step inside the interval, so
-        that nothing is divided by what vanishes at an end; under "gamma" the quotient epsilon / latent_scale is
-        the level itself. It shifts one stage of one step by O(h): the steppers keep their order.
-        """
-        margins = (times[1:] - times[:-1]).abs() / 2
-        sign = 1.0 if times[-1] > times[0] else -1.0
-        inner = torch.stack([times[0] + sign * margins[0], times[-1] - sign * margins[-1]])
-        low, high = inner.amin(), inner.amax()
-
-        def epsilon(t: Tensor) -> Tensor:
-            return level * self.schedule(schedule, t.clamp(low, high))
-
-        def drift(t: Tensor, x: Tensor, e: Tensor) -> Tensor:
-            t = t.clamp(low, high)
-            b = self.velocity(t, x)
-            return b - sign * e / self.latent_scale(t) * self.denoiser(t, x, b)
-
-        return drift, epsilon
+        """The drift b +- epsilon s and epsilon(t) of the SDE along a grid (`sde.sde_along`)."""
+        return sde_along(self, level, schedule, times)

@@ -12,7 +12,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._model.fitted import FittedModel
 from .._utils.callbacks import NO_TASKS
-from .._utils.tensors import FIT_STREAM
 from ..couplings import Coupling, Independent, Paired, as_coupling
 from ..distributed import Single
 from ..exceptions import ProcessGroupError
@@ -23,9 +22,9 @@ from .base_density import check_base, fit_base_density
 from .checkpoint import NO_CHECKPOINT
 from .loop import History, Settings
 from .losses import FIELDS
-from .recipe import split_rows
+from .preprocessing_choice import train_best
 from .run import Run, has_likelihood_validation
-from .selection import train_best
+from .validation_split import split_samples
 
 # Gradient steps of max_iter="auto" for two samples.
 _STEPS = 3000
@@ -148,7 +147,7 @@ def make_problem(recipe, X0, X1, condition, checkpoint, warm=None):
     fields = ("forecast",) if recipe.forecasts else _learned_fields(recipe, interpolant)
     codec, encoded = _encode(recipe, condition, len(target))
     _check_densities(recipe, interpolant, base, target)
-    base_train, target_train, base_val, target_val = _split(recipe, coupling, base, target, checkpoint.seed)
+    base_train, target_train, base_val, target_val = split_samples(recipe, coupling, base, target, checkpoint.seed)
     return Problem(
         base=base,
         target=target,
@@ -175,22 +174,6 @@ def _check_densities(recipe, interpolant, base, target):
         check_has_density(target)
     elif recipe.base_density is not None:
         check_has_density(target, "X1", "drop them, or set base_density=None if transport is all that is needed")
-
-
-def _split(recipe, coupling, base, target, seed):
-    """Numbers of the training rows of base and target, and of their validation rows."""
-    rng = np.random.default_rng([seed, FIT_STREAM])
-    # A sample of two rows has none to spare: one row has no spread.
-    enough = min(len(sample) for sample in (base, target) if sample is not None) > 2
-    fraction = recipe.validation_fraction if recipe.early_stopping and enough else None
-    target_train, target_val = recipe.split(len(target), fraction, rng)
-    if base is None:
-        base_train = base_val = None
-    elif coupling.row_by_row:
-        base_train, base_val = target_train, target_val
-    else:
-        base_train, base_val = split_rows(len(base), fraction, rng)
-    return base_train, target_train, base_val, target_val
 
 
 def _check_forecast(recipe, X1, condition):

@@ -7,30 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Validation rows at the least, where this is not more than a fifth of the rows.
-_LEAST_VALIDATION_ROWS = 50
-
-# Numbers of the training rows and of the validation rows (None without a fraction).
-Split = tuple[np.ndarray, np.ndarray | None]
-
-
-def split_rows(n: int, fraction: float | None, rng: np.random.Generator) -> Split:
-    """Numbers of the training rows and of the validation rows, drawn at random; without a fraction all train.
-
-    Parameters
-    ----------
-    n : int
-        Number of rows.
-    fraction : float or None
-        Share of the rows that are held out.
-    rng : numpy Generator
-    """
-    if fraction is None:
-        return np.arange(n), None
-    order = rng.permutation(n)
-    # few rows judge badly
-    held = min(n - 2, max(1, round(fraction * n), min(_LEAST_VALIDATION_ROWS, n // 5)))
-    return order[held:], order[:held]
+from .validation_split import Split, split_rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,16 +11,16 @@ from torch import nn
 from oracles import mixture_log_density
 from sklearn_si import InterpolantFlow
 from sklearn_si._training import mixture_init as _closed_forms
+from sklearn_si._training import preprocessing_choice as _race
 from sklearn_si._training import problem as _fitting
 from sklearn_si._training import run as _runs
-from sklearn_si._training import selection as _race
 from sklearn_si._training.batches import Batches, Sampler
 from sklearn_si._training.checkpoint import NoCheckpoint
 from sklearn_si._training.loop import ROUND, History, Settings, should_check_overfitting, train
 from sklearn_si._training.mixture_init import Budget, find_mixture, refit
 from sklearn_si._training.optimizer import AdamWithEMA
+from sklearn_si._training.preprocessing_choice import Selection
 from sklearn_si._training.recipe import Recipe
-from sklearn_si._training.selection import Selection
 from sklearn_si._utils.tensors import FIT_STREAM
 from sklearn_si.couplings import independent
 from sklearn_si.distributed import Single

@@ -1,0 +1,67 @@
+"""The SDE of a model: its drift and its noise, which enters by a level and a schedule."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from ..interpolants import GaussianBase, Interpolant
+from ..solvers import Drift
+
+# epsilon(t) for a noise level of one: a name, or a callable.
+Schedule = str | Callable[[Tensor], Any]
+
+
+class NoisyFields(Protocol):
+    """What the SDE asks of the fields of a model."""
+
+    @property
+    def interpolant(self) -> Interpolant:
+        """The path."""
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        """b(t, x)."""
+
+    def denoiser(self, t: Tensor, x: Tensor, b: Tensor | None = None) -> Tensor:
+        """eta(t, x)."""
+
+    def latent_scale(self, t: Tensor) -> Tensor:
+        """The factor of the Gaussian noise in x_t."""
+
+
+def schedule_at(fields: NoisyFields, schedule: Schedule, t: Tensor) -> Tensor:
+    """epsilon(t) for a noise level of one."""
+    if callable(schedule):
+        return torch.as_tensor(schedule(t), dtype=t.dtype, device=t.device)
+    if schedule == "optimal":
+        path = cast(GaussianBase, fields.interpolant)  # estimators refuse it for others
+        return path.alpha_wronskian(t) / path.beta(t)
+    return fields.latent_scale(t) if schedule == "gamma" else torch.ones_like(t)
+
+
+def sde_along(
+    fields: NoisyFields, level: float, schedule: Schedule, times: Tensor
+) -> tuple[Drift, Callable[[Tensor], Tensor]]:
+    """The drift b +- epsilon s and epsilon(t) of the SDE along a grid, as `sdeint` takes them.
+
+    epsilon = level * schedule(t): latent_scale ("gamma"), 1 ("constant"), the bound-optimal
+    alpha^2 beta_dot / beta - alpha alpha_dot of a Gaussian base ("optimal", infinite at t = 0), or a callable
+    of t; s = -eta / latent_scale. The fields are asked at times kept half a step inside the interval, so
+    that nothing is divided by what vanishes at an end; under "gamma" the quotient epsilon / latent_scale is
+    the level itself. It shifts one stage of one step by O(h): the steppers keep their order.
+    """
+    margins = (times[1:] - times[:-1]).abs() / 2
+    sign = 1.0 if times[-1] > times[0] else -1.0
+    inner = torch.stack([times[0] + sign * margins[0], times[-1] - sign * margins[-1]])
+    low, high = inner.amin(), inner.amax()
+
+    def epsilon(t: Tensor) -> Tensor:
+        return level * schedule_at(fields, schedule, t.clamp(low, high))
+
+    def drift(t: Tensor, x: Tensor, e: Tensor) -> Tensor:
+        t = t.clamp(low, high)
+        b = fields.velocity(t, x)
+        return b - sign * e / fields.latent_scale(t) * fields.denoiser(t, x, b)
+
+    return drift, epsilon

@@ -1,0 +1,46 @@
+"""Which rows a network is trained on and which rows it is validated on."""
+
+import numpy as np
+
+from .._utils.tensors import FIT_STREAM
+
+# Validation rows at the least, where this is not more than a fifth of the rows.
+_LEAST_VALIDATION_ROWS = 50
+
+# Numbers of the training rows and of the validation rows (None without a fraction).
+Split = tuple[np.ndarray, np.ndarray | None]
+
+
+def split_rows(n: int, fraction: float | None, rng: np.random.Generator) -> Split:
+    """Numbers of the training rows and of the validation rows, drawn at random; without a fraction all train.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    fraction : float or None
+        Share of the rows that are held out.
+    rng : numpy Generator
+    """
+    if fraction is None:
+        return np.arange(n), None
+    order = rng.permutation(n)
+    # few rows judge badly
+    held = min(n - 2, max(1, round(fraction * n), min(_LEAST_VALIDATION_ROWS, n // 5)))
+    return order[held:], order[:held]
+
+
+def split_samples(recipe, coupling, base, target, seed):
+    """Numbers of the training rows of base and target, and of their validation rows."""
+    rng = np.random.default_rng([seed, FIT_STREAM])
+    # A sample of two rows has none to spare: one row has no spread.
+    enough = min(len(sample) for sample in (base, target) if sample is not None) > 2
+    fraction = recipe.validation_fraction if recipe.early_stopping and enough else None
+    target_train, target_val = recipe.split(len(target), fraction, rng)
+    if base is None:
+        base_train = base_val = None
+    elif coupling.row_by_row:
+        base_train, base_val = target_train, target_val
+    else:
+        base_train, base_val = split_rows(len(base), fraction, rng)
+    return base_train, target_train, base_val, target_val
