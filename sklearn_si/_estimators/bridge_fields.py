@@ -147,7 +147,8 @@ def simulate_pairs(run, epsilon, n_steps, number, seconds=None):
             x = x[torch.randperm(len(x), generator=generator, device=x.device)[:_MOST_PAIRS]]
             times = time_grid(n_steps, "uniform", start, stop).to(x)
             drift, diffusion = fields.sde(epsilon, "constant", times)
-            began, ends = time.perf_counter(), []
+            began = time.perf_counter()
+            ends: list[torch.Tensor] = []
             for some in x.split(_ROWS_AT_A_TIME if seconds is None else _ROWS_IN_A_HURRY):
                 if ends and seconds is not None and time.perf_counter() - began > seconds / 4:
                     break  # what is left would be more of the same: the rows are in random order

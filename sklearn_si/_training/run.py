@@ -375,7 +375,8 @@ class Run:
         problem, rng = self.problem, np.random.default_rng([self.problem.seed, BASE_STREAM])
         velocity, denoiser = compose(problem.interpolant, dict(self.networks))
         base = self.x0[strided(len(self.x0), SHARED_ROWS)]
-        back, farthest = [], 2 * base.norm(dim=1).max()
+        back: list[torch.Tensor] = []
+        farthest = 2 * base.norm(dim=1).max()
         most = min(len(base), len(problem.target), _MOST_TRANSPORTED)
         limit, began = self.recipe.max_time, time.perf_counter()
         for rows in torch.as_tensor(rng.permutation(len(problem.target))[:most]).split(_ROWS_PER_SOLVE):

@@ -38,7 +38,8 @@ def is_nameless():
 
 def dtypes_of(X):
     """The dtypes that rows may keep: single precision where all columns of a frame have it, whatever its library."""
-    dtypes = getattr(X, "dtypes", None)
+    # of a frame one for each column; arrays have none
+    dtypes = getattr(X, "dtypes", ())
     if np.ndim(dtypes) == 1 and len(dtypes) and all(str(dtype) in _SINGLE for dtype in dtypes):
         return np.float32
     return DTYPES
