@@ -48,36 +48,44 @@ _SIMULATION_SHARE = 0.3
 
 @registered("SchroedingerBridge")
 class SchroedingerBridge(ModelEstimator):
-    """The Schroedinger bridge between two laws: entropic optimal transport with its diffusion.
+    """The Schroedinger bridge between two distributions: entropic optimal transport as a diffusion.
 
-    min over drifts u of E int |u|^2 dt,    dX_t = u dt + sqrt(2 epsilon) dW_t,    X_0 ~ rho0, X_1 ~ rho1
+    min over drifts u of E int |u(t, X_t)|^2 dt,    dX_t = u dt + sqrt(2 epsilon) dW_t,    X_0 ~ rho0, X_1 ~ rho1
 
-    (2303.08797, (3.35)). Its ends are coupled by the plan that minimises E|x0 - x1|^2 + 4 epsilon KL(plan || product),
-    between them it is a Brownian bridge: x_t = (1 - t) x0 + t x1 + sqrt(2 epsilon t (1 - t)) z, so that velocity b and
-    denoiser eta are those of an interpolant, and u = b + epsilon s.
+    (Albergo, Boffi & Vanden-Eijnden, 2303.08797, (3.35)). The two ends of the process are coupled by the entropic plan,
+    which minimises E|x0 - x1|^2 + 4 epsilon KL(plan || product of the marginals); given its ends it is a Brownian
+    bridge, x_t = (1 - t) x0 + t x1 + sqrt(2 epsilon t (1 - t)) z. So it is an interpolant with velocity b, score s and
+    denoiser eta, and u = b + epsilon s. Draw partners of rows with `sample_plan`, take their means with `transform`,
+    and draw rows of the target with `sample`.
 
     Parameters
     ----------
     epsilon : float, default=0.1
-        The diffusion, in scaled units squared (preprocessing=None: in data units). It cannot be changed after fit.
+        The diffusion coefficient, in scaled units squared per unit of time (preprocessing=None: data units). Pairs
+        become independent as it grows, and optimal transport as it falls to 0. The fitted value is `epsilon_`; another
+        one needs a new fit.
     method : {"network", "mixture"}, default="network"
-        "mixture": plans in both directions whose conditionals are Gaussian mixtures, in closed form (exact between
-        normal laws). "network": networks around these closed forms, trained on pairs of the plans, then on pairs that
-        they simulate themselves from rows of either end (iterated Markovian fitting).
+        "mixture" fits plans in both directions whose conditionals are Gaussian mixtures; their fields have a closed
+        form, which is exact between normal distributions. "network" learns networks around these closed forms, first
+        from pairs of the plans, then from pairs that the model simulates itself, from rows of either end (iterated
+        Markovian fitting).
     n_components : int or "auto", default="auto"
-        Components of the mixtures; "auto" tries 1, 4 and 16 on held-out rows.
+        Number of components of the mixtures; "auto" chooses among 1, 4 and 16 on validation rows.
     n_rounds : int, default=1
-        Rounds of iterated Markovian fitting (method="network").
+        Number of rounds of iterated Markovian fitting, with method="network".
     preprocessing : {"auto", "standardize", "whiten"} or None, default="auto"
-        The scaled units, as in `InterpolantDiffusion`; transport is as short as it can be in these.
+        The map from data units to scaled units, in which distances are measured, as in `InterpolantDiffusion`.
     base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
-        The density of the base, as in `InterpolantDiffusion`; "flow" is an `InterpolantFlow`.
+        The density of the base, on which `score_samples` depends, as in `InterpolantDiffusion`; "flow" is an
+        `InterpolantFlow`.
     n_steps : int, default=100
-        Steps of `sample` and `sample_plan`; mixtures draw without steps. May be changed after fit.
+        Number of steps of `sample` and `sample_plan`; with method="mixture" the latter draws without steps. May be
+        changed after fit.
     ode_tol : float, default=1e-3
-        Error allowed in log-densities, in nats. May be changed after fit.
+        Largest error of log-densities, in nats, and of rows of `trajectory`, relative to 1 + their size in scaled
+        units. May be changed after fit.
     time_distribution : {"auto", "uniform", "logit-normal", "data-end", "arcsine", "beta"}, default="auto"
-        Distribution of t in training.
+        Distribution of the times t in training; "auto" is "logit-normal".
     hidden_layer_sizes : "auto", int or array-like of int, default="auto"
         Widths of the hidden layers; "auto" as in `InterpolantDiffusion`.
     activation : {"silu", "tanh", "softplus"}, default="silu"
@@ -85,41 +93,49 @@ class SchroedingerBridge(ModelEstimator):
     batch_size : int or "auto", default="auto"
         Points in a gradient step; "auto" is 512.
     learning_rate_init : float, default=0.01
-        Largest rate of Adam in each round.
+        Largest learning rate of Adam in each round; the rate warms up to it and then falls to zero along a cosine.
     max_iter : int or "auto", default="auto"
-        Gradient steps of each round; "auto" is 3000.
+        Number of gradient steps of each round; "auto" is 3000.
     max_time : float or None, default=None
-        Seconds of each round. Gives up reproducibility.
+        Seconds of the fit, shared between its rounds. The result then depends on the speed of the machine, and is not
+        reproducible.
     tol : float, default=0.0
-        A validation round whose score does not rise by more than this counts as stale.
+        A validation round whose score does not rise by more than this counts as stale, in units of the loss.
     n_iter_no_change : int or "auto", default="auto"
-        Stale validation rounds after which training stops; "auto" is 20.
+        Number of stale validation rounds after which training stops; "auto" is 20.
     early_stopping : bool, default=True
-        Hold out rows, stop when their score stalls and keep the best weights.
+        Whether rows are held out for validation: training then stops when their score no longer rises, and keeps the
+        weights of the best round.
     validation_fraction : float, default=0.1
-        Share of the rows held out; at least 50 rows, or a fifth of them.
+        Share of the rows that are held out; at least 50 rows, or a fifth of the rows where that is fewer.
     device : str or torch.device, default="auto"
-        "auto" takes CUDA, then MPS, then the CPU. May be changed after fit.
+        Where the model is trained and evaluated; "auto" is CUDA if there is one, else MPS, else the CPU. May be changed
+        after fit.
     checkpoint : str or path-like or None, default=None
-        A file in which `fit` keeps its state, replaced about once a second, so that the same call of `fit` goes on
-        there after a crash and gives the same model to the bit (without `max_time`). It is removed at the end of a fit,
-        and stays where Ctrl-C ended it. A folder has a file for each fit, named by its data and parameters.
+        File in which `fit` saves its state, about once a second, so that the same call of `fit` continues there after a
+        crash and gives the same model to the bit (without `max_time`). It is removed at the end of the fit, and kept
+        when Ctrl-C ended it. In a folder, each fit has its own file, named by its data and parameters.
     memory : str, path-like, joblib.Memory or None, default=None
-        A folder in which fits are kept: a fit with the data, conditions, training parameters and seed of a kept one is
-        loaded and not learned again, so that a search over parameters that may be changed after fit trains once. Fits
-        whose `random_state` is no integer are not kept, nor are those that `sklearn_si.save` refuses (with a warning).
+        Folder in which fitted models are kept. A fit with the data, condition, training parameters and seed of an
+        earlier one is loaded instead of being learned again, so that a search over parameters that may be changed after
+        fit trains only once. Fits whose `random_state` is not an integer are not kept, nor are those that
+        `sklearn_si.save` refuses (with a warning).
     verbose : int, default=0
-        Print a line a validation round.
+        Whether to print a line for each validation round.
     random_state : int, RandomState instance or None, default=None
-        Seed of training and sampling; with it, global generators are untouched. May be changed after fit.
+        Seed of training and of sampling. Global random number generators are left untouched. May be changed after fit.
 
     Attributes
     ----------
     network_, denoiser_network_ : Module
-        Velocity b and denoiser eta, in scaled units.
+        The velocity b and the denoiser eta, in scaled units.
     potential_, reverse_potential_ : MixturePotential
-        The closed forms, from X0 to X1 and back.
-    interpolant_, preprocessing_, base_preprocessing_, base_density_, base_sample_, n_features_in_, n_iter_
+        The closed forms of the plan from X0 to X1 and of its reverse, in scaled units.
+    epsilon_ : float
+        The diffusion coefficient of the fit.
+    interpolant_, preprocessing_, base_preprocessing_, base_density_, base_sample_ : object
+        As in `InterpolantDiffusion`.
+    n_iter_, loss_curve_, validation_scores_, seed_, n_features_in_, feature_names_in_ : object
         As in `InterpolantDiffusion`.
 
     Examples

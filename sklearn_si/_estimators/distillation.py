@@ -106,7 +106,7 @@ def fit_flow_map(
     n_steps : int
         Steps of the map.
     grid : tuple of (str, float or None)
-        Law and node of the solver's grid.
+        Spacing of the solver's time grid, and a time at which the velocity is not smooth.
     widths, activation
         Of the network.
     settings : Settings
@@ -142,7 +142,7 @@ def fit_flow_map(
 
 
 def _report(rows: Tensor, exact: Tensor) -> dict:
-    """Distances of rows of the map from those of the exact flow: from the same starts, and in spacing from others."""
+    """Distances of rows of the map from those of the exact flow: from the same starts, and in distribution from others."""
     own, other = exact.double().cpu().split(len(exact) // 2)[:2]
     mapped = rows[: len(own)].double().cpu()
     return {
