@@ -87,19 +87,23 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X0, X1=None, *, condition=None):
-        """Fit the model to one sample, or to a bridge between two.
+        """Fit a model of one sample, or a bridge between two samples.
+
+        b = argmin E|b(t, x_t) - dx_t/dt|^2,    eta = argmin E|eta(t, x_t) - z|^2
+
+        (2303.08797, (2.13) and (2.19); which of these fields are learned is the parameter `fields`).
 
         Parameters
         ----------
         X0 : array-like of shape (n_samples_0, n_features)
-            The sample whose density is learned; with X1, the base of the bridge.
+            The sample whose distribution is learned; with X1, the base of the bridge. In data units, like all rows.
         X1 : array-like of shape (n_samples_1, n_features), default=None
-            The target of a bridge, if it has two dimensions. One-dimensional values are what
-            pipelines hand over as labels: they are ignored.
+            The target of the bridge, if it has two dimensions. One-dimensional values are ignored, because pipelines
+            pass labels in this place.
         condition : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
-            One row for each row of the last sample given: the law of the target is then learned given it.
-            Numbers and dates are quantities; strings, booleans and categories become one-hot columns
-            (`condition_kinds` says otherwise). Columns of frames are found by their names at each later call.
+            One row for each row of the last sample given: the distribution of the target is then learned given the
+            condition. Numbers and dates are continuous; strings, booleans and categories become one-hot columns;
+            `condition_kinds` overrides this. Columns of frames are found by their names in each later call.
 
         Returns
         -------
@@ -109,14 +113,14 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         Raises
         ------
         ValueError
-            When the rows have no density (constant or dependent columns), when a parameter does not
-            fit the other ones, or when a 1-D X1 could have been meant as a sample.
+            When the rows have no density (constant or linearly dependent columns), when parameters contradict each
+            other, or when a one-dimensional X1 could have been meant as a sample.
         FitDivergedError
-            When the training loss stops being finite, and does so again at lower rates.
+            When the training loss stops being finite, and does so again at lower learning rates.
         CheckpointError
-            When the file at `checkpoint` is damaged or of another fit.
+            When the file at `checkpoint` is damaged or belongs to another fit.
         OSError
-            When the file cannot be written.
+            When the file at `checkpoint` cannot be written.
         """
         return self._fit(X0, X1, condition, {}, self._warn_repeats)
 
@@ -161,7 +165,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
             return self._learn(recipe, problem, X0, X1, condition, memory)
 
     def _learn(self, recipe, problem, X0, X1, condition, memory):
-        """The fit to a problem, or what an equal fit has left."""
+        """Fit to a problem, or recall what an equal fit has left, and keep the model."""
         problem.tasks = Tasks(self, X0, X1, None if condition is None else {"condition": condition})
         if not problem.is_forecast:
             check_noise(self._sampling(), problem.interpolant, problem.fields != ("velocity",))
@@ -178,13 +182,13 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         return self
 
     def _warm_start(self):
-        """The fit that this one goes on from; None where it begins anew."""
+        """The fit from which a warm start continues; None without one."""
         if not self.warm_start or not self.__sklearn_is_fitted__():
             return None
         return WarmStart(self.model_, History(self.n_iter_, self.loss_curve_, self.validation_scores_ or []))
 
     def _recipe(self) -> Recipe:
-        """How the parameters ask to train."""
+        """The recipe of training that the parameters describe."""
         names = {field.name for field in dataclasses.fields(Recipe)}
         params = {name: value for name, value in self.get_params(deep=False).items() if name in names}
         return Recipe(
@@ -203,7 +207,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         warn_repeats(samples, self._column_names(), self.dequantize, ways_out)
 
     def _forecasts(self) -> bool:
-        """Whether the process starts from given rows."""
+        """Whether the process starts from rows that are given as the condition."""
         return False
 
     def _base_flow(self, max_time: float | None) -> Any:
@@ -224,40 +228,54 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         return self.guidance
 
     def transform(self, X, *, condition=None):
-        """Carry rows of fit's first argument to the other end, along the ODE.
+        """Move rows to the other end of the path along the ODE: X to a standard normal, or X0 to X1.
 
-        One sample: data to standard normal. Two samples: X0 to X1.
+        dX_t/dt = b(t, X_t),    from t = 1 to 0 (one sample) or from t = 0 to 1 (two samples)
+
+        (2303.08797, (2.32)). The map is deterministic, and `inverse_transform` is its inverse.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows of the law of fit's first argument.
+            Rows of the distribution of fit's first argument, in data units.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
         X_t : ndarray of shape (n_samples, n_features)
-            Carried rows, within `ode_tol` (relative) of the exact flow. A row that becomes infinite or NaN is NaN,
-            and an `IntegrationWarning` names it.
+            The moved rows: in units of the standard normal (one sample) or in data units (two samples). Their error is
+            within `ode_tol`, relative to 1 + their size in scaled units; rows that miss it are counted in an
+            `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and an `IntegrationWarning` names it.
+
+        Raises
+        ------
+        ValueError
+            When the model forecasts (start="condition"): it has no map.
         """
         self._ready()
         return self._transport(self._validate_rows(X), True, condition)
 
     def inverse_transform(self, X, *, condition=None):
-        """Carry rows back: the inverse of `transform`.
+        """Move rows back along the ODE: the inverse of `transform`.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows of the end that `transform` reaches.
+            Rows of the end that `transform` leads to, in the units that it returns.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
         X_t : ndarray or frame of shape (n_samples, n_features)
-            Rows of the law of fit's first argument, in the container that `set_output` asks for.
+            Rows of the distribution of fit's first argument, in data units, in the container that `set_output` asks for; errors are as
+            in `transform`.
+
+        Raises
+        ------
+        ValueError
+            When the model forecasts (start="condition"): it has no map.
         """
         self._ready()
         return self._wrapped(self._transport(self._points(X, "X"), False, condition))

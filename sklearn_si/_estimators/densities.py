@@ -12,7 +12,7 @@ from .._utils.input_checks import is_sample, validate_rows
 from .fields import time_of
 from .questions import AsksModel
 
-# Paths a row behind `score_samples` with likelihood="sde".
+# Paths for each row of `score_samples` with likelihood="sde".
 _N_PATHS = 64
 # The time of the target.
 _END = torch.ones((), dtype=torch.float64)
@@ -22,32 +22,33 @@ class DensityMethods(AsksModel):
     """Log-densities of the ODE model and of the SDE chain, their gradient, ratio and cross-entropy."""
 
     def score_samples(self, X, *, t=1.0, condition=None, return_error=False):
-        """Log-density at each row, in the units of X: of the target, or of x_t at any time.
+        """Log-density of the target at each row, or of x_t at an earlier time.
 
-        log rho_t(x) = log rho_0(X_{t,0}(x)) - int_0^t div b(u, X_{t,u}(x)) du    (2303.08797, (2.53))
+        log rho_t(x) = log rho_0(X_{t,0}(x)) - int_0^t div b(u, X_{t,u}(x)) du
 
-        With an encoding-decoding path the middle, where x_t is normal, takes the place of the base. With
-        likelihood="sde" it is the density of the Euler-Maruyama chain of `n_steps` steps (`log_density_bound`).
+        (2303.08797, (2.53)), with X_{t,u} the flow of the ODE from time t to u, plus the log-determinant of the
+        preprocessing: the density is that of the rows in data units. On an encoding-decoding path the integral starts
+        in the middle, where x_t is normal. With likelihood="sde" it is the density of the Euler-Maruyama chain of
+        `n_steps` steps (see `log_density_bound`).
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows.
+            Rows in data units.
         t : float, default=1.0
-            Time of the density, in [0, 1].
+            Time of the density, in [0, 1]; 1 is the target.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
         return_error : bool, default=False
-            Return the stated errors as well: of the solver, or of the Monte Carlo mean with likelihood="sde".
+            Whether to return error estimates too: of the solver, or of the Monte Carlo mean with likelihood="sde".
 
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            In nats, within `ode_tol` of the model's exact value; rows that could not be brought
-            under it are counted in an `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and another
-            `IntegrationWarning` names it.
+            In nats, within `ode_tol` of the exact value for the learned velocity; rows that miss it are counted in an
+            `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and another `IntegrationWarning` names it.
         error : ndarray of shape (n_samples,)
-            With return_error=True, the second of a pair.
+            Estimated errors in nats, if return_error=True.
 
         Raises
         ------
@@ -59,23 +60,23 @@ class DensityMethods(AsksModel):
         return (value, error) if return_error else value
 
     def score(self, X, y=None, sample_weight=None, *, condition=None):
-        """Mean log-likelihood of the rows of y if it is a (2-D) sample, else of X.
+        """Mean log-likelihood of the rows of y if y is a sample (2-D), else of the rows of X.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows; after fit(X0, X1) and with a sample y, rows of the base, which are not scored.
+            Rows in data units. With a sample y, rows of the base, which are not scored.
         y : array-like of shape (n_samples, n_features), default=None
-            Rows of the target, if it has two dimensions; else ignored.
+            Rows of the target, if y has two dimensions; else y is ignored.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the mean.
+            Weights of the rows in the mean.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
         score : float
-            In nats a row.
+            In nats per row; higher is better.
 
         Raises
         ------
@@ -88,27 +89,35 @@ class DensityMethods(AsksModel):
         return float(np.average(self._log_density(X, condition)[0], weights=weight))
 
     def log_density_bound(self, X, *, n_paths=64, condition=None):
-        """Lower bound of the log-density of the Euler-Maruyama chain, whatever the errors of the fields.
+        """Lower bound of the log-density of the Euler-Maruyama chain, which holds for any error of the fields.
 
-        E[log w] <= log E[w] = log rho(x), w the weights of backward paths: the density is that of the very
-        chain that solver="euler-maruyama" samples (the stochastic Heun chain is another one), without
-        divergence and without error of step size. The Jensen bound of 2303.08797, (2.67), is far looser.
+        E[log w] <= log E[w] = log rho(x),    w = rho_0(x_0) prod_k p(x_{k+1} | x_k) / q(x_k | x_{k+1})
+
+        with paths x_K = x, ..., x_0 drawn backward by q, and p the steps of the chain. The density is exactly that of
+        the rows that solver="euler-maruyama" draws (those of "stochastic-heun" have another): no divergence is needed,
+        and there is no error of step size. After 2303.08797, Thm. 2.26; the Jensen bound there, (2.67), is far looser.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows.
+            Rows in data units.
         n_paths : int, default=64
-            Paths a row; all rows share their noise.
+            Number of paths for each row; all rows share their noise.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
         result : Bunch
-            `bound` (exact lower bound in expectation), its `standard_error`, `effective_sample_size` and
-            `weight_std` (of the log-weights), and the importance-weighted `point` with its Monte Carlo `error`;
-            each of shape (n_samples,).
+            `bound`, the mean log w (in expectation a lower bound of the log-density), and its `standard_error`;
+            `point`, the log of the mean w, and its Monte Carlo `error`; `weight_std`, the standard deviation of log w;
+            all in nats. `effective_sample_size` is the number of paths that the weights are worth. Each is of shape
+            (n_samples,).
+
+        Raises
+        ------
+        ValueError
+            When noise_level is 0, or when the score function is not known.
         """
         self._ready()
         X = self._validate_rows(X)
@@ -117,47 +126,64 @@ class DensityMethods(AsksModel):
         return Bunch(**self._chain(X, condition, int(n_paths), strict=False))
 
     def log_density_gradient(self, X, *, t=1.0, condition=None):
-        """Gradient of the log-density of the ODE model, by differentiation of the solver itself.
+        """Gradient of the log-density of the ODE model, by differentiation of the solver.
 
-        It is the score of the model's own density, which the learned score function need not be where the
-        fields are imperfect: their distance is the Fisher term of 2303.08797, (2.39).
+        grad_x log rho_t(x)    (rho_t as in `score_samples`)
+
+        It differs from the learned `score_function` by errors of the fields; `fisher_divergence` measures how much
+        (2303.08797, (2.39)).
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows.
+            Rows in data units.
         t : float, default=1.0
-            Time of the density, in [0, 1].
+            Time of the density, in [0, 1]; 1 is the target.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
         gradient : ndarray of shape (n_samples, n_features)
             In inverse data units.
+
+        Raises
+        ------
+        NoDensityError
+            When the density of the base cannot be differentiated.
         """
         check_is_fitted(self)
         X, time = self._validate_rows(X), time_of(t)
         return log_density_gradient(self.model_, X, time, self._evaluation(strict=False), condition)
 
     def density_ratio(self, X, *, condition=None, return_error=False):
-        """Log rho_1(x) - log rho_0(x) at fixed x, needing the density of neither end.
+        """Log-ratio of the densities of target and base at the same row, for which neither density is needed.
 
-        d/dt log rho_t(x) = -(div b + b . s)(t, x), integrated over t in [0, 1].
+        log rho_1(x) - log rho_0(x) = -int_0^1 (div b + b . s)(t, x) dt
+
+        (the continuity equation 2303.08797, (2.9), divided by rho_t). Its error is of first order in the errors of the
+        fields, unlike that of `score_samples`.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows, in data units.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
         return_error : bool, default=False
-            Return the stated errors of the quadrature as well.
+            Whether to return the estimated errors of the quadrature too.
 
         Returns
         -------
         ratio : ndarray of shape (n_samples,)
-            In nats. It is that of the learned fields: unlike `score_samples` it has an error of first order in theirs.
+            In nats; above 0 where the target is denser than the base.
+        error : ndarray of shape (n_samples,)
+            Estimated errors in nats, if return_error=True.
+
+        Raises
+        ------
+        ValueError
+            When the score function is not known.
         """
         model = self._ready()
         model.require_score("density_ratio")
@@ -165,22 +191,22 @@ class DensityMethods(AsksModel):
         return (ratio, error) if return_error else ratio
 
     def cross_entropy(self, X, *, condition=None):
-        """Cross-entropy of the law of X relative to the model: minus the mean log-density, with its error.
+        """Cross-entropy of the distribution of X relative to the model: minus the mean log-density, with its error.
 
-        H = -E log rho_model(x), of the ODE model or (likelihood="sde") of the Euler-Maruyama chain.
+        H = -E log rho(x),    rho as in `score_samples`
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Held-out rows.
+            Held-out rows, in data units.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
         result : Bunch
-            `value` (nats a row), `standard_error` over rows; with likelihood="sde" also `upper_bound`, minus the
-            mean of the lower bounds, which holds in expectation whatever the number of paths.
+            `value` in nats per row, and its `standard_error` over rows. With likelihood="sde" also `upper_bound`, minus
+            the mean of `log_density_bound`, which holds in expectation for any number of paths.
         """
         self._ready()
         X = self._validate_rows(X)
@@ -190,11 +216,11 @@ class DensityMethods(AsksModel):
         return _cross_entropy(chain["point"], upper_bound=-float(chain["bound"].mean()))
 
     def _scores_chain(self):
-        """Whether the density is that of the SDE chain, and not of the ODE."""
+        """Whether the density is that of the SDE chain, and not that of the ODE."""
         return False
 
     def _log_density(self, X, condition=None, time=_END, strict=True):
-        """Log-density of validated rows in data units, and its stated error."""
+        """Log-density of validated rows in data units, and its estimated error."""
         X = self._centred(X, self.model_.grid_at(float(time)))
         if not self._scores_chain():
             return log_density(self.model_, X, time, self._evaluation(strict), condition)
@@ -206,13 +232,13 @@ class DensityMethods(AsksModel):
         return chain["point"], chain["error"]
 
     def _chain(self, X, condition, n_paths, strict=True):
-        """The summary of path weights at validated rows."""
+        """The summary of the path weights of validated rows."""
         X = self._centred(X, self.model_.target_grid)
         return chain_log_density(self.model_, X, self._sampling(), self._evaluation(strict), n_paths, condition)
 
 
 def _cross_entropy(density, **others):
-    """Minus the mean of log-densities, and its standard error; rows far out may have squares that are no numbers."""
+    """Minus the mean of log-densities, and its standard error; scaled, since squares of large values may overflow."""
     density = density.astype(np.float64)
     size = max(1.0, float(np.abs(density).max()))
     error = size * (density / size).std() / len(density) ** 0.5

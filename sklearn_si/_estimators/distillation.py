@@ -142,7 +142,7 @@ def fit_flow_map(
 
 
 def _report(rows: Tensor, exact: Tensor) -> dict:
-    """Distances of rows of the map from those of the exact flow: from the same starts, and in distribution from others."""
+    """Errors of the map: against the exact flow from the same rows, and in distribution from other rows."""
     own, other = exact.double().cpu().split(len(exact) // 2)[:2]
     mapped = rows[: len(own)].double().cpu()
     return {

@@ -1,4 +1,4 @@
-"""What all estimators with a fitted model offer: rows, transport, fields, densities and diagnostics."""
+"""The methods of all estimators with a fitted model: sampling, transport, fields, densities and diagnostics."""
 
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from .densities import DensityMethods
 from .diagnostics import DiagnosticMethods
 from .fields import FieldMethods
 
-# What only some fits and later calls leave; a new fit must not find that of an older one.
+# Attributes that only some fits and methods set; a new fit removes those of an earlier one.
 _LEFT_BY_SOME = ("distillation_report_", "rectification_report_", "action_curve_")
 
 
@@ -44,38 +44,40 @@ class ModelEstimator(
             setattr(self, name, value)
 
     def fit_transform(self, X, y=None, *, condition=None):
-        """Fit, and carry the rows of the first argument to the other end.
+        """Fit, and move the rows of the first argument to the other end of the path.
 
         Parameters
         ----------
         X, y : array-like
-            X0 and X1 of `fit`, under the names that scikit-learn's transformers have here.
+            X0 and X1 of `fit`, under the names that scikit-learn gives them in transformers.
         condition : array-like, default=None
             As in `fit`; it goes to `transform` as well, row by row, and so needs as many rows as X.
 
         Returns
         -------
         X_t : ndarray of shape (n_samples, n_features)
-            The carried rows.
+            The moved rows, as from `transform`.
         """
         return self.fit(X, y, condition=condition).transform(X, condition=condition)
 
     def sample(self, n_samples=1, *, condition=None, random_state=None):
-        """Draw rows of the target law.
+        """Draw rows of the target.
 
-        dX = b dt (noise_level 0) or dX = (b + epsilon s) dt + sqrt(2 epsilon) dW, from t = 0 to 1
-        (2303.08797, (2.32), (2.33)).
+        dX = b dt,    or    dX = (b + epsilon s) dt + sqrt(2 epsilon) dW,    from t = 0 to 1
+
+        (2303.08797, (2.32) with noise_level=0, (2.33) above it), from a row of the base: standard normal after a fit of
+        one sample, a random row of X0 after a fit of two.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition; with
-            start="condition", the start rows.
+            The condition, if the model was fitted with one: one row for all draws, or one for each. With
+            start="condition", the rows from which the process starts.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draw; None means the estimator's own, and with None in both the rows are
-            fresh at each call.
+            Seed of the draw. None is the estimator's own `random_state`; if that is None too, each call draws other
+            rows.
 
         Returns
         -------
@@ -112,32 +114,33 @@ class ModelEstimator(
         return self.model_.sample(n_samples, sampling, generator, condition, self._guidance())
 
     def resample(self, X, *, condition=None, random_state=None):
-        """Move rows to fresh ones of their own law, by the SDE of a mirror model.
+        """Draw new rows near given ones, from the same distribution, by the SDE of a mirror model.
 
         dX = (epsilon - gamma gamma_dot) s dt + sqrt(2 epsilon) dW    (2303.08797, sec. 3.3)
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows; the larger `noise_level`, the further they move. At noise_level 0 they stay.
+            Rows in data units. The larger `noise_level`, the further they move; with 0 they stay where they are.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
         random_state : int, RandomState instance or None, default=None
-            Seed of the noise; None means the estimator's own.
+            Seed of the noise; None is the estimator's own `random_state`.
 
         Returns
         -------
         X_new : ndarray of shape (n_samples, n_features)
+            The new rows, in data units.
 
         Raises
         ------
         ValueError
-            When the model is not of interpolant="mirror".
+            When the model was not fitted with interpolant="mirror".
         """
         model = self._ready()
         if not model.is_mirror:
             raise ValueError(
-                "resample needs interpolant='mirror': other models carry rows to another distribution (`transform`)."
+                "resample needs interpolant='mirror': other models move rows to another distribution (`transform`)."
             )
         X, sampling = self._centred(self._validate_rows(X), model.target_grid), self._sampling()
         model.check_sampling(sampling)
@@ -145,7 +148,7 @@ class ModelEstimator(
         return self._wrapped(model.resample(X, sampling, generator, condition, self._guidance()))
 
     def __sklearn_tags__(self):
-        """Floats of both sizes are kept; X must be dense and finite."""
+        """The tags of scikit-learn: float32 and float64 are preserved; X must be dense and finite."""
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

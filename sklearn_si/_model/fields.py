@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._utils.tensors import column
 from ..interpolants import GaussianBase, Interpolant
-from ..networks import velocity_and_divergence
+from ..networks._base import as_field
 from ..solvers import Drift
 from .sde import Schedule, schedule_at, sde_along
 
@@ -49,6 +49,7 @@ class Fields:
         self, interpolant: Interpolant, velocity: Any, denoiser: Any = None, condition: Tensor | None = None
     ) -> None:
         self.interpolant, self.velocity_network, self.denoiser_network = interpolant, velocity, denoiser
+        self._velocity_field, self._denoiser_field = as_field(velocity), as_field(denoiser)
         self.condition = condition
 
     def rows(self, rows: Tensor | slice) -> "Fields":
@@ -62,15 +63,13 @@ class Fields:
         return self.velocity_network(t, x, self.condition)
 
     def velocities(self, times: Tensor) -> list[Callable[[Tensor], Tensor]]:
-        """B at each of some times, as a function of x alone."""
-        field = self.velocity_network
-        if self.condition is None and hasattr(getattr(field, "network", None), "modulations"):
-            return field.instants(times)
-        return [functools.partial(self.velocity, t) for t in times]
+        """b(t, x) at each of some times, as functions of x alone."""
+        known = self._velocity_field.instants(times) if self.condition is None else None
+        return [functools.partial(self.velocity, t) for t in times] if known is None else list(known)
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """b(t, x) and div b(t, x)."""
-        return velocity_and_divergence(self.velocity_network, t, x, self.condition)
+        return self._velocity_field.velocity_and_divergence(t, x, self.condition)
 
     @property
     def has_score(self) -> bool:
@@ -104,8 +103,9 @@ class Fields:
             b = self.velocity(t, x) if b is None else b
             quotient = column(path.beta(t), x) * b - column(path.beta_dot(t), x) * x
             return quotient / column(path.alpha_wronskian(t), x)
-        if hasattr(self.denoiser_network, "as_score"):
-            return self.denoiser_network.as_score()(t, x, self.condition)
+        score = self._denoiser_field.as_score()
+        if score is not None:
+            return score(t, x, self.condition)
         t = t.clamp(_SCORE_MARGIN, 1 - _SCORE_MARGIN)
         return -self.denoiser(t, x) / column(path.gamma(t), x)
 

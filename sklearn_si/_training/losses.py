@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._utils.tensors import column
 from ..interpolants import Interpolant
+from ..networks._base import Field
 from ..networks._fields import ResidualField
 
 # Laws of t in training, as quantile functions. They move effort, not the minimiser.
@@ -115,13 +116,14 @@ def _regression(
 ) -> Regression:  # fmt: skip
     """The regression of a field f on a target: of its network F, where f = g + scale F, else of the field itself.
 
-    With a weight the residual is divided by the field's `output_scale`.
+    A weighted residual is divided by the field's `output_scale`, if it has one.
     """
     closed, scale, y = field.preconditioning(t, x) if isinstance(field, ResidualField) else (None, None, x)
     offset = -target if closed is None else closed - target
-    if weighted and hasattr(field, "output_scale"):
+    size = field.output_scale(t) if weighted and isinstance(field, Field) else None
+    if size is not None:
         # on an encoding-decoding path nothing moves at t = 1/2: 0 / 0 there
-        weight = 1 / column(field.output_scale(t), x).clamp(min=_LEAST_SCALE)
+        weight = 1 / column(size, x).clamp(min=_LEAST_SCALE)
         offset, scale = offset * weight, weight if scale is None else scale * weight
     return Regression(t, y, condition, offset, scale, linear_term)
 

@@ -1,5 +1,6 @@
 """Neural networks and closed-form fields f(t, x, condition) with an exact divergence."""
 
+from ._base import velocity_and_divergence
 from ._fields import (
     ComposedVelocity,
     DenoiserOfScore,
@@ -7,7 +8,6 @@ from ._fields import (
     GuidedField,
     MixtureVelocity,
     PreconditionedField,
-    velocity_and_divergence,
 )
 from ._perceptrons import ACTIVATIONS, MLP, FiLMNetwork
 

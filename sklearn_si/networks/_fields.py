@@ -1,16 +1,14 @@
 """Fields f(t, x, condition) of shape (n, d) with an exact divergence: closed forms around networks."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._utils.names import registered
-from .._utils.process import forward_tangents
 from .._utils.tensors import column
 from ..interpolants import Interpolant, Linear
+from ._base import Field, as_field, velocity_and_divergence
 from ._perceptrons import (
     ACTIVATIONS,
     MLP,
@@ -68,7 +66,7 @@ class StraightScales(Linear):
 
 
 @registered("networks.ResidualField")
-class ResidualField(nn.Module):
+class ResidualField(Field):
     """A closed-form field g plus a network F that learns the remainder.
 
     f(t, x) = g(t, x) + c_out(t) F(t, c_in(t) x, condition)
@@ -95,8 +93,10 @@ class ResidualField(nn.Module):
         """The same as `preconditioning`, from the time coefficients at one time."""
         raise NotImplementedError
 
-    def instants(self, times: Tensor) -> list:
+    def instants(self, times: Tensor) -> list | None:
         """The field at each of the times as a function of x alone; what depends on time alone is computed once."""
+        if not isinstance(self.network, FiLMNetwork):
+            return None  # there is no network, or one in which time is an input like others
         coefficients = zip(*(values.unbind() for values in self.time_coefficients(times)), strict=True)
 
         def at(coefficients: tuple[Tensor, ...], modulation: Modulation, x: Tensor) -> Tensor:
@@ -285,7 +285,7 @@ class MixtureVelocity(ResidualField):
 
 
 @registered("networks.ComposedVelocity")
-class ComposedVelocity(nn.Module):
+class ComposedVelocity(Field):
     """The velocity from a learned score, with or without a learned drift.
 
     b = v - gamma gamma_dot s    (arXiv 2303.08797, equation (2.10))
@@ -324,7 +324,7 @@ class ComposedVelocity(nn.Module):
 
 
 @registered("networks.DenoiserOfScore")
-class DenoiserOfScore(nn.Module):
+class DenoiserOfScore(Field):
     """The denoiser of a learned score: eta = -gamma s (arXiv 2303.08797, equation (2.17)).
 
     Parameters
@@ -375,11 +375,14 @@ class ForecastField(ResidualField):
 
     def preconditioning(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Zeros, since there is no closed form, c_out, and x itself."""
-        # the start row at t = 0 is known: the network sees how far x has come from it
+        # the condition is the start row at t = 0: the network sees how far x has come from it
         return torch.zeros_like(x), column(self.output_scale(t), x), x
 
+    def instants(self, times: Tensor) -> None:
+        """The start row is needed beside the times."""
 
-class GuidedField(nn.Module):
+
+class GuidedField(Field):
     """Classifier-free guidance: w f(t, x | condition) + (1 - w) f(t, x | no condition).
 
     (Ho & Salimans 2022, arXiv 2207.12598). The fields b, eta and s are affine in each other at fixed (t, x), so that
@@ -397,15 +400,17 @@ class GuidedField(nn.Module):
         super().__init__()
         self.field, self.weight = field, weight
 
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The guided field, of shape (n, d)."""
+        assert condition is not None  # there is nothing to guide without one
         plain = self.field(t, x, drop_condition(condition))
         return plain + self.weight * (self.field(t, x, condition) - plain)
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The guided field and its exact divergence, of shapes (n, d) and (n,)."""
-        w, dropped = self.weight, drop_condition(condition)
-        (f, divergence), (plain, rest) = (velocity_and_divergence(self.field, t, x, c) for c in (condition, dropped))
+        assert condition is not None
+        w, dropped, field = self.weight, drop_condition(condition), as_field(self.field)
+        (f, divergence), (plain, rest) = (field.velocity_and_divergence(t, x, c) for c in (condition, dropped))
         return w * f + (1 - w) * plain, w * divergence + (1 - w) * rest
 
 
@@ -414,20 +419,3 @@ def drop_condition(condition: Tensor) -> Tensor:
     dropped = torch.zeros_like(condition)
     dropped[:, -1] = 1.0
     return dropped
-
-
-def velocity_and_divergence(
-    network: Callable[..., Any], t: Tensor, x: Tensor, condition: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The field of a module and its exact divergence: by the method of the module, or by d forward tangents."""
-    if hasattr(network, "velocity_and_divergence"):
-        return network.velocity_and_divergence(t, x, condition)
-
-    def row(time: Tensor, point: Tensor, extra: Tensor) -> Tensor:
-        return network(time.reshape(1), point[None], None if condition is None else extra[None])[0]
-
-    times = t.expand(x.shape[0])
-    extras = x[:, :0] if condition is None else condition
-    with forward_tangents():
-        jacobian = torch.func.vmap(torch.func.jacfwd(row, argnums=1))(times, x, extras)
-    return network(t, x, condition), jacobian.diagonal(dim1=1, dim2=2).sum(1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.names import registered
+from ._base import Field
 
 # The scale s_k (None for 1) and the shift c_k of each layer.
 Modulation = list[tuple[Tensor | None, Tensor]]
@@ -103,7 +104,7 @@ def _keep_mask(shape: torch.Size, dropout: float, like: Tensor, generator: torch
 
 
 @registered("networks.Perceptron")
-class Perceptron(nn.Module):
+class Perceptron(Field):
     """A perceptron whose layers are modulated by scales s_k and shifts c_k.
 
     h_k = act(s_k * (W_k h_{k-1}) + c_k),    F = W_o h_L + w_o

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from oracles import Denoiser, MixtureFields, mixture, moments, sample_mixture, with_exact_fields, with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si.networks._base import Field
 from sklearn_si.preprocessing import AffineMap
 from sklearn_si.solvers import odeint, odeint_adaptive
 from test_sampling import assert_moments
@@ -25,7 +26,7 @@ ONE_SAMPLE = ["linear", "trigonometric", "vp"]
 BRIDGES = [("linear", "brownian"), ("trigonometric", "quadratic"), ("trigonometric-preserving", "sigmoid")]
 
 
-class ScoredDenoiser(Denoiser):
+class ScoredDenoiser(Denoiser, Field):
     """The exact denoiser, with the score that a denoiser of the package gives without a division."""
 
     def as_score(self):

@@ -25,6 +25,7 @@ from sklearn_si.interpolants import (
     make_interpolant,
 )
 from sklearn_si.networks import FiLMNetwork, PreconditionedField
+from sklearn_si.networks._base import Field
 
 
 def generator(seed=0):
@@ -95,7 +96,7 @@ def exact_field(path, target="velocity"):
     return PreconditionedField(path, network, target, V0, V1)
 
 
-class Tilted(nn.Module):
+class Tilted(Field):
     """A field plus (shift + tilt * x), one pair of parameters a row: gradients row by row."""
 
     def __init__(self, field, n, weighted=True):
