@@ -269,8 +269,8 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         Returns
         -------
         X_t : ndarray or frame of shape (n_samples, n_features)
-            Rows of the distribution of fit's first argument, in data units, in the container that `set_output` asks for; errors are as
-            in `transform`.
+            Rows of the distribution of fit's first argument, in data units and in the container that `set_output` asks
+            for; their errors are as in `transform`.
 
         Raises
         ------
