@@ -15,6 +15,7 @@ from .._utils.names import registered
 from ._column_fit import Resolution, fit_column, resolution_of
 from ._columns import KINDS
 from ._relations import bind
+from ._ties import equal_numbers, find_ties, mark_ties, restore_ties, tied
 
 __all__ = ["TableCodec"]
 
@@ -140,6 +141,7 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
             _fitted_column(series, reading, kinds.get(series.name), least, resolution)
             for series, reading in zip(table.series, readings, strict=True)
         ]
+        self.ties_ = self._tie(readings) if binned else []
         table.owner = type(self).__name__
         self.table_, self.n_features_in_ = table, len(readings)
         self.n_codes_ = [column.n_codes for column in self.columns_]
@@ -147,6 +149,18 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         if table.backend != "numpy" and all(isinstance(name, str) for name in table.names):
             self.feature_names_in_ = np.array(table.names, dtype=object)
         return self
+
+    def _tie(self, readings):
+        """Give columns whose numbers are often those of others a code that says so; pairs of the two."""
+        columns, kept = self.columns_, []
+        for j, k in find_ties(columns, readings, [relation.target for relation in self.relations_.linear]):
+            codes = columns[j].encode(readings[j], None)[0]
+            rows = equal_numbers(columns[j], readings[j], readings[k]) & columns[j].is_value(codes)
+            column = tied(columns[j], codes, rows)
+            if column is not None:
+                columns[j] = column
+                kept.append((j, k))
+        return kept
 
     def _checked_kinds(self, names):
         kinds = self.kinds or {}
@@ -192,6 +206,7 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         for j, (column, reading) in enumerate(zip(self.columns_, readings, strict=True)):
             if reading is not None:
                 codes[:, j], values[:, j] = column.encode(reading, rng, self.unseen, input_name)
+        mark_ties(self.ties_, self.columns_, readings, codes, values)
         return codes, values
 
     def _readings(self, X, partial=False, input_name="X"):
@@ -218,6 +233,8 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
     def _decoded(self, codes, values, rng, readings, index=None):
         """The table, with the cells that a reading has as they are there, and an index (of a pandas frame)."""
         cells = [column.decode(codes[:, j], values[:, j], rng) for j, column in enumerate(self.columns_)]
+        known = [np.zeros(len(codes), bool) if r is None else np.resize(r.gaps == 0, len(codes)) for r in readings]
+        restore_ties(self.ties_, self.columns_, codes, self.relations_.overlaid(cells, readings), cells, known)
         cells = self.relations_.backward(cells, readings)
         written = [
             (series if reading is None else series.holding(reading)).write(*pair, kinds)
@@ -319,7 +336,9 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         """The sum of the log-derivatives of some columns; of cells whose codes are given as -1, nothing."""
         places = range(len(readings)) if places is None else places
         slopes = {j: self.columns_[j].log_slope(readings[j]) for j in places}
-        return sum(s if codes is None else np.where(codes[:, j] < 0, 0.0, s) for j, s in slopes.items())
+        return sum(
+            s if codes is None else np.where(self.columns_[j].is_value(codes[:, j]), s, 0.0) for j, s in slopes.items()
+        )
 
     def _rng(self, random_state):
         return check_random_state(self.random_state if random_state is None else random_state)

@@ -115,6 +115,8 @@ class Column:
         What the values are called in errors.
     ordered : bool
         Whether levels that are no numbers have an order.
+    has_tie : bool
+        Whether a code, the last before those of gaps, says that the number is that of another column.
     """
 
     name: object
@@ -130,6 +132,7 @@ class Column:
     level_shares: np.ndarray | None = None
     quantity: str = "numbers"
     ordered: bool = False
+    has_tie: bool = False
 
     @property
     def is_continuous(self):
@@ -156,6 +159,11 @@ class Column:
         return np.arange(self.n_codes - len(self.gap_kinds), self.n_codes)
 
     @property
+    def tie_code(self):
+        """The code of a number that is that of another column."""
+        return self.n_codes - len(self.gap_kinds) - 1
+
+    @property
     def is_ordered(self):
         """Whether the codes have an order: levels that are numbers, or have one, or intervals and spikes."""
         return self.kind == "discrete" or self.n_bins > 1 or (self.ordered and self.merged is None)
@@ -165,7 +173,7 @@ class Column:
         """The share of rows below each code of an ordered column, half of its own counted; NaN for other codes."""
         ranks = np.full(self.n_codes, np.nan)
         if self.is_ordered:
-            numbers = self.n_codes - len(self.gap_kinds)
+            numbers = self.n_codes - len(self.gap_kinds) - self.has_tie
             order = np.arange(numbers)
             if self.is_continuous:
                 order = np.argsort(np.append(self.bins.centres, self.levels.astype(np.float64)), kind="stable")
@@ -273,7 +281,8 @@ class Column:
         return self.levels[levels], gaps
 
     def _decode_numbers(self, codes, values, gaps):
-        ordinary, spikes = self.is_value(codes), (codes >= self.n_bins) & (gaps == 0)
+        ordinary = self.is_value(codes)
+        spikes = (codes >= self.n_bins) & (codes < self.n_bins + len(self.levels))
         with np.errstate(over="ignore"):
             x = np.clip(self.bins.inverse(values[ordinary], codes[ordinary]), *self.bounds)
         x = x if self.lattice is None else np.clip(self.lattice.round(x), *self.bounds)

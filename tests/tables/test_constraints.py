@@ -183,3 +183,21 @@ def test_a_saved_model_keeps_its_relations(fitted, tmp_path):
     again = load(tmp_path / "table.zip")
     assert again.constraints_ == fitted.constraints_
     pd.testing.assert_frame_equal(again.sample(20, random_state=3), fitted.sample(20, random_state=3))
+
+
+def test_numbers_that_often_equal_those_of_another_column_are_equal_as_often():
+    rng = np.random.default_rng(0)
+    bill = rng.gamma(2, 500, size=1500).round(2)
+    paid = np.where(rng.uniform(size=1500) < 0.3, bill, rng.gamma(1, 300, size=1500).round(2))
+    frame = pd.DataFrame({"paid": paid, "bill": bill, "late": rng.uniform(size=1500) < 0.2})
+    model = TableSynthesizer(**SMALL, random_state=0).fit(frame)
+    drawn = model.sample(3000, random_state=0)
+    share = (frame.paid == frame.bill).mean()
+    assert abs((drawn.paid == drawn.bill).mean() - share) < 0.03
+    given = model.sample(given=frame[["bill"]], random_state=0)
+    assert abs((given.paid == given.bill).mean() - share) < 0.03
+    np.testing.assert_array_equal(given.bill, frame.bill)
+    # an equality has a mass, beside the density of the bill alone
+    equal = frame.paid == frame.bill
+    scores = model.score_samples(frame)
+    assert np.isfinite(scores).all() and scores[equal].mean() > scores[~equal].mean() + 3

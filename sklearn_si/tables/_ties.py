@@ -1,0 +1,89 @@
+"""Numbers that equal those of another column in many rows: codes that say so."""
+
+import dataclasses
+
+import numpy as np
+
+__all__ = ["equal_numbers", "find_ties", "mark_ties", "restore_ties", "tied"]
+
+# Least share of the rows, and rows, in which a number equals that of another column; multiple of what chance gives.
+_SHARE = 0.01
+_ROWS = 30
+_EXCESS = 5
+# Columns of numbers beyond which none are compared.
+_MOST_COLUMNS = 60
+
+
+def find_ties(columns, readings, excluded):
+    """Pairs (target, source) of continuous columns, in an order in which no source is a later target."""
+    places = [j for j, c in enumerate(columns) if c.is_continuous and j not in excluded][:_MOST_COLUMNS]
+    found = []
+    for j in places:
+        for k in places:
+            if j != k and readings[j].quantity == readings[k].quantity:
+                n_equal = int(equal_numbers(columns[j], readings[j], readings[k]).sum())
+                if n_equal >= max(
+                    _ROWS, _SHARE * len(readings[j].gaps), _EXCESS * _by_chance(readings[j], readings[k])
+                ):
+                    found.append((n_equal, j, k))
+    ties = {}
+    for _, j, k in sorted(found, key=lambda tie: -tie[0]):
+        if j not in ties and j not in _chain(ties, k):
+            ties[j] = k
+    # a source that is a target itself is made before
+    return sorted(ties.items(), key=lambda tie: len(_chain(ties, tie[1])))
+
+
+def _chain(ties, j):
+    """The columns from which one takes its numbers, itself first."""
+    chain = [j]
+    while chain[-1] in ties:
+        chain.append(ties[chain[-1]])
+    return chain
+
+
+def equal_numbers(column, target, source):
+    """Whether ordinary numbers of a column equal those of another."""
+    equal = (target.gaps == 0) & (source.gaps == 0) & (target.values == source.values)
+    return equal & ~np.isin(target.values, column.levels + (column.origin or 0))
+
+
+def _by_chance(target, source):
+    """The rows in which two columns would be equal if they were independent."""
+    first, n_first = np.unique(target.values[target.gaps == 0], return_counts=True)
+    second, n_second = np.unique(source.values[source.gaps == 0], return_counts=True)
+    _, a, b = np.intersect1d(first, second, return_indices=True)
+    return float((n_first[a] * n_second[b].astype(np.float64)).sum()) / len(target.gaps)
+
+
+def tied(column, codes, rows):
+    """The column with one more code, before those of gaps, for the rows that are tied."""
+    counts = np.bincount(codes[~rows], minlength=column.n_codes) / len(codes)
+    first = column.n_codes - len(column.gap_kinds)
+    shares = np.insert(counts, first, rows.mean())
+    if shares.min() <= 0:
+        return None  # an interval or a spike would be empty
+    return dataclasses.replace(column, shares=shares, has_tie=True)
+
+
+def mark_ties(ties, columns, readings, codes, values):
+    """Give tied cells their code, in place."""
+    for j, k in ties:
+        if readings[j] is not None and readings[k] is not None:
+            rows = equal_numbers(columns[j], readings[j], readings[k]) & columns[j].is_value(codes[:, j])
+            codes[rows, j], values[rows, j] = columns[j].tie_code, np.nan
+
+
+def restore_ties(ties, columns, codes, overlaid, cells, known):
+    """Put numbers of tied cells that are not known into `cells`, from their sources, which may be known ones."""
+    for j, k in ties:
+        rows = (codes[:, j] == columns[j].tie_code) & ~known[j]
+        if not rows.any():
+            continue
+        # a source without a value has none to give: the middle of the column stands in
+        middle = columns[j].bins.centres[columns[j].n_bins // 2] + (columns[j].origin or 0)
+        source = np.where(overlaid[k][1] == 0, overlaid[k][0], middle)
+        low, high = (bound + (columns[j].origin or 0) for bound in columns[j].bounds)
+        numbers = np.where(rows, np.clip(source, low, high), cells[j][0]).astype(cells[j][0].dtype)
+        cells[j] = numbers, cells[j][1]
+        overlaid[j] = np.where(rows, numbers, overlaid[j][0]), overlaid[j][1]
