@@ -4,16 +4,6 @@ from typing import ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin, _fit_context, clone
-from sklearn.decomposition import PCA
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import (
-    MaxAbsScaler,
-    MinMaxScaler,
-    PowerTransformer,
-    QuantileTransformer,
-    RobustScaler,
-    StandardScaler,
-)
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils._set_output import _wrap_data_with_container
@@ -33,14 +23,9 @@ from ._utils.input_checks import (
 from ._utils.links import LinkedEstimator
 from ._utils.names import registered
 from .distributed import current_group
+from .preprocessing._foreign import backward, check_round_trip, forward, name_of, reason_against, steps_of
 
 __all__ = ["TransformedDensity"]
-
-# Ratio of the variances of two principal axes below which the smaller is a rounding error. It is the ratio of computed
-# eigenvalues, and therefore larger than the machine precision.
-_COLLINEAR = 1e-13
-# Number of rows that an error names.
-_NAMED = 5
 
 
 @registered("TransformedDensity")
@@ -138,12 +123,12 @@ class TransformedDensity(
         stacked = np.vstack(samples).astype(np.float64)
         if hasattr(transformer, "fit"):
             transformer.fit(stacked.copy())
-        for step in _steps(transformer):
-            reason = _reason_against(step)
+        for step in steps_of(transformer):
+            reason = reason_against(step)
             if reason:
-                raise ValueError(f"{_name(step)} cannot be used around a density: {reason}.")
-        _check_round_trip(transformer, stacked)
-        inside = [_forward(transformer, X)[0] for X in samples]
+                raise ValueError(f"{name_of(step)} cannot be used around a density: {reason}.")
+        check_round_trip(transformer, stacked)
+        inside = [forward(transformer, X)[0] for X in samples]
         estimator = clone(self.estimator)
         with tasks.part("estimator", estimator):
             estimator.fit(*inside, condition=condition)
@@ -193,9 +178,9 @@ class TransformedDensity(
         if condition is not None and self._forecasts:
             start = np.asarray(check_cells(by_names(self, condition, "condition"), "condition"), dtype=np.float64)
             start = self._points(start[None] if start.ndim == 1 else start, "condition")
-            condition = _forward(self.transformer_, start)[0]
+            condition = forward(self.transformer_, start)[0]
         inside = self.estimator_.sample(n_samples, condition=condition, random_state=random_state)
-        X = _backward(self.transformer_, inside)
+        X = backward(self.transformer_, inside)
         return _wrap_data_with_container("transform", X, X, self)
 
     def score_samples(self, X, *, t=1.0, condition=None, return_error=False):
@@ -280,7 +265,7 @@ class TransformedDensity(
 
         def transport(inside, condition):
             moved = self.estimator_.transform(inside, condition=condition)
-            return np.asarray(moved) if self.carries_to_ == "normal" else _backward(self.transformer_, moved, False)
+            return np.asarray(moved) if self.carries_to_ == "normal" else backward(self.transformer_, moved, False)
 
         return self._of_known_rows(X, condition, transport)
 
@@ -304,7 +289,7 @@ class TransformedDensity(
 
         def transport(inside, condition):
             moved = self.estimator_.inverse_transform(inside, condition=condition)
-            return _backward(self.transformer_, np.asarray(moved), False)
+            return backward(self.transformer_, np.asarray(moved), False)
 
         if self.carries_to_ == "normal":
             rows = settled(transport(X, condition), "transforming rows back", strict=False)
@@ -325,7 +310,7 @@ class TransformedDensity(
         return validate_points(self, X, name)
 
     def _log_density(self, X, t, condition):
-        inside, jacobian = _forward(self.transformer_, X, False)
+        inside, jacobian = forward(self.transformer_, X, False)
         known = self._told_known(np.column_stack([inside, jacobian]))
         value, error = np.full(len(X), np.nan), np.full(len(X), np.nan)
         if known.any():
@@ -337,7 +322,7 @@ class TransformedDensity(
 
     def _of_known_rows(self, X, condition, transport):
         """What a function makes of the rows that the transformer moves to finite points; NaN for the others."""
-        inside = _forward(self.transformer_, X, False)[0]
+        inside = forward(self.transformer_, X, False)[0]
         known = self._told_known(inside)
         moved = np.full(X.shape, np.nan, X.dtype)
         if known.any():
@@ -347,7 +332,7 @@ class TransformedDensity(
     def _told_known(self, values):
         """Which rows the transformer moves to finite points, with a warning that names the others."""
         known = np.isfinite(values).all(1)
-        settled(np.where(known, 0.0, np.nan), f"{_name(self.transformer_)} moved them", strict=False)
+        settled(np.where(known, 0.0, np.nan), f"{name_of(self.transformer_)} moved them", strict=False)
         return known
 
     @property
@@ -365,203 +350,8 @@ def _keeps_its_distribution(estimator):
     return isinstance(estimator, HasModel) and estimator.model_.is_mirror
 
 
-# ------------------------------------------------------------------------------------ the map and its Jacobian
-
-
-def _steps(transformer):
-    """The single maps of a transformer, in order."""
-    if not isinstance(transformer, Pipeline):
-        return [transformer]
-    steps = [step for _, step in transformer.steps if step is not None and not isinstance(step, str)]
-    return [inner for step in steps for inner in _steps(step)]
-
-
 def _rows_of(condition, known):
     """The condition of some rows; one row stands for all."""
     if condition is None or known.all() or _num_samples(np.atleast_1d(condition)) != len(known):
         return condition
     return _safe_indexing(condition, np.flatnonzero(known))
-
-
-def _forward(transformer, X, strict=True):
-    """T(X) in the dtype of X, and log |det dT/dx| at each row in float64; both finite, if strict."""
-    rows = X.astype(np.float64)  # a copy: a scaler with copy=False writes into its argument
-    jacobian = np.zeros(len(X))
-    with np.errstate(all="ignore"):  # what is not finite is an error below
-        for step in _steps(transformer):
-            jacobian = jacobian + _log_abs_det_jacobian(step, rows)
-            rows = _moved(step, step.transform(rows), X.shape)
-        inside = np.asarray(rows).astype(X.dtype, copy=False)
-    if strict:
-        _require_finite(
-        np.column_stack([inside, jacobian]), transformer,
-        "to a point that is not finite or where it has no Jacobian, so that they have no density: leave them out, or "
-        "use a transformer that is smooth at every row",
-    )  # fmt: skip
-    return inside, jacobian
-
-
-def _backward(transformer, inside, strict=True):
-    """T^-1 of rows, in their dtype; finite, if strict."""
-    inside = np.asarray(inside)
-    known = np.isfinite(inside).all(axis=1)
-    if not known.all():  # rows that were lost on the way, and reported
-        rows = np.full_like(inside, np.nan)
-        rows[known] = _backward(transformer, inside[known], strict) if known.any() else rows[known]
-        return rows
-    rows = inside.astype(np.float64)
-    with np.errstate(all="ignore"):  # as in _forward
-        for step in reversed(_steps(transformer)):
-            rows = _moved(step, step.inverse_transform(rows), inside.shape)
-        X = np.asarray(rows).astype(inside.dtype, copy=False)
-    if strict:
-        _require_finite(
-        X, transformer,
-        "back to a point that is not finite: it grows so fast there that the rows are beyond the range of "
-        "floating-point numbers. Use a milder transformer (RobustScaler), or float64 rows",
-    )  # fmt: skip
-    return X
-
-
-def _moved(step, rows, shape):
-    if np.shape(rows) != shape:
-        raise ValueError(
-            f"{_name(step)} returned shape {np.shape(rows)} for rows of shape {shape}, but a density needs a "
-            "bijection: use a transformer with as many columns after it as before it."
-        )
-    return rows
-
-
-def _require_finite(rows, transformer, what):
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        raise ValueError(f"{_name(transformer)} maps rows {bad[:_NAMED].tolist()}{more} {what}.")
-
-
-def _check_round_trip(transformer, X):
-    """Raise a ValueError if inverse_transform does not map the rows of fit back to themselves."""
-    back = _backward(transformer, _forward(transformer, X)[0])
-    eps = np.finfo(np.float64).eps
-    # Half of the digits of the range, plus the rounding error of a large offset.
-    allowed = np.sqrt(eps) * np.ptp(X, axis=0) + 64 * eps * np.abs(X).max(axis=0)
-    columns = np.flatnonzero((np.abs(back - X) > allowed).any(axis=0))
-    if len(columns):
-        raise ValueError(
-            f"The inverse_transform of {_name(transformer)} does not map the rows back to themselves in columns "
-            f"{columns.tolist()} (largest error {np.abs(back - X).max():.2g}), but a density needs a bijection. Use "
-            "another transformer, or scale the columns first (a Pipeline that begins with StandardScaler)."
-        )
-
-
-def _name(transformer):
-    return type(transformer).__name__
-
-
-def _log_abs_det_jacobian(step, rows):
-    """The log |det| of the Jacobian of one step, of shape (n_samples,), or a number if it is the same at all rows."""
-    if not hasattr(step, "log_abs_det_jacobian"):
-        return _jacobian_rule(step)(step, np.asarray(rows))
-    value = np.asarray(step.log_abs_det_jacobian(rows), dtype=np.float64)
-    if value.shape != (len(rows),):
-        raise ValueError(
-            f"{_name(step)}.log_abs_det_jacobian returned shape {value.shape} for {len(rows)} rows, but expected "
-            f"({len(rows)},): return one number for each row."
-        )
-    return value
-
-
-def _divided(step, rows):
-    """The map T(x) = (x - centre) / scale_, where scale_ is None if a parameter turns it off."""
-    return 0.0 if step.scale_ is None else -np.log(np.abs(step.scale_)).sum()
-
-
-def _multiplied(step, rows):
-    """The map T(x) = x scale_ + min_."""
-    return np.log(np.abs(step.scale_)).sum()
-
-
-def _rotated(step, rows):
-    """The map T(x) = C (x - mean) with an orthogonal C, divided by the standard deviations with ``whiten=True``."""
-    return -0.5 * np.log(step.explained_variance_).sum() if step.whiten else 0.0
-
-
-def _bent(step, rows):
-    """The derivative x^(l - 1) of Box-Cox, or (1 + |x|)^(+-(l - 1)) of Yeo-Johnson, with + for x >= 0."""
-    slope = np.log(rows) if step.method == "box-cox" else np.copysign(np.log1p(np.abs(rows)), rows)
-    return ((step.lambdas_ - 1) * slope).sum(axis=1) + (_divided(step._scaler, rows) if step.standardize else 0.0)
-
-
-_JACOBIANS = {
-    StandardScaler: _divided, RobustScaler: _divided, MaxAbsScaler: _divided, MinMaxScaler: _multiplied,
-    PCA: _rotated, PowerTransformer: _bent,
-}  # fmt: skip
-
-
-def _jacobian_rule(step):
-    """The rule for the class of the step, or None for a subclass with a `transform` of its own."""
-    for cls, rule in _JACOBIANS.items():
-        if isinstance(step, cls) and type(step).transform is cls.transform:
-            return rule
-    return None
-
-
-# --------------------------------------------------------------------------------------------- what is refused
-
-_OWN_MAP = "a map of your own onto the whole space, with inverse_transform and log_abs_det_jacobian(X)"
-
-
-def _reason_against(step):
-    """Why a fitted step is not a bijection onto the whole space, and what to do; None if it is one."""
-    if not hasattr(step, "inverse_transform"):
-        return f"it has no inverse_transform, which samples need. Use StandardScaler, or {_OWN_MAP}"
-    if hasattr(step, "log_abs_det_jacobian"):
-        return None
-    if isinstance(step, QuantileTransformer):
-        return (
-            "it clips the rows outside the range of fit, so it is not a bijection. Use PowerTransformer, or no "
-            "transformer, because the estimator learns marginal distributions of any shape"
-        )
-    if _jacobian_rule(step) is None:
-        return (
-            f"its Jacobian is not known. Use {', '.join(cls.__name__ for cls in _JACOBIANS)}, a Pipeline of them, or "
-            f"{_OWN_MAP}, of shape (n_samples,)"
-        )
-    if isinstance(step, MinMaxScaler) and step.clip:
-        return "with clip=True it clips the rows outside the range of fit. Use MinMaxScaler(clip=False)"
-    if isinstance(step, PCA):
-        return _reason_against_pca(step)
-    if isinstance(step, PowerTransformer):
-        return _reason_against_power(step)
-    return None
-
-
-def _reason_against_pca(step):
-    n_kept, n_features = step.components_.shape
-    if n_kept != n_features:
-        return (
-            f"it keeps {n_kept} of {n_features} components, and rows of fewer columns have no density in "
-            f"{n_features} dimensions. Use PCA(n_components=None) on more rows than columns, or fit the estimator to "
-            "the reduced rows"
-        )
-    if step.explained_variance_.min() <= _COLLINEAR * step.explained_variance_.max():
-        return (
-            "a component has no variance up to rounding errors: columns are linearly dependent, or their units are "
-            "very different. Drop the dependent columns, or put StandardScaler before it in a Pipeline"
-        )
-    return None
-
-
-def _reason_against_power(step):
-    if step.method == "box-cox":
-        bounded, onto = step.lambdas_ != 0, "is not 0"
-    else:
-        bounded, onto = (step.lambdas_ < 0) | (step.lambdas_ > 2), "is outside of [0, 2]"
-    if not bounded.any():
-        return None
-    found = ", ".join(f"{value:.3g}" for value in step.lambdas_[bounded][:_NAMED])
-    return (
-        f"its lambda {onto} in columns {np.flatnonzero(bounded).tolist()} ({found}), so its image is bounded and "
-        f"samples of the estimator may have no preimage. Use RobustScaler, or {_OWN_MAP} (the logarithm for positive "
-        "columns, for example)"
-    )

@@ -28,9 +28,10 @@ from sklearn.preprocessing import (
 )
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si.compose import TransformedDensity, _backward, _bent, _forward
+from sklearn_si.compose import TransformedDensity
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.preprocessing import AffineMap
+from sklearn_si.preprocessing._foreign import _bent, backward, forward
 
 SMALL = {
     "max_iter": 20, "hidden_layer_sizes": (8,), "n_steps": 4, "preprocessing": "standardize", "base_density": "normal",
@@ -171,7 +172,7 @@ def lognormal():
 def test_the_jacobian_is_that_of_differences(name):
     transformer, rows = TRANSFORMERS[name]
     model = fit_map(transformer, rows)
-    _, jacobian = _forward(model, rows)
+    _, jacobian = forward(model, rows)
     assert_allclose(jacobian, numeric_log_det(model, rows), rtol=0, atol=1e-7)
 
 
@@ -194,7 +195,7 @@ def test_the_density_is_that_of_a_fit_by_hand_plus_the_jacobian(name):
     density, found = flow.score_samples(inside[:8]), model.score_samples(rows[:8])
     expected = density + numeric_log_det(by_hand, rows[:8])
     assert_allclose(found, expected, rtol=0, atol=1e-6)
-    exact = density + _forward(by_hand, rows[:8])[1]
+    exact = density + forward(by_hand, rows[:8])[1]
     assert_allclose(found, exact, rtol=0, atol=1e-9)
     back = by_hand.inverse_transform(flow.sample(5, random_state=1))
     assert_allclose(model.sample(5, random_state=1), back, rtol=1e-12, atol=1e-12)
@@ -235,8 +236,8 @@ def test_the_stated_error_and_the_time_are_the_estimators(lognormal):
 def test_rows_come_back_from_the_map(name):
     transformer, rows = TRANSFORMERS[name]
     model = fit_map(transformer, rows)
-    inside, _ = _forward(model, rows)
-    assert_allclose(_backward(model, inside), rows, rtol=1e-10, atol=1e-10)
+    inside, _ = forward(model, rows)
+    assert_allclose(backward(model, inside), rows, rtol=1e-10, atol=1e-10)
 
 
 def test_one_sample_goes_to_the_normal_and_back(fitted):

@@ -52,6 +52,7 @@ TESTS = {
     "persistence": "persistence",
     "preprocessing": "maps splines fields",
     "preprocessing._conditions": "conditions",
+    "preprocessing._foreign": "compose",
     "preprocessing._splines": "splines",
     "schedules": "schedules",
     "solvers": "solvers fields",
@@ -464,7 +465,7 @@ FAULTS = [
     ),
     Fault(
         "a power transform lacks the Jacobian of its scaler",
-        "compose",
+        "preprocessing._foreign",
         "_bent",
         "_divided(step._scaler, rows) if step.standardize else 0.0",
         "0.0",
@@ -970,7 +971,7 @@ FAULTS = [
     Fault(
         "arrays in column order are read in row order",
         "persistence._archive",
-        "_Reader._read",
+        "Reader._read",
         '"F" if header[2] == "True" else "C"',
         '"C"',
     ),

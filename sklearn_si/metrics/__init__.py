@@ -1,12 +1,12 @@
 """Distances between samples and between tables, and scorers."""
 
+from ._kernels import maximum_mean_discrepancy
 from ._samples import energy_distance, sample_scorer, sliced_wasserstein
 from ._tables import (
     c2st,
     closest_record,
     coverage,
     marginal_distances,
-    maximum_mean_discrepancy,
     membership_auc,
     pair_trends,
     train_on_synthetic,

@@ -46,9 +46,9 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 _LARGEST_CHARACTER = 0x10FFFF
 # Objects that are met again count as often as they are met: what is said briefly must not take forever to print.
 # Largest number of objects read, repeats counted, in units of the objects in the description ...
-_REPEATED = 4
+REPEATED = 4
 # ... and objects that are always allowed.
-_FREE = 100_000
+FREE = 100_000
 # Parameters of estimators that name places on the machine that fits.
 _PLACES = ("checkpoint", "memory")
 _DICTS = {dict: "dict", OrderedDict: "ordered", Bunch: "bunch"}
@@ -124,7 +124,7 @@ def load(path):
 
 def write(value, path, place):
     """Write a value that can be described, beside its place and then, when it is on the disk, there."""
-    writer = _Writer()
+    writer = Writer()
     tree = {"format": FORMAT, "library": __version__, "root": writer.node(value, place)}
     path = os.fsdecode(path)
     beside = f"{path}.{secrets.token_hex(8)}"
@@ -162,28 +162,13 @@ def read(path):
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                return _Reader(archive, os.fstat(file.fileno()).st_size).root()
+                return Reader(archive, os.fstat(file.fileno()).st_size).root()
         except LoadError:
             raise
         except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, struct.error) as error:
             raise LoadError(f"{os.fspath(path)!r} is no file of sklearn_si.save, or is damaged: {error}") from error
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise LoadError(f"{os.fspath(path)!r} holds what save does not write: {error!r:.300}") from error
-
-
-def pack(value, place):
-    """A value as a dict of one text and of arrays, as files hold it; None where it cannot be described."""
-    writer = _Writer()
-    try:
-        tree = writer.node(value, place)
-    except ValueError:
-        return None
-    return {"tree": json.dumps(tree, allow_nan=False), "arrays": writer.arrays}
-
-
-def unpack(packed):
-    """The value that was packed."""
-    return _Unpacker(packed["arrays"], len(packed["tree"])).value(json.loads(packed["tree"]), 0)
 
 
 def _check(allowed, values, place):
@@ -196,7 +181,7 @@ def _check(allowed, values, place):
             )
 
 
-class _Writer:
+class Writer:
     """Objects as nodes of a tree of JSON; arrays apart, and what is met twice by its number."""
 
     def __init__(self):
@@ -290,7 +275,7 @@ class _Writer:
         return {"object": name, "state": self.node(dict(state), place)}
 
 
-class _Reader:
+class Reader:
     """The objects of an archive."""
 
     def __init__(self, archive, size):
@@ -320,7 +305,7 @@ class _Reader:
                 f"The file has format {tree['format']}, written by sklearn_si {tree.get('library')!s:.20}; this "
                 f"version reads formats up to {FORMAT}: update sklearn_si."
             )
-        self.left = _FREE + _REPEATED * len(text)
+        self.left = FREE + REPEATED * len(text)
         return self.value(tree["root"], 0)
 
     def value(self, node, depth):
@@ -489,13 +474,3 @@ def _is_sound(values):
     if values.dtype.kind == "U":
         return bool((values.view(values.dtype.byteorder + "u4") <= _LARGEST_CHARACTER).all())
     return True
-
-
-class _Unpacker(_Reader):
-    """The objects of a packed value."""
-
-    def __init__(self, arrays, length):
-        self.arrays, self.seen, self.left = arrays, {}, _FREE + _REPEATED * length
-
-    def _read(self, name):
-        return self.arrays[name].copy(order="K")

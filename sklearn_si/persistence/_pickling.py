@@ -2,11 +2,12 @@
 
 import abc
 import copy
+import json
 from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator
 
-from ._archive import pack, unpack
+from ._archive import FREE, REPEATED, Reader, Writer
 
 
 class HoldsNetworks(abc.ABC):
@@ -75,3 +76,28 @@ def _to_cpu(value: Any) -> None:
             _to_cpu(module)
         elif module is not None:
             module.cpu()
+
+
+def pack(value, place):
+    """A value as a dict of one text and of arrays, as files hold it; None where it cannot be described."""
+    writer = Writer()
+    try:
+        tree = writer.node(value, place)
+    except ValueError:
+        return None
+    return {"tree": json.dumps(tree, allow_nan=False), "arrays": writer.arrays}
+
+
+def unpack(packed):
+    """The value that was packed."""
+    return _Unpacker(packed["arrays"], len(packed["tree"])).value(json.loads(packed["tree"]), 0)
+
+
+class _Unpacker(Reader):
+    """The objects of a packed value."""
+
+    def __init__(self, arrays, length):
+        self.arrays, self.seen, self.left = arrays, {}, FREE + REPEATED * length
+
+    def _read(self, name):
+        return self.arrays[name].copy(order="K")
