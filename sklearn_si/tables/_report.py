@@ -18,6 +18,7 @@ from ..metrics import (
     train_on_synthetic,
 )
 from ..metrics._encoder import TableEncoder
+from ._giveaways import find_giveaways
 
 __all__ = ["TableReport"]
 
@@ -56,6 +57,9 @@ class TableReport:
         Distance of each column (`marginal_distances`).
     pairs : ndarray of shape (n_columns, n_columns)
         Distances of the pairs (`pair_trends`).
+    giveaways : Giveaways
+        What gives the synthetic table away: `columns` and `pairs` that a classifier uses, `rows` that it detects most
+        surely, `values` drawn too often or too seldom, and relations of the real rows that are `broken`.
 
     Examples
     --------
@@ -74,6 +78,7 @@ class TableReport:
         self.marginals, self.pairs = marginal_distances(against, synthetic), pair_trends(against, synthetic)
         self.measures = {}
         self._measure_likeness(against, random_state)
+        self.giveaways = find_giveaways(real, synthetic, against, random_state)
         if holdout is not None:
             self._measure_use(target, random_state)
             self._measure_copying(model)
@@ -147,6 +152,7 @@ class TableReport:
             lines.append(f"{name:<{width}}   {value:>8.4f}  {beside}  {meaning}")
         worst = sorted(self.marginals, key=self.marginals.get, reverse=True)[:3]
         lines.append("columns that differ most: " + ", ".join(f"{name} {self.marginals[name]:.3f}" for name in worst))
+        lines.extend(self.giveaways.lines())
         if self.holdout is None:
             lines.append(
                 "Without held-out rows the reference is what the model was fitted to: nothing is said of copying."

@@ -17,7 +17,7 @@ from sklearn_si.metrics import (
     pair_trends,
     train_on_synthetic,
 )
-from sklearn_si.tables import TableReport
+from sklearn_si.tables import Inequality, TableReport
 
 mpl.use("Agg")
 
@@ -191,3 +191,29 @@ def test_a_page_of_pictures_has_one_for_each_column_and_one_for_the_pairs(tables
     assert [title.split(" ")[0] for title in titles[:3]] == ["x", "k", "g"]
     assert titles[3] == "distance of pairs of columns"
     assert all(axis.get_ylabel() for axis in figure.axes[:4])
+
+
+def test_a_report_says_what_gives_a_table_away():
+    rng = np.random.default_rng(0)
+
+    def table(n):
+        low = rng.normal(size=n)
+        return pd.DataFrame({
+            "low": low, "high": low + rng.exponential(size=n), "zero": np.where(rng.uniform(size=n) < 0.3, 0.0, 1.0),
+            "free": rng.normal(size=n),
+        })  # fmt: skip
+
+    real, made = table(1500), table(1500)
+    made["high"] = rng.permutation(made.high)
+    made.loc[:, "zero"] = np.where(rng.uniform(size=1500) < 0.1, 0.0, 1.0)
+    made.loc[3, "free"] = 40.0
+    report = TableReport(real, made, table(1500))
+    found = report.giveaways
+    assert set(list(found.columns)[:3]) == {"low", "high", "zero"} and found.columns["free"] < 0.03
+    assert next(iter(found.pairs)) in {("low", "high"), ("high", "low")}
+    name, value, share, drawn = found.values[0]
+    assert (name, found.broken) == ("zero", {Inequality("low", "high"): int((made.low > made.high).sum())})
+    assert value in (0.0, 1.0) and abs(share - drawn) > 0.15
+    text = str(report)
+    assert "rows break Inequality(low='low', high='high'" in text and "of zero: " in text
+    assert all(made.low[row] > made.high[row] or row == 3 for row in list(found.rows)[:3])
