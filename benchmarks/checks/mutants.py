@@ -41,7 +41,7 @@ CHEAP_FIRST = (
     "losses", "lazy_rows", "named", "schedules", "maps", "networks", "loop", "solvers", "splines", "couplings",
     "samples", "training", "identities", "fields", "sampling", "table_metrics", "codec", "likelihood", "densities",
     "persistence", "bridge", "distillation", "fields_learned", "compose", "fitting", "fitted_densities", "conditions",
-    "contract", "selection", "transport", "bad_input", "synthesizer", "workflows",
+    "contract", "preprocessing_choice", "transport", "bad_input", "synthesizer", "workflows",
 )  # fmt: skip
 
 
