@@ -1,4 +1,4 @@
-"""Control of the KL by the errors of the fields, and a report on the calibration of a fitted model."""
+"""Bounds of the Kullback-Leibler divergence by errors of the fields, and a report on the calibration of a model."""
 
 from typing import Any
 
@@ -40,43 +40,48 @@ _N_PATHS = 16
 
 
 class Report(Bunch):
-    """A Bunch that prints as its verdicts, one line each."""
+    """A Bunch that is printed as its verdicts, one line each."""
 
     def __str__(self):
-        """The verdicts, one a line."""
+        """The verdicts, one line each."""
         width = max(len(name) for name in self.verdicts)
         return "\n".join(f"{name:<{width}}  {line}" for name, line in self.verdicts.items())
 
 
 class DiagnosticMethods(AsksModel):
-    """KL bounds, the noise level that minimises them, and a report on the calibration."""
+    """Bounds of the Kullback-Leibler divergence, the noise level that minimises them, and a report on calibration."""
 
     def kl_bound(self, X0, X1=None, *, reference):
         """Upper bounds of KL(target || SDE model) from the errors of the fields, relative to a reference.
 
-        un-split  int 1 / (4 epsilon) E|Db + epsilon Ds|^2 dt    (2303.08797, (2.42))
+        unsplit = int 1 / (4 epsilon) E|Db + epsilon Ds|^2 dt
 
-        split     int (E|Db|^2 / epsilon + epsilon E|Ds|^2) / 2 dt
+        split = int (E|Db|^2 / epsilon + epsilon E|Ds|^2) / 2 dt
 
-        with Db, Ds the errors of velocity and score. The split form is (2.45) with its constants corrected: gaps of
-        losses with their halves are multiplied by 1/epsilon and epsilon, not by half of that. Both are for the
-        `noise_level` and `noise_schedule` that are set, epsilon(t) inside the integrals.
+        (2303.08797, (2.42) and (2.45)), with Db and Ds the errors of velocity and score, and epsilon(t) of the current
+        `noise_level` and `noise_schedule`. In (2.45) the constants are corrected: gaps of losses that are defined with
+        a factor 1/2 are multiplied by 1/epsilon and by epsilon, not by half of these.
 
         Parameters
         ----------
         X0 : array-like of shape (n_samples_0, n_features)
-            Held-out rows of fit's first argument.
+            Held-out rows of fit's first argument, in data units.
         X1 : array-like of shape (n_samples_1, n_features), default=None
-            Held-out rows of the target, after a fit of two samples.
+            Held-out rows of the target, in data units; needed after a fit of two samples.
         reference : object
-            Has `velocity(X, t)` and `score_function(X, t)` in data units: exact fields, or a stronger
-            fitted model, for which the result is a difference and no bound.
+            An object with `velocity(X, t)` and `score_function(X, t)` in data units: the exact fields, or a better
+            fitted model, for which the result is a distance between models and not a bound.
 
         Returns
         -------
         result : Bunch
-            `unsplit`, `split` (nats), and `velocity_error`, `score_error` with `times`: the mean
-            squares along time, in scaled units.
+            `unsplit` and `split` in nats; `velocity_error` and `score_error`, the mean squared errors at each of
+            `times`, in scaled units.
+
+        Raises
+        ------
+        ValueError
+            When noise_level is 0, where the bounds are infinite, or when the score function is not known.
         """
         times, weights, db, ds, cross = self._field_errors(X0, X1, reference, "kl_bound")
         level = self._sampling().noise_level
@@ -88,10 +93,11 @@ class DiagnosticMethods(AsksModel):
         return Bunch(unsplit=unsplit, split=split, times=times, velocity_error=db, score_error=ds)
 
     def optimal_noise_level(self, X0, X1=None, *, reference):
-        """The noise level that minimises the bound of `kl_bound`, constant and in time.
+        """The noise level that minimises the split bound of `kl_bound`.
 
-        epsilon* = (gap_b / gap_s)^(1/2)    (2303.08797, (2.49)), pointwise in time as well; with a schedule,
-        level* = (int E|Db|^2 / schedule dt / int schedule E|Ds|^2 dt)^(1/2).
+        level* = (int E|Db|^2 / schedule dt / int schedule E|Ds|^2 dt)^(1/2)
+
+        (2303.08797, (2.49), there for a constant schedule), for the current `noise_schedule`.
 
         Parameters
         ----------
@@ -101,8 +107,8 @@ class DiagnosticMethods(AsksModel):
         Returns
         -------
         result : Bunch
-            `noise_level` in units of the parameter under the current schedule, and `in_time`, its best value
-            at each of `times`.
+            `noise_level`, the best value of the parameter of that name, and `in_time`, the best value at each of
+            `times` alone.
         """
         times, weights, db, ds, _ = self._field_errors(X0, X1, reference, "optimal_noise_level")
         schedule = self._schedule_at(times)
@@ -110,27 +116,36 @@ class DiagnosticMethods(AsksModel):
         return Bunch(noise_level=float(level), times=times, in_time=np.sqrt(db / ds) / schedule)
 
     def fisher_divergence(self, X0, X1=None, *, reference=None):
-        """Fisher divergence between the ODE model and the path, which the losses do not control.
+        """Fisher divergence between the density of the ODE model and the path, which the losses do not control.
 
-        FI = int E|grad log rho_hat_t(x_t) - s(t, x_t)|^2 dt    (2303.08797, (2.39))
+        FI = int E|grad log rho_hat_t(x_t) - s(t, x_t)|^2 dt
 
-        KL(target || ODE model) <= (FI int E|Db|^2 dt)^(1/2) with exact fields as reference. Without a reference the
-        score is the learned one, and the result says how far the density of the ODE and the score disagree.
+        (2303.08797, (2.39)), with rho_hat the density of the ODE. With the exact fields as reference,
+        KL(target || ODE model) <= (FI int E|Db|^2 dt)^(1/2). Without a reference, s is the learned score function, and
+        the result measures how far it disagrees with the density of the ODE.
 
         Parameters
         ----------
         X0 : array-like of shape (n_samples_0, n_features)
-            Held-out rows of fit's first argument; the first 200 are used.
+            Held-out rows of fit's first argument, in data units; the first 200 are used.
         X1 : array-like of shape (n_samples_1, n_features), default=None
-            Held-out rows of the target, after a fit of two samples.
+            Held-out rows of the target, in data units; needed after a fit of two samples.
         reference : object, default=None
             As in `kl_bound`; None is the estimator itself.
 
         Returns
         -------
         result : Bunch
-            `value` and its `standard_error` over rows, `in_time` at `times` (all in scaled units), `relative` to the
-            Fisher information of the ODE model, and, with a reference, `kl_bound` in nats.
+            `value` and its `standard_error` over rows, and `in_time`, its integrand at each of `times` (all in inverse
+            scaled units squared); `relative` and `relative_error`, their ratios to the Fisher information of the ODE
+            model; `n_rows`, the number of rows; and, with a reference, `kl_bound` in nats.
+
+        Raises
+        ------
+        ValueError
+            When there is no reference and the score function is not known.
+        NoDensityError
+            When the model has no density, or one that cannot be differentiated.
         """
         check_is_fitted(self)
         if reference is None:
@@ -140,25 +155,36 @@ class DiagnosticMethods(AsksModel):
         return fisher_divergence(self.model_, *self._held_out(X0, X1), self._evaluation(), reference)
 
     def diagnose(self, X0, X1=None):
-        """Report on held-out rows whether the fields are calibrated, the latent normal and the solver exact.
+        """Report whether the fields are calibrated, transformed rows are normal and the solver is accurate.
 
-        At a minimiser of the losses E[b . (b - dx_t/dt)] = 0 and E[eta . (eta - z)] = 0 (2209.15571, (11)): necessary,
-        not sufficient, and free of charge.
+        E[b . (b - dx_t/dt)] = 0,    E[eta . (eta - z)] = 0
+
+        at a minimum of the losses (2209.15571, (11)). This is necessary and not sufficient: a field may be calibrated
+        on average and wrong at each row.
 
         Parameters
         ----------
         X0 : array-like of shape (n_samples_0, n_features)
-            Held-out rows of fit's first argument.
+            Held-out rows of fit's first argument, in data units.
         X1 : array-like of shape (n_samples_1, n_features), default=None
-            Held-out rows of the target, after a fit of two samples.
+            Held-out rows of the target, in data units; needed after a fit of two samples.
 
         Returns
         -------
         report : Bunch
-            Prints as one verdict a line. `times`, `loss` (by bin of time), `velocity_calibration` and
-            `denoiser_calibration` with their standard errors (`..._error`), `latent_ks` (p-value a column) and
-            `mahalanobis_ks` (one sample), `nll` and `solver_error`, `nll_sde_bound` where there is noise, and
-            `fisher_divergence` (relative) where the score and the density of both ends are known.
+            It prints one verdict per line, with the number of rows and a standard error over rows. Its entries are
+            `loss`, the loss of the velocity in each bin of time (around `times`); `velocity_calibration` and
+            `denoiser_calibration`, the expectations above, in scaled units; after a fit of one sample `latent_ks`, the
+            p-value of a Kolmogorov-Smirnov test of normality for each transformed column, and `mahalanobis_ks`, that of
+            their squared lengths; `nll`, the mean negative log-density in nats, and `solver_error`, its largest
+            estimated error; with noise, `nll_sde_bound`, the upper bound for the SDE chain; and `fisher_divergence`,
+            relative to the Fisher information, where the score and both densities are known. Standard errors end in
+            `_error` (`nll_error`, ...); that of `nll_sde_bound` is the Monte Carlo error of its paths.
+
+        Raises
+        ------
+        ValueError
+            When the model forecasts (start="condition"), or X1 is missing after a fit of two samples.
         """
         check_is_fitted(self)
         self.model_.refuse_forecast("diagnose")
@@ -182,7 +208,7 @@ class DiagnosticMethods(AsksModel):
 
 
 def fisher_divergence(model, X0, X1, evaluation, reference):
-    """The Fisher divergence on held-out rows; a reference of None is the model itself."""
+    """The Fisher divergence on held-out rows; a reference of None means the model's own score function."""
     X0, X1 = (None if X is None else X[:_N_FISHER_ROWS] for X in (X0, X1))
     scale, rows = model.units.scale, []
     times, weights, points = path_points(model, X0, X1, _N_FISHER_TIMES)
@@ -199,13 +225,16 @@ def fisher_divergence(model, X0, X1, evaluation, reference):
         with np.errstate(over="ignore"):
             rows.append([(gap**2).sum(1) for gap in gaps])
     gap, information, db = np.swapaxes(_finite(np.array(rows)), 0, 1)
-    by_row = weights @ gap
+    by_row, fisher_information = weights @ gap, (weights @ information).mean()
+    error = by_row.std() / len(by_row) ** 0.5
     result = Bunch(
         value=float(by_row.mean()),
-        standard_error=float(by_row.std() / len(by_row) ** 0.5),
+        standard_error=float(error),
         times=times,
         in_time=gap.mean(1),
-        relative=float(by_row.mean() / (weights @ information).mean()),
+        relative=float(by_row.mean() / fisher_information),
+        relative_error=float(error / fisher_information),
+        n_rows=len(by_row),
     )
     if reference is not None:
         result.kl_bound = float(np.sqrt(result.value * (weights @ db).mean()))
@@ -213,7 +242,7 @@ def fisher_divergence(model, X0, X1, evaluation, reference):
 
 
 def diagnose(model, X0, X1, sampling, evaluation):
-    """The report on held-out rows."""
+    """The report of `diagnose` on held-out rows."""
     report = Report(verdicts={})
     _calibration(model, X0, X1, report)
     _latent(model, X0 if X1 is None else None, evaluation, report)
@@ -231,7 +260,7 @@ def _score(model, X, t, evaluation):
 
 
 def scaled_pairs(model, X0, X1):
-    """Rows of both ends in scaled units, of one length and paired as in training, and the generator they came from."""
+    """Equally many rows of both ends in scaled units, paired as in training, and the generator that drew them."""
     generator = make_generator(model.seed, PATH_STREAM)
     target = as_tensor(model.target_map.transform(X0 if X1 is None else X1), torch.float64, "cpu")
     if X1 is None:
@@ -297,14 +326,14 @@ def field_errors(model, X0, X1, evaluation, reference):
 def _finite(squares):
     if not np.isfinite(squares).all():
         raise IntegrationError(
-            "Fields are so large at some rows that their squares are no numbers: leave out rows far outside the "
+            "Fields are so large at some rows that their squares are not finite: leave out rows far outside the "
             "training data."
         )
     return squares
 
 
 def _check_reference(reference):
-    """Refuse what has no fields to compare with."""
+    """Raise if a reference has no fields to compare with."""
     missing = [name for name in ("velocity", "score_function") if not callable(getattr(reference, name, None))]
     if missing:
         raise ValueError(
@@ -325,7 +354,7 @@ def _calibration(model, X0, X1, report):
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     t = TIME_DISTRIBUTIONS["uniform"](u)[torch.randperm(n, generator=generator)].clamp(1e-3, 1 - 1e-3)
     fields = model.fields(np.float64, torch.device("cpu"), None, n)
-    # Every point twice with the noise of opposite sign: the singular factors of the targets cancel.
+    # Every point is taken twice, with noise of opposite sign, so that singular factors of the targets cancel.
     pairs = [(x0, x1, z), (-x0 if path.path_type == "one-sided" else x0, x1, None if z is None else -z)]
     with torch.no_grad():
         velocity, losses, denoiser = zip(*(_residuals(fields, t, *pair) for pair in pairs), strict=True)
@@ -335,7 +364,7 @@ def _calibration(model, X0, X1, report):
     report.loss = np.array([float(loss[bins == k].mean()) for k in range(_N_BINS)])
     for name, values in (("velocity", velocity), ("denoiser", denoiser)):
         if values[0] is not None:
-            # repeats of one row are not independent: the error is that of the rows' means
+            # repeats of one row are not independent: the error is that of the means of rows
             _verdict_of_mean(report, name, torch.stack(values).mean(0).reshape(repeat, -1).mean(0).numpy())
 
 
@@ -353,50 +382,59 @@ def _verdict_of_mean(report, name, values):
     mean, error = values.mean(), values.std() / len(values) ** 0.5
     report[f"{name}_calibration"], report[f"{name}_calibration_error"] = mean, error
     word = "calibrated" if abs(mean) < 3 * error else "NOT calibrated: fit longer"
-    report.verdicts[f"E[f . (f - target)], {name}"] = f"{mean:.3g} +- {error:.2g}: {word}"
+    report.verdicts[f"E[f . (f - target)], {name}"] = f"{mean:.3g} +- {error:.2g} ({len(values)} rows): {word}"
 
 
 def _latent(model, X, evaluation, report):
-    """Normality of transformed rows: a KS test a column, and one of their squared lengths."""
+    """Normality of transformed rows: a Kolmogorov-Smirnov test for each column, and one of their squared lengths."""
     if X is None or model.is_mirror:
         return
     Z, error = model.transport(X, True, evaluation)
     warn_missed(error, evaluation.tolerance)
     report.latent_ks = np.array([stats.kstest(column, "norm").pvalue for column in Z.T])
     report.mahalanobis_ks = stats.kstest((Z**2).sum(1), stats.chi2(Z.shape[1]).cdf).pvalue
-    # Bonferroni: the least of d p-values
+    # Bonferroni: the smallest of d p-values
     worst = min(1.0, report.latent_ks.min() * len(report.latent_ks))
     for name, p in (("columns", worst), ("lengths", report.mahalanobis_ks)):
         word = "normal" if p > 0.01 else "NOT normal: the flow misses part of the distribution"
-        report.verdicts[f"latent, {name}"] = f"KS p = {p:.2g}: {word}"
+        report.verdicts[f"latent, {name}"] = f"KS p = {p:.2g} ({len(Z)} rows): {word}"
 
 
 def _likelihoods(model, X, sampling, evaluation, report):
-    """Negative log-likelihood of the ODE with its solver error, and the bound of the SDE chain."""
+    """Negative log-likelihood of the ODE with its standard and solver error, and the bound of the SDE chain."""
     if model.is_mirror or (model.base_sample is not None and model.base_density is None):
         return
     X = X[:_N_ROWS]
     value, error = log_density(model, X, time_of(1.0), evaluation)
     report.nll, report.solver_error = -float(value.mean()), float(error.max())
+    report.nll_error = _standard_error(value)
     word = "met" if report.solver_error <= evaluation.tolerance else "MISSED by some rows"
-    report.verdicts["NLL, ODE"] = f"{report.nll:.4f} nats; worst solver error {report.solver_error:.2g}: ode_tol {word}"
+    nll = f"{report.nll:.4f} +- {report.nll_error:.2g} nats ({len(X)} rows)"
+    report.verdicts["NLL, ODE"] = f"{nll}; worst solver error {report.solver_error:.2g}: ode_tol {word}"
     if sampling.noise_level > 0:
         chain = chain_log_density(model, X, sampling, evaluation, _N_PATHS)
         report.nll_sde_bound = -float(chain["bound"].mean())
-        # rows share their noise: their Monte Carlo errors do not average out
+        # rows share their noise, so their Monte Carlo errors do not average out
         report.nll_sde_bound_error = float(chain["standard_error"].mean())
         gap = report.nll_sde_bound - report.nll
         word = "velocity and score agree" if gap < 0.1 else "velocity and score disagree, or n_steps is small"
-        bound = f"{report.nll_sde_bound:.4f} +- {report.nll_sde_bound_error:.2g} nats, {gap:+.3f}"
-        report.verdicts["NLL, bound of the SDE"] = f"{bound}: {word}"
+        bound = f"{report.nll_sde_bound:.4f} +- {report.nll_sde_bound_error:.2g} nats ({len(X)} rows, {_N_PATHS} paths)"
+        report.verdicts["NLL, bound of the SDE"] = f"{bound}, {gap:+.3f} from the ODE: {word}"
 
 
 def _consistency(model, X0, X1, evaluation, report):
-    """Distance of the score from the gradient of the ODE's own log-density, relative to the latter."""
+    """Distance of the score function from the gradient of the ODE's log-density, relative to the latter."""
     if model.is_mirror or not model.has_score or not model.has_gradient:
         return
     if not isinstance(model.target_map, AffineMap):
         return  # the path has no data units
-    report.fisher_divergence = fisher_divergence(model, X0, X1, evaluation, None).relative
+    found = fisher_divergence(model, X0, X1, evaluation, None)
+    report.fisher_divergence, report.fisher_divergence_error = found.relative, found.relative_error
     word = "velocity and score agree" if report.fisher_divergence < 0.1 else "velocity and score disagree"
-    report.verdicts["Fisher divergence"] = f"{report.fisher_divergence:.2g} of the Fisher information: {word}"
+    share = f"{report.fisher_divergence:.2g} +- {report.fisher_divergence_error:.1g}"
+    report.verdicts["Fisher divergence"] = f"{share} of the Fisher information ({found.n_rows} rows): {word}"
+
+
+def _standard_error(values):
+    values = values.astype(np.float64)
+    return float(values.std() / len(values) ** 0.5)
