@@ -1,4 +1,4 @@
-"""Python objects in columns: what stands for no value, and which objects are numbers."""
+"""Python objects in columns: which of them are missing values, and which are numbers."""
 
 import dataclasses
 import datetime
@@ -12,13 +12,13 @@ from .names import registered
 
 __all__ = ["CellError", "Form", "find_form", "is_missing", "kind_of_missing"]
 
-# Day of 1970-01-01 in the count of datetime.date.
+# The ordinal of 1970-01-01 in datetime.date.
 _EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
 _EPOCH = datetime.datetime(1970, 1, 1)
 _MICROSECOND = datetime.timedelta(microseconds=1)
-# Digits with which decimals are compared with the floats that stand for them.
+# Digits with which decimals are compared with the floats that represent them.
 _DIGITS = 60
-# What the numbers of a form are called in errors.
+# The names of the numbers of a form in errors.
 _QUANTITIES = {
     "date": "dates", "datetime": "dates", "Timestamp": "dates", "datetime64": "dates", "time": "times of day",
     "timedelta": "time differences", "Timedelta": "time differences", "timedelta64": "time differences",
@@ -27,11 +27,11 @@ _QUANTITIES = {
 
 
 class CellError(ValueError):
-    """What is wrong with the cells of a column, without its name: "holds ..."."""
+    """An error in the cells of a column; its message is a predicate such as "holds ...", without the column's name."""
 
 
 def is_missing(value):
-    """Whether an object is one of the ways to say that there is no value."""
+    """Whether an object is one of the values that mean "missing"."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     is_nan = isinstance(value, (float, np.floating, decimal.Decimal)) and value != value
@@ -39,14 +39,14 @@ def is_missing(value):
 
 
 def kind_of_missing(value):
-    """The name of the way in which an object says that there is no value."""
+    """The name of the kind of missing value that an object is."""
     return "nan" if isinstance(value, (float, np.floating)) else type(value).__name__
 
 
 @registered("frames.Form")
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How objects of a class are numbers.
+    """How objects of a class are converted to numbers.
 
     Parameters
     ----------
@@ -65,16 +65,16 @@ class Form:
 
     @property
     def quantity(self):
-        """What the numbers are called in errors."""
+        """The name of the numbers in errors."""
         return _QUANTITIES[self.name]
 
     @property
     def code(self):
-        """The letter of numpy for the kind of time: M for dates, m for differences; None for all else."""
+        """The letter of numpy for times: M for dates and m for time differences; None for other numbers."""
         return {"dates": "M", "time differences": "m"}.get(self.quantity)
 
     def numbers(self, cells):
-        """The numbers of some objects: int64 in `unit`, or float64 of decimals."""
+        """The objects as numbers: int64 in `unit` for times, and float64 for decimals."""
         if self.name == "decimal":
             return np.array([_float_of(cell) for cell in cells], dtype=np.float64)
         if self.name in ("Timestamp", "Timedelta"):
@@ -85,7 +85,7 @@ class Form:
         return np.array([count(cell) for cell in cells], dtype=np.int64)
 
     def objects(self, values):
-        """The objects of some numbers."""
+        """The numbers as objects."""
         return [_WRITERS[self.name](self, value) for value in values.tolist()]
 
 
@@ -137,7 +137,7 @@ _WRITERS = {
 
 
 def find_form(cells):
-    """How some objects are numbers; None where they are plain numbers, or none.
+    """How objects are converted to numbers; None if they are plain numbers or not numbers.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def _form_of_dates(cells, types):
 
 
 def _with_nanoseconds(own, plain, cells, types):
-    """The form of objects some of which may be of pandas, to the nanosecond if one of them is."""
+    """The form of objects some of which may be of pandas; its unit is the nanosecond if one of them is."""
     if not any(t.__name__ == own for t in types):
         return Form(plain, "us")
     fine = any(

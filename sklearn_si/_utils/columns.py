@@ -1,4 +1,4 @@
-"""One column of a frame or an array as plain numbers or levels, and back in the very dtype that it had."""
+"""Convert a column of a frame or an array to plain numbers or categories, and back to its dtype."""
 
 import dataclasses
 import importlib
@@ -21,20 +21,20 @@ WORDS = "words"
 @registered("frames.Reading")
 @dataclasses.dataclass
 class Reading:
-    """One column: numbers or levels, and where it holds none.
+    """The values of a column, which are numbers or categories, and which of them are missing.
 
     Parameters
     ----------
     values : ndarray of shape (n_rows,)
-        int64 or float64 for numbers and dates, objects else; what stands at a gap has no meaning.
+        Of dtype int64 or float64 for numbers and dates, otherwise of objects. Missing entries have no meaning.
     gaps : ndarray of shape (n_rows,)
-        0 where there is a value, else 1 + the number of the kind of gap.
+        0 for a value, and k + 1 for a missing value of the kind number k.
     kinds : tuple
-        The kinds of gap: None, nan, pandas.NA, ...
+        The kinds of missing values: None, nan, pandas.NA, ...
     quantity : str
-        What the values are called in errors: "numbers", "dates", "time differences", "times of day" or "words".
+        The name of the values in errors: "numbers", "dates", "time differences", "times of day" or "words".
     form : Form or None
-        How they were objects.
+        How objects were converted to the numbers.
     """
 
     values: np.ndarray
@@ -53,7 +53,7 @@ class Reading:
         return self.values.dtype.kind in "if"
 
     def check_quantity(self, quantity, name, input_name):
-        """Refuse values of another sort than those of fit, by the column's name."""
+        """Raise a ValueError that names the column if its values are of another type than in fit."""
         present = self.values[self.gaps == 0]
         if len(present) and self.quantity != quantity:
             held = self.quantity if self.is_number else repr(present[0])
@@ -63,7 +63,7 @@ class Reading:
 
 
 def _read_objects(values, form):
-    """A reading of python objects: numbers, where all are numbers of one sort, else levels."""
+    """A reading of Python objects: numbers if all are numbers of one type, otherwise categories."""
     values = np.asarray(values, dtype=object)
     found: dict = {}
     gaps = np.zeros(len(values), dtype=np.int64)
@@ -85,7 +85,7 @@ def _read_objects(values, form):
 
 
 def _plain_numbers(cells):
-    """The numbers of objects that are nothing else; None where they are not."""
+    """The objects as an array of numbers if all are numbers; otherwise None."""
     types = {type(cell) for cell in cells}
     if not types or any(issubclass(t, (bool, np.bool_)) for t in types):
         return None
@@ -139,18 +139,18 @@ def _signed(values):
 
 @registered("frames.Series")
 class Series:
-    """What is remembered of one column of a table, so that it can be read and written.
+    """The name and the dtype of a column of a table, by which it is read and written.
 
     Parameters
     ----------
     name : object
-        Its name, or its number in an array.
+        Its name, or its position in an array.
     dtype : object
-        That of the library that it comes from.
+        Its dtype in its library.
     backend : {"numpy", "pandas", "narwhals"}
-        Which library.
+        The library that reads and writes the column.
     form : Form or None, default=None
-        How its objects are numbers.
+        How its objects are converted to numbers.
     """
 
     def __init__(self, name, dtype, backend, form=None):
@@ -158,14 +158,14 @@ class Series:
 
     @classmethod
     def of(cls, name, column, dtype, backend):
-        """The memory of a column."""
+        """The description of a column."""
         series = cls(name, dtype, backend)
         cells = series._cells(column)
         series.form = None if cells is None else find_form([cell for cell in cells if not is_missing(cell)])
         return series
 
     def _cells(self, column):
-        """The objects of a column of objects; None of any other."""
+        """The objects of a column of objects; None for other columns."""
         if str(self.dtype) == "null[pyarrow]":
             return None
         if self.backend == "narwhals":
@@ -179,7 +179,7 @@ class Series:
 
     @property
     def is_category(self):
-        """Whether the dtype lists levels of its own."""
+        """Whether the dtype lists categories."""
         return self.backend == "pandas" and str(self.dtype) == "category"
 
     @property
@@ -188,12 +188,12 @@ class Series:
 
     @property
     def _sorts_by_itself(self):
-        """Whether the dtype is that of intervals or of periods."""
+        """Whether the dtype is one of intervals or of periods."""
         return self.backend == "pandas" and type(self.dtype).__name__ in ("IntervalDtype", "PeriodDtype")
 
     @property
     def is_ordered(self):
-        """Whether the dtype gives its levels an order."""
+        """Whether the categories of the dtype are ordered."""
         named = type(self.dtype).__name__ == "Enum"
         return self._sorts_by_itself or named or (self.is_category and bool(self.dtype.ordered))
 
@@ -204,7 +204,7 @@ class Series:
 
     @property
     def unit(self):
-        """The code (M or m) and the unit of the numbers of dates and differences; None of all else."""
+        """The code (M or m) and the unit of the numbers of dates and time differences; None for other columns."""
         if self.form is not None:
             return (self.form.code, self.form.unit) if self.form.code else None
         if self.backend == "narwhals":
@@ -220,25 +220,25 @@ class Series:
 
     @property
     def _time_unit(self):
-        """The code and the unit of a column of narwhals."""
+        """The code and the unit of a narwhals column."""
         unit = getattr(self.dtype, "time_unit", None)
         return unit and ("m" if type(self.dtype).__name__ == "Duration" else "M", unit)
 
     @property
     def own_levels(self):
-        """The levels in the order of the dtype, else None."""
+        """The categories in the order of the dtype, or None if it lists none."""
         listed = self.is_category or type(self.dtype).__name__ == "Enum"
         return list(self.dtype.categories) if listed else None
 
     @property
     def float_dtype(self):
-        """The dtype of floats, else None."""
+        """The dtype of a column of floats; None for other columns."""
         if isinstance(self.dtype, np.dtype) and self.dtype.kind == "f":
             return self.dtype
         return np.dtype(np.float32) if str(self.dtype) in _SINGLE else None
 
     def read(self, column, like=None):
-        """The numbers or levels of a column; those of dates are in the unit of another series."""
+        """The numbers or categories of a column; dates are in the unit of the series `like`."""
         reading = self._read(column)
         if like is None or self.unit is None or like.unit is None or self.unit == like.unit:
             return reading
@@ -263,7 +263,7 @@ class Series:
         return self._read_extension(column)
 
     def _utc(self, column):
-        """Dates of pandas as those of numpy, in UTC where they have a zone."""
+        """Dates of pandas as dates of numpy, in UTC if they have a time zone."""
         zoned = getattr(self.dtype, "tz", None) or getattr(getattr(self.dtype, "pyarrow_dtype", None), "tz", None)
         column = column.dt.tz_convert("UTC").dt.tz_localize(None) if zoned else column
         return column.astype("{}8[{}]".format(*self.unit))
@@ -299,7 +299,7 @@ class Series:
         return Reading(column.to_numpy(dtype=object), missing, kinds)
 
     def holding(self, reading):
-        """The series, or one of a dtype that holds what a reading has as it is.
+        """The series, or one whose dtype represents the values of a reading without loss.
 
         Fit may have seen fewer digits, smaller whole numbers or single precision.
         """
@@ -313,7 +313,7 @@ class Series:
         return Series(self.name, dtype, self.backend, form)
 
     def write(self, values, gaps, kinds):
-        """A column of the remembered dtype from numbers or levels, and from where there is none."""
+        """A column of the dtype of this series from numbers or categories, and from which of them are missing."""
         if self.backend == "pandas":
             return self._write_pandas(values, gaps, kinds)
         if self.backend == "narwhals":
@@ -344,7 +344,7 @@ class Series:
             filled[gaps > 0] = getattr(self.dtype, "na_value", np.nan)
             return filled
         cells = _objects(values, gaps, kinds, self.form)
-        # pyarrow makes nothing of an array that holds nothing
+        # pyarrow cannot infer the type of an array without values.
         return pd.Series(cells.tolist() if "pyarrow" in str(self.dtype) else cells, dtype=self.dtype, name=self.name)
 
     def _write_dates(self, pd, values, gaps):
@@ -357,10 +357,10 @@ class Series:
         return dates if zone is None else dates.dt.tz_localize("UTC").dt.tz_convert(zone)
 
 
-# Dtypes of text in pandas, whose cells need not be looked at; of single precision in all libraries.
+# Dtypes of text in pandas, whose cells need not be inspected, and of single precision in all libraries.
 _TEXT = ("str", "string", "large_string[pyarrow]")
 _SINGLE = ("Float32", "float[pyarrow]")
-# How narwhals counts time differences and dates in a unit.
+# The methods by which narwhals counts time differences and dates in a unit.
 _TOTALS = {
     "ns": "total_nanoseconds", "us": "total_microseconds", "ms": "total_milliseconds", "s": "total_seconds",
 }  # fmt: skip
@@ -368,13 +368,13 @@ _STAMPS = {"s": "ms"}
 
 
 class _Words:
-    """The form of objects that are levels, whatever they are."""
+    """The form of objects that are categories, whatever their type."""
 
     quantity = WORDS
 
     @staticmethod
     def numbers(cells):
-        """None: they are no numbers."""
+        """None, because the objects are not numbers."""
         return
 
 
@@ -382,7 +382,7 @@ _WORDS_AS_THEY_ARE = _Words()
 
 
 def _in_unit(reading, unit, other):
-    """Counts of one unit in another: whole numbers where all are, else floats."""
+    """Counts of one unit converted to another: integers if all of them are whole, otherwise floats."""
     present = reading.gaps == 0
     dates = np.where(present, reading.values, 0).view("{}8[{}]".format(*unit))
     try:
@@ -396,7 +396,7 @@ def _in_unit(reading, unit, other):
 
 
 def _objects(values, gaps, kinds, form=None):
-    """Objects, each gap of its own kind; numbers of numpy as those of python."""
+    """An array of objects, with each missing value of its own kind, and numbers of Python in place of numpy's."""
     written = np.empty(len(values), dtype=object)
     if form is not None and values.dtype.kind in "if":
         written[gaps == 0] = form.objects(values[gaps == 0])

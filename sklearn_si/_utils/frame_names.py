@@ -1,4 +1,4 @@
-"""The names of the columns of frames, of any library."""
+"""The names of the columns of frames of pandas, polars and other libraries."""
 
 import importlib
 import sys
@@ -7,18 +7,18 @@ import numpy as np
 
 __all__ = ["check_names", "in_order", "is_pandas", "names_of", "narwhals_frame", "narwhals_series"]
 
-# Columns of a table whose names an error tells.
+# Largest number of columns whose names an error lists.
 _FEW_NAMES = 30
 
 
 def is_pandas(X, kind="DataFrame"):
-    """Whether X is a frame (or a "Series") of pandas, which is not imported for the answer."""
+    """Whether X is a frame (or a "Series") of pandas, without importing pandas."""
     pd = sys.modules.get("pandas")
     return pd is not None and isinstance(X, getattr(pd, kind))
 
 
 def narwhals_frame(X):
-    """A frame of another library through narwhals; None if it is none, or narwhals is not there."""
+    """The narwhals frame of a frame of another library; None if X is not a frame, or narwhals is not installed."""
     if isinstance(X, (np.ndarray, list, tuple)) or is_pandas(X) or not hasattr(X, "columns"):
         return None
     try:
@@ -32,21 +32,21 @@ def narwhals_frame(X):
 
 
 def narwhals_series(X):
-    """A column of another library through narwhals; None if it is none."""
+    """The narwhals series of a column of another library; None if X is not a column."""
     if isinstance(X, (np.ndarray, list, tuple)) or is_pandas(X) or not hasattr(X, "to_frame"):
         return None
     return importlib.import_module("narwhals.stable.v2").from_native(X, series_only=True)
 
 
 def names_of(X):
-    """The names of the columns of a frame; None of arrays, and of frames that number their columns from 0."""
+    """The names of the columns of a frame; None for arrays, and for frames that number their columns from 0."""
     frame = X if is_pandas(X) else narwhals_frame(X)
     names = None if frame is None else list(frame.columns)
     return None if names is None or names == list(range(len(names))) else names
 
 
 def in_order(X, names, input_name, reference="fit"):
-    """A frame with its columns in the order of some names; what has no names as it is.
+    """A frame with its columns in the order of the names; anything without names is returned as it is.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def in_order(X, names, input_name, reference="fit"):
 
 
 def check_names(names, own, input_name, partial=False, reference="fit"):
-    """Refuse columns that are missing (unless `partial`), unknown or repeated, by name."""
+    """Raise a ValueError that names columns which are missing (unless `partial`), unknown or repeated."""
     missing = [] if partial else [name for name in names if name not in own]
     unknown = [name for name in own if name not in names]
     if missing or unknown:

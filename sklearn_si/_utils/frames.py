@@ -1,4 +1,4 @@
-"""Frames and arrays as columns that are found by their names, and tables built of them."""
+"""Frames and arrays as columns that are found by their names, and frames and arrays that are built from columns."""
 
 import importlib
 import warnings
@@ -16,24 +16,24 @@ __all__ = ["Reading", "Series", "Table", "index_of"]
 
 
 def index_of(X):
-    """The index of a pandas frame; None of any other table."""
+    """The index of a pandas frame; None for other tables."""
     return X.index if is_pandas(X) else None
 
 
 @registered("frames.Table")
 class Table:
-    """What is remembered of a table: its columns, and the library that it comes from.
+    """The names, dtypes and library of a table, without its rows.
 
     Parameters
     ----------
     series : list of Series
-        Its columns.
+        The columns.
     backend : {"numpy", "pandas", "narwhals"}
-        Which library.
+        The library that reads and builds the table.
     dtype : dtype, default=None
-        That of an array.
+        The dtype of an array.
     library : str, default=None
-        What builds frames of other libraries.
+        The library of a narwhals frame, such as "polars".
     levels : tuple or None, default=None
         The names of the levels of a MultiIndex of columns, or the one name of a plain index of columns.
     """
@@ -43,11 +43,11 @@ class Table:
     def __init__(self, series, backend, dtype=None, library=None, levels=None, is_multiindex=False):
         self.series, self.backend, self.dtype, self.library = series, backend, dtype, library
         self.levels, self.is_multiindex = levels, is_multiindex
-        self.owner = "the table"  # who is named in errors
+        self.owner = "the table"  # the name in errors
 
     @classmethod
     def of(cls, X, input_name="X"):
-        """The memory of a frame or a 2-D array."""
+        """The description of a frame or a 2-D array."""
         if is_pandas(X):
             columns = [X.iloc[:, j] for j in range(X.shape[1])]
             series = [
@@ -70,13 +70,13 @@ class Table:
 
     @property
     def has_names(self):
-        """Whether the columns have names of their own, and not the numbers of their places."""
+        """Whether the columns have names other than the numbers of their positions."""
         return self.backend != "numpy" and self.names != list(range(len(self.series)))
 
     def readings(self, X, input_name="X", partial=False, quiet=False):
-        """What the columns of this table hold in X, in their order; if `partial`, None for those that X lacks.
+        """The columns of this table in X, in the order of this table; if `partial`, None for those that X lacks.
 
-        Where one side has names and the other none, columns are taken by their places, with a warning unless `quiet`.
+        If only one of the two tables has names, columns are matched by position, with a warning unless `quiet`.
         """
         other = Table.of(X, input_name)
         alike = self.has_names == other.has_names or set(other.names) <= set(self.names)
@@ -95,7 +95,7 @@ class Table:
         return other._read(X, range(len(other.series)), self.series, input_name)
 
     def _warn_of_names(self, other, input_name):
-        """Say, as scikit-learn does, that columns are taken by their places because one side has no names."""
+        """Warn, as scikit-learn does, that columns are matched by position because one table has no names."""
         if self.has_names == other.has_names or is_nameless():
             return
         told = (
@@ -106,7 +106,7 @@ class Table:
         warnings.warn(f"{told}: its columns are taken in their order.", UserWarning, stacklevel=5)
 
     def _read(self, X, places, like, input_name):
-        """The readings at some places, dates in the units of other series."""
+        """The readings of the columns at the given positions, with dates in the units of the series `like`."""
         if self.backend == "pandas":
             columns = [X.iloc[:, place] if place is not None else None for place in places]
         elif self.backend == "numpy":
@@ -122,11 +122,11 @@ class Table:
         ]
 
     def check_names(self, names, input_name="X", partial=False):
-        """Refuse columns that are missing (unless `partial`) or unknown, by name."""
+        """Raise a ValueError that names columns which are missing (unless `partial`) or unknown."""
         check_names(self.names, names, input_name, partial)
 
     def frame_of(self, cells, input_name="given"):
-        """The frame of a dict from names to columns, or to single cells."""
+        """A frame from a dict that maps names to columns, or to single cells."""
         if self.backend == "numpy":
             raise ValueError(
                 f"Got {input_name} as a dict, but fit was given an array, whose columns have no names: pass rows."
@@ -150,7 +150,7 @@ class Table:
         return nw.from_dict(columns, backend=self.library).to_native()
 
     def build(self, columns, index=None):
-        """A table of the remembered kind from its written columns; a pandas frame takes the index."""
+        """A table of this library and these dtypes from its written columns; a pandas frame has the index."""
         if self.backend == "numpy":
             dtype = np.result_type(self.dtype, *(column.dtype for column in columns))
             table = np.empty((len(columns[0]), len(columns)), dtype=dtype)
@@ -179,7 +179,7 @@ def _series(name, column, dtype, backend, input_name):
 
 
 def _named(read, name, input_name, column, like):
-    """What a function makes of a column; its errors name the column."""
+    """Call a function with a column, and name the column in its errors."""
     try:
         return read(column, like)
     except CellError as error:
@@ -187,7 +187,7 @@ def _named(read, name, input_name, column, like):
 
 
 def _checked_array(X, input_name):
-    """X as an array of two dimensions."""
+    """X as an array, after a check that it has two dimensions."""
     if sparse.issparse(X):
         raise TypeError(f"{input_name} is sparse, and sparse input is not supported: pass {input_name}.toarray().")
     check_masked(X, input_name)
@@ -208,7 +208,7 @@ def _checked_array(X, input_name):
 
 
 def _narwhals_series(nw, series, column, library):
-    """A column of another library from written cells."""
+    """A narwhals series from written cells."""
     if series.is_date:
         return nw.new_series(series.name, column, nw.Int64, backend=library).cast(series.dtype)
     dtype = None if type(series.dtype).__name__ == "Unknown" else series.dtype

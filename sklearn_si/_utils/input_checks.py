@@ -1,4 +1,4 @@
-"""Checks of what users hand over, before scikit-learn's own."""
+"""Checks of the users' input, before those of scikit-learn."""
 
 import contextlib
 import contextvars
@@ -23,7 +23,7 @@ _nameless = contextvars.ContextVar("sklearn_si_nameless", default=False)
 
 @contextlib.contextmanager
 def nameless():
-    """Within it, rows are our own arrays, made of a user's frame: nobody warns that they have no names."""
+    """A context for arrays that the library made from a user's frame, in which missing names cause no warning."""
     token = _nameless.set(True)
     try:
         yield
@@ -32,13 +32,13 @@ def nameless():
 
 
 def is_nameless():
-    """Whether rows that come now are our own arrays, made of a user's frame."""
+    """Whether the context of `nameless` is active."""
     return _nameless.get()
 
 
 def dtypes_of(X):
-    """The dtypes that rows may keep: single precision where all columns of a frame have it, whatever its library."""
-    # of a frame one for each column; arrays have none
+    """The dtypes that rows may keep: single precision if all columns of a frame have it, in any library."""
+    # A frame has one dtype for each column; arrays have no `dtypes`.
     dtypes = getattr(X, "dtypes", ())
     if np.ndim(dtypes) == 1 and len(dtypes) and all(str(dtype) in _SINGLE for dtype in dtypes):
         return np.float32
@@ -46,7 +46,7 @@ def dtypes_of(X):
 
 
 def validate_rows(estimator, X, name="X"):
-    """Rows like those of fit, as an array; the columns of X have the order of fit, those of X1 are found by name."""
+    """Rows as an array with the columns of fit: those of X must be in the order of fit, others are found by name."""
     X = check_cells(X if name == "X" else in_order(X, _names(estimator), name), name)
     if name == "X" and not _nameless.get():
         return validate_data(estimator, X, dtype=dtypes_of(X), reset=False)
@@ -54,12 +54,15 @@ def validate_rows(estimator, X, name="X"):
         _check_feature_names(estimator, X, reset=False)
     X = check_array(X, dtype=dtypes_of(X), input_name=name)
     if X.shape[1] != estimator.n_features_in_:
-        raise ValueError(f"{name} has {X.shape[1]} features, but expected {estimator.n_features_in_}, as in fit's X0.")
+        raise ValueError(
+            f"{name} has {X.shape[1]} features, but expected {estimator.n_features_in_} as in X0 of fit: pass the same "
+            "columns."
+        )
     return X
 
 
 def validate_points(estimator, X, name):
-    """Rows with as many columns as those of fit, whose names they need not bear; if they do, these count."""
+    """Rows as an array with as many columns as in fit; columns with the names of fit are put in its order."""
     X = check_cells(by_names(estimator, X, name), name)
     X = check_array(X, dtype=dtypes_of(X), input_name=name)
     if X.shape[1] != estimator.n_features_in_:
@@ -69,7 +72,7 @@ def validate_points(estimator, X, name):
 
 
 def by_names(estimator, X, name):
-    """Rows with their columns in the order of fit, where they bear its names; others as they are."""
+    """Rows whose columns are in the order of fit if they have its names; other rows as they are."""
     names, own = _names(estimator), names_of(X)
     foreign = names is not None and own is not None and not set(own) & set(names)
     return X if foreign else in_order(X, names, name)
@@ -80,7 +83,7 @@ def _names(estimator):
 
 
 def validate_samples(estimator, X0, X1):
-    """The samples of a fit: two arrays, or one and None."""
+    """The samples of a fit: two arrays, or one array and None."""
     with _ways_out():
         X0 = check_cells(X0, "X0")
         X0 = validate_data(estimator, X0, dtype=dtypes_of(X0), ensure_min_samples=2)
@@ -103,44 +106,47 @@ def _ways_out():
 
 
 def _way_out(message):
-    """What this library has for rows that are no plain numbers."""
+    """What to do about rows that are not plain numbers."""
     if "NaN" in message:
-        return "\nOf this library, InterpolantImputer fills gaps, and TableSynthesizer learns rows that have them."
+        return (
+            "\nOf this library, InterpolantImputer fills missing values, and TableSynthesizer learns from rows that "
+            "have them."
+        )
     if "unique column names" in message:
         return "\nRename the columns, or pass X.to_numpy()."
     if "could not convert string" in message:
-        return ". Of this library, TableSynthesizer learns columns of words, and `condition=` takes them."
+        return ". Of this library, TableSynthesizer learns columns of text, and `condition=` accepts them."
     return ""
 
 
 def check_count(n, name):
-    """An integer of at least 1, as int."""
+    """The checked integer of at least 1, as an int."""
     if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"Got {name}={n!r}, but expected an integer of at least 1.")
     return int(n)
 
 
 def is_sample(X, name):
-    """Whether a second argument is a sample: if and only if it has two dimensions."""
+    """Whether the second argument is a sample, which it is if it has two dimensions."""
     if X is None:
         return False
     ndim = X.ndim if hasattr(X, "ndim") else np.ndim(np.asarray(X))
     if ndim not in (1, 2):
         raise ValueError(
-            f"{name} has {ndim} dimensions: expected a sample of shape (n_samples, n_features), or labels of shape "
-            "(n_samples,), which are ignored."
+            f"{name} has {ndim} dimensions, but expected a sample of shape (n_samples, n_features), or labels of shape "
+            "(n_samples,), which are ignored: reshape it, or leave it out."
         )
     return ndim == 2
 
 
 def check_labels(y, X0):
-    """Refuse a 1-D second argument that could have been meant as a sample."""
+    """Raise a ValueError for a 1-D second argument that may have been meant as a sample."""
     if y is None:
         return
     if X0.shape[1] == 1:
         raise ValueError(
-            "X1 is 1-D and X0 has one column (n_features = 1), so it cannot be told whether X1 is a sample or labels: "
-            "pass X1.reshape(-1, 1) for a bridge, or leave it out."
+            "X1 is 1-D and X0 has one column (n_features = 1), so X1 may be a sample or labels: pass "
+            "X1.reshape(-1, 1) for a bridge, or leave it out."
         )
     n_labels = len(np.asarray(y))
     if n_labels != len(X0):
@@ -151,17 +157,18 @@ def check_labels(y, X0):
 
 
 def check_masked(X, name):
-    """Refuse masked cells."""
+    """Raise a ValueError if cells are masked."""
     if np.ma.is_masked(X):
         raise ValueError(
             f"{name} is a masked array with {np.ma.count_masked(X)} masked cells, whose hidden values would count: "
-            "leave those rows out, or pass X.filled(np.nan) to what takes gaps (InterpolantImputer, TableSynthesizer)."
+            "leave those rows out, or pass X.filled(np.nan) to an estimator that accepts missing values "
+            "(InterpolantImputer, TableSynthesizer)."
         )
 
 
 @contextlib.contextmanager
 def all_or_nothing(estimator):
-    """Within it, an error leaves the estimator as it was: no part of a fit that fails stands beside an older one's."""
+    """A context in which an error leaves the estimator as it was before, with all attributes of an earlier fit."""
     before = dict(vars(estimator))
     try:
         yield
@@ -172,9 +179,10 @@ def all_or_nothing(estimator):
 
 
 def check_cells(X, name):
-    """The rows in this machine's order of bytes; refuses cells that would become other numbers in silence.
+    """The rows in the native byte order, after a check for cells that numpy would misread without a warning.
 
-    Dates and time differences would become 1.6e15, and what a masked array hides would count.
+    Dates and time differences would become integers such as 1.6e15, and the hidden values of a masked array would
+    count.
     """
     check_masked(X, name)
     dtype: Any = getattr(X, "dtype", None)
@@ -192,7 +200,7 @@ def check_cells(X, name):
         dated = any(isinstance(value, _DATED_TYPES) for value in np.asarray(values, dtype=object).flat)
     if dated:
         raise ValueError(
-            f"{name} holds dates or time differences, which are not numbers of a known unit: convert them first, "
-            "for example to days since a date of your choice."
+            f"{name} has dates or time differences, which are not numbers of a known unit: convert them first, for "
+            "example to days since a date of your choice."
         )
     return X

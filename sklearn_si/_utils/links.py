@@ -1,4 +1,4 @@
-"""Links from the HTML picture of an estimator to its page of documentation, where that is published."""
+"""Links from the HTML representation of an estimator to its documentation page, if that is published."""
 
 import functools
 import importlib.metadata
@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 
 @functools.cache
 def documentation_url() -> str:
-    """The address that the package gives for its documentation; empty where it gives none."""
+    """The documentation URL in the metadata of the package, or an empty string."""
     try:
         urls = importlib.metadata.metadata("sklearn-si").get_all("Project-URL") or []
     except importlib.metadata.PackageNotFoundError:  # a source tree that was not installed
@@ -20,10 +20,10 @@ def documentation_url() -> str:
 
 
 class LinkedEstimator(BaseEstimator):
-    """An estimator whose picture links its page here, and never a page of scikit-learn that does not exist."""
+    """An estimator whose HTML representation links to its page here, not to a page of scikit-learn."""
 
     _doc_link_module = "sklearn_si"
-    # the module whose page lists the class, where it is another than the public part of the one that defines it
+    # The module that documents the class, if it is not the public part of the module that defines the class.
     _documented_in: ClassVar[str] = ""
 
     def _doc_link_url_param_generator(self):

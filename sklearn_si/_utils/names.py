@@ -1,4 +1,4 @@
-"""Names under which saved files mention classes and functions."""
+"""The names of classes and functions in saved files."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -7,13 +7,13 @@ __all__ = ["BY_NAME", "NAMES", "registered"]
 
 T = TypeVar("T")
 
-# What files may name, and the names of it; `persistence` adds the classes of other libraries.
+# Classes and functions that files may name, and their names; `persistence` adds those of other libraries.
 BY_NAME: dict[str, Any] = {}
 NAMES: dict[Any, str] = {}
 
 
 def registered(name: str) -> Callable[[T], T]:
-    """A decorator by which a class or a function gets the name under which files mention it.
+    """A decorator that gives a class or a function its name in saved files.
 
     The name says what a thing is and not where it stands, so that files outlive moves of the code.
 
@@ -25,7 +25,7 @@ def registered(name: str) -> Callable[[T], T]:
 
     def register(value: T) -> T:
         if name in BY_NAME:
-            raise ValueError(f"{name!r} is the name of {BY_NAME[name]!r} already: files could not tell them apart.")
+            raise ValueError(f"The name {name!r} already belongs to {BY_NAME[name]!r}: choose another name.")
         BY_NAME[name], NAMES[value] = value, name
         return value
 

@@ -1,4 +1,4 @@
-"""What a process has only once, used by one thread at a time: torch's global generator, the filters of warnings, ..."""
+"""Locks for the global state of a process, such as torch's global generator and the filters of warnings."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ _locks = {name: threading.RLock() for name in ("settings", "tangents")}
 
 
 def _in_child():
-    # threads of the parent may hold the old ones, and do not exist here
+    # Threads of the parent process may hold the old locks, and those threads do not exist after a fork.
     _locks.update({name: threading.RLock() for name in _locks})
     # nor do the threads of OpenMP, for which torch would wait for ever
     torch.set_num_threads(1)
@@ -26,16 +26,16 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def seeded_globally(seed):
-    """Within it, torch's global generator of the CPU follows a seed; afterwards it is as before."""
+    """A context in which torch's global generator of the CPU has the given seed; its state is restored afterwards."""
     with _locks["settings"], torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed, which seeds CUDA's generators as well and for good
+        # torch.manual_seed would seed the generators of CUDA as well, permanently.
         torch.default_generator.manual_seed(seed)
         yield
 
 
 @contextlib.contextmanager
 def without_warnings(category):
-    """Within it, warnings of a category are not shown; the number of threads of BLAS is changed by one thread alone."""
+    """A context without warnings of a category, in which only one thread changes the number of BLAS threads."""
     with _locks["settings"], warnings.catch_warnings():
         warnings.simplefilter("ignore", category)
         yield
@@ -43,6 +43,6 @@ def without_warnings(category):
 
 @contextlib.contextmanager
 def forward_tangents():
-    """Within it, torch differentiates forward: it counts the levels of that for all threads together (measured)."""
+    """A context for forward-mode differentiation, whose nesting levels torch counts over all threads (measured)."""
     with _locks["tangents"]:
         yield

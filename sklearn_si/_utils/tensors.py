@@ -1,4 +1,4 @@
-"""Arrays to tensors and back; devices; generators that leave the global ones alone."""
+"""Conversions between arrays and tensors, devices, and random generators that leave the global ones alone."""
 
 import copy
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
-# Streams of random numbers drawn from one seed: the rows that `sample` returns
-# must not be functions of the numbers that `fit` saw.
+# The streams of random numbers that are drawn from one seed. The rows that `sample` returns must not be functions of
+# the numbers that `fit` used.
 FIT_STREAM = 0
 SAMPLE_STREAM = 1
 BASE_STREAM = 2
@@ -27,14 +27,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises
     ------
     ValueError
-        When there is no such device; it names those that there are.
+        When there is no such device; the message lists the devices of this machine.
     """
     if device == "auto":
         return torch.device(_accelerators()[0] if _accelerators() else "cpu")
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"Got device={device!r}, but expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
+        raise ValueError(
+            f"Got device={device!r}, but expected 'auto', or a name such as 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        ) from error
     if not _is_present(found):
         raise ValueError(
             f"Got device={str(device)!r}, but this machine has {['cpu', *_accelerators()]} (as torch "
@@ -45,7 +47,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def _accelerators() -> list[str]:
-    """Names of the devices beside the CPU, the one that "auto" takes first."""
+    """Names of the devices other than the CPU; "auto" takes the first."""
     if torch.cuda.is_available():
         return ["cuda", *(f"cuda:{k}" for k in range(1, torch.cuda.device_count()))]
     return ["mps"] if torch.backends.mps.is_available() else []
@@ -63,16 +65,16 @@ def _is_present(device: torch.device) -> bool:
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
-    """One integer seed from an int, a RandomState or None (numpy's global state, as scikit-learn)."""
+    """An integer seed from an int, a RandomState or None (the global state of numpy, as in scikit-learn)."""
     if isinstance(random_state, (int, np.integer)):
         return int(random_state)
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
 def make_generator(seed: int, stream: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """A `torch.Generator` for one stream of a seed; distinct streams are independent."""
+    """A `torch.Generator` for one stream of a seed; different streams are independent."""
     state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
-    # 63 bits: manual_seed refuses the upper half of uint64 on some devices.
+    # The seed has 63 bits, because manual_seed rejects the upper half of uint64 on some devices.
     return torch.Generator(device=device).manual_seed(int(state >> np.uint64(1)))
 
 
@@ -84,7 +86,7 @@ def evaluation_dtype(array_dtype: DTypeLike, device: torch.device) -> torch.dtyp
 
 
 def as_tensor(array: ArrayLike, dtype: torch.dtype, device: str | torch.device) -> Tensor:
-    """Copy an array to a tensor: read-only and negative-stride arrays are welcome."""
+    """Copy an array to a tensor; it may be read-only or have negative strides."""
     return torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=device)
 
 
@@ -94,7 +96,7 @@ def as_array(tensor: Tensor, dtype: DTypeLike) -> np.ndarray:
 
 
 def cast_module(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """The module itself if it already has this dtype and device, else a converted copy.
+    """The module itself if it has this dtype and device already, otherwise a converted copy.
 
     A copy, never an in-place conversion: threads may share a fitted estimator.
     """
@@ -105,12 +107,12 @@ def cast_module(module: nn.Module, dtype: torch.dtype, device: torch.device) -> 
 
 
 def blocks(n: int, size: int) -> list[slice]:
-    """Slices of at most `size` rows that make up n."""
+    """Slices of at most `size` rows that together cover n rows."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def column(t: Tensor, x: Tensor) -> Tensor:
-    """Time as a column that broadcasts against rows: shape () stays, (n,) becomes (n, 1)."""
+    """The time as a column that broadcasts against rows: shape () stays, and (n,) becomes (n, 1)."""
     return t if t.ndim == 0 else t.reshape(-1, *([1] * (x.ndim - 1)))
 
 
@@ -122,7 +124,7 @@ def normal(
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Standard normal numbers from a generator, in the dtype and on the device of `like`."""
+    """Standard normal numbers from the generator, with the dtype and device of `like`."""
     dtype = like.dtype if like is not None else dtype
     device = like.device if like is not None else device
     return torch.randn(shape, generator=generator, dtype=dtype, device=device)

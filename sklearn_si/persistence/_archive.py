@@ -1,4 +1,4 @@
-"""Save and load fitted estimators without executing anything that a file says."""
+"""Save and load fitted estimators without executing code from a file."""
 
 import contextlib
 import inspect
@@ -31,7 +31,7 @@ from ._registry import (
 
 __all__ = ["FORMAT", "load", "save"]
 
-# The version of the layout of files; older ones keep loading.
+# The version of the file format; files of older versions can be loaded.
 FORMAT = 1
 # Largest description that is read, in bytes.
 _LARGEST_TREE = 256 * 2**20
@@ -55,24 +55,25 @@ _DICTS = {dict: "dict", OrderedDict: "ordered", Bunch: "bunch"}
 
 
 def save(estimator, path):
-    """Write a fitted estimator to a file that can be loaded without executing code.
+    """Write an estimator to a file that can be loaded without executing code.
 
-    The file is an uncompressed zip of one JSON description and of arrays in numpy's format; it holds no pickle. It is
-    written beside its place and then moved there, so that a crash leaves the last good file.
+    The file is an uncompressed zip archive of a JSON description and of arrays in numpy's format. It contains no
+    pickle. It is written under a temporary name in the same folder and then renamed, so that a crash leaves an older
+    file intact.
 
     Parameters
     ----------
     estimator : estimator
-        Of this library, fitted or not; as `base_density` or step, also GaussianMixture, KernelDensity and the scalers
-        of scikit-learn that `sklearn_si.persistence` lists.
+        An estimator of this library, fitted or not. Its parts may be GaussianMixture, KernelDensity and the
+        transformers of scikit-learn that the guide lists (as `base_density`, or as the step of a transformer).
     path : str or path-like
-        Where to write.
+        The file to write.
 
     Raises
     ------
     ValueError
-        When the estimator holds what cannot be described: a function of your own, an object of a foreign class. The
-        message names the place and the way out.
+        When the estimator contains an object that the file cannot describe, such as a function of your own or an
+        object of another library. The message names the attribute and says what to do.
 
     Examples
     --------
@@ -90,40 +91,43 @@ def save(estimator, path):
 
 
 def load(path):
-    """Read an estimator from a file of `save`.
+    """Read an estimator from a file that `save` wrote.
 
-    Nothing in the file is executed: classes and functions come from a list in this library, arrays are read without
-    pickle, and every entry is read once and is as long as it says (a compressed one is refused), so that memory stays
-    within a few times the arrays and some thirty times the description. `SECURITY.md` says what is not guarded against.
+    Nothing in the file is executed: classes and functions come from a list in this library, and arrays are read without
+    pickle. Each entry is read once and has the length that it announces (compressed entries are rejected), so that the
+    memory is at most a few times that of the arrays plus about thirty times that of the description. `SECURITY.md` says
+    which attacks are not prevented.
 
     Parameters
     ----------
     path : str or path-like
-        A file of `save`.
+        A file that `save` wrote.
 
     Returns
     -------
     estimator : estimator
-        As it was saved, on the CPU; without a `checkpoint`, which is a place on the machine that it came from.
+        The estimator as it was saved, on the CPU. Its `checkpoint` is not set, because that is a path on the machine
+        that saved it.
 
     Raises
     ------
     LoadError
-        When the file is no archive, is cut or changed, has entries that `save` does not write, names a class that is
-        not on the list, or was written by a newer version of the format.
+        When the file is not such an archive, is truncated or changed, has entries that `save` does not write, names a
+        class that is not on the list, or has a newer version of the format.
     OSError
         When the file cannot be opened.
     """
     estimator = read(path)
     if not isinstance(estimator, BaseEstimator):
         raise LoadError(
-            f"{os.fspath(path)!r} holds no estimator. (If it is the checkpoint of a fit: the same fit goes on from it.)"
+            f"{os.fspath(path)!r} holds no estimator: pass a file that save wrote. (If it is the checkpoint of a fit, "
+            "call the same fit again to resume it.)"
         )
     return estimator
 
 
 def write(value, path, place):
-    """Write a value that can be described, beside its place and then, when it is on the disk, there."""
+    """Write a value to a temporary file beside `path`, and rename the file when it is on the disk."""
     writer = Writer()
     tree = {"format": FORMAT, "library": __version__, "root": writer.node(value, place)}
     path = os.fsdecode(path)
@@ -131,7 +135,7 @@ def write(value, path, place):
     try:
         with open(beside, "xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                # the time of an entry is left out: files of one model are the same to the bit
+                # Entries have no time, so that two files of the same model are equal bit by bit.
                 archive.writestr(zipfile.ZipInfo(_TREE), json.dumps(tree, allow_nan=False))
                 for name, array in writer.arrays.items():
                     with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as entry:
@@ -146,19 +150,19 @@ def write(value, path, place):
 
 
 def _sync_folder(path):
-    """Have the new name of a file on the disk as well, where systems know how."""
+    """Write the entry of a file in its folder to the disk, on systems that can do so."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with contextlib.suppress(OSError):  # some file systems refuse
+        with contextlib.suppress(OSError):  # not supported by some file systems
             os.fsync(folder)
     finally:
         os.close(folder)
 
 
 def read(path):
-    """The value in a file of `write`."""
+    """The value in a file that `write` wrote."""
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -166,7 +170,9 @@ def read(path):
         except LoadError:
             raise
         except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, struct.error) as error:
-            raise LoadError(f"{os.fspath(path)!r} is no file of sklearn_si.save, or is damaged: {error}") from error
+            raise LoadError(
+                f"{os.fspath(path)!r} is not a file of sklearn_si.save, or is damaged ({error}): save the model again."
+            ) from error
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise LoadError(f"{os.fspath(path)!r} holds what save does not write: {error!r:.300}") from error
 
@@ -182,19 +188,19 @@ def _check(allowed, values, place):
 
 
 class Writer:
-    """Objects as nodes of a tree of JSON; arrays apart, and what is met twice by its number."""
+    """Converts objects to the nodes of a JSON tree; arrays are kept apart, and repeated objects refer to the first."""
 
     def __init__(self):
         self.arrays, self.numbers, self.kept, self.open = {}, {}, [], set()
 
     def node(self, value, place):
-        """The node of a value; `place` says where it was found."""
+        """The node of a value; `place` names the attribute in errors."""
         if value is None or isinstance(value, (bool, str)) or type(value) is int:
             return value
         if type(value) is float:
             return value if math.isfinite(value) else {"float": repr(value)}
         if id(value) in self.open:
-            raise ValueError(f"{place} holds the object of which it is a part, which a file cannot describe.")
+            raise ValueError(f"{place} contains itself, which a file cannot describe: remove the reference.")
         if id(value) in self.numbers:
             return {"seen": self.numbers[id(value)]}
         return self._described(value, place)
@@ -244,7 +250,7 @@ class Writer:
 
     def _array(self, value):
         name = f"{len(self.arrays)}.npy"
-        # sums depend on the order in memory by a rounding
+        # The memory order is kept, because the rounding of sums depends on it.
         self.arrays[name] = value if value.flags.f_contiguous else np.asarray(value, order="C")
         return name
 
@@ -257,13 +263,13 @@ class Writer:
         name = None if isinstance(value, type) else NAMES.get(type(value))
         if name is None:
             raise ValueError(
-                f"{place} holds {value!r} of class {type(value).__module__}.{type(value).__qualname__}, which a file "
-                "without code cannot describe: use a name in place of a function or an object of your own, or pickle "
-                "the estimator for readers who trust you."
+                f"{place} is {value!r} of class {type(value).__module__}.{type(value).__qualname__}, which a file "
+                "without code cannot describe: use a name in place of your own function or object, or pickle the "
+                "estimator for readers who trust you."
             )
         # our own estimators have a state that is not packed; before python 3.11 few objects have `__getstate__`
         own = getattr(value, "_plain_state", None) or getattr(value, "__getstate__", None)
-        # what has no attributes has no state
+        # An object without attributes has no state.
         state = vars(value) if own is None or isinstance(value, torch.nn.Module) else own() or {}
         if isinstance(value, BaseEstimator):  # where a fit writes is not for a file to say
             state = {k: None if k in _PLACES else v for k, v in state.items() if k != "_sklearn_version"}
@@ -276,7 +282,7 @@ class Writer:
 
 
 class Reader:
-    """The objects of an archive."""
+    """Reads the objects of an archive."""
 
     def __init__(self, archive, size):
         self.archive, self.seen, self.taken = archive, {}, set()
@@ -293,7 +299,7 @@ class Reader:
             raise LoadError("The entries of the archive are longer than the file: it is damaged.")
 
     def root(self):
-        """The estimator."""
+        """The value at the root of the tree."""
         if self.archive.getinfo(_TREE).file_size > _LARGEST_TREE:
             raise LoadError("The description of the archive is larger than any that save writes.")
         text = self.archive.read(_TREE)
@@ -309,7 +315,7 @@ class Reader:
         return self.value(tree["root"], 0)
 
     def value(self, node, depth):
-        """The value of a node."""
+        """The value that a node describes."""
         self._spend(1)
         if node is None or isinstance(node, (bool, int, float, str)):
             return node
@@ -362,7 +368,7 @@ class Reader:
         if not data.startswith(_MAGIC) or header is None:
             raise LoadError(f"The entry {name!r} is no array that save writes: it holds objects, or is damaged.")
         dtype, shape = np.dtype(header[1]), tuple(int(n) for n in re.findall("[0-9]+", header[3]))
-        # before anything is reserved for it
+        # This is checked before memory is allocated for the array.
         if math.prod(shape) * dtype.itemsize != len(data) - start:
             raise LoadError(f"The entry {name!r} is not as long as the array that it announces.")
         values = np.frombuffer(memoryview(data)[start:], dtype)
@@ -435,10 +441,10 @@ class Reader:
             for parameter in inspect.signature(cls).parameters.values():
                 if parameter.default is not parameter.empty:
                     state.setdefault(parameter.name, parameter.default)
-        # mypy takes it for `type.__new__`
+        # mypy mistakes it for `type.__new__`.
         value = cls.__new__(cls)  # type: ignore[call-overload]
         vars(value).update(state)
-        # only now, so that no object holds itself
+        # It is stored only now, so that no object can contain itself.
         return self._remembered(node, value, left - self.left)
 
     def _listed(self, name):
@@ -468,7 +474,7 @@ class Reader:
 
 
 def _is_sound(values):
-    """Whether all bytes are values of their dtype: numpy trusts those of truth values and of text."""
+    """Whether all bytes are valid for their dtype, which numpy does not check for booleans and text."""
     if values.dtype.kind == "b":
         return bool((values.view(np.uint8) <= 1).all())
     if values.dtype.kind == "U":

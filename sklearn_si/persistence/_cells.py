@@ -1,4 +1,4 @@
-"""Cells and dtypes of columns that other libraries define, as plain parts and back."""
+"""Convert cells and dtypes of columns of other libraries to plain parts, and back."""
 
 import datetime
 import decimal
@@ -57,10 +57,10 @@ def _expect(holds):
         raise ValueError("A cell is to be built from parts of other classes than those that save writes.")
 
 
-# Digits of a decimal, and what the frequency of a period looks like.
+# Largest number of digits of a decimal, and the pattern of the frequency of a period.
 _MOST_DIGITS = 100
 _FREQUENCY = re.compile(r"\d{0,4}[A-Za-z]{1,3}(-[A-Z]{3})?")
-# Class of a cell to its parts, and to what builds it of them.
+# For each class of cells, a function to its parts, and a function from the parts to the cell.
 CELLS = {
     "Interval": (lambda v: {"left": v.left, "right": v.right, "closed": v.closed}, _interval),
     "Period": (lambda v: {"ordinal": v.ordinal, "freq": v.freqstr}, _period),
@@ -86,19 +86,19 @@ def is_foreign_cell(value):
 
 
 def cell_parts(value):
-    """A cell as its class and its parts."""
+    """The class and the parts of a cell."""
     name = type(value).__name__
     return {"class": name, **CELLS[name][0](value)}
 
 
 def build_cell(parts):
-    """The cell of such parts."""
+    """The cell that has these parts."""
     settings = {name: part for name, part in parts.items() if name != "class"}
     _expect(type(parts.get("class")) is str and parts["class"] in CELLS)
     return CELLS[parts["class"]][1](**settings)
 
 
-# The types of pyarrow that columns have: by name, or by a pattern with what it asks for.
+# The types of pyarrow columns, by name, or by a pattern and the function that builds the type from its match.
 _PLAIN = {
     "bool": "bool_", "date32[day]": "date32", "date64[ms]": "date64", "double": "float64", "float": "float32",
     "halffloat": "float16", "large_string": "large_string", "null": "null", "string": "string",
@@ -119,12 +119,12 @@ _PATTERNS = (
 
 
 def arrow_parts(dtype):
-    """A pyarrow dtype of pandas by its name."""
+    """The name of a pyarrow dtype of pandas."""
     return {"name": str(dtype.pyarrow_dtype)}
 
 
 def build_arrow(parts):
-    """The dtype of such a name."""
+    """The dtype that has this name."""
     name, pa, pd = parts.get("name"), _import("pyarrow"), _import("pandas")
     _expect(type(name) is str)
     if name in _PLAIN:
@@ -133,4 +133,4 @@ def build_arrow(parts):
         match = pattern.fullmatch(name)
         if match:
             return pd.ArrowDtype(build(pa, match))
-    raise ValueError(f"{name!r:.100} is no dtype of a column that a file may have.")
+    raise ValueError(f"{name!r:.100} is not a dtype of a column that a file may have.")

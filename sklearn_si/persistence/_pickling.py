@@ -1,4 +1,4 @@
-"""Pickles of fitted estimators: networks as arrays, so that they load anywhere and skops can write them."""
+"""Pickles of fitted estimators that hold networks as arrays, so that any machine can load and skops can write them."""
 
 import abc
 import copy
@@ -11,7 +11,7 @@ from ._archive import FREE, REPEATED, Reader, Writer
 
 
 class HoldsNetworks(abc.ABC):
-    """A value that is not a network itself and can be taken apart into its networks and the rest."""
+    """A value that contains networks and can be split into them and the rest."""
 
     @abc.abstractmethod
     def networks(self) -> dict[str, Any]:
@@ -19,27 +19,27 @@ class HoldsNetworks(abc.ABC):
 
     @abc.abstractmethod
     def with_networks(self, networks: dict[str, Any]) -> "HoldsNetworks":
-        """The same value with other networks of these names."""
+        """The same value with these networks in place of its own."""
 
 
 class PackedNetworks(BaseEstimator):
-    """An estimator whose pickled state holds its networks packed as text and arrays, on the CPU.
+    """An estimator whose pickled state holds its networks as text and arrays, on the CPU.
 
-    A leaf names the attributes that are networks, dicts of them, or hold them, in `_networks`. Networks of a factory,
-    which cannot be described, stay as they are, moved to the CPU.
+    A subclass lists in `_networks` the attributes that are networks, dicts of networks, or contain them. Networks that
+    a user's function made cannot be described; they are moved to the CPU and otherwise stay as they are.
     """
 
     _networks: ClassVar[tuple[str, ...]] = ()
 
     def _network_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Networks of a state, by the name of their attribute."""
+        """The networks of a state, by the names of their attributes."""
         held = {name: state[name] for name in self._networks if state.get(name) is not None}
         return {n: value.networks() if isinstance(value, HoldsNetworks) else value for n, value in held.items()}
 
     def _plain_state(self) -> dict[str, Any]:
         """The state with its networks on the CPU."""
         state: dict[str, Any] = dict(super().__getstate__())
-        # one copy for all, because the networks share their parts
+        # All are copied at once, because the networks share parts.
         networks = copy.deepcopy(self._network_state(state))
         for value in networks.values():
             _to_cpu(value)
@@ -56,7 +56,7 @@ class PackedNetworks(BaseEstimator):
         return state | _joined(state, bare) | {"_packed_networks": packed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take a state, and unpack its networks."""
+        """Set the state, and unpack its networks."""
         state = dict(state)
         packed = state.pop("_packed_networks", None)
         super().__setstate__(state)
@@ -65,7 +65,7 @@ class PackedNetworks(BaseEstimator):
 
 
 def _joined(state: dict[str, Any], networks: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a state with these networks in them."""
+    """The attributes of a state with these networks in place of their own."""
     held = {name: state.get(name) for name in networks}
     return {n: v.with_networks(networks[n]) if isinstance(v, HoldsNetworks) else networks[n] for n, v in held.items()}
 

@@ -1,4 +1,4 @@
-"""What a file may name: the classes and functions that `persistence.load` puts together, and no others."""
+"""The classes and functions that a file may name; `persistence.load` builds no others."""
 
 import dataclasses
 import functools
@@ -19,8 +19,9 @@ from ._cells import arrow_parts, build_arrow, build_cell, cell_parts, is_foreign
 
 __all__ = ["BY_NAME", "NAMES", "Rebuilt", "is_cell", "is_key", "is_state", "recipe_of"]
 
-# Levels of a name, and the largest number in it.
+# Largest number of levels of a column name.
 _MOST_LEVELS = 8
+# Numbers in such a name are smaller than this.
 _MOST_OF_A_NAME = 2**16
 _FOREIGN = (
     decomposition.PCA, dummy.DummyRegressor, linear_model.RidgeCV, mixture.BayesianGaussianMixture,
@@ -32,12 +33,14 @@ _FOREIGN = (
 
 @dataclasses.dataclass(frozen=True)
 class Rebuilt:
-    """How an object that has no state of its own is described by parts, and built from them.
+    """How an object that has no Python state is described by parts, and built from them.
 
     Parameters
     ----------
     name : str
+        Its name in files.
     parts, build : callable
+        Functions from the object to its parts, and back.
     """
 
     name: str
@@ -46,14 +49,14 @@ class Rebuilt:
 
 
 def is_key(value):
-    """Whether a value may be a key: plain, and of a hash that nobody can have collide with thousands of others."""
+    """Whether a value may be a key: of a plain type, and with a hash that cannot be chosen to collide with others."""
     if value is None or type(value) in (str, bool):
         return True
     if type(value) is tuple:  # a name of several levels: words, or numbers too small to be chosen for their hashes
         plain = all(type(v) is str or (type(v) in (int, np.int64) and 0 <= v < _MOST_OF_A_NAME) for v in value)
         return plain and len(value) <= _MOST_LEVELS
     if isinstance(value, (int, float, np.integer, np.floating)):
-        # larger integers are hashed modulo this prime
+        # Larger integers are hashed modulo this prime.
         return not 2**61 - 1 <= abs(value) < math.inf
     return False
 
@@ -61,7 +64,7 @@ def is_key(value):
 def is_cell(value):
     """Whether a value may be a cell of an array of objects.
 
-    No array: of those inside each other numpy frees some thousands, and then the interpreter crashes.
+    Arrays may not: the interpreter crashes when numpy frees some thousands of arrays that contain each other.
     """
     return (
         value is None
@@ -72,9 +75,9 @@ def is_cell(value):
 
 
 def is_state(cls, name):
-    """Whether a state may set an attribute: new ones, and defaults and caches of the class, but nothing that it does.
+    """Whether a state may set an attribute: a new one, a default or a cache of the class, but not a method.
 
-    Names such as `__array_interface__` tell numpy where in the memory an object has its numbers.
+    Names such as `__array_interface__` would tell numpy from which address to read numbers.
     """
     if name.startswith("__"):
         return False
@@ -97,7 +100,7 @@ def _build_kernel(parts):
     kernel = neighbors.KernelDensity()
     for name, value in parts["state"].items():
         if not is_state(neighbors.KernelDensity, name):
-            raise ValueError(f"The state of a KernelDensity sets {name!r:.100}: save never does.")
+            raise ValueError(f"The state of a KernelDensity sets {name!r:.100}, which save never does.")
         vars(kernel)[name] = value
     if parts["data"] is not None:
         _expect(type(parts["data"]) is np.ndarray and isinstance(kernel.leaf_size, (int, np.integer)))
@@ -107,7 +110,7 @@ def _build_kernel(parts):
 
 
 def _kernel_applies(value):
-    # weights and other trees are not told by their arrays
+    # Sample weights and other trees are not described by their arrays.
     if type(value) is not neighbors.KernelDensity:
         return False
     tree = getattr(value, "tree_", None)
@@ -125,17 +128,17 @@ def _build_pandas_dtype(parts):
     pd = importlib.import_module("pandas")
     if parts["categories"] is not None:
         _expect(type(parts["categories"]) is np.ndarray and type(parts["ordered"]) is bool)
-        # pandas hashes them
+        # pandas hashes the categories.
         _expect(sum(not is_key(value) for value in parts["categories"].ravel().tolist()) < _ODD_CATEGORIES)
         return pd.CategoricalDtype(parts["categories"], ordered=parts["ordered"])
     match = _PANDAS_DTYPE.fullmatch(parts["name"])
     if not match or not _is_zone(match["zone"]):
-        raise ValueError(f"{parts['name']!r} is no dtype of a column.")
+        raise ValueError(f"{parts['name']!r} is not a dtype of a column.")
     return pd.api.types.pandas_dtype(parts["name"])
 
 
 def _is_zone(name):
-    """Whether the system knows a zone; zoneinfo would import a module by the name of one that it does not."""
+    """Whether the system has a time zone; for an unknown one, zoneinfo would import a module of that name."""
     if name is None or _OFFSET.fullmatch(name) or not any(os.path.isdir(root) for root in zoneinfo.TZPATH):
         return True
     return any(os.path.isfile(os.path.join(root, name)) for root in zoneinfo.TZPATH)
@@ -160,22 +163,22 @@ def _build_narwhals(parts):
     plain = [value for name, value in parts.items() if name != "categories"]
     _expect(all(value is None or type(value) in (str, int) for value in plain) and type(parts["name"]) is str)
     if parts["name"] not in _NARWHALS_DTYPES:
-        raise ValueError(f"{parts['name']!r} is no dtype of a column.")
+        raise ValueError(f"{parts['name']!r} is not a dtype of a column.")
     return getattr(nw, parts["name"])(**settings)
 
 
 def _expect(condition):
     if not condition:
-        raise ValueError("An object is to be rebuilt from parts of other classes than those that save writes.")
+        raise ValueError("An object is described by parts of other types than those that save writes.")
 
 
 def _module_of(value):
     return type(value).__module__.split(".")[0]
 
 
-# Huge numbers and the like may be categories, but not so many that a common hash would matter.
+# Largest number of categories that are no valid keys (such as huge numbers), so that equal hashes do no harm.
 _ODD_CATEGORIES = 1000
-# A zone of dateutil may be the path of a file.
+# Time zones of dateutil are excluded, because they may be paths of files.
 _PANDAS_DTYPE = re.compile(
     r"(U?Int|Float)\d+|boolean|str|string|Sparse\[[\w, .-]{1,40}\]"
     r"|period\[\d{0,4}[A-Za-z]{1,3}(-[A-Z]{3})?\]"
@@ -188,7 +191,7 @@ _NARWHALS_DTYPES = (
     "Boolean", "Categorical", "Date", "Datetime", "Decimal", "Duration", "Enum", "Float32", "Float64", "Int8", "Int16",
     "Int32", "Int64", "Object", "String", "Time", "UInt8", "UInt16", "UInt32", "UInt64", "Unknown",
 )  # fmt: skip
-# What a recipe applies to, in order.
+# A test whether a recipe applies to a value, and the recipe, in the order of the tests.
 _RECIPES = (
     (_kernel_applies, Rebuilt("sklearn.KernelDensity", _kernel_parts, _build_kernel)),
     (is_foreign_cell, Rebuilt("cell", cell_parts, build_cell)),
@@ -213,7 +216,7 @@ def _is_pandas_dtype(value):
 
 
 def recipe_of(value):
-    """The recipe that describes an object without a state of its own; None where there is none."""
+    """The recipe that describes an object without a Python state; None if there is none."""
     return next((recipe for applies, recipe in _RECIPES if applies(value)), None)
 
 

@@ -1,4 +1,4 @@
-"""Maps between data units and scaled units, and conditions as columns."""
+"""Maps between data units and scaled units, and encoders of conditions."""
 
 from ._maps import AFFINE, MAPS, MARGINAL, AffineMap, MarginalMap, fit_one_sample_map, fit_two_sample_maps
 

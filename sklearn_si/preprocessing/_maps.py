@@ -1,4 +1,4 @@
-"""The invertible maps between data units and the scaled units in which an interpolant lives."""
+"""The invertible maps between data units and the scaled units of an interpolant."""
 
 import numpy as np
 from sklearn.covariance import ledoit_wolf
@@ -13,9 +13,9 @@ AFFINE = ("standardize", "whiten")
 MARGINAL = ("marginal", "marginal-whiten")
 MAPS = AFFINE + MARGINAL
 
-# A standard deviation below this fraction of the column's size is rounding, not spread.
+# A standard deviation below this fraction of the largest absolute value of a column is a rounding error.
 _CONSTANT = 1e-12
-# Eigenvalue of a correlation matrix below which columns are functions of each other.
+# Eigenvalue of a correlation matrix below which columns are linearly dependent.
 _COLLINEAR = 1e-12
 # Spreads of a column whose squares, and what they are multiplied with, are numbers in double precision.
 _SPREADS = 1e-140, 1e140
@@ -23,14 +23,16 @@ _SPREADS = 1e-140, 1e140
 
 @registered("preprocessing.AffineMap")
 class AffineMap:
-    """x = centre + D x', between data units x and scaled units x'.
+    """An affine map between data units x and scaled units x'.
+
+    x = centre + D x',    log |det dx'/dx| = -log |det D|
 
     Parameters
     ----------
     centre : ndarray of shape (n_features,)
-        The point that becomes 0.
+        The point that is mapped to 0, in data units.
     scale : ndarray of shape (n_features,) or (n_features, n_features)
-        D: a diagonal, or a full matrix.
+        The diagonal of D, or the matrix D, in data units per scaled unit.
 
     Examples
     --------
@@ -74,19 +76,19 @@ class AffineMap:
         return AffineMap(np.zeros_like(self.centre), self.scale)
 
     def pull_back(self, gradient: np.ndarray) -> np.ndarray:
-        """Gradients in data units from gradients in scaled units: D^-T g'."""
+        """The gradients D^-T g' in data units, from gradients g' in scaled units."""
         return gradient * self.inverse_scale if self.scale.ndim == 1 else gradient @ self.inverse_scale
 
     def pull_back_score(self, score: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """The gradient in data units of a log-density, from that in scaled units."""
+        """The gradient of a log-density in data units, from that in scaled units."""
         return self.pull_back(score)
 
     def push_forward(self, gradient: np.ndarray) -> np.ndarray:
-        """Gradients in scaled units from gradients in data units: D^T g."""
+        """The gradients D^T g in scaled units, from gradients g in data units."""
         return gradient * self.scale if self.scale.ndim == 1 else gradient @ self.scale
 
     def log_abs_det_jacobian(self, X: np.ndarray) -> np.ndarray:
-        """The log |det dx'/dx| at each row, in data units."""
+        """The value log |det dx'/dx| at each row, for rows in data units."""
         return np.full(len(X), -self.log_abs_det)
 
     @staticmethod
@@ -96,16 +98,25 @@ class AffineMap:
 
 @registered("preprocessing.MarginalMap")
 class MarginalMap:
-    """x' = A^-1 g(x): a smooth monotone map of each column to a normal law, then an affine map.
+    """A smooth monotone map of each column to a normal distribution, followed by an affine map.
 
-    log |det dx'/dx| = sum_j log g_j'(x_j) - log |det A|
+    x' = A^-1 g(x),    log |det dx'/dx| = sum_j log g_j'(x_j) - log |det A|
 
     Parameters
     ----------
     columns : list of MonotoneSpline
-        g, one a column.
+        The map g_j of each column.
     affine : AffineMap
-        From the normal columns to the scaled units.
+        The map A between the normal columns and the scaled units.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.preprocessing import fit_one_sample_map
+    >>> X = np.random.default_rng(0).exponential(size=(500, 1))
+    >>> Z = fit_one_sample_map(X, "marginal").transform(X)
+    >>> bool(abs((Z**3).mean()) < 0.5)  # no longer skewed
+    True
     """
 
     def __init__(self, columns: list[MonotoneSpline], affine: AffineMap) -> None:
@@ -130,13 +141,13 @@ class MarginalMap:
         return np.column_stack([g.inverse(z) for g, z in zip(self.columns, Z.T, strict=True)])
 
     def log_abs_det_jacobian(self, X: np.ndarray) -> np.ndarray:
-        """The log |det dx'/dx| at each row, in data units."""
+        """The value log |det dx'/dx| at each row, for rows in data units."""
         return self._forward(X)[1].sum(1) - self.affine.log_abs_det
 
     def pull_back_score(self, score: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """The gradient in data units of a log-density, at rows in data units, from that in scaled units."""
+        """The gradient of a log-density in data units at rows in data units, from that in scaled units."""
         X = np.asarray(X, dtype=np.float64)
-        with np.errstate(over="ignore"):  # far out it is no number, which is an error where it is used
+        with np.errstate(over="ignore"):  # it overflows far out, which is an error where the gradient is used
             slopes = np.exp(self._forward(X)[1])
             curvatures = [g.curvature(x) for g, x in zip(self.columns, X.T, strict=True)]
         return self.affine.pull_back(score) * slopes + np.column_stack(curvatures)
@@ -149,38 +160,38 @@ class MarginalMap:
 
 
 def constant_columns(X: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Numbers of the columns whose spread is nil up to rounding."""
+    """The positions of the columns that are constant up to rounding."""
     return np.flatnonzero(scale <= _CONSTANT * np.abs(X).max(axis=0, initial=0.0))
 
 
 def _centre_and_scale(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Shift first: the mean of a column with a large offset is rounded.
+    # The rows are shifted first, because the mean of a column with a large offset is rounded.
     shift = X[0]
     centred = X - shift
     return shift + centred.mean(axis=0), centred.std(axis=0)
 
 
 def check_range(X: np.ndarray, name: str) -> None:
-    """Raise if the spread of a column is so large, or so small, that its square is no number."""
+    """Raise a ValueError if the range of a column is so large or so small that its square is not representable."""
     with np.errstate(over="ignore"):
         spread = np.ptp(np.asarray(X[strided(len(X), SHARED_ROWS)], dtype=np.float64), axis=0)
     least, most = _SPREADS
     bad = np.flatnonzero((spread > 0) & ~((least < spread) & (spread < most)))
     if len(bad):
         raise ValueError(
-            f"Columns {bad.tolist()} of {name} spread over {spread[bad[0]]:.3g}, whose square is beyond the range of "
-            f"floating-point numbers (bounds here: {least:g} and {most:g}): divide them by a constant."
+            f"Columns {bad.tolist()} of {name} have a range of {spread[bad[0]]:.3g}, whose square is beyond the range "
+            f"of floating-point numbers, but expected between {least:g} and {most:g}: divide them by a constant."
         )
 
 
 def check_has_density(
     X: np.ndarray, name: str = "X", way_out: str = "drop them (VarianceThreshold) or add noise of a known size"
 ) -> None:
-    """Raise if rows lie on a subspace: constant or linearly dependent columns have no density."""
+    """Raise a ValueError if columns are constant or linearly dependent, so that the rows have no density."""
     some = np.asarray(X[strided(len(X), SHARED_ROWS)], dtype=np.float64)
     centre, scale = _centre_and_scale(some)
     flat = constant_columns(some, scale)
-    if len(flat) and len(some) < len(X):  # what repeats itself in some rows may not in all
+    if len(flat) and len(some) < len(X):  # a column may be constant in some rows and not in all
         some = np.asarray(X, dtype=np.float64)
         centre, scale = _centre_and_scale(some)
         flat = constant_columns(some, scale)
@@ -190,10 +201,10 @@ def check_has_density(
             f"{way_out}."
         )
     if len(some) <= X.shape[1]:
-        return  # n rows always lie on a subspace of n dimensions: it says nothing of their law
+        return  # n rows always lie on a subspace of n dimensions, whatever their distribution
     scaled = (some - centre) / scale
     involved = _dependent_columns(scaled)
-    # beside one row that is far out in several columns, all others lie on a line
+    # One row that is far out in several columns makes all others seem linearly dependent.
     near = np.argsort(np.abs(scaled).max(1), kind="stable")[: len(scaled) - max(1, len(scaled) // 100)]
     if len(involved) and len(_dependent_columns(scaled[near])):
         raise ValueError(
@@ -203,9 +214,9 @@ def check_has_density(
 
 
 def _dependent_columns(scaled: np.ndarray) -> np.ndarray:
-    """The columns of the direction in which rows do not vary, if there is one."""
+    """The columns of a direction in which the rows do not vary, if there is one."""
     n_features = scaled.shape[1]
-    with np.errstate(divide="ignore", invalid="ignore"):  # of columns that are constant in some of the rows
+    with np.errstate(divide="ignore", invalid="ignore"):  # columns that are constant in some of the rows
         correlation = np.nan_to_num(np.corrcoef(scaled, rowvar=False).reshape(n_features, -1))
     values, vectors = np.linalg.eigh(correlation)
     return np.flatnonzero(np.abs(vectors[:, 0]) > 0.1) if values[0] < _COLLINEAR else np.empty(0, dtype=int)
@@ -216,10 +227,10 @@ def _identity(n_features: int) -> AffineMap:
 
 
 def _whitening(X: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> AffineMap:
-    # Shrinkage keeps the map regular where rows are few; it fades as they grow.
+    # Shrinkage keeps the map regular for few rows; it decreases as their number grows.
     covariance, _ = ledoit_wolf((X - centre) / scale, assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
-    # Two rows look alike to the estimate of the shrinkage, which is then nil: the floor keeps D invertible.
+    # The estimated shrinkage is 0 for two rows: the floor keeps D invertible.
     values = np.maximum(values, _COLLINEAR * values[-1])
     return AffineMap(centre, scale[:, None] * vectors * np.sqrt(values))
 
@@ -230,16 +241,31 @@ def _affine_map(X: np.ndarray, kind: str) -> AffineMap:
 
 
 def fit_one_sample_map(X: np.ndarray, kind: str | None) -> AffineMap | MarginalMap:
-    """The map of a density: "standardize", "whiten" (principal axes, unit variances), or None.
+    """Fit the map between data units and scaled units for the density of one sample.
 
-    "marginal" carries each column to a normal law by a smooth monotone map; "marginal-whiten" then whitens.
+    x = centre + D x' (affine maps),    x' = A^-1 g(x) (marginal maps; see `MarginalMap`)
+
+    "standardize" divides each column by its standard deviation, and "whiten" maps the principal axes to unit variances.
+    "marginal" maps each column to a normal distribution by a smooth monotone function and then standardizes;
+    "marginal-whiten" does so and then whitens.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-        The sample.
+        The sample, in data units.
     kind : {"standardize", "whiten", "marginal", "marginal-whiten", None}
-        Which map.
+        The kind of map; None is the identity.
+
+    Returns
+    -------
+    map : AffineMap or MarginalMap
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.preprocessing import fit_one_sample_map
+    >>> fit_one_sample_map(np.array([[0.0], [4.0]]), "standardize").transform(np.array([[6.0]]))
+    array([[2.]])
     """
     if kind is None:
         return _identity(X.shape[1])
@@ -255,33 +281,51 @@ def fit_one_sample_map(X: np.ndarray, kind: str | None) -> AffineMap | MarginalM
 
 
 def check_two_sample_kind(kind: str | None) -> None:
-    """Refuse maps of the columns: the path of a bridge lives in data units, scaled."""
+    """Raise a ValueError for the marginal maps, which bridges do not support."""
     if kind in MARGINAL:
         raise ValueError(
-            f"Got preprocessing={kind!r} for two samples, whose path lives in scaled data units: use 'standardize' or "
-            "'whiten', or map the columns of both samples before the fit (TransformedDensity)."
+            f"Got preprocessing={kind!r} for two samples, but expected an affine map: use 'standardize' or 'whiten', "
+            "or transform the columns of both samples before the fit (TransformedDensity)."
         )
 
 
 def fit_two_sample_maps(
     X0: np.ndarray, X1: np.ndarray, kind: str | None, *, common_centre: bool = False
 ) -> tuple[AffineMap, AffineMap]:
-    """The maps of a bridge: one scale a feature, pooled over both samples, each end centred.
+    """Fit the maps between data units and scaled units for a bridge between two samples.
+
+    x0 = centre0 + D x0',    x1 = centre1 + D x1'    with D^2 = (var(X0) + var(X1)) / 2 for "standardize"
+
+    Both samples are centred, and have the scale D in common, so that squared distances in scaled units compare.
 
     Parameters
     ----------
     X0, X1 : ndarray of shape (n_samples, n_features)
-        The samples.
+        The samples, in data units.
     kind : {"standardize", "whiten", None}
-        Which maps. "whiten" takes the axes in which both covariances are diagonal and their mean is the identity: the
-        field of two Gaussian ends with these covariances is then diagonal at all times.
+        The kind of maps; None is the identity. "whiten" uses the axes in which both covariances are diagonal and their
+        mean is the identity. The field between two Gaussian distributions with these covariances is then diagonal at
+        all times.
     common_centre : bool, default=False
-        One centre for both ends, as an interpolant that is not linear in space needs.
+        Whether both samples have the same centre, as an interpolant that is not linear in space needs.
 
     Returns
     -------
     base_map, target_map : AffineMap
-        With one common D.
+        The maps of both samples, with the same D.
+
+    Raises
+    ------
+    ValueError
+        When the kind is a marginal map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.preprocessing import fit_two_sample_maps
+    >>> base_map, target_map = fit_two_sample_maps(np.array([[0.0], [2.0]]), np.array([[5.0], [7.0]]), "standardize")
+    >>> base_map.transform(np.array([[2.0]])), target_map.transform(np.array([[7.0]]))
+    (array([[1.]]), array([[1.]]))
     """
     if kind is None:
         return _identity(X0.shape[1]), _identity(X0.shape[1])
@@ -299,8 +343,8 @@ def fit_two_sample_maps(
 
 
 def _common_axes(rows0: np.ndarray, rows1: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """D that whitens the mean of two covariances and makes both diagonal, times the scale of the columns."""
-    # each end weighs the same, however many rows it has
+    """The D that whitens the mean of two covariances and makes both diagonal, times the scale of the columns."""
+    # Both samples have the same weight, whatever their numbers of rows.
     pooled = np.concatenate([rows0 / np.sqrt(len(rows0)), rows1 / np.sqrt(len(rows1))])
     pooled *= np.sqrt(len(pooled) / 2)
     whitening = _whitening(pooled, np.zeros_like(scale), np.ones_like(scale))

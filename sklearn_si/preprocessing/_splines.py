@@ -1,4 +1,4 @@
-"""Smooth monotone maps of one column to a normal law, with their derivatives and their inverses."""
+"""Smooth monotone maps of a column to a normal distribution, with their derivatives and inverses."""
 
 import dataclasses
 from typing import Any
@@ -34,11 +34,12 @@ def _log_normal(z: Any) -> Any:
 @registered("preprocessing.Tail")
 @dataclasses.dataclass
 class Tail:
-    """The map beyond the last knot: a straight line, or the normal score of a generalised Pareto law.
+    """The map beyond the last knot: a straight line, or the normal score of a generalized Pareto distribution.
 
     log(1 - F(x)) = log(1 - F(x_k)) - log(1 + shape r (x - x_k)) / shape,    z = -Phi^-1(1 - F)
 
-    with r such that dz/dx is continuous at the knot. The line is the tail of a normal law.
+    (Pickands 1975, "Statistical inference using extreme order statistics", Ann. Statist. 3), where r makes dz/dx
+    continuous at the knot. The straight line is the tail of a normal distribution.
     """
 
     x: float
@@ -48,12 +49,12 @@ class Tail:
 
     @property
     def _start(self) -> tuple[Any, Any]:
-        """The log of the mass beyond the knot, and the rate r at which it falls there."""
+        """The logarithm of the probability beyond the knot, and the rate r at which it decreases there."""
         log_mass = log_ndtr(-self.z)
         return log_mass, self.slope * np.exp(_log_normal(self.z) - log_mass)
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Z and log dz/dx beyond the knot."""
+        """The values z and log dz/dx beyond the knot."""
         if self.shape is None:
             return self.z + self.slope * (x - self.x), np.full_like(x, np.log(self.slope))
         log_mass, rate = self._start
@@ -72,7 +73,7 @@ class Tail:
         return -(1 + self.shape) * fall + self.forward(x)[0] * np.exp(self.forward(x)[1])
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
-        """X beyond the knot."""
+        """The values x beyond the knot."""
         if self.shape is None:
             return self.x + (z - self.z) / self.slope
         log_mass, rate = self._start
@@ -83,11 +84,12 @@ class Tail:
 @registered("preprocessing.MonotoneSpline")
 @dataclasses.dataclass
 class MonotoneSpline:
-    """z = g(x): a monotone rational-quadratic spline through knots, a tail on either side.
-
-    With xi = (x - x_k) / (x_{k+1} - x_k), secant s and slopes d_k at the knots (Gregory & Delbourgo 1982),
+    """A monotone rational-quadratic spline z = g(x) through knots, with a tail on either side.
 
     g = z_k + (z_{k+1} - z_k) (s xi^2 + d_k xi (1 - xi)) / (s + (d_{k+1} + d_k - 2 s) xi (1 - xi))
+
+    with xi = (x - x_k) / (x_{k+1} - x_k), the secant s and the slopes d_k at the knots (Gregory & Delbourgo 1982,
+    "Piecewise rational quadratic interpolation to monotonic data", IMA J. Numer. Anal. 2).
     """
 
     x: np.ndarray
@@ -102,7 +104,7 @@ class MonotoneSpline:
         return self.upper.shape is None
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """g(x) and log g'(x)."""
+        """The values g(x) and log g'(x)."""
         z, log_slope = self._spline(np.clip(x, self.x[0], self.x[-1]))
         below, above = x < self.x[0], x > self.x[-1]
         mirrored, log_slope[below] = self.lower.forward(-x[below])
@@ -111,7 +113,7 @@ class MonotoneSpline:
         return z, log_slope
 
     def curvature(self, x: np.ndarray) -> np.ndarray:
-        """The derivative of log g'(x); at a knot, that on the left of it."""
+        """The derivative of log g'(x); at a knot, that from the left."""
         inside = np.clip(x, self.x[0], self.x[-1])
         k, width, _, s, left, right = self._bin(self.x, inside)
         xi = (inside - self.x[k]) / width
@@ -132,7 +134,7 @@ class MonotoneSpline:
         return x
 
     def _bin(self, knots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The parts of each value's bin: left end, width, height, secant, slopes."""
+        """The number, width, height, secant and slopes of the bin of each value."""
         k = np.clip(np.searchsorted(knots, values) - 1, 0, len(knots) - 2)
         width, height = np.diff(self.x)[k], np.diff(self.z)[k]
         return k, width, height, height / width, self.slopes[k], self.slopes[k + 1]
@@ -150,13 +152,13 @@ class MonotoneSpline:
         part = (z - self.z[k]) / height
         bend = part * (left + right - 2 * s)
         a, b, c = (s - left) + bend, left - bend, -s * part
-        # the root in [0, 1] in the form that does not cancel
+        # The root in [0, 1], in the form without cancellation.
         xi = -2 * c / (b + np.sqrt(np.maximum(b**2 - 4 * a * c, 0)))
         return self.x[k] + width * xi
 
 
 def fit_spline(x: np.ndarray) -> MonotoneSpline:
-    """The monotone map of a column to a normal law, the number of its bins by two-fold cross-validation."""
+    """Fit the monotone map of a column to a normal distribution, with a cross-validated number of bins (two folds)."""
     rows = x[:: max(1, len(x) // _ROWS)][: _ROWS // 2 * 2]
     halves = np.sort(rows[::2]), np.sort(rows[1::2])
     if min(len(half) for half in halves) < _ROWS_OF_A_BIN or min(np.ptp(half) for half in halves) == 0:
@@ -175,7 +177,7 @@ def _log_density(g: MonotoneSpline, x: np.ndarray) -> float:
 
 
 def _with_bins(x: np.ndarray, bins: int) -> MonotoneSpline:
-    """The map of sorted values with so many bins; 0 is the straight line."""
+    """The map of sorted values with a given number of bins; 0 is the straight line."""
     if bins == 0:
         return straight_line(x)
     share = min(0.25, max(_TAIL, _TAIL_ROWS / len(x)))
@@ -189,7 +191,7 @@ def _with_bins(x: np.ndarray, bins: int) -> MonotoneSpline:
 
 
 def straight_line(x: np.ndarray) -> MonotoneSpline:
-    """The map of a column to mean 0 and deviation 1."""
+    """The affine map of a column to mean 0 and standard deviation 1."""
     centre, scale = x.mean(), max(x.std(), np.finfo(float).tiny)
     ends = np.array([-1.0, 1.0])
     tail = [Tail(sign * centre + scale, 1.0, 1 / scale, None) for sign in (-1, 1)]
@@ -197,7 +199,7 @@ def straight_line(x: np.ndarray) -> MonotoneSpline:
 
 
 def _apart(knots: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Knots that are distinct; what falls together is one knot at the middle of its z."""
+    """Distinct knots; knots that coincide become one, at the mean of their z."""
     quarters = np.quantile(knots, [0.25, 0.75])
     gap = _GAP * min(knots[-1] - knots[0], quarters[1] - quarters[0] or np.inf)
     group, first = np.zeros(len(knots), dtype=int), knots[0]
@@ -209,15 +211,15 @@ def _apart(knots: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _knot_slopes(secants: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Slopes at the inner knots: the geometric mean of the secants, the narrower bin weighing more."""
+    """The slopes at the inner knots: the weighted geometric mean of the secants, with more weight for narrow bins."""
     weight = widths[1:] / (widths[1:] + widths[:-1])
     return np.exp(weight * np.log(secants[:-1]) + (1 - weight) * np.log(secants[1:]))
 
 
 def _fit_tail(x: np.ndarray, knot: float, z: float) -> Tail:
-    """The upper tail of sorted values, by penalised maximum likelihood of the excesses over the knot."""
+    """Fit the upper tail of sorted values, by penalized maximum likelihood of the excesses over the knot."""
     excess = x[x > knot] - knot
-    if not len(excess):  # the last value repeats: a tail as short as a row's share of the spread
+    if not len(excess):  # the largest value is repeated: the tail is as short as the range divided by the rows
         excess = np.array([(x[-1] - x[0]) / len(x)])
     sizes = np.median(excess) * 2 ** np.linspace(-4, 6, 41)
     scaled = excess / sizes[:, None]

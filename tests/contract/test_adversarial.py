@@ -48,14 +48,14 @@ ONE = {
     "scale 1e12": (1e12 * N, FITS),
     "scale 1e-130": (1e-130 * N, FITS),
     "scale 1e130": (1e130 * N, FITS),
-    "scale 1e300": (1e300 * N, r"Columns \[0, 1\] of X spread over .*e\+300, whose square is beyond the range"),
+    "scale 1e300": (1e300 * N, r"Columns \[0, 1\] of X have a range of .*e\+300, whose square is beyond the range"),
     "columns of 1e-12 and 1e12": (N * [1e-12, 1e12], FITS),
     "offset 1e8": (N + 1e8, FITS),
     "offset 1e12": (N + 1e12, FITS),
     "offset 1e8 in float32: a step of 8": ((100 * N + 1e8).astype(np.float32), FITS),
     "offset 1e8, spread lost in float32": ((N + 1e8).astype(np.float32), CONSTANT),
     "offset 1e17, spread lost in float64": (N + 1e17, CONSTANT),
-    "subnormal numbers": (5e-324 * np.round(1e3 * N), "spread over .*e-320, .* divide them by a constant"),
+    "subnormal numbers": (5e-324 * np.round(1e3 * N), "have a range of .*e-320, .* divide them by a constant"),
     "subnormal numbers of float32": ((1e-42 * N).astype(np.float32), FITS),
     # tails
     "one outlier at 1e9": (at(N, 1e9), FITS),
@@ -219,7 +219,7 @@ TWO = {
     ),
     "far clusters, by the entropic plan": (N + 1e3 * SIGN, M, {"coupling": "entropic", "gamma": "brownian"}, FITS),
     "duplicates, by the optimal plan": (np.repeat(N[:15], 10, axis=0), M, {"coupling": "optimal"}, FITS),
-    "a spread of 1e200": (N, 1e200 * M, {}, r"Columns \[0, 1\] of X1 spread over"),
+    "a spread of 1e200": (N, 1e200 * M, {}, r"Columns \[0, 1\] of X1 have a range of"),
     "a masked target": (N, np.ma.masked_greater(M, 2.0), {}, "X1 is a masked array"),
 }  # fmt: skip
 

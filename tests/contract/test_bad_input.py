@@ -53,7 +53,7 @@ def with_value(value):
     return rows
 
 
-DATES = "holds dates or time differences, which are not numbers of a known unit: convert them first"
+DATES = "has dates or time differences, which are not numbers of a known unit: convert them first"
 
 # Rows that neither fit nor any other method takes: (rows, error, message).
 BAD_ROWS = {
@@ -228,8 +228,8 @@ SECOND = {
     "1-D list of another length": ((X, [0, 1]), {}, "X1 is 1-D with 2 entries while X0 has 60 rows"),
     "1-D and one feature": ((X[:, :1], X[:, 1]), {}, r"X0 has one column \(n_features = 1\)"),
     "1-D, one feature, another length": ((X[:, :1], X1[:, 1]), {}, r"n_features = 1.*X1.reshape\(-1, 1\) for a bridge"),
-    "3-D": ((X, X1[:, :, None]), {}, "X1 has 3 dimensions: expected a sample of shape"),
-    "scalar": ((X, 1.0), {}, "X1 has 0 dimensions: expected a sample of shape"),
+    "3-D": ((X, X1[:, :, None]), {}, "X1 has 3 dimensions, but expected a sample of shape"),
+    "scalar": ((X, 1.0), {}, "X1 has 0 dimensions, but expected a sample of shape"),
     "too few columns": ((X, X1[:, :1]), {}, "X1 has 1 features, but expected 2"),
     "too many columns": ((X, X1[:, [0, 1, 1]]), {}, "X1 has 3 features, but expected 2"),
     "one row": ((X, X1[:1]), {}, r"Found array with 1 sample\(s\)"),
@@ -254,7 +254,7 @@ def test_second_samples_that_do_not_fit(name):
 
 
 def test_score_refuses_a_sample_of_three_dimensions(two):
-    with pytest.raises(ValueError, match="y has 3 dimensions: expected a sample of shape"):
+    with pytest.raises(ValueError, match="y has 3 dimensions, but expected a sample of shape"):
         two.score(X, X1[:, :, None])
 
 
@@ -478,11 +478,11 @@ def test_a_warm_start_does_not_go_from_a_bridge_to_one_sample():
 GAPS = X.copy()
 GAPS[3, 1] = np.nan
 NAMED = [
-    ((X, X1[:, :1]), "X1 has 1 features, but expected 2, as in fit's X0"),
+    ((X, X1[:, :1]), "X1 has 1 features, but expected 2 as in X0 of fit"),
     ((X, GAPS), "Input X1 contains NaN"),
     ((X, X1[:1]), r"1 sample\(s\) in X1, while a minimum of 2 is required"),
-    ((GAPS,), "Of this library, InterpolantImputer fills gaps"),
-    ((np.array([["a", "b"], ["c", "d"]], dtype=object),), "TableSynthesizer learns columns of words"),
+    ((GAPS,), "Of this library, InterpolantImputer fills missing values"),
+    ((np.array([["a", "b"], ["c", "d"]], dtype=object),), "TableSynthesizer learns columns of text"),
 ]
 
 

@@ -307,7 +307,7 @@ ATTACKS = {
     "a dtype of fields": ({"dtype": "i4,i4"}, (), "the dtype 'i4,i4'"),
     "a time zone of a file": (
         rebuilt("pandas.dtype", name="datetime64[ns, dateutil//etc/passwd]", categories=None, ordered=None), (),
-        "is no dtype of a column",
+        "is not a dtype of a column",
     ),
     "an estimator as categories": (
         rebuilt("pandas.dtype", name="category", categories=an_object(), ordered=False), (), "other classes than",
@@ -335,7 +335,7 @@ def test_what_is_refused_on_loading_is_refused_on_saving(path):
     itself = InterpolantFlow()
     itself.base_density = itself
     for model, message in (
-        (itself, "holds the object of which it is a part"),
+        (itself, "contains itself, which a file cannot describe"),
         (InterpolantFlow(base_density={(1, 2**40): 3}), "as a key or a cell"),
         (InterpolantFlow(random_state=np.array([ONES, None], dtype=object)), "as a key or a cell"),
     ):
@@ -410,7 +410,7 @@ def test_zones_are_those_of_the_system(zone, is_known, path, monkeypatch):
     if is_known:
         assert str(_persisted._build_pandas_dtype(parts)) == f"datetime64[ns, {zone}]"
         return
-    with pytest.raises(ValueError, match="is no dtype of a column"):
+    with pytest.raises(ValueError, match="is not a dtype of a column"):
         _persisted._build_pandas_dtype(parts)
     assert asked == []
 
