@@ -925,8 +925,8 @@ FAULTS = [
         "imputed tables do not keep the cells that were there",
         "tables._synthesizer",
         "TableSynthesizer.impute",
-        "self.codec_._decoded(*filled, np.random.RandomState(seed), known.readings, index_of(X))",
-        "self.codec_._decoded(*filled, np.random.RandomState(seed), [None] * len(known.readings), index_of(X))",
+        "self.codec_._decoded(codes, values, rng, known.readings, index_of(X))",
+        "self.codec_._decoded(codes, values, rng, [None] * len(known.readings), index_of(X))",
     ),
     Fault(
         "values are drawn as if none were given",

@@ -387,9 +387,9 @@ class Run:
             x = odeint(fields.velocity, self.x1[rows], time_grid(20, GRID_SPACING, 1.0, 0.0), "dopri5")
             # rows that the flow throws out of the base's support tell of its errors, not of the base
             back.append(x[x.norm(dim=1) <= farthest])
-        back = self.base_map.inverse_transform(as_array(torch.cat(back), np.float64))
+        moved = self.base_map.inverse_transform(as_array(torch.cat(back), np.float64))
         base = problem.base[strided(len(problem.base), SHARED_ROWS)] if is_large_map(problem.base) else problem.base
-        return np.concatenate([base, back.astype(problem.base.dtype, copy=False)])
+        return np.concatenate([base, moved.astype(problem.base.dtype, copy=False)])
 
     def _stored_rows(self):
         """A copy (the caller may write in his own) of the rows that `sample` starts from; None for a normal base."""

@@ -68,7 +68,8 @@ def known_cells(codec, X, name, gaps=False, without=()):
         n = next(len(reading.gaps) for reading in raw if reading is not None)
         known = nothing_known(n, n_columns)
     else:
-        known = Known(*codec._encoded(readings, None, name), raw, {})
+        codes, values = codec._encoded(readings, None, name)
+        known = Known(codes, values, raw, {})
     known.readings = raw
     owned = {relation.target for relation in relations.linear} | {r.members[0] for r in relations.joint}
     for j, column in enumerate(codec.columns_):

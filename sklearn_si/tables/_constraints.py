@@ -169,7 +169,8 @@ def _sums(rows):
     """Pairs of a column and the columns whose sum it is in every row."""
     n, d = rows.shape
     usable = [j for j in range(d) if not np.isnan(rows[:, j]).any()]
-    found, used = [], set()
+    found: list = []
+    used: set = set()
     for total in usable:
         others = [j for j in usable if j != total and j not in {t for t, _ in found}]
         if total in used or not others or n <= len(others):
@@ -199,7 +200,8 @@ def _combinations(names, readings, free):
         label = _labels(readings[j])
         if label is not None:
             labels[j] = label
-    found, taken = [], set()
+    found: list = []
+    taken: set = set()
     # where two columns determine each other, the first one leads
     for lead in sorted(labels, key=lambda j: -labels[j].max()):
         led = [j for j in labels if j != lead and not {j, lead} & taken and _determines(labels[lead], labels[j])]
@@ -216,7 +218,7 @@ def _labels(reading):
     if reading.is_number:
         _, labels = np.unique(reading.values, return_inverse=True)
     else:
-        place = {}
+        place: dict = {}
         try:
             labels = np.array([place.setdefault(value, len(place)) for value in reading.values.tolist()])
         except TypeError:  # cells that cannot be compared are refused, with their column's name, by the codec

@@ -125,7 +125,7 @@ def _counts(reading):
     present = reading.values[reading.gaps == 0]
     if reading.is_number:
         return dict(zip(*(part.tolist() for part in np.unique(present, return_counts=True)), strict=True))
-    counts = {}
+    counts: dict = {}
     try:
         for value in present:
             counts[value] = counts.get(value, 0) + 1

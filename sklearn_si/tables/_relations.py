@@ -1,6 +1,7 @@
 """Relations in the form in which a table is modelled: what is left of a column once others are known."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -135,13 +136,13 @@ class JointRelation:
         for k, (j, kinds) in enumerate(zip(self.members, self.kinds, strict=True)):
             if readings[j] is None:
                 continue
-            place = {}
+            place: dict = {}
             column = np.array([place.setdefault(c[k], len(place)) for c in self.combinations])
             cells = _cells(readings[j], kinds)
             own = np.array([place.get(cell, -1) for cell in cells])
             known = np.resize(readings[j].gaps == 0, n)
             fits &= ~known[:, None] | (np.resize(own, n)[:, None] == column)
-        return None if fits.all() else np.where(fits.any(1)[:, None], fits, True)
+        return None if np.all(fits) else np.where(np.any(fits, axis=1)[:, None], fits, True)
 
 
 def _cells(reading, kinds):
@@ -261,7 +262,7 @@ class Relations:
 
     def distance(self, cells, drawn, readings):
         """How far the targets that drawn rows imply are from the known ones, in units of their range."""
-        total = 0.0
+        total: Any = 0.0
         for relation in self.linear:
             base = relation.base(cells)
             known = _known(readings[relation.target], len(base))
@@ -400,13 +401,13 @@ def _bind_linear(constraint, names, series, readings):
     if any(len(p) == 0 for p in present):
         raise ValueError(f"{constraint} has a column without a value: leave it out.")
     lattices = [find_lattice(p) for p in present]
-    powers = [x.power if x is not None else None for x in lattices]
+    powers: list[Any] = [x.power if x is not None else None for x in lattices]
     power, fine = powers[0], None if None in powers else max(powers)
     bounds = tuple((p.min(), p.max()) for p in present)
     stand_ins = [p[np.argsort(p, kind="stable")[len(p) // 2]] for p in present[1:]]
     size = sum(np.abs(p.astype(np.float64)).max() for p in present)
     tolerance = max(0.5 / power if power and present[0].dtype.kind == "f" else 0.0, 1e-9 * size)
-    least = None if isinstance(constraint, Sum) else 0
+    least: Any = None if isinstance(constraint, Sum) else 0
     if least is not None and constraint.strict:
         least = 1 / fine if fine else np.finfo(float).tiny
     return LinearRelation(constraint, target, sources, stand_ins, least, power, fine, bounds, tolerance)

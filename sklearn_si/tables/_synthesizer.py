@@ -293,8 +293,9 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         known = known_cells(self.codec_, X, "X")
         tables = []
         for seed in seeds.tolist():
-            filled = complete(self, known, seed, without_gaps=True)
-            tables.append(self.codec_._decoded(*filled, np.random.RandomState(seed), known.readings, index_of(X)))
+            codes, values = complete(self, known, seed, without_gaps=True)
+            rng = np.random.RandomState(seed)
+            tables.append(self.codec_._decoded(codes, values, rng, known.readings, index_of(X)))
         return tables if n_draws > 1 else tables[0]
 
     def score_samples(self, X):

@@ -26,7 +26,7 @@ def find_ties(columns, readings, excluded):
                     _ROWS, _SHARE * len(readings[j].gaps), _EXCESS * _by_chance(readings[j], readings[k])
                 ):
                     found.append((n_equal, j, k))
-    ties = {}
+    ties: dict = {}
     for _, j, k in sorted(found, key=lambda tie: -tie[0]):
         if j not in ties and j not in _chain(ties, k):
             ties[j] = k
