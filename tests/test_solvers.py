@@ -8,21 +8,10 @@ import torch
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.exceptions import IntegrationError
-from sklearn_si.solvers import (
-    ODE_SOLVERS,
-    SDE_SOLVERS,
-    SOLVERS,
-    TIME_GRIDS,
-    combine,
-    dense_state,
-    grid_map,
-    odeint,
-    refine,
-    require_finite,
-    runge_kutta_step,
-    sdeint,
-    time_grid,
-)
+from sklearn_si.solvers import ODE_SOLVERS, SDE_SOLVERS, SOLVERS, TIME_GRIDS, odeint, refine, sdeint, time_grid
+from sklearn_si.solvers._adaptive import require_finite
+from sklearn_si.solvers._grids import grid_map
+from sklearn_si.solvers._steps import combine, dense_state, runge_kutta_step
 
 
 def slope(steps, errors):

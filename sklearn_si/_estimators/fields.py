@@ -14,7 +14,8 @@ from .._model.lost_rows import settled, unknown_where_lost
 from .._model.sampling import check_schedule
 from .._model.units import DataUnits
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, evaluation_dtype, make_generator, normal
-from ..solvers import KINK, sdeint, time_grid
+from ..solvers import sdeint, time_grid
+from ..solvers._grids import KINK
 from .questions import AsksModel
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._utils.tensors import column
 from ..interpolants import GaussianBase, Interpolant
 from ..networks._base import as_field
-from ..solvers import Drift
+from ..solvers._steps import Drift
 from .sde import Schedule, schedule_at, sde_along
 
 

@@ -12,16 +12,9 @@ from torch import Tensor
 
 from ..interpolants import Interpolant
 from ..networks import GuidedField
-from ..solvers import (
-    KINK,
-    ODE_SOLVERS,
-    combine,
-    dense_state,
-    grid_map,
-    refine,
-    runge_kutta_step,
-    time_grid,
-)
+from ..solvers import ODE_SOLVERS, refine, time_grid
+from ..solvers._grids import KINK, grid_map
+from ..solvers._steps import combine, dense_state, runge_kutta_step
 from .fields import Fields
 
 # Terms of a log-density at rows, for a number of steps, of shape (n, k), and their error (None where it is not known).

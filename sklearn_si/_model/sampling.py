@@ -6,14 +6,7 @@ from torch import Tensor
 from .._utils.tensors import cast_module
 from ..exceptions import IntegrationError
 from ..interpolants import Interpolant
-from ..solvers import (
-    SDE_SOLVERS,
-    denoising_steps,
-    odeint,
-    odeint_adaptive,
-    sdeint,
-    time_grid,
-)
+from ..solvers import SDE_SOLVERS, denoising_steps, odeint, odeint_adaptive, sdeint, time_grid
 from .fields import Fields, Schedule
 from .flow_map import FlowMap
 from .settings import Sampling

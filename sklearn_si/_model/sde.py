@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..interpolants import GaussianBase, Interpolant
-from ..solvers import Drift
+from ..solvers._steps import Drift
 
 # epsilon(t) for a noise level of one: a name, or a callable.
 Schedule = str | Callable[[Tensor], Any]

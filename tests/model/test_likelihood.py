@@ -30,7 +30,7 @@ from sklearn_si._model.likelihood import (
 )
 from sklearn_si.exceptions import IntegrationWarning
 from sklearn_si.interpolants import GaussianBase, Linear
-from sklearn_si.solvers import grid_map
+from sklearn_si.solvers._grids import grid_map
 
 TARGETS = [(1, 2), (4, 2), (5, 16)]  # components, dimensions
 
