@@ -222,16 +222,17 @@ class SchroedingerBridge(ModelEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X0, X1=None, *, condition=None):
-        """Fit the bridge between two samples, or from a normal law to one.
+        """Fit the bridge between two samples, or from a normal distribution to one sample.
 
         Parameters
         ----------
         X0 : array-like of shape (n_samples_0, n_features)
-            The base; without X1 the target, and the base is the normal law with the mean and deviations of its columns.
+            The base. Without X1 it is the target, and the base is the normal distribution with the means and standard
+            deviations of its columns.
         X1 : array-like of shape (n_samples_1, n_features), default=None
             The target.
         condition : None
-            Bridges given a condition are not offered.
+            Not supported: None is the only value.
 
         Returns
         -------
@@ -365,7 +366,7 @@ class SchroedingerBridge(ModelEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows of the law of fit's first argument.
+            Rows of the distribution of fit's first argument, in data units.
         condition : None
 
         Returns

@@ -123,7 +123,7 @@ class PlanPairs(Coupling):
 
 @torch.no_grad()
 def simulate_pairs(run, epsilon, n_steps, number, seconds=None):
-    """Ends of simulated paths, half from rows of the base, half backward from the target's: of training rows and held.
+    """Ends of simulated paths of training and of validation rows: half forward from the base, half backward.
 
     With a limit of seconds as many are simulated as fit into it, at least some of each kind.
 

@@ -27,7 +27,7 @@ _COMPONENTS = (1, 4, 16)
 _STEPS = 100
 # Steps of L-BFGS in the fits that are compared.
 _TRIAL_STEPS = 50
-# Least S_k along a column, in units of what leads one normal law to the other: where rows repeat, the best component
+# Least S_k along a column, in units of the S of two normal distributions: where rows repeat, the best component
 # would be a point, and its density infinite.
 _FLOOR = 0.01
 # Starts from different clusters.
@@ -42,7 +42,7 @@ Parts = tuple[Tensor, Tensor, Tensor]
 
 @registered("bridge.MixturePotential")
 class MixturePotential(nn.Module):
-    """The bridge of diffusion epsilon from any law at t = 0, whose plan has mixtures of normal laws as conditionals.
+    """The bridge from any distribution at t = 0 whose plan has mixtures of normal distributions as conditionals.
 
     plan(x1 | x0) ~ exp(x0 . x1 / 2 epsilon) sum_k a_k N(x1; r_k, 2 epsilon S_k)
                   = sum_k w_k(x0) N(x1; r_k + S_k x0, 2 epsilon S_k)
@@ -146,7 +146,7 @@ class MixturePotential(nn.Module):
 def normal_potential(
     mean0: np.ndarray, covariance0: np.ndarray, mean1: np.ndarray, covariance1: np.ndarray, epsilon: float
 ) -> MixturePotential:
-    """The bridge between two normal laws, in double precision: one component."""
+    """The bridge between two normal distributions, in double precision: one component."""
     matrix = conditional_covariance(covariance0, covariance1, epsilon) / (2 * epsilon)
     parts = (mean0, np.zeros(1), (mean1 - mean0)[None], matrix[None])
     return MixturePotential(epsilon, *(torch.as_tensor(part, dtype=torch.float64) for part in parts))
@@ -160,7 +160,7 @@ def fit_potential(
     min_a,r,S  E log sum_k a_k exp[(x0 . S_k x0 + 2 r_k . x0) / 4 epsilon] - E log sum_k a_k N(x1; r_k, 2 epsilon S_k)
 
     which is KL(bridge || plan) up to a constant (arXiv 2310.01174). With one component the minimiser is that of two
-    normal laws with the moments of the samples; more components start from clusters of x1.
+    normal distributions with the moments of the samples; more components start from clusters of x1.
 
     Parameters
     ----------
@@ -183,15 +183,15 @@ def fit_potential(
 
 
 def _choose_components(x0: Tensor, x1: Tensor, epsilon: float, generator: torch.Generator) -> int:
-    """The number of components that is best on held-out rows; more are tried as long as they bring something."""
-    held = min(_VALIDATION_ROWS, min(len(x0), len(x1)) // 5)
-    kept = slice(held, held + _TRIAL_ROWS)
+    """The number of components that is best on held-out rows; more are tried as long as they gain."""
+    val = min(_VALIDATION_ROWS, min(len(x0), len(x1)) // 5)
+    kept = slice(val, val + _TRIAL_ROWS)
     best, chosen = math.inf, 1
     for k in _COMPONENTS:
         if _LEAST_ROWS * k > min(len(x0), len(torch.unique(x1[kept], dim=0))):
             break
         potential = _fit(x0[kept], x1[kept], epsilon, k, generator, _TRIAL_STEPS)
-        loss = float(_losses(potential, x0[:held], x1[:held]).mean())
+        loss = float(_losses(potential, x0[:val], x1[:val]).mean())
         if not loss < best - _LEAST_GAIN:
             break
         best, chosen = loss, k
@@ -213,7 +213,7 @@ def _fit(
     if n_components == 1:
         return normal_potential(m0.numpy(), c0.numpy(), m1.numpy(), c1.numpy(), epsilon)
     x0, x1 = x0[:_MOST_ROWS] - m0, x1[:_MOST_ROWS] - m0
-    # clusterings differ in the valley that they lie in: the best of some short descents goes on
+    # different clusterings lead to different minima: the best after a few steps is fitted to the end
     few = x0[:_TRIAL_ROWS], x1[:_TRIAL_ROWS]
     floor = torch.diag(_FLOOR * (c1.diagonal() / c0.diagonal()).sqrt())
     starts = (_clusters(x1, c0, epsilon, n_components, generator, least) for _ in range(_STARTS))

@@ -1,4 +1,4 @@
-"""The stochastic model: velocity and denoiser, a family of SDEs with one law at each time."""
+"""The stochastic model: velocity and denoiser, a family of SDEs with the same distribution at each time."""
 
 from typing import ClassVar
 
@@ -140,7 +140,7 @@ class InterpolantDiffusion(BaseInterpolant):
         the loss for two).
     n_iter_no_change : int or "auto", default="auto"
         Number of stale validation rounds after which training stops; a round has 100 steps, or 6 % of the steps so far.
-        "auto" is 20 for two samples. For one sample training goes on until it overfits, that is, until the score of
+        "auto" is 20 for two samples. For one sample training continues until it overfits, that is, until the score of
         validation rows falls while that of training rows rises.
     early_stopping : bool, default=True
         Whether rows are held out for validation: training then stops when their score no longer rises, and keeps the

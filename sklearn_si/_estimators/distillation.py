@@ -25,7 +25,7 @@ from ..networks._perceptrons import FiLMNetwork, Perceptron
 from ..solvers import odeint, time_grid
 from .questions import AsksModel
 
-# Solutions of the ODE: three quarters train the map, the others judge it.
+# Solutions of the ODE: three quarters are for training, the others for validation.
 _PAIRS = 65_536
 # Rows on which a round is validated.
 _VALIDATION_ROWS = 4096
@@ -102,7 +102,7 @@ def fit_flow_map(
     fields : Fields
         The velocity, in scaled units, with a condition for each row if it has one.
     x : Tensor of shape (n, d)
-        Rows of the base; the last quarter of them judges the map.
+        Rows of the base; the last quarter of them is for validation.
     n_steps : int
         Steps of the map.
     grid : tuple of (str, float or None)
@@ -122,14 +122,14 @@ def fit_flow_map(
     """
     times = time_grid(n_steps, "uniform").to(x)
     states = _paths(fields, x, times, *grid)
-    fit, held = slice(0, 3 * (len(x) // 4)), slice(3 * (len(x) // 4), len(x))
+    fit, val = slice(0, 3 * (len(x) // 4)), slice(3 * (len(x) // 4), len(x))
     known = fields.rows(fit).condition
     n_conditions = 0 if known is None else known.shape[1]
     weights = make_generator(seed, DISTILL_STREAM + 100)
     network = FiLMNetwork(x.shape[1], n_conditions, widths, activation, weights).to(x.device)
     flow_map = FlowMap(network, times, *_linear_parts(states[:, fit])).eval()
     pairs = _Pairs(flow_map, states[:, fit], known, make_generator(seed, DISTILL_STREAM, x.device))
-    few = slice(held.start, held.start + _VALIDATION_ROWS)
+    few = slice(val.start, val.start + _VALIDATION_ROWS)
 
     @torch.no_grad()
     def score() -> float:
@@ -137,8 +137,8 @@ def fit_flow_map(
 
     train(nn.ModuleDict({"network": network}), pairs.loss, score, settings, start_score=score)
     with torch.no_grad():
-        rows = flow_map(x[held], fields.rows(held).condition)
-    return flow_map, _report(rows, states[-1, held])
+        rows = flow_map(x[val], fields.rows(val).condition)
+    return flow_map, _report(rows, states[-1, val])
 
 
 def _report(rows: Tensor, exact: Tensor) -> dict:

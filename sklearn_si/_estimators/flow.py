@@ -124,7 +124,7 @@ class InterpolantFlow(BaseInterpolant):
         the loss for two).
     n_iter_no_change : int or "auto", default="auto"
         Number of stale validation rounds after which training stops; a round has 100 steps, or 6 % of the steps so far.
-        "auto" is 20 for two samples. For one sample training goes on until it overfits, that is, until the score of
+        "auto" is 20 for two samples. For one sample training continues until it overfits, that is, until the score of
         validation rows falls while that of training rows rises.
     early_stopping : bool, default=True
         Whether rows are held out for validation: training then stops when their score no longer rises, and keeps the

@@ -80,7 +80,7 @@ def open_memory(estimator, samples, fitted_before=None):
     samples : dict
         What it is fitted to, by name.
     fitted_before : object, default=None
-        What a warm start goes on from.
+        What a warm start continues from.
     """
     folder = estimator.memory
     folder = folder.location if isinstance(folder, joblib.Memory) else folder

@@ -57,9 +57,9 @@ class RectificationMethods(AsksModel):
 
         b = argmin E|b(t, x_t) - (X_1(x) - x)|^2,    x_t = (1 - t) x + t X_1(x)
 
-        (rectified flow: 2209.03003; 2303.08797, sec. 5.3). The laws at both ends stay those of the fitted flow, its
-        errors included; paths become straight, so that few steps sample, and the mean squared distance
-        that rows are moved never grows.
+        (rectified flow: 2209.03003; 2303.08797, sec. 5.3). The distributions at both ends stay those of the fitted
+        flow, its errors included. Paths become straight, so that few steps are enough to sample, and the mean squared
+        distance by which rows are moved never grows.
 
         Parameters
         ----------
@@ -149,12 +149,12 @@ def _refit(model, x0, x1, settings, generator, number):
     moments = (x.cpu() for x in (x0.var(0, correction=0), x1.var(0, correction=0), centred))
     field = PreconditionedField(path, network, "velocity", *moments).to(x0.device)
     networks = nn.ModuleDict({"velocity": field}).eval()
-    held, kept = (
+    val, kept = (
         Sampler(x0[rows], x1[rows], None, paired, False)
         for rows in (slice(_VALIDATION_PAIRS), slice(_VALIDATION_PAIRS, None))
     )
     points = make_generator(model.seed, RECTIFY_STREAM + 50, x0.device)
-    loss = held_out_loss(networks, path, "uniform", held, 2 * _VALIDATION_PAIRS, points)
+    loss = held_out_loss(networks, path, "uniform", val, 2 * _VALIDATION_PAIRS, points)
     with Batches(networks, path, settings.time_distribution, kept, settings.batch_size, generator) as batches:
         train(networks, batches.loss, lambda: -loss(), settings, start_score=lambda: -loss())
     t = torch.rand(len(x0), generator=generator, device=x0.device)

@@ -34,7 +34,7 @@ def _told(value):
 
 
 def fit_facts(estimator, samples, fitted_before=None, without=()):
-    """What makes a fit the same as another: class, training parameters, seed, data, and what it goes on from.
+    """What makes a fit the same as another: class, training parameters, seed, data, and what it continues from.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def fit_facts(estimator, samples, fitted_before=None, without=()):
     samples : dict
         What it is fitted to, by name.
     fitted_before : object, default=None
-        What a warm start goes on from.
+        What a warm start continues from.
     without : iterable of str, default=()
         Parameters that do not count, beside those that change nothing of what is fitted.
 
@@ -70,7 +70,7 @@ def open_checkpoint(estimator, samples, fitted_before=None):
     samples : dict
         What it is fitted to, by name.
     fitted_before : object, default=None
-        What a warm start goes on from.
+        What a warm start continues from.
 
     Raises
     ------

@@ -24,8 +24,8 @@ Solved = tuple[Tensor, Tensor | float, Tensor | None]
 
 # Against the other spacings: benchmarks/studies/ablation.md.
 GRID_SPACING = "logit"
-# Law of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable that
-# crowds the ends less.
+# Spacing of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable
+# that is less dense at the ends.
 _NODE_SPACINGS = {"logit": "logit-wide"}
 # Steps of the first solve from a tolerance on, in nats: a fifth-order method. Each further solve doubles the steps.
 _FIRST = {0.1: 8, 0.01: 12, 0.0: 18}
@@ -35,10 +35,10 @@ STEPS = 12
 MAX_LEVEL = 8
 # Nodes of a panel at the most; there are twice as many nodes as steps.
 _PANEL = 40
-# Steps of the first solve of carried rows.
-_CARRY_STEPS = 10
-# A flow that pulls clusters together stretches errors by up to a hundred on the way
-# back; carried rows are held to a tolerance that leaves room for it.
+# Steps of the first solve of transported rows.
+_TRANSPORT_STEPS = 10
+# Factor by which the tolerance of transported rows is lower than asked for: a flow that contracts clusters magnifies
+# errors by up to a hundred on the way back.
 _STRETCH = 100
 # Numbers in the rows that are solved at a time: more leave the cache (benchmarks/studies/ablation.md, "Steps of
 # `sample`, grids of densities").
@@ -131,11 +131,11 @@ def _quadrature_error(values: Tensor) -> Tensor:
 def flow_with_divergence(
     fields: Fields, x: Tensor, start: float, stop: float, n_steps: int, spacing: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Carry rows along the ODE and integrate the divergence on the way.
+    """Transport rows along the ODE, and integrate the divergence on the way.
 
     x(stop),    int_start^stop div b(t, x_t) dt    (2303.08797, (2.52))
 
-    The state does not need the divergence: Dormand-Prince steps carry x alone, and the divergence is taken at
+    The state does not need the divergence: Dormand-Prince steps are taken for x alone, and the divergence is taken at
     Gauss-Legendre nodes of the grid's own parameter, on the dense output of the steps.
 
     Returns
@@ -253,7 +253,7 @@ def ode_log_density(
     tolerance : float
         Error allowed, in nats; rows that miss it are solved on finer grids.
     spacing : str
-        Law of the grids, a key of `TIME_GRIDS`.
+        Spacing of the grids, a key of `TIME_GRIDS`.
 
     Returns
     -------
@@ -283,7 +283,7 @@ def log_density_ratio(
     points : callable
         points(rows, t) -> x in scaled units and the velocity of the scaled frame, of shape (m, d) and (d,).
     spacing : str
-        Law of the quadrature nodes.
+        Spacing of the quadrature nodes, a key of `TIME_GRIDS`.
     tolerance : float
         Error allowed, in nats.
     n_rows : int
@@ -306,7 +306,7 @@ def log_density_ratio(
 
 
 def flow(fields: Fields, x: Tensor, times: Tensor, outputs: Sequence[float] = ()) -> Tensor:
-    """Rows carried over a grid of times by Dormand-Prince steps; what depends on time alone is computed for all steps.
+    """Rows transported over a grid of times by Dormand-Prince steps; what depends on time alone is computed at once.
 
     Parameters
     ----------
@@ -382,7 +382,7 @@ def transport_rows(
         value = value if value.ndim == 2 else value.transpose(0, 1).flatten(1)
         return value, 1 + value.abs().amax(1), None
 
-    rows, error = refine(solve, len(x), tolerance / _STRETCH, _doublings(_CARRY_STEPS))
+    rows, error = refine(solve, len(x), tolerance / _STRETCH, _doublings(_TRANSPORT_STEPS))
     if len(outputs):
         rows = rows.reshape(len(x), len(outputs), -1).transpose(0, 1)
     return rows, error * _STRETCH

@@ -27,7 +27,7 @@ PILOT_ROWS = 128
 
 @torch.no_grad()
 def choose_grid(fields: Fields, x: Tensor, node: float | None) -> tuple[int, str]:
-    """The fewest steps, and the spacing of their grid, that carry rows from t = 0 to 1 within the tolerance.
+    """The fewest steps, and the spacing of their grid, that transport rows from t = 0 to 1 within the tolerance.
 
     The error of k steps is taken to be the distance from 2 k steps: halved steps of a fourth-order method have a
     sixteenth of it.
@@ -54,7 +54,7 @@ def choose_grid(fields: Fields, x: Tensor, node: float | None) -> tuple[int, str
         return float(distance.nan_to_num(nan=torch.inf))
 
     spacing = min(_SPACINGS, key=lambda spacing: error(_SPACING_STEPS, spacing))
-    # one or two steps are far from what their order promises: they are for paths that are straight
+    # with one or two steps the error is not yet of the order of the method: they are for straight paths
     allowed = {n_steps: _TOLERANCE if n_steps >= _SPACING_STEPS else _TOLERANCE / 5 for n_steps in _STEPS[:-1]}
     for n_steps, tolerance in allowed.items():
         if error(n_steps, spacing) <= tolerance:

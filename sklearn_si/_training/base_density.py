@@ -14,7 +14,7 @@ _WAY_OUT = "drop them, or set base_density=None if transport is all that is need
 
 @registered("base.NormalDensity")
 class NormalDensity(DensityMixin, BaseEstimator):
-    """The normal law with the mean and covariance of a sample.
+    """The normal distribution with the mean and covariance of a sample.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ class NormalDensity(DensityMixin, BaseEstimator):
 
     def score_samples(self, X):
         """Log-density of each row."""
-        law = multivariate_normal(cov=self.correlation_)
+        normal = multivariate_normal(cov=self.correlation_)
         with np.errstate(over="ignore"):  # far out it is -inf, which is an error where it is used
-            return law.logpdf((X - self.mean_) / self.scale_).reshape(len(X)) - np.log(self.scale_).sum()
+            return normal.logpdf((X - self.mean_) / self.scale_).reshape(len(X)) - np.log(self.scale_).sum()
 
 
 def check_base(spec, X0):

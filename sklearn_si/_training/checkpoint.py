@@ -20,7 +20,7 @@ _SHARE = 0.05
 # Fewest seconds between two files, however fast they are written.
 _LEAST_SECONDS = 1.0
 # The fact of a warm start.
-BEFORE = "the fit that a warm start goes on from"
+BEFORE = "the fit that a warm start continues from"
 
 
 class NoCheckpoint:
@@ -221,7 +221,7 @@ class Store:
     def end(self):
         """Remove the file; after an interrupt, bring it up to the last round.
 
-        An interrupted warm start leaves none: the weights that it went on from are no more.
+        An interrupted warm start leaves none: the weights that it continued from are no more.
         """
         if self.interrupted and self.records and not self.facts[BEFORE]:
             self.write()
@@ -292,7 +292,7 @@ class Record(_NoRecord):
     def interrupted(self):
         """The user has ended the training: what is told beside."""
         self.store.interrupted = True
-        return "" if self.store.facts[BEFORE] else " The same call of `fit` goes on from the checkpoint."
+        return "" if self.store.facts[BEFORE] else " The same call of `fit` continues from the checkpoint."
 
 
 NO_RECORD = _NoRecord()

@@ -16,21 +16,22 @@ from ..exceptions import FitDivergedError
 from .checkpoint import NO_RECORD
 from .optimizer import AdamWithEMA
 
-# Gradient steps of one validation round, at the least: a validation costs as much as some thirty steps.
+# Fewest gradient steps of one validation round: a validation costs as much as some thirty steps.
 ROUND = 100
+# Steps over which the learning rate warms up.
 _WARM_UP = 200
-# Growth of the gap between training and held-out rows, in nats, that is overfitting.
+# Growth of the difference between the scores of training and validation rows that is overfitting, in nats.
 _WIDER_GAP = 0.1
-# The loss of a step that is so many times the lowest (or the first, or 1) has blown up, though it is finite.
+# Loss of a step, in units of the lowest loss (or of the first, or of 1), above which a training counts as exploded.
 _FAR_ABOVE = 1e6
-# The median loss of a round that is so many times the lowest (or the first, or 1) has exploded; of a single step, a
-# heavy tail may be the reason.
+# Median loss of a round, in the same units, above which a training counts as exploded; a single step may have such a
+# loss because of heavy tails.
 _EXPLODED = 10.0
-# Nats below the best by which a held-out score has exploded.
+# Nats below the best score at which a training counts as exploded.
 _LARGEST_FALL = 100.0
-# How often a training goes on from its best weights after a round that exploded, and the share of the rate that it
-# then takes.
+# How often a training continues from its best weights after a round that exploded.
 _RETRIES = 3
+# Factor of its learning rate each time.
 _LOWER = 0.1
 
 
@@ -47,7 +48,7 @@ class Settings:
     early_stopping: bool
     verbose: int
     time_distribution: str
-    growth: float = 0.06  # of the steps so far that a round has, if they are more than `ROUND`
+    growth: float = 0.06  # steps of a round, as a share of the steps so far, if these are more than `ROUND`
 
 
 @dataclasses.dataclass
@@ -63,7 +64,7 @@ class History:
     overfitted: bool = False
     best_step: int = 0  # steps after which the score was highest
     stale: int = 0  # rounds since the score rose
-    tried: list = dataclasses.field(default_factory=list)  # pairs of the step and the rate at which it blew up
+    tried: list = dataclasses.field(default_factory=list)  # step and learning rate of each explosion
     ended: bool = False
     by_user: bool = False  # whether it was interrupted by the user
     first_loss: float | None = None  # of the first step
@@ -115,7 +116,7 @@ def train(
         The processes that train together: all have the same `max_iter`, their losses are of rows of their own, and
         `validate` and the like give the same in each.
     record : Record, default=NO_RECORD
-        Where the state is kept at the end of each round, and from which a training that was cut off goes on.
+        Where the state is saved at the end of each round, and from which an interrupted training continues.
 
     Returns
     -------
@@ -141,7 +142,7 @@ def train(
             )
         optimizer.is_finite()
         if settings.verbose and history.n_iter and not history.ended:
-            print(f"Goes on from the checkpoint, after step {history.n_iter}")
+            print(f"Continues from the checkpoint, after step {history.n_iter}")
         while not _finished(history, clock, settings):
             began = history.n_iter
             networks.train()
@@ -216,7 +217,7 @@ def _judge(optimizer: AdamWithEMA, history: History, score: float, tol: float) -
 
 
 def _overfits(optimizer: AdamWithEMA, history: History, fit_score: Callable) -> bool:
-    """Whether training rows have risen since the best step, and the gap to held-out rows by more than noise."""
+    """Whether the score of training rows has risen since the best step, and its lead over validation rows too."""
     assert optimizer.best is not None
     # on a plateau of the rate neither rises: what overfits, rises alone
     rise = optimizer.score_of(optimizer.ema, fit_score) - optimizer.score_of(optimizer.best, fit_score)
@@ -257,7 +258,7 @@ def _length(n_iter: int, settings: Settings) -> int:
 
 
 def count_rounds(settings: Settings) -> int | None:
-    """Rounds of a training that goes on to its last step; None where its time is the limit."""
+    """Rounds of a training that runs to its last step; None where its time is the limit."""
     if settings.max_time is not None:
         return None
     n_iter = rounds = 0
@@ -316,7 +317,7 @@ def _back_off(optimizer: AdamWithEMA, history: History, settings: Settings, step
             "preprocessing='standardize', or look for extreme values in the data."
         )
     warnings.warn(
-        f"The {how} at step {step} with the rate {rate:g}: training goes on from the best weights so "
+        f"The {how} at step {step} with the rate {rate:g}: training continues from the best weights so "
         f"far with {_LOWER * rate:g}. A smaller learning_rate_init than {settings.learning_rate_init:g} saves the "
         "detour.",
         ConvergenceWarning,

@@ -12,7 +12,7 @@ from ..interpolants import Interpolant
 from ..networks._base import Field
 from ..networks._fields import ResidualField
 
-# Laws of t in training, as quantile functions. They move effort, not the minimiser.
+# Distributions of t in training, as quantile functions. They weight the times of the loss, and leave its minimiser.
 TIME_DISTRIBUTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "uniform": lambda u: u,
     # sigmoid(2 N(0, 1)): both ends, where the fields of a bridge are hardest

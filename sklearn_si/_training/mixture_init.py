@@ -58,7 +58,7 @@ class Budget:
 
 @dataclasses.dataclass
 class Found:
-    """A mixture, its kind, and the log-density of the judges in data units."""
+    """A mixture, its kind of covariances, and its log-densities of the validation rows in data units."""
 
     mixture: GaussianMixture
     kind: tuple
@@ -77,13 +77,13 @@ class Found:
         return tuple(torch.as_tensor(part, dtype=torch.float32) for part in (m.weights_, m.means_, covariances))
 
 
-def find_mixture(train, held, log_jacobian, seed, budget):
+def find_mixture(train, val, log_jacobian, seed, budget):
     """The mixture of the highest log-likelihood on other rows than it was fitted to.
 
     Parameters
     ----------
-    train, held : ndarray of shape (n_samples, n_features)
-        Rows that it is fitted to, and rows that judge it where they are enough, in scaled units.
+    train, val : ndarray of shape (n_samples, n_features)
+        Training rows, and validation rows by which mixtures are compared where they are enough, in scaled units.
     log_jacobian : tuple of ndarray
         For each of the two, from the density in scaled units to the one in data units.
     seed : int
@@ -96,15 +96,15 @@ def find_mixture(train, held, log_jacobian, seed, budget):
     found : Found or None
         None where one component is the best, or where there are too few rows to tell.
     """
-    train, held, jacobians = (
+    train, val, jacobians = (
         train[:_ROWS],
-        held[:_VALIDATION_ROWS],
+        val[:_VALIDATION_ROWS],
         [j[:n] for j, n in zip(log_jacobian, (_ROWS, _VALIDATION_ROWS), strict=True)],
     )
     if len(train) < _FEWEST:
         return None
-    splits = [(train, held, jacobians[1])]
-    if len(held) < _FEW_VALIDATION_ROWS:
+    splits = [(train, val, jacobians[1])]
+    if len(val) < _FEW_VALIDATION_ROWS:
         folds = [slice(k, None, _FOLDS) for k in range(_FOLDS)]
         splits = [(np.delete(train, fold, axis=0), train[fold], jacobians[0][fold]) for fold in folds]
     best = _search(splits, seed, budget)
@@ -140,14 +140,14 @@ def _search(splits, seed, budget):
 
 
 def _is_better(found, best):
-    """Whether the judges' scores are higher: with more components, by more than noise."""
+    """Whether the scores of validation rows are higher; with more components, by more than noise."""
     gain = found.scores - best.scores
     noise = _NOISE * gain.std() / len(gain) ** 0.5 if found.n_components > best.n_components else 0
     return gain.mean() > noise
 
 
 def _trial(splits, kind, n_components, seed):
-    """Mixtures fitted to each split; the first of them, with the scores of all judges."""
+    """Mixtures fitted to each split: the first of them, with the scores of all validation rows."""
     mixtures = [fit(rows, kind, n_components, seed) for rows, _, _ in splits]
     # a component of fewer rows than it has axes is a spike on them
     n_rows, n_features = splits[0][0].shape
@@ -155,12 +155,12 @@ def _trial(splits, kind, n_components, seed):
         n_components > 1 and kind == _KINDS[0] and min(m.weights_.min() for m in mixtures) * n_rows < n_features + 3
     )
     pairs = zip(mixtures, splits, strict=True)
-    scores = np.concatenate([m.score_samples(judges) + jacobian for m, (_, judges, jacobian) in pairs])
+    scores = np.concatenate([m.score_samples(validation) + jacobian for m, (_, validation, jacobian) in pairs])
     return Found(mixtures[0], kind, np.full_like(scores, -1e100) if spiked else scores)
 
 
 def refit(found, train, seed, budget):
-    """The same kind of mixture, gone on with on as many rows as can be afforded."""
+    """The same kind of mixture, continued on as many rows as can be afforded."""
     most = int(len(train) * min(1, (budget.seconds / 2) / Budget.cost(found.n_components, *train.shape)))
     rows = train[: max(most, _ROWS)]
     return Found(fit(rows, found.kind, found.n_components, seed, found.mixture), found.kind, found.scores)

@@ -103,7 +103,7 @@ class Selection:
         return max(reversed(self.runs), key=lambda run: run.history.best_score)
 
     def winner(self):
-        """The best run on more of the held-out rows than a round is judged by, of those that come near the highest."""
+        """The best of the runs near the highest score, by more validation rows than score a round."""
         near = self.best().history.best_score - _NEAR
         ranked = sorted(enumerate(self.runs), key=lambda pair: (-pair[1].history.best_score, -pair[0]))
         finalists = [run for _, run in ranked if run.history.best_score >= near][:_FINALISTS]
@@ -226,8 +226,8 @@ class Selection:
         finds, seed = [], self.problem.seed
         for number, (rows, logs) in enumerate(zip(samples, jacobians, strict=True)):
             budget = Budget(self.mixture_seconds() / len(samples), bool(self.settings.max_time))
-            train, held = rows
-            found = find_mixture(train, held, logs, seed, budget)
+            train, val = rows
+            found = find_mixture(train, val, logs, seed, budget)
             if found is not None:
                 finds.append((found.scores.mean(), number, found, budget))
         if not finds:

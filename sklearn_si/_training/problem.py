@@ -106,7 +106,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class WarmStart:
-    """The fit that a new one goes on from.
+    """The fit that a new one continues from.
 
     Parameters
     ----------
@@ -400,12 +400,12 @@ def _auto_steps(problem):
 
 
 def _warm_run(recipe, problem):
-    """With a warm start, a run that goes on from the fitted networks and maps; else None."""
+    """With a warm start, a run that continues from the fitted networks and maps; else None."""
     if problem.warm is None:
         return None
     model = problem.warm.model
     _check_warm_start(problem, model)
-    if problem.interpolant.is_learned:  # the path goes on as it was left
+    if problem.interpolant.is_learned:  # the path continues as it was left
         problem.interpolant = model.interpolant
     maps = model.base_map, model.target_map
     run = Run(recipe, problem, None, maps=maps, networks=dict(model.learned))
@@ -419,17 +419,17 @@ def _check_warm_start(problem, model):
     way_out = "set warm_start=False, or fit a clone."
     if n_old != n_new:
         raise ValueError(
-            f"warm_start=True goes on from networks of {n_old} features, but X0 has {n_new} features: {way_out}"
+            f"warm_start=True continues from networks of {n_old} features, but X0 has {n_new} features: {way_out}"
         )
     if problem.two_samples != (model.base_map is not None):
         old, new = ("one", "two") if problem.two_samples else ("two", "one")
         raise ValueError(
-            f"warm_start=True goes on from a fit of {old} sample(s), but fit was given {new} sample(s): {way_out}"
+            f"warm_start=True continues from a fit of {old} sample(s), but fit was given {new} sample(s): {way_out}"
         )
     n_old = 0 if model.condition_codec is None else model.condition_codec.n_outputs_
     n_new = 0 if problem.codec is None else problem.codec.n_outputs_
     if n_old != n_new or set(model.learned) != set(problem.fields):
         raise ValueError(
-            f"warm_start=True goes on from fields {tuple(model.learned)} with {n_old} encoded condition columns, "
+            f"warm_start=True continues from fields {tuple(model.learned)} with {n_old} encoded condition columns, "
             f"but this fit needs {problem.fields} with {n_new}: {way_out}"
         )

@@ -59,7 +59,7 @@ _WIDE_ENOUGH = 128
 _MOMENT_ROWS = 4096
 # Rows that are transported to the base at a time.
 _ROWS_PER_SOLVE = 4096
-# Share of `max_time` in which rows of the target are carried back for the density of the base.
+# Share of `max_time` in which rows of the target are transported to t = 0, for the density of the base.
 _CARRIED_SHARE = 0.1
 # Largest number of rows that are transported to the base.
 _MOST_TRANSPORTED = 50_000
@@ -110,7 +110,7 @@ class Run:
     maps : tuple of maps, default=None
         Maps that were fitted before.
     networks : dict, default=None
-        What it goes on from, in place; None builds new ones.
+        What it continues from, in place; None builds new ones.
     number : int, default=0
         Of several runs of a fit: each draws points of its own.
     """
@@ -118,8 +118,8 @@ class Run:
     def __init__(self, recipe, problem, kind, mixture=None, *, like=None, maps=None, networks=None, number=0):
         self.recipe, self.problem, self.kind, self.mixture = recipe, problem, kind, mixture
         self.history: Any = None  # of its last training
-        self.earlier = History()  # of the fits that a warm start goes on from
-        self.steps = 0  # of the runs that it goes on from
+        self.earlier = History()  # of the fits that a warm start continues from
+        self.steps = 0  # of the runs that it continues from
         self.action_curve = None  # of a learned path
         self.pairs = None  # of training rows and of held-out rows, where they are no longer drawn from the samples
         self.device = resolve_device(recipe.device)
@@ -225,7 +225,7 @@ class Run:
         self.action_curve = ascent.close()
 
     def keep_history(self):
-        """Count the last training among those that the next one goes on from."""
+        """Count the last training among those that the next one continues from."""
         before, last = self.earlier, self.history
         self.earlier = History(before.n_iter + last.n_iter, before.loss_curve + last.loss_curve)
         self.history = History()
@@ -367,7 +367,7 @@ class Run:
 
     @torch.no_grad()
     def base_rows(self):
-        """The rows of X0 with as many rows of X1 carried back to t = 0, in data units.
+        """The rows of X0 with as many rows of X1 transported to t = 0, in data units.
 
         Both are draws of the base, and a density that has seen X0 alone is steep where the flow misses its support
         by little: held-out log-likelihoods of X1 were lower by 0.3 to 2.5 nats.
@@ -400,7 +400,7 @@ class Run:
         return self.problem.group.rows(rows).copy()
 
     def _sampling_grid(self, velocity):
-        """Steps and law for `sample`, measured on rows of the base; None where it solves no ODE from the base."""
+        """Steps and spacing for `sample`, measured on rows of the base; None where it solves no ODE from the base."""
         path = self.problem.interpolant
         if path.path_type == "mirror" or self.problem.is_forecast:
             return None
@@ -443,7 +443,7 @@ class Run:
         return model, self._record_of(history)
 
     def _record_of(self, history: History) -> dict[str, Any]:
-        """How the training went, with that of the fits that a warm start has gone on from."""
+        """How the training went, with that of the fits that a warm start has continued from."""
         loss_curve = self.earlier.loss_curve + history.loss_curve
         scores = self.earlier.validation_scores + history.validation_scores
         learned = {} if self.action_curve is None else {"action_curve_": self.action_curve}

@@ -25,9 +25,9 @@ def split_rows(n: int, fraction: float | None, rng: np.random.Generator) -> Spli
     if fraction is None:
         return np.arange(n), None
     order = rng.permutation(n)
-    # few rows judge badly
-    held = min(n - 2, max(1, round(fraction * n), min(_LEAST_VALIDATION_ROWS, n // 5)))
-    return order[held:], order[:held]
+    # a score of few rows is mostly noise
+    n_val = min(n - 2, max(1, round(fraction * n), min(_LEAST_VALIDATION_ROWS, n // 5)))
+    return order[n_val:], order[:n_val]
 
 
 def split_samples(recipe, coupling, base, target, seed):

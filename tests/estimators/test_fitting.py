@@ -37,7 +37,7 @@ def test_warm_start_goes_on():
     assert model.network_ is network
     assert model.n_iter_ == 3 * ROUND
     assert len(model.loss_curve_) == len(model.validation_scores_) == 3
-    # where no round is better, the weights that it went on from are kept
+    # where no round is better, the weights that it continued from are kept
     assert model.best_validation_score_ >= first
     assert model.set_params(warm_start=False).fit(X).n_iter_ == 2 * ROUND
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a fit that was cut off goes on, and ends with the same model to the bit."""
+"""Checkpoints: a fit that was interrupted continues, and ends with the same model to the bit."""
 
 import copy
 import errno
@@ -168,7 +168,7 @@ def test_ctrl_c_keeps_the_model_and_the_file_and_the_next_fit_goes_on(tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "loss", interrupted)
-        with pytest.warns(ConvergenceWarning, match="after 150 steps: .* are kept. The same call of `fit` goes on"):
+        with pytest.warns(ConvergenceWarning, match="after 150 steps: .* are kept. The same call of `fit` continues"):
             estimator.fit(*samples)
     assert estimator.n_iter_ == 150 and np.isfinite(estimator.sample(5)).all() and path.exists()
     assert estimator.fit(*samples).n_iter_ == 260 and not path.exists()
@@ -217,7 +217,7 @@ def test_what_does_not_change_the_model_may_change(tmp_path, monkeypatch, at_onc
         cut_off(patch, 1)
         InterpolantFlow(checkpoint=path, **params).fit(X0)
     model = InterpolantFlow(checkpoint=path, verbose=1, device="cpu", **params).fit(X0)
-    assert capsys.readouterr().out.startswith("Goes on from the checkpoint, after step 100\nstep 200: loss")
+    assert capsys.readouterr().out.startswith("Continues from the checkpoint, after step 100\nstep 200: loss")
     np.testing.assert_array_equal(answers(model), answers(InterpolantFlow(**params).fit(X0)))
 
 
@@ -296,7 +296,7 @@ def _fill_the_disk(path, results):
 
 
 def test_a_full_disk_is_an_error_and_leaves_the_last_good_file(left_behind):
-    """Both a fit that keeps its state and `save` fail as the system says, and the file goes on to be good."""
+    """Both a fit that keeps its state and `save` fail as the system says, and the file stays as it was."""
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     process = context.Process(target=_fill_the_disk, args=(left_behind, results))

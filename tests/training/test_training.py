@@ -15,7 +15,7 @@ from sklearn_si._training import batches as _batches
 from sklearn_si._training.batches import Batches, Sampler, _antithetic, draw_points
 from sklearn_si._training.losses import _T_MARGIN, REGRESSIONS, TIME_DISTRIBUTIONS, draw_times, field_loss
 from sklearn_si._training.optimizer import AdamWithEMA
-from sklearn_si.couplings import COUPLINGS, Entropic, Optimal, independent, paired
+from sklearn_si.couplings import COUPLINGS, Coupling, Entropic, Optimal, independent, paired
 from sklearn_si.interpolants import (
     INTERPOLANTS,
     GaussianBase,
@@ -443,11 +443,12 @@ def test_the_condition_travels_with_the_target():
 
 
 def test_a_coupling_has_the_last_word():
-    def reversed_rows(x0, x1, condition, generator):
-        return x0, x1.flip(0), condition.flip(0)
+    class ReversedRows(Coupling):
+        def __call__(self, x0, x1, condition, generator):
+            return x0, x1.flip(0), condition.flip(0)
 
     plain = Sampler(numbered(20), numbered(20), numbered(20), independent, False).draw(8, generator())
-    turned = Sampler(numbered(20), numbered(20), numbered(20), reversed_rows, False).draw(8, generator())
+    turned = Sampler(numbered(20), numbered(20), numbered(20), ReversedRows(), False).draw(8, generator())
     assert torch.equal(turned[0], plain[0])
     assert torch.equal(turned[1], plain[1].flip(0)) and torch.equal(turned[3], plain[3].flip(0))
 
@@ -456,7 +457,7 @@ def threads_named(name):
     return [t for t in threading.enumerate() if name in t.name]
 
 
-class Reversed:
+class Reversed(Coupling):
     """A coupling that pairs rows in reverse, and remembers the threads that it was called in."""
 
     def __init__(self, fails_at=None):
