@@ -1,0 +1,14 @@
+"""Plots of a fitted estimator: its losses, paths, density, samples, calibration and noise levels."""
+
+from ._densities import DensityDisplay, TrajectoryDisplay
+from ._fits import CalibrationDisplay, LossCurveDisplay, NoiseLevelDisplay
+from ._samples import SampleComparisonDisplay
+
+__all__ = [
+    "CalibrationDisplay",
+    "DensityDisplay",
+    "LossCurveDisplay",
+    "NoiseLevelDisplay",
+    "SampleComparisonDisplay",
+    "TrajectoryDisplay",
+]
