@@ -263,7 +263,7 @@ class Writer:
         name = None if isinstance(value, type) else NAMES.get(type(value))
         if name is None:
             raise ValueError(
-                f"{place} is {value!r} of class {type(value).__module__}.{type(value).__qualname__}, which a file "
+                f"{place} holds {value!r} of class {type(value).__module__}.{type(value).__qualname__}, which a file "
                 "without code cannot describe: use a name in place of your own function or object, or pickle the "
                 "estimator for readers who trust you."
             )

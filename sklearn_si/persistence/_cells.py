@@ -54,7 +54,7 @@ def _decimal(text):
 
 def _expect(holds):
     if not holds:
-        raise ValueError("A cell is to be built from parts of other classes than those that save writes.")
+        raise ValueError("A cell is described by parts of other types than those that save writes.")
 
 
 # Largest number of digits of a decimal, and the pattern of the frequency of a period.

@@ -218,7 +218,7 @@ TAMPERED = {
     "no JSON": (add("tree.json", b"{"), "holds what save does not write"),
     "a missing array": (lambda e: e.pop("1.npy"), "holds what save does not write"),
     "a state that is no dictionary": (edit_tree(b'"state": {"dict"', b'"state": {"list"'), "is no tree"),
-    "deep nesting": (add("tree.json", NESTED), "no file of sklearn_si.save|nested"),
+    "deep nesting": (add("tree.json", NESTED), "not a file of sklearn_si.save|nested"),
     "an unknown node": (add("tree.json", b'{"format": 1, "root": {"code": "x"}}'), "node of unknown kind"),
 }  # fmt: skip
 
@@ -310,14 +310,14 @@ ATTACKS = {
         "is not a dtype of a column",
     ),
     "an estimator as categories": (
-        rebuilt("pandas.dtype", name="category", categories=an_object(), ordered=False), (), "other classes than",
+        rebuilt("pandas.dtype", name="category", categories=an_object(), ordered=False), (), "other types than",
     ),
-    "an estimator as a unit": (rebuilt("narwhals.dtype", name="Datetime", time_unit=an_object()), (), "other classes"),
-    "an estimator as a gap": ({"number": 1, "rebuilt": "missing", "from": an_object()}, (), "other classes than"),
+    "an estimator as a unit": (rebuilt("narwhals.dtype", name="Datetime", time_unit=an_object()), (), "other types"),
+    "an estimator as a gap": ({"number": 1, "rebuilt": "missing", "from": an_object()}, (), "other types than"),
     "a metric of a function": (
         rebuilt("sklearn.KernelDensity", state={"dict": [["leaf_size", 4], ["metric", INDEPENDENT]]},
                 data={"number": 1, "array": "0.npy"}),
-        [np.ones((3, 2))], "other classes than",
+        [np.ones((3, 2))], "other types than",
     ),
 }  # fmt: skip
 
@@ -371,7 +371,7 @@ def test_cut_files_are_refused(path):
     data = path.read_bytes()
     for share in (0.0, 0.3, 0.9, 0.999):
         path.write_bytes(data[: int(share * len(data))])
-        with pytest.raises(LoadError, match=r"no file of sklearn_si\.save, or is damaged"):
+        with pytest.raises(LoadError, match=r"not a file of sklearn_si\.save, or is damaged"):
             sklearn_si.load(path)
 
 
