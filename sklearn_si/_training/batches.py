@@ -203,6 +203,8 @@ def draw_points(
 class PathSteps(Protocol):
     """What takes steps of a learned path between blocks of batches."""
 
+    steps_between: int  # batches of a block
+
     def step(self) -> None:
         """One step."""
 
@@ -234,9 +236,7 @@ class Batches:
     low : bool, default=False
         Whether matrices are multiplied in bfloat16.
     path : PathSteps, default=None
-        What takes a step of a learned path before each block.
-    size : int, default=None
-        Batches of a block.
+        What takes a step of a learned path before each block, and says how many batches a block has.
     """
 
     def __init__(
@@ -249,14 +249,14 @@ class Batches:
         generator: torch.Generator,
         low: bool = False,
         path: "PathSteps | None" = None,
-        size: int | None = None,
     ) -> None:
         self.networks, self.interpolant, self.time_distribution = networks, interpolant, time_distribution
         self.sampler, self.batch, self.generator, self.low = sampler, batch, generator, low
         singular = interpolant.singular_target or "score" in networks
         self.points = 2 * max(1, batch // 2) if singular else batch  # of a batch, mirror images counted
         self.rows_per_time = self._count_rows_per_time(self.points // 2 if singular else batch)
-        self.path, self.size = path, size or max(1, _BLOCK // (self.points * sampler.x1.shape[1]))
+        large = max(1, _BLOCK // (self.points * sampler.x1.shape[1]))
+        self.path, self.size = path, large if path is None else path.steps_between
         self.block: list[_ManualGradTask | _AutogradTask] = []
         self.began: dict[str, Any] = {}  # where the random numbers were before the block was drawn
         self.next = self.size

@@ -50,6 +50,8 @@ class Ascent:
         E |v(t, x_t)|^2 (of u = b + epsilon s with a latent noise) before each step.
     """
 
+    steps_between = STEPS_BETWEEN
+
     def __init__(
         self,
         interpolant: LearnedInterpolant | LearnedSchedule,

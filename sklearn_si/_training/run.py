@@ -216,9 +216,7 @@ class Run:
         times, batch = settings.time_distribution, settings.batch_size
         generator = make_generator(problem.seed, FIT_STREAM + 900, self.device)
         ascent = Ascent(problem.interpolant, self.networks, sampler, batch, generator, progress)
-        batches = Batches(
-            self.networks, problem.interpolant, times, sampler, batch, self.generator, path=ascent, size=STEPS_BETWEEN
-        )
+        batches = Batches(self.networks, problem.interpolant, times, sampler, batch, self.generator, path=ascent)
         with batches, self._foreign_randomness(), self._told("path", moving) as after_round:
             record = self._record(batches)
             self.history = train(self.networks, batches.loss, None, moving, after_round=after_round, record=record)

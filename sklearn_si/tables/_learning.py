@@ -49,9 +49,9 @@ class Budget:
         return max(share * rest, 0.01 * self.max_time)
 
 
-def fit_codes(estimator, layout, codes, values, budget, seed, tasks, checkpoint):
+def fit_codes(estimator, layout, codes, values, budget, tasks, checkpoint):
     """The network of the codes, and whether the user interrupted its training."""
-    n, device = len(codes), resolve_device(estimator.device)
+    n, device, seed = len(codes), resolve_device(estimator.device), checkpoint.seed
     generator = make_generator(seed, FIT_STREAM, device)
     columns, sizes = [layout.columns[j] for j in layout.coded], estimator.hidden_layer_sizes
     width, depth = sizes if sizes != "auto" else auto_sizes(n)
@@ -74,9 +74,9 @@ def fit_codes(estimator, layout, codes, values, budget, seed, tasks, checkpoint)
     return network, history.by_user
 
 
-def fit_values(estimator, layout, codes, values, budget, seed, tasks, checkpoint, interrupted):
+def fit_values(estimator, layout, codes, values, budget, tasks, checkpoint, interrupted):
     """The model of the values; after an interrupt little more than their normal distribution."""
-    flow = estimator.flow
+    flow, seed = estimator.flow, checkpoint.seed
     if flow is None:
         flow = InterpolantFlow(preprocessing="standardize", learning_rate_init=_RATE)
     settings = {"random_state": seed, "verbose": estimator.verbose, "device": estimator.device}

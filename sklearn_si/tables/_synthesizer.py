@@ -214,7 +214,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         if layout.valued:
             told = layout.features(codes), codes[:, layout.coded]
             values = straightened(columns, layout.valued, readings, codes, values, told, rng)
-        followed = layout, codes, values, Budget(self.max_time, began), seed, tasks, checkpoint
+        followed = layout, codes, values, Budget(self.max_time, began), tasks, checkpoint
         self.masked_network_: Any
         self.masked_network_, interrupted = fit_codes(self, *followed) if layout.coded else (None, False)
         self.value_model_: Any = None

@@ -26,11 +26,9 @@ LONG_SIGNATURES = {
     "_estimators/diffusion.py: InterpolantDiffusion.__init__": "an estimator",
     "_estimators/flow.py: InterpolantFlow.__init__": "an estimator",
     "tables/_synthesizer.py: TableSynthesizer.__init__": "an estimator",
-    "_training/batches.py: Batches.__init__": "what a batch is drawn of; one too many",
     "_training/loop.py: train": "hooks of the one training loop; one too many",
     "tables/_column_fit.py: _fit_continuous": "the facts of a column; to become a small value",
-    "tables/_learning.py: fit_values": "what the fits of both models of a table share; to become a small value",
-    "tables/_masked.py: fit_masked": "what the fits of both models of a table share; to become a small value",
+    "tables/_masked.py: fit_masked": "settings and hooks of one training; to become a small value",
 }
 # What may be missing from an installation, and is therefore imported where it is used.
 OPTIONAL = {"matplotlib", "narwhals", "ot", "pandas"}
