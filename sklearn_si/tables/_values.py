@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
@@ -19,6 +20,8 @@ __all__ = ["ValueModel"]
 _ROWS = 40_000
 # Largest number of copies of a row.
 _COPIES = 32
+# Mass beyond the bounds of a column from which a straight line is no map for it: numbers would pile up at its ends.
+_CUT_OFF = 0.01
 # Masks that are drawn.
 _MASKS = 256
 # Rows from which the normal distribution is estimated.
@@ -78,14 +81,24 @@ def straightened(columns, valued, readings, codes, values, told, rng):
         curved = columns[j]
         if not isinstance(curved.bins, SmoothBins) or curved.n_bins > 1:
             continue
-        columns[j], changed = curved.straight(readings[j], codes[:, j]), values.copy()
-        changed[:, j] = columns[j].encode(readings[j], rng)[1]
+        straight, changed = curved.straight(readings[j], codes[:, j]), values.copy()
+        if _cut_off(straight) > _CUT_OFF + 2 / len(values):
+            continue
+        columns[j] = straight
+        # a number that is that of another column has no value of its own
+        changed[:, j] = np.where(np.isnan(values[:, j]), np.nan, straight.encode(readings[j], rng)[1])
         score = density(changed)
         if score > best:
             best, values = score, changed
         else:
             columns[j] = curved
     return values
+
+
+def _cut_off(column):
+    """The mass of a normal distribution beyond the bounds of a column, where drawn numbers are cut off."""
+    ends = column.bins.forward(np.array(column.bounds, dtype=np.float64), np.zeros(2, dtype=np.int64))[0]
+    return ndtr(ends[0]) + ndtr(-ends[1])
 
 
 @dataclasses.dataclass

@@ -90,3 +90,11 @@ def test_thousands_of_levels_are_told_by_few_numbers():
     column = TableCodec(random_state=0).fit(words[:, None]).columns_[0]
     told = code_features(column, np.array([-1, 0, 1, column.n_codes - 1]))
     assert told.shape[1] < 40 and np.isfinite(told).all() and not told[0].any()
+
+
+def test_few_bounded_rows_do_not_pile_up_at_their_ends():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"rate": rng.beta(0.5, 6, size=800), "other": rng.normal(size=800)})
+    drawn = TableSynthesizer(max_iter=40, random_state=0).fit(frame).sample(4000, random_state=0)
+    for end in (frame.rate.min(), frame.rate.max()):
+        assert (drawn.rate == end).mean() < 0.01
