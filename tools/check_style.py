@@ -1,12 +1,14 @@
 """Find words that the field has other words for: `python tools/check_style.py [PATH ...]`, exit status 1 if any."""
 
+import io
 import re
 import sys
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is checked without arguments.
-PLACES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "examples")
+PLACES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "examples", "sklearn_si")
 SUFFIXES = {".py", ".md", ".rst", ".cff"}
 # Built from other files.
 SKIPPED = {"_build", "generated", "gallery"}
@@ -17,7 +19,8 @@ WORDS = {
     rf"(?<!power\s)(?<!power-)\blaws?\b(?! (?:{MATHEMATICAL_LAWS}))": "distribution (of a time grid: spacing)",
     r"\bheld (?:rows|scores?|loss(?:es)?)\b": "held-out rows, validation rows",
     r"\bcarr(?:y|ies|ied|ying)\b": "map, move, push forward, transport; contain",
-    r"\bgaps\b": "missing values",
+    # in backticks, and before the colon of a parameter, it is the name of an attribute
+    r"(?<![`\w\"])gaps\b(?![`\"]| :)": "missing values",
     r"\btables? as people have them\b": "mixed-type table",
     r"\bmass(?:es)? of (?:the |its )?(?:levels|codes)\b": "pmf of the categorical cells",
     r"\b(?:gone|goes|went|go|going) on with\b": "fine-tuned for longer, extended, resumed",
@@ -42,6 +45,22 @@ def findings(text):
     return sorted(found)
 
 
+def prose(path):
+    """The text of a page, or the comments and strings of a program, on the lines where they stand."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    kept = list(re.sub(r"[^\n]", " ", text))
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if tokenize.tok_name[token.type] in ("COMMENT", "STRING", "FSTRING_MIDDLE"):
+            start, stop = (starts[row - 1] + column for row, column in (token.start, token.end))
+            kept[start:stop] = text[start:stop]
+    return "".join(kept)
+
+
 def files(places):
     """Files of text in the folders, and the files themselves."""
     for place in map(Path, places):
@@ -55,7 +74,7 @@ def main(places):
     """Print the findings; return how many there are."""
     count = 0
     for path in files(places or [ROOT / place for place in PLACES]):
-        for line, words, say in findings(path.read_text(encoding="utf-8")):
+        for line, words, say in findings(prose(path)):
             print(f"{path}:{line}: {words!r}: say {say}")
             count += 1
     return count

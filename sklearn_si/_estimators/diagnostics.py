@@ -59,8 +59,8 @@ class DiagnosticMethods(AsksModel):
         split = int (E|Db|^2 / epsilon + epsilon E|Ds|^2) / 2 dt
 
         (2303.08797, (2.42) and (2.45)), with Db and Ds the errors of velocity and score, and epsilon(t) of the current
-        `noise_level` and `noise_schedule`. In (2.45) the constants are corrected: gaps of losses that are defined with
-        a factor 1/2 are multiplied by 1/epsilon and by epsilon, not by half of these.
+        `noise_level` and `noise_schedule`. In (2.45) the constants are corrected: differences of losses that are
+        defined with a factor 1/2 are multiplied by 1/epsilon and by epsilon, not by half of these.
 
         Parameters
         ----------

@@ -24,7 +24,7 @@ BEFORE = "the fit that a warm start continues from"
 
 
 class NoCheckpoint:
-    """The checkpoint of a fit that nobody wants to go on with.
+    """The checkpoint of a fit that is not to be resumed.
 
     Parameters
     ----------

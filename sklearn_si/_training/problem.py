@@ -414,7 +414,7 @@ def _warm_run(recipe, problem):
 
 
 def _check_warm_start(problem, model):
-    """Refuse rows that the fitted networks cannot go on with."""
+    """Raise a ValueError for rows that do not fit the networks of the model."""
     n_old, n_new = model.n_features, problem.target.shape[1]
     way_out = "set warm_start=False, or fit a clone."
     if n_old != n_new:

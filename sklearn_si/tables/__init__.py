@@ -1,4 +1,4 @@
-"""Tables as people have them: mixed columns, gaps, conditions, and a report."""
+"""Mixed-type tables: numbers, categories, dates and missing values; a codec, a synthesizer, an imputer and a report."""
 
 from ._codec import TableCodec
 from ._constraints import FixedCombinations, Inequality, Sum

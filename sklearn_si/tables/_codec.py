@@ -22,14 +22,15 @@ __all__ = ["TableCodec"]
 
 @registered("tables.TableCodec")
 class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
-    """Tables of mixed columns as a matrix of numbers that has a density, and back without loss.
+    """Encode a mixed-type table as a matrix of numbers that has a density, and decode it without loss.
 
     discrete: z = Phi^-1(F(k-1) + u p_k), u ~ U(0, 1)        continuous: z = g(x + h (u - 1/2))
 
-    with p_k the share of code k among the rows and F their sums (uniform dequantisation, Theis, van den Oord & Bethge
-    2016, arXiv 1511.01844, with cells as wide as the codes are frequent), g a smooth monotone map to a normal law and h
-    the distance of neighbours on the grid that the numbers lie on. Each column has a code, which says which level,
-    spike or kind of gap it is, and, if it is continuous, a value where the code is "ordinary".
+    with p_k the share of code k among the rows and F their cumulative sums (uniform dequantisation, Theis, van den Oord
+    & Bethge 2016, arXiv 1511.01844, with cells as wide as the codes are frequent), g a smooth monotone map to a normal
+    distribution and h the distance of neighbours on the grid of the numbers. Each column has a code, which says which
+    category, spike or kind of missing value a cell is. A continuous column also has a value, where the code is
+    "ordinary".
 
     Kinds are found: text, booleans, categories and objects are "categorical"; numbers and dates with at most 1000
     distinct values, each of 10 rows or more in the mean, are "discrete"; all others are "continuous": numbers far more
@@ -96,7 +97,7 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Learn kinds, levels, gaps, grids and maps of the columns.
+        """Learn kinds, levels, missing values, grids and maps of the columns.
 
         Parameters
         ----------
@@ -344,7 +345,7 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         return check_random_state(self.random_state if random_state is None else random_state)
 
     def __sklearn_tags__(self):
-        """Any columns, gaps allowed; dequantisation is random."""
+        """Any columns, missing values allowed; dequantisation is random."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
         tags.non_deterministic = True

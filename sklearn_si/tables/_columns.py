@@ -116,7 +116,7 @@ class Column:
     ordered : bool
         Whether levels that are no numbers have an order.
     has_tie : bool
-        Whether a code, the last before those of gaps, says that the number is that of another column.
+        Whether a code, the last before those of missing values, says that the number is that of another column.
     """
 
     name: object
@@ -320,7 +320,7 @@ class Column:
         return log_slope
 
     def spread(self, codes, rng):
-        """Codes as numbers of a normal law: Phi^-1 of a point of the code's cell, as wide as its share of the rows."""
+        """Codes as normal numbers: Phi^-1 of a point of the code's cell, which is as wide as its share of the rows."""
         ends = np.concatenate([[0.0], np.cumsum(self.shares)])
         inside = rng.uniform(_MARGIN, 1 - _MARGIN, size=len(codes))
         return ndtri(ends[codes] + inside * self.shares[codes])

@@ -56,7 +56,7 @@ def nothing_known(n, n_columns):
 
 
 def known_cells(codec, X, name, gaps=False, without=()):
-    """What is known of the rows of a table; gaps are not, unless they count as a level."""
+    """What is known of the rows of a table; missing values are not, unless they count as a level."""
     relations, n_columns = codec.relations_, codec.n_features_in_
     raw = codec.table_.readings(X, name, hasattr(X, "columns"))
     for j in without:

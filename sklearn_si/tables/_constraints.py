@@ -133,10 +133,10 @@ def _is_measured(reading):
 
 
 def _complete_numbers(readings, some):
-    """The rows in which none of some columns of numbers has a gap; columns with many gaps are left out by NaN."""
+    """The rows in which no column of numbers has a missing value; columns with many missing values become NaN."""
     columns = [readings[j].values.astype(np.float64) for j in some]
     gaps = np.column_stack([readings[j].gaps > 0 for j in some]) if some else np.empty((0, 0), dtype=bool)
-    # a column with gaps is part of no found relation
+    # A column with missing values is not part of any relation that is found.
     return np.where(gaps.any(0), np.nan, np.column_stack(columns)) if some else np.empty((0, 0))
 
 

@@ -1,4 +1,4 @@
-"""Gaps filled by draws from a model of whole rows: a transformer."""
+"""A transformer that fills missing values by draws from a model of whole rows."""
 
 import numbers
 from typing import ClassVar
@@ -21,7 +21,7 @@ __all__ = ["InterpolantImputer"]
 
 @registered("tables.InterpolantImputer")
 class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Fills gaps by draws given what the row has, from one model of all columns.
+    """Fill missing values by draws given the known cells of the row, from one model of all columns.
 
     x_missing ~ P(x_missing | x_observed)
 
@@ -38,7 +38,7 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         Draws that are averaged: 1 is a draw; more come near to the conditional mean of numbers, and to the most
         frequent level elsewhere, which predicts better and spreads less. May be changed after fit.
     keep_empty_features : bool, default=False
-        Whether columns of an array that hold nothing but gaps in fit are kept, filled with 0, or dropped.
+        Whether columns of an array that hold nothing but missing values in fit are kept, filled with 0, or dropped.
         May be changed after fit.
     random_state : int, RandomState instance or None, default=None
         Seed of training and of the draws; an int gives the same rows at each call.
@@ -76,12 +76,12 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Fit the model to rows with gaps.
+        """Fit the model to rows with missing values.
 
         Parameters
         ----------
         X : frame or array-like of shape (n_samples, n_features)
-            Columns of any kind in a frame, numbers in an array; NaN, None and the like are gaps.
+            Columns of any kind in a frame, numbers in an array; NaN, None and the like are missing values.
         y : None
             Ignored.
 
@@ -109,7 +109,7 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         return validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_all_finite="allow-nan")
 
     def transform(self, X):
-        """Rows without gaps.
+        """Rows without missing values.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         -------
         X_t : frame or ndarray of shape (n_samples, n_features)
             Cells that were there are unchanged, and so is the index of a pandas frame. In a frame, columns that held
-            nothing but gaps in fit keep them.
+            nothing but missing values in fit keep them.
         """
         check_is_fitted(self)
         X = self._checked(X)
@@ -168,7 +168,7 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         return np.delete(names, dropped)
 
     def __sklearn_tags__(self):
-        """Gaps and columns of any kind are welcome."""
+        """The tags of scikit-learn: missing values, text and categories are allowed."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
         tags.non_deterministic = True

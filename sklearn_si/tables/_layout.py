@@ -53,6 +53,6 @@ class Layout:
 
 
 def layout_of(columns):
-    """The layout of some columns: numbers in intervals, spikes and gaps follow the levels of the others."""
+    """The layout of some columns: numbers in intervals, spikes and missing values follow the levels of the others."""
     coded = sorted((j for j, c in enumerate(columns) if c.n_codes > 1), key=lambda j: columns[j].is_continuous)
     return Layout(columns, coded, [j for j, column in enumerate(columns) if column.is_continuous])

@@ -57,7 +57,7 @@ class LinearRelation:
         return np.log(float(high) - float(low) + (1 / self.power if self.power else 0.0))
 
     def base(self, cells):
-        """The sum of the sources, from pairs of values and gaps."""
+        """The sum of the sources, from pairs of values and of which are missing."""
         parts = [np.where(cells[j][1] > 0, s, cells[j][0]) for j, s in zip(self.sources, self.stand_ins, strict=True)]
         return np.sum(parts, axis=0)
 
@@ -182,7 +182,7 @@ class Relations:
         return [relation.constraint for relation in [*self.joint, *self.linear]]
 
     def forward(self, readings, asked=False):
-        """Readings as they are modelled; where gaps are `asked` for, a rest is not known without its sources."""
+        """Readings as they are modelled; if missing values are `asked` for, a rest is unknown without its sources."""
         modelled = list(readings)
         for relation in self.linear:
             parts = [readings[j] for j in (relation.target, *relation.sources)]
@@ -201,7 +201,7 @@ class Relations:
         return modelled
 
     def backward(self, cells, readings):
-        """Pairs of values and gaps as they are written, from those that are modelled and from what is known."""
+        """Pairs of values and of which are missing as they are written, from the modelled ones and the known cells."""
         cells = list(cells)
         for relation in self.joint:
             place = cells[relation.members[0]][0]
@@ -222,7 +222,7 @@ class Relations:
 
     @staticmethod
     def overlaid(cells, readings):
-        """Pairs of values and gaps with the cells that are known."""
+        """Pairs of values and of which are missing, with the cells that are known."""
         return [_overlaid(pair, reading) for pair, reading in zip(cells, readings, strict=True)]
 
     @staticmethod

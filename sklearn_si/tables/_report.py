@@ -96,7 +96,7 @@ class TableReport:
         few = {k: None if t is None else _head(t, n) for k, t in rows.items()}
         self.measures["marginals"] = (
             *both(lambda t: _mean_of(marginal_distances(against, t))),
-            ("mean distance of the columns' laws (KS, TV); 0 is equal"),
+            ("mean distance of the columns' distributions (KS, TV); 0 is equal"),
         )
         self.measures["pairs"] = (
             *both(lambda t: _mean_off_diagonal(pair_trends(against, t))),
@@ -112,11 +112,11 @@ class TableReport:
         )
         self.measures["sliced W2"] = (
             *both(lambda p: sliced_wasserstein(p, there, standardize=False), points),
-            ("distance of the laws, numbers to [0, 1]; 0 is equal"),
+            ("distance of the distributions, numbers to [0, 1]; 0 is equal"),
         )
         self.measures["MMD"] = (
             *both(lambda p: maximum_mean_discrepancy(p, there), points),
-            ("squared distance of the laws by a kernel; 0 is equal"),
+            ("squared distance of the distributions by a kernel; 0 is equal"),
         )
 
     def _measure_use(self, target, random_state):
@@ -177,7 +177,7 @@ class TableReport:
         return pd.DataFrame.from_dict(self.measures, orient="index", columns=["synthetic", "real", "meaning"])
 
     def plot(self):
-        """A page of pictures: each column's law in both tables, and the distances of all pairs.
+        """A page of pictures: each column's distribution in both tables, and the distances of all pairs.
 
         Returns
         -------

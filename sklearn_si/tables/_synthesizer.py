@@ -47,15 +47,16 @@ __all__ = ["TableSynthesizer"]
 
 @registered("tables.TableSynthesizer")
 class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, DensityMixin, BaseEstimator):
-    """A model of the rows of a table, columns of any kind: it draws new ones, completes given ones and scores them.
+    """A model of the rows of a mixed-type table: it draws new rows, completes given ones and scores them.
 
     P(k, x) = prod_j P(k_j | k_1, ..., k_{j-1})  p(v | k) prod |dv/dx|
 
-    with k the codes of the cells (levels, spikes, gaps) and v the values of continuous cells (`TableCodec`). The codes
-    follow the masked interpolant, k_t = k with probability t and hidden else, whose velocity is the posterior of hidden
-    cells given visible ones (Gat et al. 2024, "Discrete flow matching", arXiv 2407.15595; Ou et al. 2024, arXiv
-    2406.03736); it is solved without error by revealing one cell after the other. The values follow an
-    `InterpolantFlow` given the codes. Both are trained under random masks, so that any part of a row may be given.
+    with k the codes of the cells (categories, spikes, missing values) and v the values of continuous cells
+    (`TableCodec`). The codes follow the masked interpolant, in which k_t = k with probability t, and hidden otherwise.
+    Its velocity is the posterior of hidden cells given visible ones (Gat et al. 2024, "Discrete flow matching", arXiv
+    2407.15595; Ou et al. 2024, arXiv 2406.03736), and it is solved without error by revealing one cell after the other.
+    The values follow an `InterpolantFlow` given the codes. Both are trained under random masks, so that any part of a
+    row may be given.
 
     Parameters
     ----------
@@ -174,7 +175,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         Parameters
         ----------
         X : frame or array-like of shape (n_samples, n_columns)
-            A pandas frame, a frame that narwhals knows, or an array; numbers, text, booleans, categories, dates, gaps.
+            A pandas frame, a frame that narwhals supports, or an array, with numbers, text, booleans, categories, dates
+            and missing values.
         y : None
             Ignored.
 
@@ -219,7 +221,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         self.masked_network_, interrupted = fit_codes(self, *followed) if layout.coded else (None, False)
         self.value_model_: Any = None
         if layout.valued:
-            left = "before its values were learned: they get little more than a normal law."
+            left = "before its values were learned: they get little more than a normal distribution."
             with checkpoint.interruptible(lambda: layout.coded, left):
                 self.value_model_ = fit_values(self, *followed, interrupted)
             self.value_model_ = self.value_model_ or fit_values(self, *followed, True)
@@ -229,21 +231,22 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
     def sample(self, n_samples=None, *, given=None, random_state=None):
         """Draw rows; those of `given` keep the cells that it has.
 
-        Each row follows the law. The first column is stratified: the shares of its codes are met to a row in one call.
+        Each row follows the learned distribution. The first column is stratified: the numbers of rows with each of its
+        codes are met to within one row in a call.
 
         Parameters
         ----------
         n_samples : int or None, default=None
             Number of rows; None is one, or one for each row of `given`.
         given : frame of shape (n_samples, any), or dict of its columns or cells, default=None
-            Cells that are fixed, in any of the columns; cells that are gaps are drawn. One row stands for all.
+            Cells that are fixed, in any of the columns; missing values are drawn. One row is used for all.
         random_state : int, RandomState instance or None, default=None
             Seed of the draw; None means the estimator's own, and with None in both the rows are fresh at each call.
 
         Returns
         -------
         X : frame or ndarray of shape (n_samples, n_columns)
-            As the table of fit: names, order, dtypes, levels, gaps.
+            As the table of fit: names, order, dtypes, levels, missing values.
 
         Raises
         ------
@@ -271,7 +274,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         return self.codec_._decoded(codes, values, np.random.RandomState(seed % 2**32), known.readings, index)
 
     def impute(self, X, *, n_draws=1, random_state=None):
-        """Fill the gaps of a table by draws given what its rows have.
+        """Fill the missing values of a table by draws given what its rows have.
 
         Parameters
         ----------
@@ -285,7 +288,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         -------
         X_completed : table like that of fit, or list of n_draws tables if n_draws > 1
             Cells that were there are unchanged, and so is the index of a pandas frame; columns that fit has seen
-            nothing but gaps of keep them.
+            nothing but missing values of keep them.
         """
         check_is_fitted(self)
         n_draws = check_count(n_draws, "n_draws")
@@ -299,7 +302,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         return tables if n_draws > 1 else tables[0]
 
     def score_samples(self, X):
-        """The log-probability of each row: the mass of its codes times the density of its values.
+        """The log-probability of each row: the pmf of its categorical cells times the density of its values.
 
         Parameters
         ----------
@@ -321,8 +324,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         unseen = int((np.delete(codes, owned, axis=1) < 0).any(1).sum())
         if unseen:
             warnings.warn(
-                f"{unseen} of {len(codes)} rows hold levels or gaps that fit has not seen: they are scored by their "
-                "other cells, which is too high. Fit on a table that has them, or leave these rows out.",
+                f"{unseen} of {len(codes)} rows hold categories or missing values that fit has not seen: they are "
+                "scored by their other cells, which is too high. Fit on a table that has them, or leave them out.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -445,7 +448,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         return place, None
 
     def __sklearn_tags__(self):
-        """Gaps and columns of any kind are welcome."""
+        """Missing values and columns of any kind are welcome."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
         return tags

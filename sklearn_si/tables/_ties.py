@@ -57,7 +57,7 @@ def _by_chance(target, source):
 
 
 def tied(column, codes, rows):
-    """The column with one more code, before those of gaps, for the rows that are tied."""
+    """The column with one more code, before those of missing values, for the rows that are tied."""
     counts = np.bincount(codes[~rows], minlength=column.n_codes) / len(codes)
     first = column.n_codes - len(column.gap_kinds)
     shares = np.insert(counts, first, rows.mean())

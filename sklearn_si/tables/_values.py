@@ -1,4 +1,4 @@
-"""The values of a table given its codes: an interpolant flow around a normal law, for any part of the values given."""
+"""The values of a table given its codes and any of the values: an interpolant flow around a normal distribution."""
 
 import dataclasses
 
@@ -67,7 +67,7 @@ def split_originals(n_originals):
 
 
 def straightened(columns, valued, readings, codes, values, told, rng):
-    """The values, with a straight line for the map of those columns whose law given the codes it suits better.
+    """The values, with a straight line for the map of those columns whose distribution given the codes it suits better.
 
     `columns` are changed in place, those of numbers `valued`; `told` are the features of the codes, and the codes.
     """
@@ -113,14 +113,14 @@ class _Law:
 
 @registered("tables.ValueModel")
 class ValueModel:
-    """The law of values v given features f of the codes, and given any part of the values.
+    """The distribution of values v given features f of the codes, and given any part of the values.
 
     v = B f + r,    r ~ N(0, C_g):    u = C_{M|O}^{-1/2} (r_M - C_MO C_OO^-1 r_O) ~ N(0, I) up to what the flow learns
 
     with g the level of one column, if cross-validation finds that its groups differ in their covariances, O the values
-    that are given and M those that are asked for; values that are absent are in neither. The flow learns the law of u
-    given f, the pattern and v_O: one row of the table gives several rows for it, every second one under a mask that is
-    drawn. Coordinates outside M are normal numbers of no meaning.
+    that are given and M those that are asked for; values that are absent are in neither. The flow learns the
+    distribution of u given f, the pattern and v_O: one row of the table gives several rows for it, every second one
+    under a mask that is drawn. Coordinates outside M are normal numbers of no meaning.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ class ValueModel:
         return condition
 
     def _laws(self, states, codes):
-        """The normal laws of the distinct pairs of a group and a pattern of states, and which is that of each row."""
+        """The normal distributions of the distinct pairs of group and pattern of states, and the one of each row."""
         last = len(self.covariances_) - 1  # of rows of unknown groups, and of all rows together
         groups = np.full(len(states), last)
         if self.group_column_ is not None:
@@ -231,7 +231,7 @@ class ValueModel:
 
 
 def held_out_density(values, features, codes):
-    """The mean log-density of values given codes under the best normal law, up to a constant, by cross-validation."""
+    """The cross-validated mean log-density of values given codes under the best normal one, up to a constant."""
     rows = ~np.isnan(values).any(1)
     values, features = values[rows][:_CHOICE_ROWS], features[rows][:_CHOICE_ROWS]
     if len(values) < 5 * _FOLDS:
@@ -259,7 +259,7 @@ def _apply(matrices, rows):
 
 
 def _conditional_laws(covariances, patterns):
-    """The normal laws of what is asked for given what is given, for each pattern of states."""
+    """The normal distributions of what is asked for given what is given, for each pattern of states."""
     sigma = torch.tensor(covariances)  # a copy: one that is broadcast is not writable
     states = torch.as_tensor(patterns)
     given, asked, one = states == GIVEN, states == ASKED, torch.eye(sigma.shape[-1], dtype=sigma.dtype)
@@ -328,10 +328,10 @@ def _held_out_density(rows, labels, weight):
 
 
 def _covariance(residuals):
-    """The covariance of rows with gaps: expectation and maximisation, shrunk as the number of rows asks.
+    """The covariance of rows with missing values: expectation and maximisation, shrunk as the number of rows asks.
 
-    Each round fills the gaps by their conditional means and adds the conditional covariances (Dempster, Laird & Rubin
-    1977).
+    Each round fills the missing values by their conditional means and adds the conditional covariances (Dempster, Laird
+    & Rubin 1977).
     """
     n = len(residuals)
     absent = np.isnan(residuals)
