@@ -1,4 +1,4 @@
-"""Conditions: rows beside the target's rows, as columns that a network reads."""
+"""Encoders of conditions: columns of numbers, dates and categories as numbers that a network reads."""
 
 import dataclasses
 import warnings
@@ -16,7 +16,7 @@ __all__ = ["CONDITION_KINDS", "Columns", "ConditionCodec", "columns_of", "joined
 
 CONDITION_KINDS = ("categorical", "continuous")
 
-# Categories that an error tells.
+# Largest number of categories that an error lists.
 _FEW = 10
 # Distinct values of whole numbers that may well be codes of classes; rows of each, in the mean, from which floats are
 # taken for whole numbers.
@@ -37,7 +37,7 @@ _FAR = 0.5
 
 @registered("preprocessing.ConditionCodec")
 class ConditionCodec:
-    """Columns of any kind as the numbers that a network reads, each bounded whatever is asked for later.
+    """Encode columns of any type as numbers that a network reads, which are bounded for all later conditions.
 
     Quantities pass through a smooth monotone map that saturates beyond the values of fit, classes are one-hot; a column
     of its own says where a value is missing, and a last one, where it is asked for, that there is no condition.
@@ -85,7 +85,7 @@ class ConditionCodec:
         return {name if name in names else names[name]: kind for name, kind in kinds.items()}
 
     def transform(self, condition, n_rows):
-        """Encoded columns, of shape (n_rows, n_outputs); one row stands for all."""
+        """The encoded columns, of shape (n_rows, n_outputs); a single row is used for all."""
         readings = self._readings(condition)
         n = len(readings[0].gaps)
         if n not in (1, n_rows):
@@ -96,7 +96,7 @@ class ConditionCodec:
         return np.repeat(values, n_rows, axis=0) if n == 1 else values
 
     def _readings(self, condition):
-        """What the columns of fit hold in rows that come later."""
+        """The columns of fit in later rows."""
         if isinstance(condition, dict):
             condition = self.table_.frame_of(condition, "condition")
         X, is_single = _as_table(condition)
@@ -106,15 +106,15 @@ class ConditionCodec:
         return self.table_.readings(X, "condition", quiet=is_single)
 
     def _warn_of_far(self, readings):
-        """Name the columns that hold values far outside those of fit."""
+        """Warn of the columns that hold values far outside the range of fit."""
         if is_nameless():
             return
         pairs = zip(self.codecs_, readings, strict=True)
         far = [codec.told(held) for codec, reading in pairs if (held := codec.farthest(reading)) is not None]
         if far:
             warnings.warn(
-                f"Columns of condition hold values far outside those of fit: {', '.join(far)}. They are taken for ones "
-                "just beyond its range: check them, or fit on rows that reach as far.",
+                f"Columns of condition hold values far outside those of fit: {', '.join(far)}. They are treated like "
+                "values just beyond that range: check them, or fit on rows that reach as far.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -122,7 +122,7 @@ class ConditionCodec:
 
 @dataclasses.dataclass
 class Columns:
-    """The columns of a condition as they were read.
+    """The columns of a condition.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class Columns:
 
 
 def columns_of(condition):
-    """The columns of an array, a series or a frame, one by one: each keeps its kind."""
+    """The columns of an array, a series or a frame, each with its own type."""
     X, _ = _as_table(condition)
     table = Table.of(X, "condition")
     table.owner = "the model"
@@ -150,7 +150,7 @@ def columns_of(condition):
 
 
 def joined(parts):
-    """The columns of several parts of a sample, which have the same names, as one.
+    """The concatenated columns of several parts of a sample, which have the same names.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _joined(readings):
 
 
 def _as_table(condition):
-    """A condition as a frame or a 2-D array, and whether it is one cell, which needs no name."""
+    """A condition as a frame or a 2-D array, and whether it is a single cell, which needs no name."""
     if is_pandas(condition, "Series"):
         is_named = condition.name is not None
         condition = condition.to_frame() if is_named else condition.to_frame(0)
@@ -187,7 +187,7 @@ def _as_table(condition):
 
 
 def _as_rows(condition):
-    """A scalar, a list or an array as rows and columns."""
+    """A scalar, a list or an array as a 2-D array."""
     check_masked(condition, "condition")
     listed = isinstance(condition, (list, tuple))
     values = np.asarray(condition)
@@ -201,7 +201,7 @@ def _as_rows(condition):
 
 
 def _fitted(series, reading, kind):
-    """The codec of a column, as one of classes or one of quantities."""
+    """The codec of a column: of classes or of quantities."""
     name, is_words = series.name, not reading.is_number
     if kind == "continuous" and is_words and (reading.gaps == 0).any():
         held = reading.values[reading.gaps == 0][0]
@@ -213,7 +213,7 @@ def _fitted(series, reading, kind):
 
 
 class _Coded:
-    """What both kinds of codec share: where values are missing."""
+    """The check for missing values, which both codecs share."""
 
     name: object
     has_missing: bool
@@ -270,7 +270,7 @@ class _Scores:
 
 @registered("preprocessing.Quantity")
 class _Quantity(_Coded):
-    """A number in units of its deviation; outliers are drawn in, and what lies beyond the values of fit saturates.
+    """A number in units of its standard deviation; outliers are pulled in, and values beyond those of fit saturate.
 
     z = g(x),  and beyond the largest value x_n of fit  g(x_n) + s tanh((g(x) - g(x_n)) / s);  below the least likewise
 
@@ -312,7 +312,7 @@ class _Quantity(_Coded):
         return x
 
     def transform(self, reading):
-        """The number by each map (0 where it is missing), and whether it is missing where fit has seen that."""
+        """The number by each map (0 if it is missing), and an indicator of missing values if fit has seen some."""
         missing = reading.gaps > 0
         self._check_missing(missing)
         reading.check_quantity(self.quantity, self.name, "condition")
@@ -331,7 +331,7 @@ class _Quantity(_Coded):
             return inside + _BEYOND * np.tanh((z - inside) / _BEYOND)
 
     def farthest(self, reading):
-        """The value that lies furthest outside the range of fit, if it lies far outside; else None."""
+        """The value that lies furthest outside the range of fit, if it lies far outside; otherwise None."""
         x = reading.values[reading.gaps == 0]
         if not reading.is_number or not len(x) or not self.maps:
             return None
@@ -340,7 +340,7 @@ class _Quantity(_Coded):
         return float(x[excess.argmax()]) if excess.max() > _FAR * (self.high - self.low) else None
 
     def told(self, x):
-        """A value beside those of fit, for people."""
+        """A value and the range of fit, as text for a warning."""
         held, low, high = (self._described(value) for value in (x, self.low, self.high))
         return f"{self.name!r} ({held}; fit saw {low} to {high})"
 
@@ -351,7 +351,7 @@ class _Quantity(_Coded):
 
 
 def _maps_of(x):
-    """The maps of some numbers; none where all are equal."""
+    """The maps of the numbers; none if all of them are equal."""
     if not len(x) or x.max() == x.min():
         return []
     line = _Line(x.mean(), max(x.std(), _least_scale(x)))
@@ -404,7 +404,7 @@ class _Classes(_Coded):
         return len(self.levels) + self.has_missing
 
     def transform(self, reading):
-        """A one in the column of the class."""
+        """The one-hot columns of the classes."""
         missing = reading.gaps > 0
         self._check_missing(missing)
         place = self._places(reading.values[~missing].tolist())
@@ -414,7 +414,7 @@ class _Classes(_Coded):
         return values
 
     def _places(self, cells):
-        """The place of each cell among the classes, by value or else by how it is written."""
+        """The position of each cell among the classes, by its value or otherwise by its text."""
         known = {level: k for k, level in enumerate(self.levels.tolist())}
         written = {str(level): k for k, level in enumerate(self.levels.tolist())}
         places = [known.get(cell, written.get(str(cell), -1)) for cell in cells]
@@ -429,12 +429,12 @@ class _Classes(_Coded):
         return np.array(places, dtype=np.int64)
 
     def farthest(self, reading):
-        """None: classes lie nowhere."""
+        """None, because classes have no range."""
         return
 
 
 def _in_turn(levels):
-    """Distinct cells in an order that does not depend on the rows."""
+    """The distinct cells in an order that does not depend on the rows."""
     try:
         order = sorted(levels)
     except TypeError:
@@ -445,7 +445,7 @@ def _in_turn(levels):
 
 
 def _warn_of_codes(names, codecs, columns):
-    """Name the columns of whole numbers that are read as quantities and look like codes of classes."""
+    """Warn of the columns of whole numbers that are read as quantities but look like codes of classes."""
     if is_nameless():
         return
     odd: dict[object, int] = {}

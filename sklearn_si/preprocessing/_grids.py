@@ -1,4 +1,4 @@
-"""Repeated values: columns that have no density as they stand, and the cells that give them one.
+"""Repeated values: columns that have no density as they are, and the cells that give them one.
 
 A variable V of discrete values v_1 < ... < v_K is dequantised by U, which is uniform within the cell of the value:
 V + U has the density P(V = v_k) / width_k in cell k. Of a model q of it, Jensen's inequality gives
@@ -16,23 +16,23 @@ import numpy as np
 from .._utils.names import registered
 from ..distributed import SHARED_ROWS, strided
 
-# Share of the rows of one value above which a column has no density to speak of.
+# Share of the rows with the same value above which a column is taken to have no density.
 _REPEATED_SHARE = 0.05
-# Distinct values, as a share of the rows, below which the same is so.
+# Number of distinct values, as a share of the rows, below which a column is taken to have no density.
 _DISTINCT_SHARE = 0.05
-# Rows that a value must have at the least: in a few rows a pair of equal values is no pattern.
+# Smallest number of rows of a repeated value: in a few rows, a pair of equal values is no pattern.
 _REPEATED_ROWS = 5
-# Spacings of floating-point numbers within which two values are one, up to rounding.
+# Two values are the same up to rounding if they differ by at most this number of floating-point spacings.
 _ROUNDING = 8
-# Share of a cell's width from its value up to which a cell holds that value, beside rounding.
+# A number equals the value of its cell if it differs by at most this share of the width of the cell, beside rounding.
 _SAME_VALUE = 1e-6
-# Columns that a message names at the most.
+# Largest number of columns that a message names.
 _NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class RepeatedColumn:
-    """What a column repeats.
+    """The repeated values of a column.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def repeated_columns(X: np.ndarray) -> list[RepeatedColumn]:
 
 
 def describe_repeats(repeats: Sequence[RepeatedColumn], names: Sequence) -> str:
-    """The columns of a message, each with what it repeats."""
+    """The columns as text for a message, each with its repeated values."""
     told = [
         f"column {names[c.position]!r} ({c.share:.0%} of the rows are {c.value:g}, {c.n_distinct} distinct values)"
         for c in repeats[:_NAMED]
@@ -76,7 +76,7 @@ def describe_repeats(repeats: Sequence[RepeatedColumn], names: Sequence) -> str:
 
 
 def chosen_columns(dequantize: str | Iterable | None, X: np.ndarray, names: Sequence) -> list[int]:
-    """The numbers of the columns that `dequantize` means: those that it lists, or those that repeat values ("auto").
+    """The positions of the columns that `dequantize` lists, or of those that repeat values ("auto").
 
     Raises
     ------
@@ -117,7 +117,7 @@ def _position(column: object, names: Sequence) -> int:
 
 @registered("preprocessing.ColumnGrid")
 class ColumnGrid:
-    """The values of a column, each within its cell: cells end halfway between values, the outer two are symmetric.
+    """The values of a column and their cells, which end halfway between values; the outermost cells are symmetric.
 
     Parameters
     ----------
@@ -133,27 +133,27 @@ class ColumnGrid:
 
     @classmethod
     def of(cls, column: np.ndarray) -> "ColumnGrid":
-        """The grid of the values of a column, of which those that differ by rounding are one."""
+        """The grid of the values of a column; values that differ by rounding count as one."""
         values = np.unique(column)
         apart = np.diff(values) > _ROUNDING * np.spacing(np.abs(values[1:]))
         return cls(values[np.append(True, apart)])
 
     @property
     def widths(self) -> np.ndarray:
-        """Width of each cell."""
+        """The width of each cell."""
         return np.diff(self.edges)
 
     def cells(self, x: np.ndarray) -> np.ndarray:
-        """The number of the cell that each value lies in, or of the outermost one on its side."""
+        """The number of the cell that contains each value, or of the nearest cell."""
         return np.clip(np.searchsorted(self.edges, x, side="right") - 1, 0, len(self.values) - 1)
 
     def scatter(self, x: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        """Values within the cells: the lower edge plus a share of the width."""
+        """Points within the cells: the lower edge plus a share `uniform` of the width."""
         cells = self.cells(x)
         return self.edges[cells] + uniform * self.widths[cells]
 
     def snap(self, x: np.ndarray) -> np.ndarray:
-        """The value of the cell that each value lies in."""
+        """The value whose cell contains each number."""
         return self.values[self.cells(x)]
 
     def centre(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +167,7 @@ class ColumnGrid:
 
 @registered("preprocessing.Grid")
 class Grid:
-    """The columns of repeated values, each with its cells; the other columns are left as they are.
+    """The cells of the columns that repeat values; the other columns are left as they are.
 
     Parameters
     ----------
@@ -183,15 +183,15 @@ class Grid:
 
     @classmethod
     def of(cls, X: np.ndarray, columns: Iterable[int]) -> "Grid":
-        """The grids of some columns of a sample."""
+        """The grids of the given columns of a sample."""
         return cls({int(j): ColumnGrid.of(X[:, j]) for j in columns})
 
     def scatter(self, X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Rows dequantised: a uniform draw within the cell of each value, in the dtype of the rows."""
+        """Dequantized rows, with a uniform draw within the cell of each value, in the dtype of the rows."""
         return self._mapped(X, lambda grid, x: grid.scatter(x, rng.random(len(x))))
 
     def snap(self, X: np.ndarray) -> np.ndarray:
-        """Rows with the values of the cells that they lie in; what is not finite stays."""
+        """Rows in which each number is replaced by the value of its cell; numbers that are not finite stay."""
         return self._mapped(X, lambda grid, x: np.where(np.isfinite(x), grid.snap(x), x))
 
     def centre(self, X: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]:

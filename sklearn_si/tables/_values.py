@@ -179,11 +179,11 @@ class ValueModel:
 
     def _standardised(self, values, features, codes, states, residuals, rng):
         """The flow's rows and their conditions; normal numbers (0 without rng) in coordinates not asked for."""
-        law, which = self._laws(states, codes)
+        gaussian, which = self._laws(states, codes)
         given, asked = states == GIVEN, states == ASKED
         known = np.where(given, residuals, 0.0)
-        rest = np.where(asked, residuals - _apply(law.gain[which], known), 0.0)
-        u = _apply(law.inverse_root[which], rest)
+        rest = np.where(asked, residuals - _apply(gaussian.gain[which], known), 0.0)
+        u = _apply(gaussian.inverse_root[which], rest)
         noise = 0.0 if rng is None else rng.standard_normal(u.shape)
         return np.where(asked, u, noise), self._condition(values, features, states)
 
@@ -203,31 +203,31 @@ class ValueModel:
             groups = np.where(codes[:, self.group_column_] < 0, last, codes[:, self.group_column_])
         pairs, which = np.unique(np.column_stack([groups, states]), axis=0, return_inverse=True)
         parts = np.split(pairs, range(_PATTERNS_PER_BLOCK, len(pairs), _PATTERNS_PER_BLOCK))
-        laws = [_conditional_laws(self.covariances_[part[:, 0]], part[:, 1:]) for part in parts]
+        gaussians = [_conditional_laws(self.covariances_[part[:, 0]], part[:, 1:]) for part in parts]
         fields = [f.name for f in dataclasses.fields(_Law)]
-        return _Law(*(np.concatenate([getattr(law, name) for law in laws]) for name in fields)), which.reshape(-1)
+        return _Law(*(np.concatenate([getattr(one, name) for one in gaussians]) for name in fields)), which.reshape(-1)
 
     def sample(self, values, features, codes, states, random_state):
         """Values with those that are asked for drawn given the others."""
-        law, which = self._laws(states, codes)
+        gaussian, which = self._laws(states, codes)
         condition = self._condition(values, features, states)
         with nameless():
             u = self.flow_.sample(len(values), condition=condition, random_state=random_state)
         centre = self._centre(features)
         given, asked = states == GIVEN, states == ASKED
         known = np.where(given, values - centre, 0.0)
-        drawn = centre + _apply(law.gain[which], known) + _apply(law.root[which], np.where(asked, u, 0.0))
+        drawn = centre + _apply(gaussian.gain[which], known) + _apply(gaussian.root[which], np.where(asked, u, 0.0))
         return np.where(asked, drawn, values)
 
     def log_density(self, values, features, codes, states):
         """The log-density of what is asked for given the rest."""
-        law, which = self._laws(states, codes)
+        gaussian, which = self._laws(states, codes)
         filled = np.where(np.isnan(values), 0.0, values)
         u, condition = self._standardised(filled, features, codes, states, filled - self._centre(features), None)
         idle = (states != ASKED).sum(1)
         with nameless():
             value = self.flow_.score_samples(u, condition=condition)
-        return value + 0.5 * np.log(2 * np.pi) * idle - law.log_det[which]
+        return value + 0.5 * np.log(2 * np.pi) * idle - gaussian.log_det[which]
 
 
 def held_out_density(values, features, codes):
@@ -343,9 +343,9 @@ def _covariance(residuals):
     which = which.reshape(-1)
     counts = np.bincount(which)
     for _ in range(_ROUNDS):
-        law = _conditional_laws(np.broadcast_to(covariance, (len(patterns), *covariance.shape)), patterns)
-        spread = law.root @ law.root * (patterns == ASKED)[:, :, None]
-        completed = np.where(absent, _apply(law.gain[which], filled), filled)
+        gaussian = _conditional_laws(np.broadcast_to(covariance, (len(patterns), *covariance.shape)), patterns)
+        spread = gaussian.root @ gaussian.root * (patterns == ASKED)[:, :, None]
+        completed = np.where(absent, _apply(gaussian.gain[which], filled), filled)
         covariance = (completed.T @ completed + np.einsum("k,kij->ij", counts, spread)) / n
         covariance = _shrunk(covariance, n)
     return covariance
