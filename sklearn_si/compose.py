@@ -7,8 +7,9 @@ from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, Tran
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils._set_output import _wrap_data_with_container
-from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted, has_fit_parameter
 
+from ._estimators.base import BaseInterpolant
 from ._model.fitted import HasModel
 from ._model.lost_rows import settled
 from ._utils.callbacks import FollowedEstimator, Tasks
@@ -22,6 +23,7 @@ from ._utils.input_checks import (
 )
 from ._utils.links import LinkedEstimator
 from ._utils.names import registered
+from ._utils.weights import weighted_samples
 from .distributed import current_group
 from .preprocessing._foreign import backward, check_round_trip, forward, name_of, reason_against, steps_of
 
@@ -93,7 +95,7 @@ class TransformedDensity(
         self.estimator = estimator
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X0, X1=None, *, condition=None):
+    def fit(self, X0, X1=None, *, condition=None, sample_weight=None):
         """Fit the transformer to all rows, then the estimator to the transformed rows.
 
         Parameters
@@ -104,6 +106,9 @@ class TransformedDensity(
             The target of a bridge, if it has two dimensions; labels, of one dimension, are ignored.
         condition : array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             The condition, which is passed to the estimator as it is.
+        sample_weight : array-like of shape (n_samples,) or tuple of two, default=None
+            Weights of the rows of the last sample given, or a pair (weights of X0, weights of X1), as the fit of the
+            estimator takes them. The transformer gets them as well, if its fit takes weights.
 
         Returns
         -------
@@ -114,15 +119,23 @@ class TransformedDensity(
         ------
         ValueError
             When the transformer is not a bijection onto the whole space, when its Jacobian is not known, when it maps a
-            row to a point that is not finite, or when the fit of the estimator raises one.
+            row to a point that is not finite, when there are weights and the fit of the estimator takes none, or when
+            the fit of the estimator raises one.
         """
         current_group().refuse("TransformedDensity")
+        if sample_weight is not None and not has_fit_parameter(self.estimator, "sample_weight"):
+            raise ValueError(
+                f"Got sample_weight, but the fit of {name_of(self.estimator)} takes none: use InterpolantFlow or "
+                "InterpolantDiffusion, or leave the weights out."
+            )
+        is_paired = _pairs_rows(self.estimator)
+        X0, X1, condition, row_weights = weighted_samples(X0, X1, condition, sample_weight, is_paired)
         X0, X1 = validate_samples(self, X0, X1)
         samples, tasks = [X0] if X1 is None else [X0, X1], Tasks(self, X0, X1)
         transformer = clone(self.transformer, safe=False)
         stacked = np.vstack(samples).astype(np.float64)
         if hasattr(transformer, "fit"):
-            transformer.fit(stacked.copy())
+            transformer.fit(stacked.copy(), **_weights_for(transformer, samples, row_weights))
         for step in steps_of(transformer):
             reason = reason_against(step)
             if reason:
@@ -131,26 +144,27 @@ class TransformedDensity(
         inside = [forward(transformer, X)[0] for X in samples]
         estimator = clone(self.estimator)
         with tasks.part("estimator", estimator):
-            estimator.fit(*inside, condition=condition)
+            estimator.fit(*inside, condition=condition, **_as_given(row_weights, X1 is not None, is_paired))
         self.transformer_, self.estimator_ = transformer, estimator
         self.carries_to_ = "data" if X1 is not None or _keeps_its_distribution(estimator) else "normal"
         tasks.end()
         return self
 
-    def fit_transform(self, X, y=None, *, condition=None):
+    def fit_transform(self, X, y=None, *, condition=None, sample_weight=None):
         """Fit, then transform the rows of the first argument.
 
         Parameters
         ----------
-        X, y, condition : array-like
-            X0, X1 and condition of `fit`. The condition is passed to `transform` as well, and needs as many rows as X.
+        X, y, condition, sample_weight : array-like
+            X0, X1, condition and weights of `fit`. The condition is passed to `transform` as well, and needs as many
+            rows as X.
 
         Returns
         -------
         X_t : ndarray of shape (n_samples, n_features)
             The transformed rows.
         """
-        return self.fit(X, y, condition=condition).transform(X, condition=condition)
+        return self.fit(X, y, condition=condition, sample_weight=sample_weight).transform(X, condition=condition)
 
     def sample(self, n_samples=1, *, condition=None, random_state=None):
         """Draw rows of the target, by the inverse transformer from rows that the estimator draws.
@@ -348,6 +362,29 @@ def _keeps_its_distribution(estimator):
     if isinstance(estimator, TransformedDensity):
         return estimator.carries_to_ == "data"
     return isinstance(estimator, HasModel) and estimator.model_.is_mirror
+
+
+def _pairs_rows(estimator):
+    """Whether row i of X0 belongs to row i of X1 in a fit of the estimator."""
+    if isinstance(estimator, TransformedDensity):
+        return _pairs_rows(estimator.estimator)
+    return isinstance(estimator, BaseInterpolant) and estimator._pairs_rows()
+
+
+def _weights_for(transformer, samples, row_weights):
+    """The keywords that pass the weights of stacked samples to the fit of a transformer."""
+    if all(weight is None for weight in row_weights) or not has_fit_parameter(transformer, "sample_weight"):
+        return {}
+    ends = row_weights[-len(samples) :]
+    parts = [np.ones(len(X)) if weight is None else weight for X, weight in zip(samples, ends, strict=True)]
+    return {"sample_weight": np.concatenate(parts)}
+
+
+def _as_given(row_weights, is_pair_of_samples, is_paired):
+    """The keywords that pass the weights to the fit of the estimator."""
+    if all(weight is None for weight in row_weights):
+        return {}
+    return {"sample_weight": row_weights if is_pair_of_samples and not is_paired else row_weights[1]}
 
 
 def _rows_of(condition, known):

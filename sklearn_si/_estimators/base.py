@@ -21,7 +21,8 @@ from .._training.recipe import Recipe
 from .._training.repeats import dequantized_ends, warn_repeats
 from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
-from ..couplings import COUPLINGS
+from .._utils.weights import weighted_samples
+from ..couplings import COUPLINGS, as_coupling
 from ..distributed import current_group
 from ..interpolants import GAMMAS, INTERPOLANTS, Interpolant
 from ..networks import ACTIVATIONS
@@ -86,7 +87,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
     _learns_denoiser = False
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X0, X1=None, *, condition=None):
+    def fit(self, X0, X1=None, *, condition=None, sample_weight=None):
         """Fit a model of one sample, or a bridge between two samples.
 
         b = argmin E|b(t, x_t) - dx_t/dt|^2,    eta = argmin E|eta(t, x_t) - z|^2
@@ -104,6 +105,11 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
             One row for each row of the last sample given: the distribution of the target is then learned given the
             condition. Numbers and dates are continuous; strings, booleans and categories become one-hot columns;
             `condition_kinds` overrides this. Columns of frames are found by their names in each later call.
+        sample_weight : array-like of shape (n_samples,) or tuple of two, default=None
+            Weights of the rows of the last sample given, finite and not negative; only their ratios count. With two
+            samples also a pair (weights of X0, weights of X1), each of which may be None; where rows are paired, one
+            weight for each pair. Rows of weight zero are left out before any other check. The other rows are drawn in
+            training in proportion to their weights, and scaling, validation scores and `base_density` follow them.
 
         Returns
         -------
@@ -114,7 +120,10 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         ------
         ValueError
             When the rows have no density (constant or linearly dependent columns), when parameters contradict each
-            other, or when a one-dimensional X1 could have been meant as a sample.
+            other, when weights are negative, not finite, all zero or not one for each row, or when a one-dimensional X1
+            could have been meant as a sample.
+        ProcessGroupError
+            When there are weights and several processes fit together.
         FitDivergedError
             When the training loss stops being finite, and does so again at lower learning rates.
         CheckpointError
@@ -122,30 +131,33 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         OSError
             When the file at `checkpoint` cannot be written.
         """
-        return self._fit(X0, X1, condition, {}, self._warn_repeats)
+        return self._fit(X0, X1, condition, sample_weight, {}, self._warn_repeats)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def _fit_part(self, X0, X1=None, *, condition=None, **steps):
+    def _fit_part(self, X0, X1=None, *, condition=None, sample_weight=None, **steps):
         """Fit as a part of another estimator, with other steps of the recipe than the parameters give.
 
         Parameters
         ----------
-        X0, X1, condition
+        X0, X1, condition, sample_weight
             As in `fit`.
         **steps
             Fields of `Recipe`, for example `split`.
         """
-        return self._fit(X0, X1, condition, steps)
+        return self._fit(X0, X1, condition, sample_weight, steps)
 
-    def _fit(self, X0, X1, condition, steps, before=None):
+    def _fit(self, X0, X1, condition, sample_weight, steps, before=None):
         group = current_group()
         with group.together():
+            if sample_weight is not None:
+                group.refuse("A fit with sample_weight")
+            X0, X1, condition, row_weights = weighted_samples(X0, X1, condition, sample_weight, self._pairs_rows())
             X0, X1 = validate_samples(self, X0, X1)
             if before is not None:
                 before(X0, X1)
             warm = self._warm_start()
             weights = warm and [values.cpu().numpy() for values in warm.model.velocity.state_dict().values()]
-            samples = {"X0": X0, "X1": X1, "condition": condition}
+            samples = {"X0": X0, "X1": X1, "condition": condition, "sample_weight": row_weights}
             checkpoint = open_checkpoint(self, samples, weights)
             memory = FitMemory() if steps else open_memory(self, samples, weights)
             if checkpoint.is_kept or memory.is_kept:
@@ -156,7 +168,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
                 X0, X1, *grids = dequantized_ends(
                     X0, X1, self.dequantize, self._column_names(), checkpoint.seed, group, self._forecasts()
                 )
-                problem = make_problem(recipe, X0, X1, condition, checkpoint, warm)
+                problem = make_problem(recipe, X0, X1, condition, checkpoint, warm, row_weights)
             problem.group = group
             problem.base_grid, problem.target_grid = grids
             if group.size > 1:
@@ -166,7 +178,9 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
 
     def _learn(self, recipe, problem, X0, X1, condition, memory):
         """Fit to a problem, or recall what an equal fit has left, and keep the model."""
-        problem.tasks = Tasks(self, X0, X1, None if condition is None else {"condition": condition})
+        weights = problem.base_weight, problem.target_weight
+        given = {"condition": condition, "sample_weight": weights[1] if weights[0] is None else weights}
+        problem.tasks = Tasks(self, X0, X1, {name: rows for name, rows in given.items() if rows is not None} or None)
         if not problem.is_forecast:
             check_noise(self._sampling(), problem.interpolant, problem.fields != ("velocity",))
         else:
@@ -209,6 +223,10 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
     def _forecasts(self) -> bool:
         """Whether the process starts from rows that are given as the condition."""
         return False
+
+    def _pairs_rows(self) -> bool:
+        """Whether row i of X0 belongs to row i of X1."""
+        return self._forecasts() or as_coupling(self.coupling).row_by_row
 
     def _base_flow(self, max_time: float | None) -> Any:
         """The estimator of the density of the base with base_density="flow"."""

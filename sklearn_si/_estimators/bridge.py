@@ -29,11 +29,12 @@ from .._utils.tensors import (
     make_generator,
     resolve_device,
 )
+from .._utils.weights import weighted_samples
 from ..couplings import OwnPairs
 from ..distributed import current_group
 from ..solvers import sdeint, time_grid
 from .base import BaseInterpolant
-from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs
+from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs, train_rows
 from .bridge_potentials import fit_potential
 from .flow import InterpolantFlow
 from .memory import open_memory
@@ -221,7 +222,7 @@ class SchroedingerBridge(ModelEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X0, X1=None, *, condition=None):
+    def fit(self, X0, X1=None, *, condition=None, sample_weight=None):
         """Fit the bridge between two samples, or from a normal distribution to one sample.
 
         Parameters
@@ -233,6 +234,9 @@ class SchroedingerBridge(ModelEstimator):
             The target.
         condition : None
             Not supported: None is the only value.
+        sample_weight : array-like of shape (n_samples,) or tuple of two, default=None
+            Weights of the rows of the last sample given, or a pair (weights of X0, weights of X1), as in
+            `InterpolantDiffusion`.
 
         Returns
         -------
@@ -241,7 +245,8 @@ class SchroedingerBridge(ModelEstimator):
         Raises
         ------
         ValueError
-            When the rows have no density, or a condition is given.
+            When the rows have no density, when weights are negative, not finite, all zero or not one a row, or when a
+            condition is given.
         FitDivergedError
             When the training loss stops being finite.
         """
@@ -251,12 +256,13 @@ class SchroedingerBridge(ModelEstimator):
                 "InterpolantDiffusion(coupling='entropic'), which pairs rows of like conditions."
             )
         current_group().refuse("SchroedingerBridge")
+        X0, X1, _, row_weights = weighted_samples(X0, X1, None, sample_weight, False)
         X0, X1 = validate_samples(self, X0, X1)
         self._warn_repeats(X0, X1)
-        samples = {"X0": X0, "X1": X1}
+        samples = {"X0": X0, "X1": X1, "sample_weight": row_weights}
         memory = open_memory(self, samples)
         with open_checkpoint(self, samples) as checkpoint:
-            return self._fit(X0, X1, checkpoint, memory)
+            return self._fit(X0, X1, row_weights, checkpoint, memory)
 
     def _warn_repeats(self, X0, X1):
         """Warn of columns that have no density, where one is promised."""
@@ -268,15 +274,16 @@ class SchroedingerBridge(ModelEstimator):
             )
             warn_repeats(samples, self._column_names(), None, ways_out)
 
-    def _fit(self, X0, X1, checkpoint, memory):
+    def _fit(self, X0, X1, row_weights, checkpoint, memory):
         """The fit to validated samples."""
         from_normal = X1 is None
         if from_normal:
             rng = np.random.default_rng([checkpoint.seed, BASE_STREAM])
             noise = rng.standard_normal((max(len(X0), 1000), X0.shape[1]))
-            X0, X1 = (X0.mean(0) + X0.std(0) * noise).astype(X0.dtype), X0
+            mean, deviation = _moments(X0, row_weights[1])
+            X0, X1 = (mean + deviation * noise).astype(X0.dtype), X0
         recipe = self._recipe()
-        problem = make_problem(recipe, X0, X1, None, checkpoint)
+        problem = make_problem(recipe, X0, X1, None, checkpoint, weights=row_weights)
         problem.tasks = Tasks(self, X0, X1)
         if memory.recall(self):
             self._renew_base()
@@ -321,7 +328,10 @@ class SchroedingerBridge(ModelEstimator):
         """The fields of a run, around the potentials between its rows; its plan then pairs rows by these."""
         x0, x1 = run.x0, run.x1
         if self.method == "network":  # whose training is judged by the others
-            x0, x1 = x0[run.problem.base_train], x1[run.problem.target_train]
+            x0, x1 = train_rows(run)
+        elif run.problem.is_weighted:
+            x0 = run.some(x0, np.arange(len(x0)), run.problem.base_weight)
+            x1 = run.some(x1, np.arange(len(x1)), run.problem.target_weight)
         generator = make_generator(run.problem.seed, FIT_STREAM + 500, run.device)
         potential = fit_potential(x0, x1, self.epsilon, self.n_components, generator)
         reverse = fit_potential(x1, x0, self.epsilon, len(potential.log_weights), generator)
@@ -456,3 +466,11 @@ class SchroedingerBridge(ModelEstimator):
                 moved = map_out.inverse_transform(moved)
             moved = moved.astype(X.dtype, copy=False)
         return settled(moved, "taking the mean of the plan", strict=False)
+
+
+def _moments(X, weight):
+    """Mean and deviation of each column, by weight where rows have weights."""
+    if weight is None:
+        return X.mean(0), X.std(0)
+    mean = np.average(X, axis=0, weights=weight)
+    return mean, np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))

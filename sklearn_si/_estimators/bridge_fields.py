@@ -6,6 +6,7 @@ import torch
 
 from .._model.fields import Fields
 from .._training.losses import REGRESSIONS
+from .._training.weighting import pass_of, tensors_of
 from .._utils.names import registered
 from .._utils.tensors import FIT_STREAM, make_generator
 from ..couplings import Coupling
@@ -93,8 +94,7 @@ class BridgeField(PreconditionedField):
 
 def bridge_fields(run, potential, reverse_potential, *, with_networks):
     """Velocity and denoiser of a run around two potentials, by name; without networks there is nothing to train."""
-    ends = (run.x0, run.problem.base_train), (run.x1, run.problem.target_train)
-    v0, v1 = (x[rows].var(0, correction=0).clamp(min=1e-6).cpu() for x, rows in ends)
+    v0, v1 = (x.var(0, correction=0).clamp(min=1e-6).cpu() for x in train_rows(run))
     fields, both = {}, (potential.cpu(), reverse_potential.cpu())
     for name in run.problem.fields:
         generator = make_generator(run.problem.seed, FIT_STREAM + 100 * list(REGRESSIONS).index(name))
@@ -102,6 +102,15 @@ def bridge_fields(run, potential, reverse_potential, *, with_networks):
         network = FiLMNetwork(*layers) if with_networks else None
         fields[name] = BridgeField(run.problem.interpolant, network, name, v0, v1, None, *both)
     return fields
+
+
+def train_rows(run):
+    """The training rows of both ends, in scaled units; drawn by weight where they have weights."""
+    problem = run.problem
+    if not problem.is_weighted:
+        return run.x0[problem.base_train], run.x1[problem.target_train]
+    x0 = run.some(run.x0, problem.base_train, problem.base_weight)
+    return x0, run.some(run.x1, problem.target_train, problem.target_weight)
 
 
 @registered("bridge.PlanPairs")
@@ -143,8 +152,10 @@ def simulate_pairs(run, epsilon, n_steps, number, seconds=None):
         if rows[0] is None:
             continue
         both: tuple[list[torch.Tensor], ...] = ([], [])
-        for start, stop, x in ((0.0, 1.0, run.x0[rows[0]]), (1.0, 0.0, run.x1[rows[1]])):
-            x = x[torch.randperm(len(x), generator=generator, device=x.device)[:_MOST_PAIRS]]
+        weights = tensors_of(problem, *rows, run.device)
+        ends = (0.0, 1.0, run.x0[rows[0]], weights[0]), (1.0, 0.0, run.x1[rows[1]], weights[1])
+        for start, stop, x, weight in ends:
+            x = x[pass_of(len(x), weight, generator)[:_MOST_PAIRS]]
             times = time_grid(n_steps, "uniform", start, stop).to(x)
             drift, diffusion = fields.sde(epsilon, "constant", times)
             began = time.perf_counter()

@@ -43,7 +43,7 @@ class ModelEstimator(
         for name, value in record.items():
             setattr(self, name, value)
 
-    def fit_transform(self, X, y=None, *, condition=None):
+    def fit_transform(self, X, y=None, *, condition=None, sample_weight=None):
         """Fit, and move the rows of the first argument to the other end of the path.
 
         Parameters
@@ -52,13 +52,15 @@ class ModelEstimator(
             X0 and X1 of `fit`, under the names that scikit-learn gives them in transformers.
         condition : array-like, default=None
             As in `fit`; it goes to `transform` as well, row by row, and so needs as many rows as X.
+        sample_weight : array-like, default=None
+            As in `fit`; rows of weight zero are moved as well.
 
         Returns
         -------
         X_t : ndarray of shape (n_samples, n_features)
             The moved rows, as from `transform`.
         """
-        return self.fit(X, y, condition=condition).transform(X, condition=condition)
+        return self.fit(X, y, condition=condition, sample_weight=sample_weight).transform(X, condition=condition)
 
     def sample(self, n_samples=1, *, condition=None, random_state=None):
         """Draw rows of the target.

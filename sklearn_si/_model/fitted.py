@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .._utils.callers import users_level
 from .._utils.names import registered
 from .._utils.tensors import as_array, as_tensor, blocks, cast_module, evaluation_dtype, normal
+from .._utils.weights import rows_by_weight
 from ..couplings import Coupling
 from ..exceptions import IntegrationWarning, NoDensityError
 from ..interpolants import Interpolant
@@ -98,6 +99,8 @@ class FittedModel(HoldsNetworks):
     base_grid, target_grid : Grid or None
         The repeated values of either end to which noise was added within their cells; the rows of the model have that
         noise, and the rows that it returns do not.
+    base_weight : ndarray of shape (n_samples_0,) or None
+        The weights by which rows of `base_sample` are drawn; None where all weigh the same.
     """
 
     interpolant: Interpolant
@@ -121,6 +124,7 @@ class FittedModel(HoldsNetworks):
     is_rectified: bool = False
     base_grid: Grid | None = None
     target_grid: Grid | None = None
+    base_weight: np.ndarray | None = None
 
     # -- its networks, for files and pickles
 
@@ -271,7 +275,10 @@ class FittedModel(HoldsNetworks):
         torch_dtype = evaluation_dtype(np.dtype(dtype), device)
         if self.base_sample is None:
             return normal((n, self.n_features), generator, dtype=torch_dtype, device=device)
-        rows = torch.randint(len(self.base_sample), (n,), generator=generator, device=device)
+        if self.base_weight is None:
+            rows = torch.randint(len(self.base_sample), (n,), generator=generator, device=device)
+        else:
+            rows = rows_by_weight(as_tensor(self.base_weight, torch.float64, device), n, generator)
         base_map = self.base_map or self.target_map  # a mirror has one map for both ends
         return as_tensor(base_map.transform(self.base_sample[rows.cpu().numpy()]), torch_dtype, device)
 

@@ -3,9 +3,11 @@
 import numpy as np
 from scipy.stats import multivariate_normal
 from sklearn.base import BaseEstimator, DensityMixin, clone
+from sklearn.utils.validation import has_fit_parameter
 
 from .._utils.names import registered
 from ..preprocessing._maps import check_has_density
+from .weighting import by_weight
 
 BASE_DENSITIES = ("flow", "normal", "standard_normal")
 
@@ -25,15 +27,15 @@ class NormalDensity(DensityMixin, BaseEstimator):
     def __init__(self, standard=False):
         self.standard = standard
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Take the moments of X."""
         n_features = X.shape[1]
         X = np.asarray(X, dtype=np.float64)
-        self.mean_ = np.zeros(n_features) if self.standard else X.mean(axis=0)
+        self.mean_ = np.zeros(n_features) if self.standard else np.average(X, axis=0, weights=sample_weight)
         # correlations, not covariances: columns in unequal units are no lack of rank
-        self.scale_ = np.ones(n_features) if self.standard else X.std(axis=0, ddof=1)
+        self.scale_ = np.ones(n_features) if self.standard else _deviations(X, sample_weight)
         rows = (X - self.mean_) / self.scale_
-        self.correlation_ = np.eye(n_features) if self.standard else np.cov(rows, rowvar=False).reshape(n_features, -1)
+        self.correlation_ = np.eye(n_features) if self.standard else _covariance(rows, sample_weight)
         self.covariance_ = self.correlation_ * np.outer(self.scale_, self.scale_)
         if np.linalg.matrix_rank(self.correlation_) < n_features:
             raise ValueError(
@@ -49,13 +51,22 @@ class NormalDensity(DensityMixin, BaseEstimator):
             return normal.logpdf((X - self.mean_) / self.scale_).reshape(len(X)) - np.log(self.scale_).sum()
 
 
+def _covariance(rows, weight):
+    # a weight says how much a row counts in the distribution, not how often it was seen
+    return np.cov(rows, rowvar=False, aweights=weight).reshape(rows.shape[1], -1)
+
+
+def _deviations(X, weight):
+    return X.std(axis=0, ddof=1) if weight is None else np.sqrt(np.diagonal(_covariance(X, weight)))
+
+
 def check_base(spec, X0):
     """Raise, before anything is fitted, if the rows of X0 have no density."""
     if spec is not None and spec != "standard_normal":
         check_has_density(X0, "X0", _WAY_OUT)
 
 
-def fit_base_density(spec, recipe, problem, X0):
+def fit_base_density(spec, recipe, problem, X0, weight=None):
     """Fit what `base_density` asks for to the rows of the base; None gives None.
 
     Parameters
@@ -68,6 +79,8 @@ def fit_base_density(spec, recipe, problem, X0):
         Its seed, its callbacks, and its checkpoint, where "flow" keeps its trainings.
     X0 : ndarray of shape (n_samples, n_features)
         The base sample, in data units.
+    weight : ndarray of shape (n_samples,), default=None
+        Weights of its rows. An estimator whose fit takes no `sample_weight` is fitted to rows drawn by weight.
     """
     if spec is None:
         return None
@@ -80,9 +93,13 @@ def fit_base_density(spec, recipe, problem, X0):
         problem.checkpoint.follow(density, "base density")
         with problem.tasks.part("base density", density):
             # its map must be affine: one matrix product then leads from the bridge's units to its own
-            return density._fit_part(X0, affine_only=True)
+            return density._fit_part(X0, sample_weight=weight, affine_only=True)
     if isinstance(spec, str):
-        return NormalDensity(standard=spec == "standard_normal").fit(X0)
-    density = clone(spec)
+        return NormalDensity(standard=spec == "standard_normal").fit(X0, sample_weight=weight)
+    density, given = clone(spec), {}
+    if weight is not None and has_fit_parameter(density, "sample_weight"):
+        given = {"sample_weight": weight}
+    elif weight is not None:
+        X0 = X0[by_weight(weight, np.arange(len(X0)), len(X0), problem.seed)]
     with problem.tasks.part("base density", density):
-        return density.fit(X0)
+        return density.fit(X0, **given)

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.tensors import normal
+from .._utils.weights import rows_by_weight
 from ..couplings import Coupling, Optimal, Pairs
 from ..interpolants import Interpolant
 from ..networks._fields import drop_condition
 from ..networks._perceptrons import Perceptron
 from .lazy_rows import Rows
 from .losses import REGRESSIONS, Regression, draw_times, learner
+from .weighting import pass_of
 
 # The points (t, x0, x1, z, condition) of some batches; z and the condition may be None.
 Points = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
@@ -44,6 +46,8 @@ class Sampler:
         Whether z is drawn.
     dropout : float, default=0.0
         Share of the rows whose condition is dropped.
+    weights : tuple of (Tensor or None), default=(None, None)
+        Of the rows of base and target, by which these are drawn; a coupling row by row has one, that of the target.
     """
 
     def __init__(
@@ -54,8 +58,10 @@ class Sampler:
         coupling: Coupling,
         latent_noise: bool,
         dropout: float = 0.0,
+        weights: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> None:
         self.x0, self.x1, self.condition = x0, x1, condition
+        self.weights = dict(zip(("base", "target"), weights, strict=True))
         self.coupling, self.latent_noise, self.dropout = coupling, latent_noise, dropout
         self._orders: dict[str, tuple[Any, int]] = {}
         self._pool: Pairs | None = None
@@ -75,7 +81,9 @@ class Sampler:
 
     def _slices(self, name: str, n: int, batch: int, batches: int, generator: torch.Generator) -> Tensor:
         """The next row numbers of permuted passes, batch by batch; small samples are drawn with replacement."""
-        device = self.x1.device
+        device, weight = self.x1.device, self.weights.get(name)
+        if n < 2 * batch and weight is not None:
+            return rows_by_weight(weight, batches * batch, generator)
         if n < 2 * batch:
             return torch.randint(n, (batches * batch,), generator=generator, device=device)
         parts: list[Tensor] = []
@@ -83,12 +91,16 @@ class Sampler:
         while missing:
             order, start = self._orders.get(name, (None, n))
             if start + batch > n:
-                order, start = torch.randperm(n, generator=generator, device=device), 0
+                order, start = self._pass(name, n, generator), 0
             taken = min(missing, (n - start) // batch)
             self._orders[name] = order, start + taken * batch
             parts.append(order[start : start + taken * batch])
             missing -= taken
         return torch.cat(parts)
+
+    def _pass(self, name: str, n: int, generator: torch.Generator) -> Tensor:
+        """Row numbers of one pass in random order: each once, or as often as its weight says."""
+        return pass_of(n, self.weights.get(name), generator)
 
     def draw(
         self, batch: int, generator: torch.Generator, batches: int = 1
@@ -129,13 +141,16 @@ class Sampler:
         if self._whole:
             return self.coupling(self.x0[:], self.x1[:], self.condition, generator)
         size = min(self.coupling.batch_size, len(self.x0), len(self.x1))
-        rows0, rows1 = (torch.randperm(len(x), generator=generator, device=x.device)[:size] for x in (self.x0, self.x1))
+        ends = ("base", len(self.x0)), ("target", len(self.x1))
+        rows0, rows1 = (self._pass(name, n, generator)[:size] for name, n in ends)
         condition = None if self.condition is None else self.condition[rows1]
         return self.coupling(self.x0[rows0], self.x1[rows1], condition, generator)
 
     @property
     def _whole(self) -> bool:
-        return self.x0 is not None and len(self.x0) == len(self.x1) <= 2 * self.coupling.batch_size
+        if self.x0 is None or any(weight is not None for weight in self.weights.values()):
+            return False  # the rows of a pool are drawn by weight
+        return len(self.x0) == len(self.x1) <= 2 * self.coupling.batch_size
 
     def _rows(self, batch: int, generator: torch.Generator, batches: int) -> Pairs:
         """The next rows of both samples, with those of the condition."""

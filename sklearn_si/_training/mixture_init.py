@@ -34,7 +34,7 @@ _VALIDATION_ROWS = 1000
 # Validation rows below which it is chosen by cross-validation of the training rows.
 _FEW_VALIDATION_ROWS = 100
 # Folds of the cross-validation.
-_FOLDS = 5
+FOLDS = 5
 
 
 class Budget:
@@ -105,7 +105,7 @@ def find_mixture(train, val, log_jacobian, seed, budget):
         return None
     splits = [(train, val, jacobians[1])]
     if len(val) < _FEW_VALIDATION_ROWS:
-        folds = [slice(k, None, _FOLDS) for k in range(_FOLDS)]
+        folds = [slice(k, None, FOLDS) for k in range(FOLDS)]
         splits = [(np.delete(train, fold, axis=0), train[fold], jacobians[0][fold]) for fold in folds]
     best = _search(splits, seed, budget)
     return None if best is None or best.n_components == 1 else best

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..exceptions import FitDivergedError
 from ..preprocessing import AFFINE, MARGINAL, AffineMap
-from .mixture_init import Budget, find_mixture, refit
+from .mixture_init import FOLDS, Budget, find_mixture, refit
 from .run import VALIDATION_ROWS, Run, has_likelihood_validation, train_run
+from .weighting import by_weight
 
 # Share of the steps that each map gets before the choice, in a fit of 20 s or of 1,000 steps; in longer ones the share
 # falls with the square root of the length (benchmarks/studies/ablation.md, "The map of the columns").
@@ -208,7 +209,8 @@ class Selection:
         """The run in whose units it lives and the parts of the best mixture; None if none leads."""
         problem = self.problem
         most = int(min(_MIXTURE_ROWS, max(1000, _ROWS_A_SECOND * self.mixture_seconds())))
-        rows, samples, jacobians = [problem.target_train[:most], problem.target_val[:most]], [], []
+        parts, samples, jacobians = (problem.target_train, problem.target_val), [], []
+        rows = [by_weight(problem.target_weight, part, most, problem.seed, FOLDS) for part in parts]
         for run in runs:
             samples.append([problem.group.rows(run.x1[r].cpu().double().numpy(), most) for r in rows])
             jacobians.append([problem.group.rows(run.log_jacobian(r), most) for r in rows])

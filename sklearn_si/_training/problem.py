@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._model.fitted import FittedModel
 from .._utils.callbacks import NO_TASKS
+from .._utils.weights import effective_rows
 from ..couplings import Coupling, Independent, Paired, as_coupling
 from ..distributed import Single
 from ..exceptions import ProcessGroupError
@@ -76,6 +77,8 @@ class Problem:
     began: float = dataclasses.field(default_factory=time.perf_counter)  # when the fit did
     base_grid: Any = None  # of repeated values that have noise in the samples
     target_grid: Any = None
+    base_weight: np.ndarray | None = None  # of the rows, of mean one; None where all weigh the same
+    target_weight: np.ndarray | None = None
 
     def left(self, max_time):
         """Seconds that a limit leaves to the rest of the fit; a little at least, so that every part takes a step."""
@@ -86,6 +89,18 @@ class Problem:
     def two_samples(self):
         """Whether the base is a sample."""
         return self.base is not None
+
+    @property
+    def n_effective(self):
+        """The number of equal rows that would tell as much of the target as its training rows."""
+        if self.target_weight is None:
+            return self.group.total(len(self.target_train))
+        return effective_rows(len(self.target_train), self.target_weight[self.target_train])
+
+    @property
+    def is_weighted(self):
+        """Whether some rows weigh more than others."""
+        return self.base_weight is not None or self.target_weight is not None
 
     @property
     def is_forecast(self):
@@ -118,7 +133,7 @@ class WarmStart:
     history: History
 
 
-def make_problem(recipe, X0, X1, condition, checkpoint, warm=None):
+def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None, None)):
     """Check a recipe against the samples and split off validation rows.
 
     Parameters
@@ -129,6 +144,8 @@ def make_problem(recipe, X0, X1, condition, checkpoint, warm=None):
     condition : array-like or None
     checkpoint : Checkpoint
     warm : WarmStart, default=None
+    weights : tuple of (ndarray or None)
+        Of the rows of base and target, of mean one; None where all weigh the same.
     """
     base, target = (None, X0) if X1 is None else (X0, X1)
     check_range(X0, "X" if base is None else "X0")
@@ -163,6 +180,8 @@ def make_problem(recipe, X0, X1, condition, checkpoint, warm=None):
         target_val=target_val,
         warm=warm,
         checkpoint=checkpoint,
+        base_weight=weights[0],
+        target_weight=weights[1],
     )
 
 
@@ -333,7 +352,8 @@ def fit_problem(recipe, problem):
     if problem.awaits_density and settings.max_time is not None:
         settings.max_time /= 2
     if not problem.awaits_density:
-        problem.density = problem.group.first(lambda: fit_base_density(spec, recipe, problem, rows))
+        weight = problem.base_weight
+        problem.density = problem.group.first(lambda: fit_base_density(spec, recipe, problem, rows, weight))
     with problem.group.together():
         run = _warm_run(recipe, problem)
     if run is None:
@@ -347,8 +367,8 @@ def fit_problem(recipe, problem):
     if problem.awaits_density:
         with problem.interruptible(lambda: True, "in the density of its base: `score_samples` has none to start from."):
             with problem.group.together():
-                rows = run.base_rows()
-            density = fit_base_density(spec, recipe, problem, rows)
+                rows, weight = run.base_rows()
+            density = fit_base_density(spec, recipe, problem, rows, weight)
     return run.fitted(history, density)
 
 
@@ -382,7 +402,7 @@ def _settings(recipe, problem):
     if values["max_iter"] == "auto":
         values["max_iter"] = _auto_steps(problem) if recipe.max_time is None else _NO_LIMIT
     if values["batch_size"] == "auto":
-        many = problem.group.total(len(problem.target_train)) >= _MANY_ROWS
+        many = problem.n_effective >= _MANY_ROWS
         values["batch_size"] = _LARGE_BATCH if judged and many else _BATCH
     values["batch_size"] = max(1, values["batch_size"] // problem.group.size)
     if values["n_iter_no_change"] == "auto":
@@ -395,7 +415,7 @@ def _auto_steps(problem):
         return _STEPS * 3 // 2  # a third of them with the path
     if problem.two_samples or problem.interpolant.path_type != "one-sided":
         return _STEPS
-    steps = round(_STEPS_OF_1000 * (problem.group.total(len(problem.target_train)) / 1000) ** _POWER)
+    steps = round(_STEPS_OF_1000 * (problem.n_effective / 1000) ** _POWER)
     return min(max(steps, _FEWEST), _MOST)
 
 

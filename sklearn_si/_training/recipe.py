@@ -1,6 +1,7 @@
 """How a model is learned: the parameters of training, and what is split, built and trained in which order."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -67,3 +68,15 @@ class Recipe:
     build_networks: Callable[[Any], dict] | None = None
     train: Callable[[Any, Any], None] | None = None
     base_flow: Callable[[float | None], Any] | None = None
+
+
+def layer_widths(sizes, n_features):
+    """Widths of the hidden layers; "auto": three layers while tangents are cheap, then two wide ones."""
+    if isinstance(sizes, str):
+        if n_features <= 3:
+            return (64, 64, 64)
+        return (128, 128, 128) if n_features <= 24 else (256, 256)
+    widths = tuple(itertools.chain(np.atleast_1d(sizes).tolist()))
+    if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
+        raise ValueError(f"Got hidden_layer_sizes={sizes!r}, but expected one or more integers of at least 1.")
+    return widths

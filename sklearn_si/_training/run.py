@@ -4,7 +4,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import itertools
 import time
 from typing import Any
 
@@ -49,9 +48,21 @@ from ..networks._perceptrons import Perceptron
 from ..preprocessing import fit_one_sample_map, fit_two_sample_maps
 from ..solvers import odeint, time_grid
 from .batches import Batches, Sampler, held_out_loss
-from .lazy_rows import is_large_map, part_of, scaled_rows
+from .lazy_rows import part_of, scaled_rows
 from .loop import History, count_rounds, train
 from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
+from .recipe import layer_widths
+from .weighting import (
+    by_weight,
+    covariance,
+    joined_weights,
+    mean_by_weight,
+    pilot_rows,
+    spread_rows,
+    stored_numbers,
+    stored_rows,
+    tensors_of,
+)
 
 # Units of the narrowest layer from which bfloat16 pays (measured: at 64 it costs 8 % of the steps).
 _WIDE_ENOUGH = 128
@@ -73,12 +84,6 @@ _FEW_VALIDATION_ROWS = 64
 _SHORT = 10.0
 # Points (pairs and times) over which the validation loss of two samples is averaged.
 _VALIDATION_DRAWS = 4096
-
-
-def _spread_rows(X, train):
-    """The training rows, or all rows where a column (of few distinct values) is constant in the former."""
-    rows = X[train[strided(len(train), SHARED_ROWS)]]
-    return X if (rows == rows[0]).all(axis=0).any() else rows
 
 
 @functools.cache
@@ -140,11 +145,13 @@ class Run:
 
     def _fit_maps(self, kind):
         problem = self.problem
-        target = problem.group.rows(_spread_rows(problem.target, problem.target_train))
+        target, weight1 = spread_rows(problem.target, problem.target_train, problem.target_weight)
+        target = problem.group.rows(target)
         if not problem.two_samples:
-            return None, fit_one_sample_map(target, kind)
-        base = problem.group.rows(_spread_rows(problem.base, problem.base_train))
-        return fit_two_sample_maps(base, target, kind, common_centre=not problem.interpolant.is_linear)
+            return None, fit_one_sample_map(target, kind, weight1)
+        base, weight0 = spread_rows(problem.base, problem.base_train, problem.base_weight)
+        base, common_centre = problem.group.rows(base), not problem.interpolant.is_linear
+        return fit_two_sample_maps(base, target, kind, common_centre=common_centre, weights=(weight0, weight1))
 
     def log_jacobian(self, rows):
         """The log |det dx'/dx| of the map at some rows of X1."""
@@ -153,16 +160,17 @@ class Run:
     def _scaled(self, X, scaling):
         return None if X is None else scaled_rows(X, scaling, self.device)
 
-    def some(self, x, rows):
-        """Some rows of all processes, in scaled units."""
+    def some(self, x, rows, weight=None):
+        """Some rows of all processes, in scaled units; drawn by weight where they have weights."""
         group = self.problem.group
+        rows = by_weight(weight, rows, len(rows), self.problem.seed)
         x = x[rows[strided(len(rows), SHARED_ROWS)]]
         return x if group.size == 1 else torch.as_tensor(group.rows(as_array(x, np.float32)), device=self.device)
 
     @property
     def widths(self):
         """Widths of the hidden layers of our own networks."""
-        return _widths(self.recipe.hidden_layer_sizes, self.x1.shape[1])
+        return layer_widths(self.recipe.hidden_layer_sizes, self.x1.shape[1])
 
     def _build_networks(self):
         problem = self.problem
@@ -172,15 +180,17 @@ class Run:
             problem.interpolant.build(self.x1.shape[1], problem.seed, self.device)
         if self.recipe.build_networks is not None:
             return self.recipe.build_networks(self)
-        some1 = self.some(self.x1, problem.target_train)
-        v1, some0 = some1.var(0, correction=0), None if self.x0 is None else self.some(self.x0, problem.base_train)
+        some0, some1 = None, self.some(self.x1, problem.target_train, problem.target_weight)
+        if self.x0 is not None:
+            some0 = self.some(self.x0, problem.base_train, problem.base_weight)
+        v1 = some1.var(0, correction=0)
         v0 = torch.ones_like(v1) if some0 is None else some0.var(0, correction=0)
         c = None
         if problem.coupling.row_by_row:
-            c = _covariance(some0, some1)
+            c = covariance(some0, some1)
         elif problem.coupling.pooled:
             pairs = make_generator(problem.seed, FIT_STREAM + 400, self.device)
-            c = _covariance(*self._sampler(problem.base_train, problem.target_train).draw(_MOMENT_ROWS, pairs)[:2])
+            c = covariance(*self._sampler(problem.base_train, problem.target_train).draw(_MOMENT_ROWS, pairs)[:2])
             c = problem.group.average(c)
         return {name: self._build_network(name, v0, v1, c) for name in problem.fields}
 
@@ -325,10 +335,10 @@ class Run:
             return Sampler(x0, x1, None, paired, self.problem.interpolant.has_noise)
         x0 = None if self.x0 is None else part_of(self.x0, rows0)
         condition = None if self.condition is None else self.condition[rows1]
-        dropout = self.recipe.condition_dropout
-        return Sampler(
-            x0, part_of(self.x1, rows1), condition, self.problem.coupling, self.problem.interpolant.has_noise, dropout
-        )
+        problem, dropout = self.problem, self.recipe.condition_dropout
+        weights = tensors_of(problem, rows0, rows1, self.device)
+        x1, latent_noise = part_of(self.x1, rows1), problem.interpolant.has_noise
+        return Sampler(x0, x1, condition, problem.coupling, latent_noise, dropout, weights)
 
     def _validation(self, settings):
         """The score of a round: log-likelihood for a normal base, else minus the loss."""
@@ -354,18 +364,19 @@ class Run:
         fields = Fields(path, self.networks["velocity"], condition=condition)
         middle = path.gaussian_time
         anchor, parts = (0.0, standard_normal_parts) if middle is None else (middle, middle_parts(path, middle))
-        x, jacobian = self.x1[rows], float(np.mean(self.log_jacobian(rows)))
+        weight = self.problem.target_weight
+        x, jacobian = self.x1[rows], mean_by_weight(self.log_jacobian(rows), weight, rows)
 
         @torch.no_grad()
         def likelihood():
             value, _ = density_parts(fields, x, 1.0, STEPS, GRID_SPACING, anchor, parts)
-            return self.problem.group.mean_over_rows(float(value.sum(1).mean()) + jacobian)
+            return self.problem.group.mean_over_rows(mean_by_weight(value.sum(1), weight, rows) + jacobian)
 
         return likelihood
 
     @torch.no_grad()
     def base_rows(self):
-        """The rows of X0 with as many rows of X1 transported to t = 0, in data units.
+        """The rows of X0 with as many rows of X1 transported to t = 0, in data units, and their weights (or None).
 
         Both are draws of the base, and a density that has seen X0 alone is steep where the flow misses its support
         by little: held-out log-likelihoods of X1 were lower by 0.3 to 2.5 nats.
@@ -374,6 +385,7 @@ class Run:
         velocity, denoiser = compose(problem.interpolant, dict(self.networks))
         base = self.x0[strided(len(self.x0), SHARED_ROWS)]
         back: list[torch.Tensor] = []
+        kept: list[torch.Tensor] = []
         farthest = 2 * base.norm(dim=1).max()
         most = min(len(base), len(problem.target), _MOST_TRANSPORTED)
         limit, began = self.recipe.max_time, time.perf_counter()
@@ -384,18 +396,14 @@ class Run:
             fields = Fields(problem.interpolant, velocity, denoiser, condition)
             x = odeint(fields.velocity, self.x1[rows], time_grid(20, GRID_SPACING, 1.0, 0.0), "dopri5")
             # rows that the flow throws out of the base's support tell of its errors, not of the base
-            back.append(x[x.norm(dim=1) <= farthest])
+            near = x.norm(dim=1) <= farthest
+            back.append(x[near])
+            kept.append(rows[near.cpu()])
         moved = self.base_map.inverse_transform(as_array(torch.cat(back), np.float64))
-        base = problem.base[strided(len(problem.base), SHARED_ROWS)] if is_large_map(problem.base) else problem.base
-        return np.concatenate([base, moved.astype(problem.base.dtype, copy=False)])
-
-    def _stored_rows(self):
-        """A copy (the caller may write in his own) of the rows that `sample` starts from; None for a normal base."""
-        rows = self.problem.target if self.problem.interpolant.path_type == "mirror" else self.problem.base
-        if rows is None:
-            return None
-        rows = rows[strided(len(rows), SHARED_ROWS)] if is_large_map(rows) else rows
-        return self.problem.group.rows(rows).copy()
+        stored = stored_numbers(problem.base)
+        numbers = np.arange(len(problem.base))[stored]
+        weights = joined_weights((problem.base_weight, numbers), (problem.target_weight, torch.cat(kept).numpy()))
+        return np.concatenate([problem.base[stored], moved.astype(problem.base.dtype, copy=False)]), weights
 
     def _sampling_grid(self, velocity):
         """Steps and spacing for `sample`, measured on rows of the base; None where it solves no ODE from the base."""
@@ -403,12 +411,12 @@ class Run:
         if path.path_type == "mirror" or self.problem.is_forecast:
             return None
         generator = make_generator(self.problem.seed, GRID_STREAM, self.device)
-        rows = torch.randint(len(self.x1), (PILOT_ROWS,), generator=generator, device=self.device)
+        rows = pilot_rows(len(self.x1), self.problem.target_weight, PILOT_ROWS, generator)
         condition = None if self.condition is None else self.condition[rows]
         if self.x0 is None:
             x = normal((PILOT_ROWS, self.x1.shape[1]), generator, like=self.x1)
         else:
-            x = self.x0[torch.randint(len(self.x0), (PILOT_ROWS,), generator=generator, device=self.device)]
+            x = self.x0[pilot_rows(len(self.x0), self.problem.base_weight, PILOT_ROWS, generator)]
         node = path.gaussian_time
         return self.problem.group.first(lambda: choose_grid(Fields(path, velocity, condition=condition), x, node))
 
@@ -419,6 +427,7 @@ class Run:
         grid = None
         with problem.interruptible(lambda: True, "in the choice of steps for `sample`, which takes 16."):
             grid = self._sampling_grid(velocity)
+        base_sample, base_weight = stored_rows(self.problem)
         model = FittedModel(
             interpolant=problem.interpolant,
             learned=dict(self.networks),
@@ -426,7 +435,8 @@ class Run:
             denoiser=denoiser,
             base_map=self.base_map,
             target_map=self.target_map,
-            base_sample=self._stored_rows(),
+            base_sample=base_sample,
+            base_weight=base_weight,
             base_density=density,
             condition_codec=problem.codec,
             coupling=problem.coupling,
@@ -465,11 +475,6 @@ def train_run(run, settings):
     run.train(settings)
 
 
-def _covariance(x0, x1):
-    """That of paired rows, a feature."""
-    return ((x0 - x0.mean(0)) * (x1 - x1.mean(0))).mean(0)
-
-
 def compose(interpolant, learned):
     """The velocity and the denoiser (or None) from the learned fields."""
     denoiser = learned.get("denoiser")
@@ -483,15 +488,3 @@ def compose(interpolant, learned):
             "both ends: use fields='b+eta' or network='mlp'."
         )
     return ComposedVelocity(interpolant, denoiser.as_score(), learned.get("drift")), denoiser
-
-
-def _widths(sizes, n_features):
-    """Widths of the hidden layers; "auto": three layers while tangents are cheap, then two wide ones."""
-    if isinstance(sizes, str):
-        if n_features <= 3:
-            return (64, 64, 64)
-        return (128, 128, 128) if n_features <= 24 else (256, 256)
-    widths = tuple(itertools.chain(np.atleast_1d(sizes).tolist()))
-    if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
-        raise ValueError(f"Got hidden_layer_sizes={sizes!r}, but expected one or more integers of at least 1.")
-    return widths

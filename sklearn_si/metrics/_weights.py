@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 from .._utils.frame_names import in_order, names_of
+from .._utils.weights import check_weights
 
 # All floats beyond this one are whole numbers.
 _MOST_COUNT = 2.0**53
@@ -32,29 +33,6 @@ def weighted_rows(X, weights, name, weight_name):
     weights = check_weights(weights, len(X), name, weight_name)
     X, weights = X[weights > 0], weights[weights > 0]
     return X, weights if is_count(weights) else weights / weights.max()
-
-
-def check_weights(weights, n_rows, name, weight_name):
-    """One finite weight for each row, in float64; none is negative, and at least one is positive."""
-    try:
-        weights = np.asarray(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{weight_name} has a value that is not a number ({error}): give one number for each row."
-        ) from error
-    if weights.shape != (n_rows,):
-        raise ValueError(
-            f"{weight_name} has the shape {weights.shape}, but expected ({n_rows},): one weight for each row of {name}."
-        )
-    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
-    if len(bad):
-        raise ValueError(
-            f"{weight_name} is {weights[bad[0]]:g} at row {bad[0]} of {name} ({len(bad)} such rows), but weights are "
-            "finite and not negative: give 0 to a row that is to be left out."
-        )
-    if not weights.any():
-        raise ValueError(f"{weight_name} is 0 at every row of {name}: at least one row must have a positive weight.")
-    return weights
 
 
 def is_count(weights):

@@ -164,10 +164,13 @@ def constant_columns(X: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.flatnonzero(scale <= _CONSTANT * np.abs(X).max(axis=0, initial=0.0))
 
 
-def _centre_and_scale(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _centre_and_scale(X: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     # The rows are shifted first, because the mean of a column with a large offset is rounded.
     shift = X[0]
     centred = X - shift
+    if weight is not None:
+        mean = np.average(centred, axis=0, weights=weight)
+        return shift + mean, np.sqrt(np.average((centred - mean) ** 2, axis=0, weights=weight))
     return shift + centred.mean(axis=0), centred.std(axis=0)
 
 
@@ -226,21 +229,22 @@ def _identity(n_features: int) -> AffineMap:
     return AffineMap(np.zeros(n_features), np.ones(n_features))
 
 
-def _whitening(X: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> AffineMap:
+def _whitening(X: np.ndarray, centre: np.ndarray, scale: np.ndarray, weight: np.ndarray | None = None) -> AffineMap:
+    rows = _times_root((X - centre) / scale, weight)
     # Shrinkage keeps the map regular for few rows; it decreases as their number grows.
-    covariance, _ = ledoit_wolf((X - centre) / scale, assume_centered=True)
+    covariance, _ = ledoit_wolf(rows, assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
     # The estimated shrinkage is 0 for two rows: the floor keeps D invertible.
     values = np.maximum(values, _COLLINEAR * values[-1])
     return AffineMap(centre, scale[:, None] * vectors * np.sqrt(values))
 
 
-def _affine_map(X: np.ndarray, kind: str) -> AffineMap:
-    centre, scale = _centre_and_scale(X)
-    return AffineMap(centre, scale) if kind == "standardize" else _whitening(X, centre, scale)
+def _affine_map(X: np.ndarray, kind: str, weight: np.ndarray | None = None) -> AffineMap:
+    centre, scale = _centre_and_scale(X, weight)
+    return AffineMap(centre, scale) if kind == "standardize" else _whitening(X, centre, scale, weight)
 
 
-def fit_one_sample_map(X: np.ndarray, kind: str | None) -> AffineMap | MarginalMap:
+def fit_one_sample_map(X: np.ndarray, kind: str | None, weight: np.ndarray | None = None) -> AffineMap | MarginalMap:
     """Fit the map between data units and scaled units for the density of one sample.
 
     x = centre + D x' (affine maps),    x' = A^-1 g(x) (marginal maps; see `MarginalMap`)
@@ -255,6 +259,8 @@ def fit_one_sample_map(X: np.ndarray, kind: str | None) -> AffineMap | MarginalM
         The sample, in data units.
     kind : {"standardize", "whiten", "marginal", "marginal-whiten", None}
         The kind of map; None is the identity.
+    weight : ndarray of shape (n_samples,), default=None
+        Weights of the rows.
 
     Returns
     -------
@@ -271,13 +277,13 @@ def fit_one_sample_map(X: np.ndarray, kind: str | None) -> AffineMap | MarginalM
         return _identity(X.shape[1])
     X = np.asarray(X, dtype=np.float64)
     if kind in MARGINAL:
-        columns = [fit_spline(x) for x in X.T]
+        columns = [fit_spline(x, weight) for x in X.T]
         after = AFFINE[MARGINAL.index(kind)]
         if all(g.is_line for g in columns):
-            return _affine_map(X, after)
+            return _affine_map(X, after, weight)
         Z = np.column_stack([g.forward(x)[0] for g, x in zip(columns, X.T, strict=True)])
-        return MarginalMap(columns, _affine_map(Z, after))
-    return _affine_map(X, kind)
+        return MarginalMap(columns, _affine_map(Z, after, weight))
+    return _affine_map(X, kind, weight)
 
 
 def check_two_sample_kind(kind: str | None) -> None:
@@ -290,7 +296,12 @@ def check_two_sample_kind(kind: str | None) -> None:
 
 
 def fit_two_sample_maps(
-    X0: np.ndarray, X1: np.ndarray, kind: str | None, *, common_centre: bool = False
+    X0: np.ndarray,
+    X1: np.ndarray,
+    kind: str | None,
+    *,
+    common_centre: bool = False,
+    weights: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> tuple[AffineMap, AffineMap]:
     """Fit the maps between data units and scaled units for a bridge between two samples.
 
@@ -308,6 +319,8 @@ def fit_two_sample_maps(
         all times.
     common_centre : bool, default=False
         Whether both samples have the same centre, as an interpolant that is not linear in space needs.
+    weights : tuple of (ndarray or None), default=(None, None)
+        Weights of the rows of X0 and of X1.
 
     Returns
     -------
@@ -331,22 +344,31 @@ def fit_two_sample_maps(
         return _identity(X0.shape[1]), _identity(X0.shape[1])
     check_two_sample_kind(kind)
     X0, X1 = np.asarray(X0, dtype=np.float64), np.asarray(X1, dtype=np.float64)
-    (m0, s0), (m1, s1) = _centre_and_scale(X0), _centre_and_scale(X1)
+    (m0, s0), (m1, s1) = _centre_and_scale(X0, weights[0]), _centre_and_scale(X1, weights[1])
     scale = np.sqrt((s0**2 + s1**2) / 2)
     size = np.maximum(np.abs(X0).max(axis=0), np.abs(X1).max(axis=0))
     scale = np.where(scale <= _CONSTANT * size, 1.0, scale)
     if kind == "whiten":
-        scale = _common_axes((X0 - m0) / scale, (X1 - m1) / scale, scale)
+        rows = (_times_root((X - m) / scale, w) for X, m, w in ((X0, m0, weights[0]), (X1, m1, weights[1])))
+        scale = _common_axes(*rows, scale, any(w is not None for w in weights))
     if common_centre:
         m0 = m1 = (m0 + m1) / 2
     return AffineMap(m0, scale), AffineMap(m1, scale)
 
 
-def _common_axes(rows0: np.ndarray, rows1: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _times_root(rows: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Centred rows whose second moments are the weighted ones of those given."""
+    return rows if weight is None else rows * np.sqrt(weight / weight.mean())[:, None]
+
+
+def _common_axes(rows0: np.ndarray, rows1: np.ndarray, scale: np.ndarray, is_weighted: bool) -> np.ndarray:
     """The D that whitens the mean of two covariances and makes both diagonal, times the scale of the columns."""
     # Both samples have the same weight, whatever their numbers of rows.
     pooled = np.concatenate([rows0 / np.sqrt(len(rows0)), rows1 / np.sqrt(len(rows1))])
     pooled *= np.sqrt(len(pooled) / 2)
     whitening = _whitening(pooled, np.zeros_like(scale), np.ones_like(scale))
-    _, rotation = np.linalg.eigh(np.cov(whitening.transform(rows0), rowvar=False).reshape(len(scale), -1))
+    white = whitening.transform(rows0)
+    # rows times roots of weights have the weighted moments about 0, not about their mean
+    covariance = white.T @ white / len(white) if is_weighted else np.cov(white, rowvar=False).reshape(len(scale), -1)
+    _, rotation = np.linalg.eigh(covariance)
     return scale[:, None] * (whitening.scale @ rotation)

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import log_ndtr, ndtri, ndtri_exp
 
 from .._utils.names import registered
+from .._utils.weights import effective_rows
 
 # Bins between quantiles that are tried for a column; beside them, a straight line.
 _BINS = (1, 3, 6, 12, 24, 48, 96, 192)
@@ -157,42 +158,82 @@ class MonotoneSpline:
         return self.x[k] + width * xi
 
 
-def fit_spline(x: np.ndarray) -> MonotoneSpline:
-    """Fit the monotone map of a column to a normal distribution, with a cross-validated number of bins (two folds)."""
-    rows = x[:: max(1, len(x) // _ROWS)][: _ROWS // 2 * 2]
-    halves = np.sort(rows[::2]), np.sort(rows[1::2])
-    if min(len(half) for half in halves) < _ROWS_OF_A_BIN or min(np.ptp(half) for half in halves) == 0:
-        return _with_bins(np.sort(x), 0)
-    choices = [0, *(bins for bins in _BINS if bins <= len(halves[0]) // _ROWS_OF_A_BIN)]
+# Values in order, and their weights or None.
+_Sorted = tuple[np.ndarray, np.ndarray | None]
+
+
+def fit_spline(x: np.ndarray, weight: np.ndarray | None = None) -> MonotoneSpline:
+    """Fit the monotone map of a column to a normal distribution, with a cross-validated number of bins (two folds).
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples,)
+    weight : ndarray of shape (n_samples,), default=None
+        Weights of the values.
+    """
+    some = slice(None, _ROWS // 2 * 2 * max(1, len(x) // _ROWS), max(1, len(x) // _ROWS))
+    rows, weights = x[some], None if weight is None else weight[some]
+    halves = _in_order(rows, weights, 0), _in_order(rows, weights, 1)
+    fewest = min(effective_rows(len(half), w) for half, w in halves)
+    if fewest < _ROWS_OF_A_BIN or min(np.ptp(half) for half, _ in halves) == 0:
+        return _with_bins(_in_order(x, weight), 0)
+    choices = [0, *(bins for bins in _BINS if bins <= _n_effective(halves[0]) // _ROWS_OF_A_BIN)]
 
     def score(bins: int) -> float:
-        return sum(_log_density(_with_bins(a, bins), b) for a, b in (halves, halves[::-1]))
+        return sum(_log_density(_with_bins(a, bins), *b) for a, b in (halves, halves[::-1]))
 
-    return _with_bins(np.sort(x), max(choices, key=score))
+    return _with_bins(_in_order(x, weight), max(choices, key=score))
 
 
-def _log_density(g: MonotoneSpline, x: np.ndarray) -> float:
+def _in_order(x: np.ndarray, weight: np.ndarray | None, half: int | None = None) -> _Sorted:
+    """The values (or every second one) in order, with their weights."""
+    if half is not None:
+        x, weight = x[half::2], None if weight is None else weight[half::2]
+    if weight is None:
+        return np.sort(x), None
+    order = np.argsort(x, kind="stable")
+    return x[order], weight[order]
+
+
+def _n_effective(values: _Sorted) -> float:
+    return effective_rows(len(values[0]), values[1])
+
+
+def _log_density(g: MonotoneSpline, x: np.ndarray, weight: np.ndarray | None) -> float:
     z, log_slope = g.forward(x)
-    return float((_log_normal(z) + log_slope).sum())
+    value = _log_normal(z) + log_slope
+    return float(value.sum() if weight is None else value @ weight)
 
 
-def _with_bins(x: np.ndarray, bins: int) -> MonotoneSpline:
+def _quantiles(values: _Sorted, shares: np.ndarray) -> np.ndarray:
+    x, weight = values
+    if weight is None:
+        return np.quantile(x, shares)
+    # a value stands at the middle of its weight
+    return np.interp(shares, (np.cumsum(weight) - weight / 2) / weight.sum(), x)
+
+
+def _with_bins(values: _Sorted, bins: int) -> MonotoneSpline:
     """The map of sorted values with a given number of bins; 0 is the straight line."""
+    x, weight = values
     if bins == 0:
-        return straight_line(x)
-    share = min(0.25, max(_TAIL, _TAIL_ROWS / len(x)))
+        return straight_line(x, weight)
+    share = min(0.25, max(_TAIL, _TAIL_ROWS / _n_effective(values)))
     shares = np.linspace(share, 1 - share, bins + 1)
-    knots, z = _apart(np.quantile(x, shares), ndtri(shares))
+    knots, z = _apart(_quantiles(values, shares), ndtri(shares))
     if len(knots) < 2:
-        return straight_line(x)
+        return straight_line(x, weight)
     inner = _knot_slopes(np.diff(z) / np.diff(knots), np.diff(knots))
-    lower, upper = _fit_tail(-x[::-1], -knots[0], -z[0]), _fit_tail(x, knots[-1], z[-1])
+    mirrored = None if weight is None else weight[::-1]
+    lower, upper = _fit_tail((-x[::-1], mirrored), -knots[0], -z[0]), _fit_tail(values, knots[-1], z[-1])
     return MonotoneSpline(knots, z, np.array([lower.slope, *inner, upper.slope]), lower, upper)
 
 
-def straight_line(x: np.ndarray) -> MonotoneSpline:
+def straight_line(x: np.ndarray, weight: np.ndarray | None = None) -> MonotoneSpline:
     """The affine map of a column to mean 0 and standard deviation 1."""
-    centre, scale = x.mean(), max(x.std(), np.finfo(float).tiny)
+    centre = np.average(x, weights=weight)
+    spread = x.std() if weight is None else np.sqrt(np.average((x - centre) ** 2, weights=weight))
+    scale = max(spread, np.finfo(float).tiny)
     ends = np.array([-1.0, 1.0])
     tail = [Tail(sign * centre + scale, 1.0, 1 / scale, None) for sign in (-1, 1)]
     return MonotoneSpline(centre + scale * ends, ends, np.full(2, 1 / scale), *tail)
@@ -216,18 +257,22 @@ def _knot_slopes(secants: np.ndarray, widths: np.ndarray) -> np.ndarray:
     return np.exp(weight * np.log(secants[:-1]) + (1 - weight) * np.log(secants[1:]))
 
 
-def _fit_tail(x: np.ndarray, knot: float, z: float) -> Tail:
+def _fit_tail(values: _Sorted, knot: float, z: float) -> Tail:
     """Fit the upper tail of sorted values, by penalized maximum likelihood of the excesses over the knot."""
+    x, weight = values
     excess = x[x > knot] - knot
+    counts = None if weight is None else weight[x > knot] * (_n_effective(values) / weight.sum())
     if not len(excess):  # the largest value is repeated: the tail is as short as the range divided by the rows
-        excess = np.array([(x[-1] - x[0]) / len(x)])
+        excess, counts = np.array([(x[-1] - x[0]) / len(x)]), None
+    total = len(excess) if counts is None else counts.sum()
     sizes = np.median(excess) * 2 ** np.linspace(-4, 6, 41)
     scaled = excess / sizes[:, None]
     best: Any = None
     best_score = -np.inf
     for shape in _SHAPES:
         fall = np.log1p(shape * scaled) * (1 + 1 / shape) if shape else scaled
-        scores = -len(excess) * np.log(sizes) - fall.sum(1) - _SHAPE_PRICE * (shape > 0)
+        falls = fall.sum(1) if counts is None else fall @ counts
+        scores = -total * np.log(sizes) - falls - _SHAPE_PRICE * (shape > 0)
         if scores.max() > best_score:
             best, best_score = (sizes[scores.argmax()], shape), scores.max()
     size, shape = best

@@ -414,7 +414,7 @@ def test_functions_are_told_apart_by_what_they_close_over(tmp_path, monkeypatch,
 
 
 def test_networks_of_other_shapes_are_refused(left_behind, monkeypatch):
-    monkeypatch.setattr("sklearn_si._training.run._widths", lambda *args: (9,))
+    monkeypatch.setattr("sklearn_si._training.run.layer_widths", lambda *args: (9,))
     with pytest.raises(CheckpointError, match="is of networks of other shapes: remove it to start anew"):
         InterpolantFlow(checkpoint=left_behind, **SMALL).fit(X0)
     assert left_behind.exists()
