@@ -31,7 +31,9 @@ def check_weights(weights, n_rows, name, weight_name):
             "finite and not negative: give 0 to a row that is to be left out."
         )
     if not weights.any():
-        raise ValueError(f"{weight_name} is 0 at every row of {name}: at least one row must have a positive weight.")
+        raise ValueError(
+            f"{weight_name} is 0 at every row of {name}, but weights cannot all be zero: give one row more than 0."
+        )
     return weights
 
 
@@ -146,6 +148,7 @@ def resampled(weights: np.ndarray, n: int, rng: np.random.Generator, folds: int 
         Copies of a row are at places that differ by a multiple of this number, so that none is in two of the folds
         `[k::folds]`.
     """
+    folds = min(folds, len(weights))
     each = max(1, n // folds)
     drawn = [_systematic(weights[k::folds], each, rng) * folds + k for k in range(folds)]
     return np.column_stack(drawn).ravel()

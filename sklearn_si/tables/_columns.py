@@ -267,6 +267,17 @@ class Column:
         ordinary = self._relative(reading.values[codes == 0]).astype(np.float64)
         return dataclasses.replace(self, bins=dataclasses.replace(self.bins, spline=straight_line(ordinary)))
 
+    def weighted(self, reading, codes, weight):
+        """The same codec with the shares of weighted rows, of which every code has some."""
+        known = codes >= 0
+        shares = np.bincount(codes[known], weight[known], minlength=self.n_codes) / weight[known].sum()
+        level_shares = self.level_shares
+        if self.merged is not None:
+            present = reading.gaps == 0
+            counts = np.bincount(self._level(reading, present, "X"), weight[present], minlength=len(self.levels))
+            level_shares = counts / counts.sum()
+        return dataclasses.replace(self, shares=shares, level_shares=level_shares)
+
     def decode(self, codes, values, rng):
         """Numbers or levels, and where there is none, from codes and values."""
         first = self.n_codes - len(self.gap_kinds)

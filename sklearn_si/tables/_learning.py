@@ -11,7 +11,7 @@ from .._utils.tensors import FIT_STREAM, make_generator, resolve_device
 from ._masked import MaskedNetwork, auto_sizes, fit_masked
 from ._values import ValueModel
 
-__all__ = ["Budget", "fit_codes", "fit_values"]
+__all__ = ["Budget", "CodedRows", "fit_codes", "fit_values"]
 
 # Passes over the rows of max_iter="auto", with their bounds in steps.
 _PASSES = 120
@@ -49,9 +49,26 @@ class Budget:
         return max(share * rest, 0.01 * self.max_time)
 
 
-def fit_codes(estimator, layout, codes, values, budget, tasks, checkpoint):
+@dataclasses.dataclass
+class CodedRows:
+    """The rows of a table, as both models learn them.
+
+    Parameters
+    ----------
+    codes : ndarray of int of shape (n_rows, n_columns)
+    values : ndarray of shape (n_rows, n_columns)
+    weight : ndarray of shape (n_rows,) or None
+        None where all rows weigh the same.
+    """
+
+    codes: np.ndarray
+    values: np.ndarray
+    weight: np.ndarray | None
+
+
+def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
     """The network of the codes, and whether the user interrupted its training."""
-    n, device, seed = len(codes), resolve_device(estimator.device), checkpoint.seed
+    n, device, seed = len(rows.codes), resolve_device(estimator.device), checkpoint.seed
     generator = make_generator(seed, FIT_STREAM, device)
     columns, sizes = [layout.columns[j] for j in layout.coded], estimator.hidden_layer_sizes
     width, depth = sizes if sizes != "auto" else auto_sizes(n)
@@ -59,22 +76,23 @@ def fit_codes(estimator, layout, codes, values, budget, tasks, checkpoint):
         [column.shares for column in columns], [column.ranks for column in columns], len(layout.valued), width,
         depth, make_generator(seed, FIT_STREAM + 1),
     ).to(device)  # fmt: skip
-    codes, values = layout.tensors(codes, values, device)
+    codes, values = layout.tensors(rows.codes, rows.values, device)
     order = torch.randperm(n, generator=make_generator(seed, FIT_STREAM + 2, device), device=device)
     n_held = min(n // 5, max(1, round(estimator.validation_fraction * n), min(50, n // 5)))
     steps = estimator.max_iter
     if steps == "auto":
         steps = int(np.clip(_PASSES * n / _BATCH, _FEWEST, _MOST)) if budget.max_time is None else 10**9
     history = fit_masked(
-        network, codes, values, order[:n_held] if n_held else None, owners=layout.owners, max_iter=steps,
-        max_time=budget.left(_CODE_SHARE if layout.valued else 1.0), learning_rate=estimator.learning_rate_init,
+        network, codes, values, order[:n_held] if n_held else None, weight=rows.weight, owners=layout.owners,
+        max_iter=steps, max_time=budget.left(_CODE_SHARE if layout.valued else 1.0),
+        learning_rate=estimator.learning_rate_init,
         generator=generator, verbose=estimator.verbose, dropout=estimator.dropout, tasks=tasks,
         checkpoint=checkpoint,
     )  # fmt: skip
     return network, history.by_user
 
 
-def fit_values(estimator, layout, codes, values, budget, tasks, checkpoint, interrupted):
+def fit_values(estimator, layout, rows, budget, tasks, checkpoint, interrupted):
     """The model of the values; after an interrupt little more than their normal distribution."""
     flow, seed = estimator.flow, checkpoint.seed
     if flow is None:
@@ -83,8 +101,8 @@ def fit_values(estimator, layout, codes, values, budget, tasks, checkpoint, inte
     steps = 1 if interrupted else estimator.max_iter
     settings |= {} if steps == "auto" else {"max_iter": steps}
     model = ValueModel(InterpolantFlow(**{**flow.get_params(deep=False), **settings}))
-    rng, features = np.random.default_rng([seed, FIT_STREAM]), layout.features(codes)
+    rng, features = np.random.default_rng([seed, FIT_STREAM]), layout.features(rows.codes)
     return model.fit(
-        values[:, layout.valued], features, codes[:, layout.coded], rng, tasks, checkpoint,
-        lambda: budget.left(_TRAINING_SHARE),
+        rows.values[:, layout.valued], features, rows.codes[:, layout.coded], rng, tasks, checkpoint,
+        lambda: budget.left(_TRAINING_SHARE), rows.weight,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._training.checkpoint import NO_CHECKPOINT
 from .._training.loop import Settings, count_rounds, train
 from .._training.run import has_bf16
+from .._training.weighting import pass_of
 from .._utils.callbacks import NO_TASKS
 from .._utils.names import registered
 from .._utils.tensors import normal
@@ -318,6 +319,7 @@ def fit_masked(
     values,
     held,
     *,
+    weight=None,
     owners=(),
     max_iter,
     max_time,
@@ -328,19 +330,24 @@ def fit_masked(
     tasks=NO_TASKS,
     checkpoint=NO_CHECKPOINT,
 ):
-    """Train the network in place; rows `held` (None for none) choose the best weights; callbacks follow the tasks."""
+    """Train the network in place; rows `held` (None for none) choose the best weights; callbacks follow the tasks.
+
+    With the `weight` of each row, batches and the rows that validate are drawn by weight.
+    """
     device = codes.device
+    weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float64, device=device)
     kept = torch.ones(len(codes), dtype=torch.bool, device=device)
     if held is not None:
         kept[held] = False
     rows, batch = kept.nonzero()[:, 0], min(_BATCH, max(32, int(kept.sum()) // 2))
-    loss, orders = MaskedLoss(network, codes, values, owners), _Passes(rows, batch, generator)
+    loss, orders = MaskedLoss(network, codes, values, owners), _Passes(rows, batch, generator, weight)
     network.dropout, network.masks = dropout, generator
     network.low = has_bf16() and network.output.shape[1] >= _WIDE_ENOUGH
     validate = None
     if held is not None:
-        some = held[:_VALIDATION_ROWS]
-        n_distinct = len(some)
+        some = held[:_VALIDATION_ROWS] if weight is None else held[pass_of(len(held), weight[held], generator)]
+        some = some[:_VALIDATION_ROWS]
+        n_distinct = len(torch.unique(some))
         some = some.repeat(max(1, _VALIDATION_ROWS // len(some)))
         seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
 
@@ -372,13 +379,14 @@ def fit_masked(
 class _Passes:
     """Batches of permuted passes over some rows."""
 
-    def __init__(self, rows, batch, generator):
+    def __init__(self, rows, batch, generator, weight=None):
         self.rows, self.batch, self.generator, self.order, self.place = rows, batch, generator, rows, math.inf
+        self.weight = None if weight is None else weight[rows]
 
     def next(self):
         """The rows of the next batch."""
         if self.place + self.batch > len(self.rows):
-            order = torch.randperm(len(self.rows), generator=self.generator, device=self.rows.device)
+            order = pass_of(len(self.rows), self.weight, self.generator)
             self.order, self.place = self.rows[order], 0
         self.place += self.batch
         return self.order[self.place - self.batch : self.place]

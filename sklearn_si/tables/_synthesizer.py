@@ -26,13 +26,14 @@ from .._utils.tensors import (
     draw_seed,
     resolve_device,
 )
+from .._utils.weights import weighted_rows
 from ..distributed import current_group
 from ..persistence._pickling import PackedNetworks
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
 from ._completion import complete, known_cells, nothing_known
 from ._layout import layout_of
-from ._learning import Budget, fit_codes, fit_values
+from ._learning import Budget, CodedRows, fit_codes, fit_values
 from ._masked import (
     log_mass,
 )
@@ -169,7 +170,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         self.verbose, self.random_state = verbose, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Fit the model to the rows of a table.
 
         Parameters
@@ -179,6 +180,10 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             and missing values.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, finite and not negative; only their ratios count. Rows of weight zero are left out
+            before any other check. The shares of the drawn rows follow the weights; kinds, levels, intervals and
+            relations of columns are those of all other rows.
 
         Returns
         -------
@@ -187,18 +192,20 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         Raises
         ------
         ValueError
-            As `TableCodec.fit`.
+            As `TableCodec.fit`, and when weights are negative, not finite, all zero or not one for each row.
         """
         current_group().refuse("TableSynthesizer")
-        memory = open_memory(self, {"X": X})
+        X, weight = weighted_rows(X, sample_weight)
+        samples = {"X": X, "sample_weight": weight}
+        memory = open_memory(self, samples)
         if memory.recall(self):
             return self
-        with open_checkpoint(self, {"X": X}) as checkpoint, all_or_nothing(self):
-            self._fit(X, checkpoint)
+        with open_checkpoint(self, samples) as checkpoint, all_or_nothing(self):
+            self._fit(X, weight, checkpoint)
         memory.keep(self)
         return self
 
-    def _fit(self, X, checkpoint):
+    def _fit(self, X, weight, checkpoint):
         began = time.perf_counter()
         seed, tasks = checkpoint.seed, Tasks(self, X)
         codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed)
@@ -212,11 +219,13 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update({n: v for n, v in vars(codec).items() if n == "feature_names_in_"})
         columns = codec.columns_
+        if weight is not None:
+            columns[:] = [c.weighted(r, k, weight) for c, r, k in zip(columns, readings, codes.T, strict=True)]
         self._layout = layout = layout_of(columns)
         if layout.valued:
             told = layout.features(codes), codes[:, layout.coded]
             values = straightened(columns, layout.valued, readings, codes, values, told, rng)
-        followed = layout, codes, values, Budget(self.max_time, began), tasks, checkpoint
+        followed = layout, CodedRows(codes, values, weight), Budget(self.max_time, began), tasks, checkpoint
         self.masked_network_: Any
         self.masked_network_, interrupted = fit_codes(self, *followed) if layout.coded else (None, False)
         self.value_model_: Any = None
@@ -354,7 +363,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             owned.append(j)
         return total, owned
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """The mean of `score_samples`.
 
         Parameters
@@ -362,6 +371,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         X : table like that of fit
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the mean; rows of weight zero are left out.
 
         Returns
         -------
@@ -372,7 +383,9 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         IntegrationError
             When a row becomes infinite or NaN.
         """
-        return float(np.mean(settled(self.score_samples(X), "computing log-densities", strict=True)))
+        X, weight = weighted_rows(X, sample_weight)
+        value = settled(self.score_samples(X), "computing log-densities", strict=True)
+        return float(np.average(value, weights=weight))
 
     def predict_proba(self, X, *, target):
         """Probabilities of the levels of one column given the others.

@@ -12,6 +12,7 @@ from sklearn.linear_model import RidgeCV
 from .._training.recipe import split_rows
 from .._utils.input_checks import nameless
 from .._utils.names import registered
+from .._utils.weights import effective_rows, part_of_weights, resampled
 from ._bins import SmoothBins
 
 __all__ = ["ValueModel"]
@@ -131,7 +132,7 @@ class ValueModel:
     def __init__(self, flow):
         self.flow = flow
 
-    def fit(self, values, features, codes, rng, tasks, checkpoint, seconds_left=lambda: None):
+    def fit(self, values, features, codes, rng, tasks, checkpoint, seconds_left=lambda: None, weight=None):
         """Fit to values (NaN where absent), and to codes with their features.
 
         Parameters
@@ -146,11 +147,16 @@ class ValueModel:
             Where the flow keeps its trainings.
         seconds_left : callable
             The time limit of the flow once its rows are there; None for none.
+        weight : ndarray of shape (n,), default=None
+            Weights of the rows.
         """
-        self.centres_ = _centres(values, features)
-        residuals = values - self._centre(features)
-        self.covariances_, self.group_column_ = _covariances(residuals[:_MOMENT_ROWS], codes[:_MOMENT_ROWS])
         n, d = values.shape
+        self.centres_ = _centres(values, features, weight)
+        residuals = values - self._centre(features)
+        some = np.arange(n)[:_MOMENT_ROWS]
+        if weight is not None:
+            some = resampled(weight, min(_MOMENT_ROWS, round(effective_rows(n, weight))), rng, _FOLDS)
+        self.covariances_, self.group_column_ = _covariances(residuals[some], codes[some])
         copies = 1 if d == 1 else int(np.clip(round(_ROWS / n), 2, _COPIES))
         states = self._masks(np.isnan(values), copies, rng)
         rows = np.tile(np.arange(n), copies)
@@ -160,7 +166,8 @@ class ValueModel:
         seconds = seconds_left()
         self.flow_.set_params(**({} if seconds is None else {"max_time": seconds}))
         with tasks.part("values", self.flow_), nameless():
-            self.flow_._fit_part(u, condition=condition, split=split_originals(n))
+            row_weights = None if weight is None else weight[rows]
+            self.flow_._fit_part(u, condition=condition, sample_weight=row_weights, split=split_originals(n))
         return self
 
     def _centre(self, features):
@@ -240,13 +247,13 @@ def held_out_density(values, features, codes):
     return _chosen_groups(residuals, codes[rows][:_CHOICE_ROWS])[0]
 
 
-def _centres(values, features):
+def _centres(values, features, weight=None):
     """Ridge regressions of each column of values on the features."""
     models = []
     for v in values.T:
         rows = np.flatnonzero(~np.isnan(v))[:_MOMENT_ROWS]
         model = RidgeCV(_RIDGES) if len(rows) > 4 and features.shape[1] else DummyRegressor()
-        models.append(model.fit(features[rows], v[rows]))
+        models.append(model.fit(features[rows], v[rows], sample_weight=part_of_weights(weight, rows)))
     return models
 
 

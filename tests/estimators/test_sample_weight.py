@@ -18,6 +18,7 @@ from sklearn_si._utils.weights import effective_rows, pass_by_weight, resampled,
 from sklearn_si.compose import TransformedDensity
 from sklearn_si.preprocessing._maps import fit_one_sample_map, fit_two_sample_maps
 from sklearn_si.preprocessing._splines import fit_spline
+from sklearn_si.tables import TableSynthesizer
 
 RNG = np.random.default_rng(0)
 X0 = RNG.normal(size=(120, 2))
@@ -215,10 +216,20 @@ def test_copies_of_a_row_are_in_one_fold():
     assert [set(drawn[k::5] % 5) for k in range(5)] == [{k} for k in range(5)]
 
 
+def test_one_row_can_be_resampled():
+    assert list(resampled(np.array([3.0]), 2, np.random.default_rng(0), folds=5)) == [0, 0]
+
+
 def test_the_effective_sample_size_is_that_of_kish():
     assert effective_rows(4, np.array([1.0, 1.0, 1.0, 1.0])) == 4
     assert effective_rows(3, np.array([1.0, 1.0, 0.0])) == 2
     assert effective_rows(7, None) == 7
+
+
+def spread(scaling):
+    """D D^T of an affine map, which the signs of its axes leave alone."""
+    scale = np.diag(scaling.scale) if scaling.scale.ndim == 1 else scaling.scale
+    return scale @ scale.T
 
 
 @pytest.mark.parametrize("kind", ["standardize", "whiten"])
@@ -228,11 +239,12 @@ def test_maps_of_weighted_rows_are_those_of_repeated_rows(kind):
     plain = fit_one_sample_map(np.repeat(X, counts, axis=0), kind)
     # the shrinkage of "whiten" depends on the number of rows, 1 / n
     near = 1e-10 if kind == "standardize" else 0.01
-    assert np.allclose(weighted.transform(X), plain.transform(X), atol=near)
+    assert np.allclose(weighted.centre, plain.centre, atol=1e-10)
+    assert np.allclose(spread(weighted), spread(plain), atol=near)
     maps = fit_two_sample_maps(X0, X, kind, weights=(None, counts * 1.0))
     both = fit_two_sample_maps(X0, np.repeat(X, counts, axis=0), kind)
-    assert np.allclose(maps[1].centre, both[1].centre)
-    assert np.allclose(np.abs(maps[1].scale), np.abs(both[1].scale), atol=1e-10 if kind == "standardize" else 0.3)
+    assert np.allclose(maps[1].centre, both[1].centre, atol=1e-10)
+    assert np.allclose(spread(maps[1]), spread(both[1]), atol=near)
 
 
 def test_a_spline_of_weighted_values_follows_the_reweighted_distribution():
@@ -293,3 +305,62 @@ def test_integer_weights_are_repeated_rows_within_the_spread_of_seeds():
     weighted, repeated = scores(X, sample_weight=counts), scores(np.repeat(X, counts, axis=0))
     error = np.hypot(weighted.std(ddof=1), repeated.std(ddof=1))
     assert abs(weighted.mean() - repeated.mean()) < 3 * error + 0.02
+
+
+# -- tables
+
+
+def table(rng, n):
+    """A table whose columns depend on each other, and weights of its rows that depend on two of them."""
+    kind = rng.choice(["a", "b", "c"], size=n, p=[0.5, 0.3, 0.2])
+    value = rng.normal(size=n) + 2.0 * (kind == "b")
+    frame = pd.DataFrame({"kind": kind, "value": value, "flag": rng.random(n) < 0.3})
+    return frame, np.where(kind == "a", 0.2, 1.0) * np.exp(0.4 * value)
+
+
+TABLE, TABLE_WEIGHT = table(np.random.default_rng(0), 400)
+
+
+def small_table(seed=0, max_iter=3):
+    return TableSynthesizer(max_iter=max_iter, flow=flow(preprocessing="standardize"), random_state=seed)
+
+
+def test_zero_and_equal_weights_of_a_table_are_rows_left_out_and_no_weights():
+    weight = TABLE_WEIGHT.copy()
+    weight[::3] = 0
+    kept_rows = weight > 0
+    fit = small_table().fit(TABLE, sample_weight=weight)
+    alike = small_table().fit(TABLE[kept_rows], sample_weight=weight[kept_rows])
+    assert fit.sample(20).equals(alike.sample(20))
+    plain = small_table().fit(TABLE[kept_rows])
+    assert small_table().fit(TABLE, sample_weight=(weight > 0) * 3).sample(20).equals(plain.sample(20))
+    assert not fit.sample(20).equals(plain.sample(20))
+
+
+@pytest.mark.parametrize("weight", [TABLE_WEIGHT[1:], -TABLE_WEIGHT, TABLE_WEIGHT * 0])
+def test_weights_of_a_table_that_mean_nothing_are_refused(weight):
+    with pytest.raises(ValueError, match="sample_weight"):
+        small_table().fit(TABLE, sample_weight=weight)
+
+
+def test_a_table_scores_by_weight():
+    model = small_table().fit(TABLE)
+    weight = (np.arange(len(TABLE)) < 10) * 2.0
+    assert model.score(TABLE, sample_weight=weight) == pytest.approx(model.score_samples(TABLE[:10]).mean())
+
+
+def test_drawn_rows_of_a_table_have_the_weighted_margins():
+    frame, weight = table(np.random.default_rng(1), 2000)
+    estimator = TableSynthesizer(flow=InterpolantFlow(max_iter=150, hidden_layer_sizes=(32,)), max_iter=200)
+    drawn = estimator.set_params(random_state=0).fit(frame, sample_weight=weight).sample(4000)
+    rows = effective_rows(len(frame), weight)
+    share = weight / weight.sum()
+    for level in "abc":
+        wanted = share[frame["kind"] == level].sum()
+        error = np.sqrt(wanted * (1 - wanted) * (1 / rows + 1 / 4000))
+        assert abs((drawn["kind"] == level).mean() - wanted) < 4 * error
+    mean = share @ frame["value"]
+    deviation = np.sqrt(share @ (frame["value"] - mean) ** 2)
+    error = deviation * np.sqrt(1 / rows + 1 / 4000)
+    assert abs(drawn["value"].mean() - mean) < 4 * error
+    assert abs(frame["value"].mean() - mean) > 8 * error  # what the weights are for
