@@ -370,8 +370,9 @@ class SchroedingerBridge(ModelEstimator):
     def transform(self, X, *, condition=None):
         """The mean of the plan given rows of fit's first argument: E[x1 | x0] = x0 + (b + epsilon s)(0, x0).
 
-        Deterministic, without an ODE, and not the inverse of `inverse_transform`: the mean of a plan is no map onto
-        the other end. After a fit of one sample it is E[x0 | x1], in units in which the base is standard normal.
+        It is deterministic, and not the inverse of `inverse_transform`: conditional means do not have the distribution
+        of the other end (use `sample_plan` for rows that have it). After a fit of one sample it is E[x0 | x1], in units
+        in which the base is standard normal.
 
         Parameters
         ----------
@@ -403,16 +404,18 @@ class SchroedingerBridge(ModelEstimator):
         return self._wrapped(moved)
 
     def sample_plan(self, X, *, direction="forward", random_state=None):
-        """Draw partners from the plan: rows of the other end given rows of one.
+        """Draw partners of rows from the plan: a row of the other end given a row of this one.
+
+        x1 ~ plan(x1 | x0),    or    x0 ~ plan(x0 | x1) with direction="backward"
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows of the base (direction="forward") or of the target ("backward"), in data units.
         direction : {"forward", "backward"}, default="forward"
-            From t = 0 to 1, or back.
+            From the base to the target, or back.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draw; None means the estimator's own.
+            Seed of the draw; None is the estimator's own `random_state`.
 
         Returns
         -------
@@ -421,7 +424,7 @@ class SchroedingerBridge(ModelEstimator):
         Raises
         ------
         ValueError
-            When the direction is not known.
+            When the direction is neither of the two.
         """
         if direction not in ("forward", "backward"):
             raise ValueError(f"Got direction={direction!r}, but expected 'forward' or 'backward'.")

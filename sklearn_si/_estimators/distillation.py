@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .._model.fields import Fields
 from .._model.flow_map import FlowMap
 from .._training.batches import make_task
-from .._training.loop import Settings, train
+from .._training.loop import Scores, Settings, train
 from .._training.losses import Regression
 from .._utils.tensors import (
     DISTILL_STREAM,
@@ -135,7 +135,7 @@ def fit_flow_map(
     def score() -> float:
         return -float((flow_map(x[few], fields.rows(few).condition) - states[-1, few]).square().mean())
 
-    train(nn.ModuleDict({"network": network}), pairs.loss, score, settings, start_score=score)
+    train(nn.ModuleDict({"network": network}), pairs.loss, Scores(score, start=score), settings)
     with torch.no_grad():
         rows = flow_map(x[val], fields.rows(val).condition)
     return flow_map, _report(rows, states[-1, val])

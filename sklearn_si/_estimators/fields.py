@@ -27,62 +27,68 @@ class FieldMethods(AsksModel):
     """
 
     def velocity(self, X, t, *, condition=None):
-        """Velocity b(t, x) = E[dx_t/dt | x_t = x], in data units a unit of time (2303.08797, (2.9)).
+        """Velocity b(t, x) = E[dx_t/dt | x_t = x], the mean direction of the paths through x at time t.
+
+        (2303.08797, (2.9)).
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Points.
+            Points x, in data units.
         t : float
             Time in [0, 1].
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
         b : ndarray of shape (n_samples, n_features)
+            In data units per unit of time.
         """
         return self._field(X, t, condition, Fields.velocity, DataUnits.velocity_to_data)
 
     def score_function(self, X, t, *, condition=None):
-        """Score function s(t, x) = grad log rho_t(x), in inverse data units (2303.08797, (2.14)).
+        """Score function s(t, x) = grad log rho_t(x), the gradient of the log-density at time t.
 
-        With a normal base and alpha W = 0 at t = 1 (linear and trigonometric paths) it is taken at
-        t <= 0.999, where it is still a quotient of two numbers that do not vanish.
+        (2303.08797, (2.14)). With a normal base it follows from the velocity by a quotient; where its denominator is 0
+        at t = 1 (linear and trigonometric paths), it is taken at t = 0.999.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Points.
+            Points x, in data units.
         t : float
             Time in [0, 1].
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
         s : ndarray of shape (n_samples, n_features)
+            In inverse data units.
 
         Raises
         ------
         ValueError
-            When only the velocity of a bridge was learned: it does not give the score.
+            When only the velocity of a bridge was learned, from which the score does not follow.
         """
         check_is_fitted(self)
         self.model_.require_score("score_function")
         return self._field(X, t, condition, Fields.score, DataUnits.score_to_data)
 
     def denoiser(self, X, t, *, condition=None):
-        """Denoiser eta(t, x) = E[z | x_t = x], of the standard normal noise z (2303.08797, (2.18)).
+        """Denoiser eta(t, x) = E[z | x_t = x], the mean of the standard normal noise z of the paths through x.
+
+        (2303.08797, (2.18)).
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Points.
+            Points x, in data units.
         t : float
             Time in [0, 1].
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
@@ -99,20 +105,21 @@ class FieldMethods(AsksModel):
         return self._field(X, t, condition, Fields.denoiser, DataUnits.unchanged)
 
     def predict_target(self, X, t, *, condition=None):
-        """Posterior mean E[x1 | x_t = x] of the target row, in data units (2303.08797, (4.6)).
+        """Posterior mean E[x1 | x_t = x] of the row of the target at the end of the path (2303.08797, (4.6)).
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Points.
+            Points x, in data units.
         t : float
             Time in [0, 1].
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
 
         Returns
         -------
         x1 : ndarray of shape (n_samples, n_features)
+            The posterior means, in data units.
 
         Raises
         ------
@@ -140,11 +147,12 @@ class FieldMethods(AsksModel):
         t : float
             Time in [0, 1].
         random_state : int, RandomState instance or None, default=None
-            Seed of z; None means the estimator's own.
+            Seed of z; None is the estimator's own `random_state`.
 
         Returns
         -------
         x_t : ndarray of shape (n_samples, n_features)
+            The points, in data units.
         """
         check_is_fitted(self)
         X0, X1 = self._points(X0, "X0"), self._points(X1, "X1")
@@ -163,8 +171,9 @@ class FieldMethods(AsksModel):
     def trajectory(self, X, n_times=11, *, start=0.0, stop=1.0, noise_level=0.0, condition=None, random_state=None):
         """Paths of rows along the ODE or the SDE, between any two times, forward or backward.
 
-        dX = b dt, or dX = (b + epsilon s) dt + sqrt(2 epsilon) dW forward and, with b - epsilon s, backward
-        (2303.08797, (2.32)-(2.35), with the noise of (2.35) at 1 - t).
+        dX = b dt,    or    dX = (b + epsilon s) dt + sqrt(2 epsilon) dW
+
+        with b - epsilon s backward in time (2303.08797, (2.32)-(2.35), with the noise of (2.35) at 1 - t).
 
         Parameters
         ----------
@@ -178,9 +187,9 @@ class FieldMethods(AsksModel):
             Of this path, whatever the estimator's own; 0 is the ODE, solved within `ode_tol` at every one of the
             times. With noise, `n_steps` is the least number of steps.
         condition : array-like, default=None
-            One row for all or one for each, if the model was fitted with a condition.
+            The condition, if the model was fitted with one: one row for all rows of X, or one for each.
         random_state : int, RandomState instance or None, default=None
-            Seed of the noise; None means the estimator's own.
+            Seed of the noise; None is the estimator's own `random_state`.
 
         Returns
         -------

@@ -12,7 +12,7 @@ from .._model.fields import Fields
 from .._model.likelihood import GRID_SPACING
 from .._model.step_choice import PILOT_ROWS, choose_grid
 from .._training.batches import Batches, Sampler, held_out_loss
-from .._training.loop import Settings, train
+from .._training.loop import Scores, Settings, train
 from .._utils.input_checks import check_count
 from .._utils.tensors import RECTIFY_STREAM, make_generator
 from ..couplings import OwnPairs, paired
@@ -156,7 +156,7 @@ def _refit(model, x0, x1, settings, generator, number):
     points = make_generator(model.seed, RECTIFY_STREAM + 50, x0.device)
     loss = held_out_loss(networks, path, "uniform", val, 2 * _VALIDATION_PAIRS, points)
     with Batches(networks, path, settings.time_distribution, kept, settings.batch_size, generator) as batches:
-        train(networks, batches.loss, lambda: -loss(), settings, start_score=lambda: -loss())
+        train(networks, batches.loss, Scores(lambda: -loss(), start=lambda: -loss()), settings)
     t = torch.rand(len(x0), generator=generator, device=x0.device)
     with torch.no_grad():
         residual = x1 - x0 - field(t, path.point(t, x0, x1))

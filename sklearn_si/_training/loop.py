@@ -81,40 +81,55 @@ def _rate(step: int, elapsed: float, settings: Settings) -> float:
     return warm_up * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """By what weights are compared; of all scores, higher is better.
+
+    Parameters
+    ----------
+    validation : callable, default=None
+        validation() -> float, on validation rows; None keeps the last weights.
+    start : callable or float, default=None
+        The score of the weights before training, or a function that returns it: they are kept if no round scores
+        higher.
+    training : callable, default=None
+        training() -> float, the same as `validation` on training rows: if given, training ends when it overfits.
+    """
+
+    validation: Callable[[], float] | None = None
+    start: Callable[[], float] | float | None = None
+    training: Callable[[], float] | None = None
+
+
 def train(
     networks: nn.ModuleDict,
     loss: Callable,
-    validate: Callable | None,
+    scores: Scores,
     settings: Settings,
     *,
-    start_score: Callable | float | None = None,
-    fit_score: Callable | None = None,
     after_round: Callable | None = None,
     group: Single = Single(),  # noqa: B008 (it has no state)
     record: Any = NO_RECORD,
 ) -> History:
-    """Minimise the loss and leave the best (validated) averaged weights in the networks.
+    """Minimise the loss by Adam, and leave the averaged weights with the best validation score in the networks.
 
     Parameters
     ----------
     networks : ModuleDict
-        What is trained, in place.
+        The networks, which are trained in place.
     loss : callable
-        loss() -> scalar tensor, on a fresh batch: its gradients are with the parameters, or follow by `backward`.
-    validate : callable or None
-        validate() -> float, higher is better, on held-out rows; None keeps the last weights.
+        loss() -> scalar tensor, on a fresh batch. If it requires a gradient, `backward` is called; else it has already
+        added its gradients to those of the parameters.
+    scores : Scores
+        By what weights are compared.
     settings : Settings
-        Steps, times, rates.
-    start_score : callable or float, default=None
-        The score of the weights before training, or what gives it: they are kept if no round scores higher.
-    fit_score : callable, default=None
-        fit_score() -> float, the same as `validate` on training rows: if given, training ends where it overfits.
+        Steps, times, learning rates.
     after_round : callable, default=None
-        after_round(history, kept) -> bool, whether to stop; in `with kept():` the networks have the weights that would
-        then be left in them.
+        after_round(history, kept) -> bool, whether to stop; within `with kept():` the networks have the weights that
+        training would leave in them if it stopped now.
     group : Single or Group, default=Single()
-        The processes that train together: all have the same `max_iter`, their losses are of rows of their own, and
-        `validate` and the like give the same in each.
+        The processes that train together: all have the same `max_iter` and the same scores, and each has losses of its
+        own rows.
     record : Record, default=NO_RECORD
         Where the state is saved at the end of each round, and from which an interrupted training continues.
 
@@ -136,33 +151,21 @@ def train(
     optimizer, history = AdamWithEMA(networks, group), History()
     try:
         clock = _Clock(settings.max_time, group, record.resume(optimizer, history))
-        if start_score is not None and not history.ended and not history.n_iter:
-            optimizer.keep_if_best(
-                optimizer.score_of(optimizer.ema, start_score) if callable(start_score) else start_score
-            )
-        optimizer.is_finite()
+        start = scores.start
+        if start is not None and not history.ended and not history.n_iter:
+            optimizer.keep_if_best(optimizer.score_of(optimizer.ema, start) if callable(start) else start)
+        optimizer.is_finite()  # which keeps finite weights to return to
         if settings.verbose and history.n_iter and not history.ended:
             print(f"Continues from the checkpoint, after step {history.n_iter}")
         while not _finished(history, clock, settings):
-            began = history.n_iter
-            networks.train()
-            blown = _round(loss, optimizer, history, clock, settings)
-            networks.eval()
-            score = optimizer.score_of(optimizer.ema, validate) if blown is None and validate is not None else None
-            if score is not None and _has_fallen(score, optimizer.score, history):
-                blown = history.n_iter, f"held-out score fell by {optimizer.score - score:.3g}"
-                history.n_iter = began
-                history.loss_curve.pop()
-            if blown is not None:
-                _back_off(optimizer, history, settings, *blown)
-                continue
-            _look_back(optimizer, history, settings, score, fit_score, after_round)
-            record.keep(optimizer, history, clock.elapsed())
+            if _validated_round(loss, scores.validation, optimizer, history, clock, settings):
+                _look_back(optimizer, history, settings, scores.training, after_round)
+                record.keep(optimizer, history, clock.elapsed())
         history.ended = True
         record.keep(optimizer, history, clock.elapsed())
     except KeyboardInterrupt:
         if group.size > 1:
-            raise  # the others are at another step
+            raise  # the other processes are at another step
         history.interrupted = history.ended = history.by_user = True
         warnings.warn(
             f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept."
@@ -180,19 +183,56 @@ def train(
     return history
 
 
+class _Clock:
+    """Seconds since the start, the same in all processes; nobody asks where time is no limit."""
+
+    def __init__(self, limit: float | None, group: Single, seconds: float = 0.0) -> None:
+        self.limit, self.group, self.start = limit, group, time.perf_counter() - seconds
+
+    def elapsed(self) -> float:
+        """Seconds since the start; 0 without a limit."""
+        return 0.0 if self.limit is None else self.group.mean(time.perf_counter() - self.start)
+
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return self.limit is not None and self.elapsed() >= self.limit
+
+
+def _validated_round(
+    loss: Callable,
+    validate: Callable | None,
+    optimizer: AdamWithEMA,
+    history: History,
+    clock: _Clock,
+    settings: Settings,
+) -> bool:
+    """One round and its validation; False if it exploded, and the weights are the best ones again."""
+    began = history.n_iter
+    optimizer.networks.train()
+    blown = _round(loss, optimizer, history, clock, settings)
+    optimizer.networks.eval()
+    score = optimizer.score_of(optimizer.ema, validate) if blown is None and validate is not None else None
+    if score is not None and _has_fallen(score, optimizer.score, history):
+        blown = history.n_iter, f"held-out score fell by {optimizer.score - score:.3g}"
+        history.n_iter = began
+        history.loss_curve.pop()
+    if blown is not None:
+        _back_off(optimizer, history, settings, *blown)
+    elif score is not None:
+        rising = _keep_score(optimizer, history, score, settings.tol)
+        history.stale = 0 if rising else history.stale + 1
+    return blown is None
+
+
 def _look_back(
     optimizer: AdamWithEMA,
     history: History,
     settings: Settings,
-    score: float | None,
     fit_score: Callable | None,
     after_round: Callable | None,
 ) -> None:
-    """What follows a round: its score, its line, whether it overfits, and what callbacks say."""
+    """What follows a round: its line of output, whether it overfits, and the callbacks."""
     group = optimizer.group
-    if score is not None:
-        rising = _judge(optimizer, history, score, settings.tol)
-        history.stale = 0 if rising else history.stale + 1
     if settings.verbose and group.rank == 0:
         _report(history)
     if fit_score is not None and optimizer.best is not None and should_check_overfitting(history):
@@ -207,7 +247,7 @@ def _has_fallen(score: float, best: float, history: History) -> bool:
     return math.isfinite(best) and best - score > _LARGEST_FALL and len(history.tried) < _RETRIES
 
 
-def _judge(optimizer: AdamWithEMA, history: History, score: float, tol: float) -> bool:
+def _keep_score(optimizer: AdamWithEMA, history: History, score: float, tol: float) -> bool:
     """Keep the weights of a round if their score is the best; whether it rises by more than tol."""
     history.validation_scores.append(score)
     rising = score > optimizer.score + tol
@@ -228,21 +268,6 @@ def should_check_overfitting(history: History) -> bool:
     """Whether the best step lies behind by three short rounds and a third of its own steps; said once in three."""
     behind = history.n_iter - history.best_step
     return history.stale > 0 and history.stale % 3 == 0 and behind >= 3 * ROUND + history.best_step / 3
-
-
-class _Clock:
-    """Seconds since the start, the same in all processes; nobody asks where time is no limit."""
-
-    def __init__(self, limit: float | None, group: Single, seconds: float = 0.0) -> None:
-        self.limit, self.group, self.start = limit, group, time.perf_counter() - seconds
-
-    def elapsed(self) -> float:
-        """Seconds since the start; 0 without a limit."""
-        return 0.0 if self.limit is None else self.group.mean(time.perf_counter() - self.start)
-
-    def is_over(self) -> bool:
-        """Whether the time is up."""
-        return self.limit is not None and self.elapsed() >= self.limit
 
 
 def _finished(history: History, clock: _Clock, settings: Settings) -> bool:
@@ -321,7 +346,7 @@ def _back_off(optimizer: AdamWithEMA, history: History, settings: Settings, step
         f"far with {_LOWER * rate:g}. A smaller learning_rate_init than {settings.learning_rate_init:g} saves the "
         "detour.",
         ConvergenceWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

@@ -49,7 +49,7 @@ from ..preprocessing import fit_one_sample_map, fit_two_sample_maps
 from ..solvers import odeint, time_grid
 from .batches import Batches, Sampler, held_out_loss
 from .lazy_rows import part_of, scaled_rows
-from .loop import History, count_rounds, train
+from .loop import History, Scores, count_rounds, train
 from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
 from .recipe import layer_widths
 from .weighting import (
@@ -229,7 +229,7 @@ class Run:
         batches = Batches(self.networks, problem.interpolant, times, sampler, batch, self.generator, path=ascent)
         with batches, self._foreign_randomness(), self._told("path", moving) as after_round:
             record = self._record(batches)
-            self.history = train(self.networks, batches.loss, None, moving, after_round=after_round, record=record)
+            self.history = train(self.networks, batches.loss, Scores(), moving, after_round=after_round, record=record)
         self.action_curve = ascent.close()
 
     def keep_history(self):
@@ -278,11 +278,11 @@ class Run:
         told = self._told(name, settings)
         with batches, self._dropping(dropout), self._foreign_randomness(), told as after_round:
             validate = self._validation(settings)
-            fit_score = self.likelihood_of(problem.target_train) if has_likelihood_validation(problem) else None
+            training = self.likelihood_of(problem.target_train) if has_likelihood_validation(problem) else None
             # the start, a closed form or an earlier run, may be the best there is
-            start_score = start_score or validate
+            scores = Scores(validate, start_score or validate, training)
             self.history = train(
-                self.networks, batches.loss, validate, settings, start_score=start_score, fit_score=fit_score,
+                self.networks, batches.loss, scores, settings,
                 after_round=after_round, group=problem.group, record=self._record(batches),
             )  # fmt: skip
         return self.history

@@ -9,7 +9,7 @@ from scipy.special import ndtri
 from torch import Tensor, nn
 
 from .._training.checkpoint import NO_CHECKPOINT
-from .._training.loop import Settings, count_rounds, train
+from .._training.loop import Scores, Settings, count_rounds, train
 from .._training.run import has_bf16
 from .._training.weighting import pass_of
 from .._utils.callbacks import NO_TASKS
@@ -363,8 +363,9 @@ def fit_masked(
     )  # fmt: skip
     with tasks.run("codes", count_rounds(settings)) as tell:
         history = train(
-            nn.ModuleDict({"masked": network}), lambda: loss.at(orders.next(), generator)[0], validate, settings,
-            start_score=validate, after_round=None if tell is None else lambda history, kept: tell(history, None),
+            nn.ModuleDict({"masked": network}), lambda: loss.at(orders.next(), generator)[0],
+            Scores(validate, start=validate), settings,
+            after_round=None if tell is None else lambda history, kept: tell(history, None),
             record=checkpoint.training({"masks": generator}, orders),
         )  # fmt: skip
     network.dropout, network.masks, network.low = 0.0, None, False

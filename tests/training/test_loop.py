@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklearn_si import InterpolantFlow
-from sklearn_si._training.loop import ROUND, Settings, _rate, train
+from sklearn_si._training.loop import ROUND, Scores, Settings, _rate, train
 from sklearn_si._training.optimizer import AdamWithEMA
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.networks import FiLMNetwork
@@ -145,7 +145,7 @@ class Script:
         return score
 
     def train(self, **changes):
-        return train(self.networks, self.loss, self.validate if self.scores else None, settings(**changes))
+        return train(self.networks, self.loss, Scores(self.validate if self.scores else None), settings(**changes))
 
 
 def test_training_reaches_the_minimum():
@@ -395,9 +395,7 @@ def test_a_score_that_falls_by_100_nats_goes_back_to_the_best_weights_at_a_lower
 def test_the_first_round_goes_back_to_the_start_that_was_scored():
     script = Script([5.0, -200.0, 6.0])
     with pytest.warns(ConvergenceWarning, match=r"fell by 205 at step 100 with the rate 0.01: .* far with 0.001\."):
-        history = train(
-            script.networks, script.loss, script.validate, settings(max_iter=100), start_score=script.validate
-        )
+        history = train(script.networks, script.loss, Scores(script.validate, script.validate), settings(max_iter=100))
     assert history.validation_scores == [6.0] and history.best_score == 6.0
 
 

@@ -16,7 +16,7 @@ from sklearn_si._training import problem as _fitting
 from sklearn_si._training import run as _runs
 from sklearn_si._training.batches import Batches, Sampler
 from sklearn_si._training.checkpoint import NoCheckpoint
-from sklearn_si._training.loop import ROUND, History, Settings, should_check_overfitting, train
+from sklearn_si._training.loop import ROUND, History, Scores, Settings, should_check_overfitting, train
 from sklearn_si._training.mixture_init import Budget, find_mixture, refit
 from sklearn_si._training.optimizer import AdamWithEMA
 from sklearn_si._training.preprocessing_choice import Selection
@@ -304,7 +304,12 @@ def test_training_ends_where_the_score_of_training_rows_alone_rises(rises):
 
     settings = Settings(8, 0.01, 20 * ROUND, None, 0.0, np.inf, True, 0, "uniform")
     # asked of the weights of the last round first, then of those of the best
-    history = train(network, loss, lambda: next(scores), settings, fit_score=lambda: (-1) ** rises * next(fits))
+    history = train(
+        network,
+        loss,
+        Scores(lambda: next(scores), training=lambda: (-1) ** rises * next(fits)),
+        settings,
+    )
     assert history.overfitted is rises
     assert history.n_iter == (7 if rises else 20) * ROUND
 
