@@ -153,8 +153,8 @@ def simulate_pairs(run, epsilon, n_steps, number, seconds=None):
             continue
         both: tuple[list[torch.Tensor], ...] = ([], [])
         weights = tensors_of(problem, *rows, run.device)
-        ends = (0.0, 1.0, run.x0[rows[0]], weights[0]), (1.0, 0.0, run.x1[rows[1]], weights[1])
-        for start, stop, x, weight in ends:
+        sides = (0.0, 1.0, run.x0[rows[0]], weights[0]), (1.0, 0.0, run.x1[rows[1]], weights[1])
+        for start, stop, x, weight in sides:
             x = x[pass_of(len(x), weight, generator)[:_MOST_PAIRS]]
             times = time_grid(n_steps, "uniform", start, stop).to(x)
             drift, diffusion = fields.sde(epsilon, "constant", times)

@@ -156,7 +156,7 @@ def _refit(model, x0, x1, settings, generator, number):
     points = make_generator(model.seed, RECTIFY_STREAM + 50, x0.device)
     loss = held_out_loss(networks, path, "uniform", val, 2 * _VALIDATION_PAIRS, points)
     with Batches(networks, path, settings.time_distribution, kept, settings.batch_size, generator) as batches:
-        train(networks, batches.loss, Scores(lambda: -loss(), start=lambda: -loss()), settings)
+        train(networks, batches.loss, Scores(lambda: -float(loss()), start=lambda: -float(loss())), settings)
     t = torch.rand(len(x0), generator=generator, device=x0.device)
     with torch.no_grad():
         residual = x1 - x0 - field(t, path.point(t, x0, x1))

@@ -349,8 +349,8 @@ def fit_two_sample_maps(
     size = np.maximum(np.abs(X0).max(axis=0), np.abs(X1).max(axis=0))
     scale = np.where(scale <= _CONSTANT * size, 1.0, scale)
     if kind == "whiten":
-        rows = (_times_root((X - m) / scale, w) for X, m, w in ((X0, m0, weights[0]), (X1, m1, weights[1])))
-        scale = _common_axes(*rows, scale, any(w is not None for w in weights))
+        rows0, rows1 = (_times_root((X - m) / scale, w) for X, m, w in ((X0, m0, weights[0]), (X1, m1, weights[1])))
+        scale = _common_axes(rows0, rows1, scale, any(w is not None for w in weights))
     if common_centre:
         m0 = m1 = (m0 + m1) / 2
     return AffineMap(m0, scale), AffineMap(m1, scale)
