@@ -432,7 +432,7 @@ def calibrate(network, n_values, generator, seconds=None):
         for _ in range(_CALIBRATION_ROUNDS if j else 0):
             drawn = torch.log_softmax(logits + shift, 1).exp().mean(0)
             shift += (log_shares - drawn.clamp(min=1e-12).log()).clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT)
-        codes[:, j] = _draw(torch.log_softmax(logits + shift, 1), False, generator)
+        codes[:, j] = _draw(torch.log_softmax(logits + shift, 1), generator)
 
 
 @torch.no_grad()
@@ -451,18 +451,14 @@ def draw_codes(network, codes, values, order, generator, forbidden=()):
             logs = network.column(j, block[asked], shown[asked])
             ruled_out = forbidden[j] if forbidden else ()
             logs = _without(logs, ruled_out[rows[asked]] if torch.is_tensor(ruled_out) else ruled_out)
-            alike = bool((block[asked] == block[asked[0]]).all()) and not torch.isfinite(shown[asked]).any()
-            block[asked, j] = _draw(logs, alike, generator)
+            block[asked, j] = _draw(logs, generator)
         codes[rows] = block
     return codes
 
 
-def _draw(logs, alike, generator):
-    """A code for each row; rows that are alike share out their codes, so that the shares are met to a row."""
-    n = len(logs)
-    u = torch.rand(n, generator=generator, dtype=torch.float64, device=logs.device)
-    if alike:
-        u = (torch.randperm(n, generator=generator, device=logs.device) + u) / n
+def _draw(logs, generator):
+    """A code for each row, independently of the other rows."""
+    u = torch.rand(len(logs), generator=generator, dtype=torch.float64, device=logs.device)
     ends = logs.double().exp().cumsum(1)
     u = u.clamp(max=1 - 1e-12)[:, None] * ends[:, -1:]
     # a code without mass has a cell without width: it is never drawn

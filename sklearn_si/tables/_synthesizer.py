@@ -240,8 +240,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
     def sample(self, n_samples=None, *, given=None, random_state=None):
         """Draw rows; those of `given` keep the cells that it has.
 
-        Each row follows the learned distribution. The first column is stratified: the numbers of rows with each of its
-        codes are met to within one row in a call.
+        Each row follows the learned distribution, independently of the others.
 
         Parameters
         ----------

@@ -431,3 +431,11 @@ def test_masks_hide_the_column_that_is_asked_and_show_those_before_it():
     assert (codes[1::4] >= before[1::4]).all() and not (codes[3::4] >= before[3::4]).all()
     assert abs(values[1::2].double().mean() - 0.5) < 0.05
     assert torch.bincount(step).min() > n / n_codes / 1.2
+
+
+def test_rows_are_drawn_independently_of_each_other():
+    """The share of a level varies from draw to draw as that of independent rows does."""
+    frame = pd.DataFrame({"k": ["u", "v"] * 100, "m": ["a", "b", "a", "b"] * 50})
+    table = TableSynthesizer(max_iter=5, random_state=0).fit(frame)
+    shares = [float((table.sample(100, random_state=seed)["k"] == "u").mean()) for seed in range(60)]
+    assert 0.7 * 0.05 < np.std(shares) < 1.3 * 0.05  # sqrt(.5 * .5 / 100)
