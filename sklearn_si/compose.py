@@ -140,7 +140,7 @@ class TransformedDensity(
             reason = reason_against(step)
             if reason:
                 raise ValueError(f"{name_of(step)} cannot be used around a density: {reason}.")
-        check_round_trip(transformer, stacked)
+        check_round_trip(transformer, stacked, vars(self).get("feature_names_in_"))
         inside = [forward(transformer, X)[0] for X in samples]
         estimator = clone(self.estimator)
         with tasks.part("estimator", estimator):

@@ -113,6 +113,7 @@ def test_alone_each_process_fits_its_own(reports):
         (4, "they differ in ['max_iter']"),
         (5, "they differ in ['names']"),
         (6, "they differ in ['condition']"),
+        (7, "A model with sample_weight cannot be fitted by"),
     ],
 )
 def test_what_cannot_be_fitted_together_is_refused_in_all(reports, place, message):

@@ -150,7 +150,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         group = current_group()
         with group.together():
             if sample_weight is not None:
-                group.refuse("A fit with sample_weight")
+                group.refuse("A model with sample_weight")
             X0, X1, condition, row_weights = weighted_samples(X0, X1, condition, sample_weight, self._pairs_rows())
             X0, X1 = validate_samples(self, X0, X1)
             if before is not None:
@@ -168,7 +168,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
                 X0, X1, *grids = dequantized_ends(
                     X0, X1, self.dequantize, self._column_names(), checkpoint.seed, group, self._forecasts()
                 )
-                problem = make_problem(recipe, X0, X1, condition, checkpoint, warm, row_weights)
+                problem = make_problem(recipe, X0, X1, condition, checkpoint, warm, row_weights, self._column_names())
             problem.group = group
             problem.base_grid, problem.target_grid = grids
             if group.size > 1:

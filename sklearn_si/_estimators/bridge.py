@@ -283,7 +283,7 @@ class SchroedingerBridge(ModelEstimator):
             mean, deviation = _moments(X0, row_weights[1])
             X0, X1 = (mean + deviation * noise).astype(X0.dtype), X0
         recipe = self._recipe()
-        problem = make_problem(recipe, X0, X1, None, checkpoint, weights=row_weights)
+        problem = make_problem(recipe, X0, X1, None, checkpoint, weights=row_weights, names=self._column_names())
         problem.tasks = Tasks(self, X0, X1)
         if memory.recall(self):
             self._renew_base()

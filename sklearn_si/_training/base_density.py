@@ -11,7 +11,7 @@ from .weighting import by_weight
 
 BASE_DENSITIES = ("flow", "normal", "standard_normal")
 
-_WAY_OUT = "drop them, or set base_density=None if transport is all that is needed"
+WAY_OUT = "drop them, or set base_density=None if transport is all that is needed"
 
 
 @registered("base.NormalDensity")
@@ -60,10 +60,10 @@ def _deviations(X, weight):
     return X.std(axis=0, ddof=1) if weight is None else np.sqrt(np.diagonal(_covariance(X, weight)))
 
 
-def check_base(spec, X0):
+def check_base(spec, X0, names=None):
     """Raise, before anything is fitted, if the rows of X0 have no density."""
     if spec is not None and spec != "standard_normal":
-        check_has_density(X0, "X0", _WAY_OUT)
+        check_has_density(X0, "X0", WAY_OUT, names)
 
 
 def fit_base_density(spec, recipe, problem, X0, weight=None):
@@ -84,7 +84,7 @@ def fit_base_density(spec, recipe, problem, X0, weight=None):
     """
     if spec is None:
         return None
-    check_base(spec, X0)
+    check_base(spec, X0, problem.names)
     if spec == "flow":
         # half of the time is its own; what the fields took beyond theirs is no longer there
         limit = recipe.max_time

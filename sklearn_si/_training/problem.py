@@ -19,7 +19,7 @@ from ..exceptions import ProcessGroupError
 from ..interpolants import GAMMAS, Interpolant, make_interpolant
 from ..preprocessing._conditions import ConditionCodec, columns_of, joined
 from ..preprocessing._maps import check_has_density, check_range, check_two_sample_kind
-from .base_density import check_base, fit_base_density
+from .base_density import WAY_OUT, check_base, fit_base_density
 from .checkpoint import NO_CHECKPOINT
 from .loop import History, Settings
 from .losses import FIELDS
@@ -79,6 +79,7 @@ class Problem:
     target_grid: Any = None
     base_weight: np.ndarray | None = None  # of the rows, of mean one; None where all weigh the same
     target_weight: np.ndarray | None = None
+    names: Any = None  # of the columns
 
     def left(self, max_time):
         """Seconds that a limit leaves to the rest of the fit; a little at least, so that every part takes a step."""
@@ -133,7 +134,7 @@ class WarmStart:
     history: History
 
 
-def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None, None)):
+def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None, None), names=None):
     """Check a recipe against the samples and split off validation rows.
 
     Parameters
@@ -146,11 +147,13 @@ def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None
     warm : WarmStart, default=None
     weights : tuple of (ndarray or None)
         Of the rows of base and target, of mean one; None where all weigh the same.
+    names : sequence, default=None
+        Of the columns, for errors; None says their numbers.
     """
     base, target = (None, X0) if X1 is None else (X0, X1)
-    check_range(X0, "X" if base is None else "X0")
+    check_range(X0, "X" if base is None else "X0", names)
     if base is not None:
-        check_range(X1, "X1")
+        check_range(X1, "X1", names)
     if recipe.forecasts:
         _check_forecast(recipe, X1, condition)
     interpolant = make_interpolant(
@@ -163,7 +166,7 @@ def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None
     _check_learned(recipe, interpolant)
     fields = ("forecast",) if recipe.forecasts else _learned_fields(recipe, interpolant)
     codec, encoded = _encode(recipe, condition, len(target))
-    _check_densities(recipe, interpolant, base, target)
+    _check_densities(recipe, interpolant, base, target, names)
     base_train, target_train, base_val, target_val = split_samples(recipe, coupling, base, target, checkpoint.seed)
     return Problem(
         base=base,
@@ -182,17 +185,18 @@ def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None
         checkpoint=checkpoint,
         base_weight=weights[0],
         target_weight=weights[1],
+        names=names,
     )
 
 
-def _check_densities(recipe, interpolant, base, target):
+def _check_densities(recipe, interpolant, base, target, names):
     """Refuse rows that have no density, where one is promised."""
     if recipe.forecasts or interpolant.path_type == "mirror":
         return  # transport only
     if base is None:
-        check_has_density(target)
+        check_has_density(target, names=names)
     elif recipe.base_density is not None:
-        check_has_density(target, "X1", "drop them, or set base_density=None if transport is all that is needed")
+        check_has_density(target, "X1", WAY_OUT, names)
 
 
 def _check_forecast(recipe, X1, condition):
@@ -347,7 +351,7 @@ def fit_problem(recipe, problem):
     settings = _settings(recipe, problem)
     spec = _base_spec(recipe, problem)
     rows = None if spec is None else problem.group.rows(problem.base)
-    check_base(spec, rows)
+    check_base(spec, rows, problem.names)
     problem.awaits_density = spec == "flow"
     if problem.awaits_density and settings.max_time is not None:
         settings.max_time /= 2

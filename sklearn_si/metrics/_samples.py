@@ -1,10 +1,16 @@
 """Distances between two samples, and a scorer for models that can sample."""
 
+import copy
+import inspect
+
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
+from sklearn.utils.metadata_routing import MetadataRequest
+from sklearn.utils.validation import _num_samples
 
+from .._utils.weights import taken
 from ._weights import deviations, has_pairs, n_pairs, same_columns, squared_distance_on_line, weighted_rows
 
 __all__ = ["energy_distance", "sample_scorer", "sliced_wasserstein"]
@@ -115,7 +121,7 @@ def sliced_wasserstein(
     return float(np.sqrt(total / n_projections))
 
 
-def sample_scorer(estimator, X, y=None, *, n_samples=None, random_state=0):
+def sample_scorer(estimator, X, y=None, *, condition=None, sample_weight=None, n_samples=None, random_state=0):
     """Score a model by the rows that it draws: minus their squared energy distance to given rows.
 
     score = -D^2(estimator.sample(n), reference),    reference = y if y is a two-dimensional sample, else X
@@ -132,15 +138,22 @@ def sample_scorer(estimator, X, y=None, *, n_samples=None, random_state=0):
     Parameters
     ----------
     estimator : estimator or Pipeline
-        A fitted model with `sample`, or a Pipeline that ends with one. After ``fit(X)`` the drawn rows pass through the
+        A fitted model with `sample`, or a Pipeline that ends with one: also those of scikit-learn, GaussianMixture and
+        KernelDensity, as a baseline. After ``fit(X)`` the drawn rows pass through the
         inverses of the earlier steps. After ``fit(X0, X1)`` they are compared as they are, because a Pipeline
         transforms the first sample only.
     X : array-like of shape (n_rows, n_features)
         Rows, in the units that the estimator or Pipeline is given.
     y : array-like of shape (n_rows, n_features), default=None
         Rows of the target, if it has two dimensions; otherwise it is ignored.
+    condition : array-like, default=None
+        The condition of each row of the reference, for a model that was fitted with one: one row is drawn at each.
+        With metadata routing, searches and `cross_validate` pass it, without a request of the scorer's own. The score
+        compares the drawn rows of all conditions together.
+    sample_weight : array-like of shape (n_rows,), default=None
+        Weights of the rows of the reference, as in `energy_distance`; searches pass them with metadata routing.
     n_samples : int, default=None
-        Number of rows to draw; None draws as many as the reference has.
+        Number of rows to draw; None draws as many as the reference has. With a condition, its rows are taken in turn.
     random_state : int, RandomState instance or None, default=0
         Seed of the drawn rows. An int gives all candidates of a search the same random numbers. None is for the
         `random_state` of the estimator.
@@ -153,7 +166,8 @@ def sample_scorer(estimator, X, y=None, *, n_samples=None, random_state=0):
     Raises
     ------
     ValueError
-        When an earlier step of a Pipeline has no `inverse_transform`, or when `energy_distance` refuses the rows.
+        When an earlier step of a Pipeline has no `inverse_transform`, when there is a condition and the model takes
+        none, or when `energy_distance` refuses the rows.
 
     Examples
     --------
@@ -169,8 +183,16 @@ def sample_scorer(estimator, X, y=None, *, n_samples=None, random_state=0):
     """
     second = _second_sample(y)
     reference = X if second is None else second
-    n_samples = len(reference) if n_samples is None else n_samples
-    return -energy_distance(_fresh_rows(estimator, n_samples, random_state), reference)
+    n_samples = _num_samples(reference) if n_samples is None else n_samples
+    drawn = _fresh_rows(estimator, n_samples, condition, random_state)
+    return -energy_distance(drawn, reference, reference_weight=sample_weight)
+
+
+# A search with metadata routing passes these to the scorer.
+_REQUEST = MetadataRequest(owner="sample_scorer")
+_REQUEST.score.add_request(param="condition", alias=True)
+_REQUEST.score.add_request(param="sample_weight", alias=True)
+sample_scorer.get_metadata_routing = lambda: _REQUEST  # type: ignore[attr-defined]  # scikit-learn asks for it
 
 
 def _check_samples(X, reference, standardize, sample_weight, reference_weight):
@@ -204,14 +226,40 @@ def _second_sample(y):
     return y if getattr(y, "ndim", None) == 2 or np.ndim(y) == 2 else None
 
 
-def _fresh_rows(estimator, n_samples, random_state):
+def _fresh_rows(estimator, n_samples, condition, random_state):
     """Rows drawn from the model, in the units of the reference."""
     inverses, model = _unwrap(estimator)
     # A frame, where set_output asked for one, holds the columns of the model's input, not of X.
-    rows = np.asarray(model.sample(n_samples, random_state=random_state))
+    rows = np.asarray(_drawn(model, n_samples, condition, random_state))
     for inverse in inverses:
         rows = np.asarray(inverse(rows))
     return rows
+
+
+def _drawn(model, n_samples, condition, random_state):
+    """What `sample` of a model of any library gives; of a GaussianMixture, the rows without their components."""
+    known, settings = inspect.signature(model.sample).parameters, {}
+    if condition is not None:
+        if "condition" not in known:
+            raise ValueError(
+                f"Got a condition, but {type(model).__name__}.sample takes none: leave it out, or use "
+                "InterpolantFlow or InterpolantDiffusion, which are fitted with one."
+            )
+        settings["condition"] = _in_turn(condition, n_samples)
+    if "random_state" in known:
+        settings["random_state"] = random_state
+    elif random_state is not None and "random_state" in model.get_params(deep=False):
+        model = copy.copy(model).set_params(random_state=random_state)  # it draws by its parameter
+    rows = model.sample(n_samples, **settings)
+    return rows[0] if isinstance(rows, tuple) else rows
+
+
+def _in_turn(condition, n_samples):
+    """The condition of each of some rows; a single one is for all."""
+    if isinstance(condition, dict) or np.ndim(condition) == 0:
+        return condition
+    n = _num_samples(condition)
+    return condition if n in (1, n_samples) else taken(condition, np.arange(n_samples) % n, n)
 
 
 def _unwrap(estimator):

@@ -64,8 +64,8 @@ def save(estimator, path):
     Parameters
     ----------
     estimator : estimator
-        An estimator of this library, fitted or not. Its parts may be GaussianMixture, KernelDensity and the
-        transformers of scikit-learn that the guide lists (as `base_density`, or as the step of a transformer).
+        An estimator of this library, fitted or not, or a Pipeline. Its parts may be GaussianMixture, KernelDensity and
+        the transformers of scikit-learn that the guide lists (as `base_density`, or as the steps of a Pipeline).
     path : str or path-like
         The file to write.
 

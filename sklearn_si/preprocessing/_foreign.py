@@ -86,7 +86,7 @@ def _require_finite(rows, transformer, what):
         raise ValueError(f"{name_of(transformer)} maps rows {bad[:_NAMED].tolist()}{more} {what}.")
 
 
-def check_round_trip(transformer, X):
+def check_round_trip(transformer, X, names=None):
     """Raise a ValueError if inverse_transform does not map the rows of fit back to themselves."""
     back = backward(transformer, forward(transformer, X)[0])
     eps = np.finfo(np.float64).eps
@@ -94,9 +94,10 @@ def check_round_trip(transformer, X):
     allowed = np.sqrt(eps) * np.ptp(X, axis=0) + 64 * eps * np.abs(X).max(axis=0)
     columns = np.flatnonzero((np.abs(back - X) > allowed).any(axis=0))
     if len(columns):
+        told = columns.tolist() if names is None else [names[j] for j in columns]
         raise ValueError(
             f"The inverse_transform of {name_of(transformer)} does not map the rows back to themselves in columns "
-            f"{columns.tolist()} (largest error {np.abs(back - X).max():.2g}), but a density needs a bijection. Use "
+            f"{told} (largest error {np.abs(back - X).max():.2g}), but a density needs a bijection. Use "
             "another transformer, or scale the columns first (a Pipeline that begins with StandardScaler)."
         )
 

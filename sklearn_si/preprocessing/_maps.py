@@ -1,5 +1,7 @@
 """The invertible maps between data units and the scaled units of an interpolant."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
@@ -174,7 +176,12 @@ def _centre_and_scale(X: np.ndarray, weight: np.ndarray | None = None) -> tuple[
     return shift + centred.mean(axis=0), centred.std(axis=0)
 
 
-def check_range(X: np.ndarray, name: str) -> None:
+def _named(columns: np.ndarray, names: Sequence | None) -> list:
+    """The names of some columns; their numbers where there are no names."""
+    return columns.tolist() if names is None else [names[j] for j in columns]
+
+
+def check_range(X: np.ndarray, name: str, names: Sequence | None = None) -> None:
     """Raise a ValueError if the range of a column is so large or so small that its square is not representable."""
     with np.errstate(over="ignore"):
         spread = np.ptp(np.asarray(X[strided(len(X), SHARED_ROWS)], dtype=np.float64), axis=0)
@@ -182,13 +189,16 @@ def check_range(X: np.ndarray, name: str) -> None:
     bad = np.flatnonzero((spread > 0) & ~((least < spread) & (spread < most)))
     if len(bad):
         raise ValueError(
-            f"Columns {bad.tolist()} of {name} have a range of {spread[bad[0]]:.3g}, whose square is beyond the range "
-            f"of floating-point numbers, but expected between {least:g} and {most:g}: divide them by a constant."
+            f"Columns {_named(bad, names)} of {name} have a range of {spread[bad[0]]:.3g}, whose square is beyond the "
+            f"range of floating-point numbers, but expected between {least:g} and {most:g}: divide them by a constant."
         )
 
 
 def check_has_density(
-    X: np.ndarray, name: str = "X", way_out: str = "drop them (VarianceThreshold) or add noise of a known size"
+    X: np.ndarray,
+    name: str = "X",
+    way_out: str = "drop them (VarianceThreshold) or add noise of a known size",
+    names: Sequence | None = None,
 ) -> None:
     """Raise a ValueError if columns are constant or linearly dependent, so that the rows have no density."""
     some = np.asarray(X[strided(len(X), SHARED_ROWS)], dtype=np.float64)
@@ -200,8 +210,8 @@ def check_has_density(
         flat = constant_columns(some, scale)
     if len(flat):
         raise ValueError(
-            f"Columns {flat.tolist()} of {name} are constant, so {name} has no density in {X.shape[1]} dimensions: "
-            f"{way_out}."
+            f"Columns {_named(flat, names)} of {name} are constant, so {name} has no density in {X.shape[1]} "
+            f"dimensions: {way_out}."
         )
     if len(some) <= X.shape[1]:
         return  # n rows always lie on a subspace of n dimensions, whatever their distribution
@@ -211,8 +221,8 @@ def check_has_density(
     near = np.argsort(np.abs(scaled).max(1), kind="stable")[: len(scaled) - max(1, len(scaled) // 100)]
     if len(involved) and len(_dependent_columns(scaled[near])):
         raise ValueError(
-            f"Columns {involved.tolist()} of {name} are linearly dependent (or duplicates), so {name} has no density "
-            f"in {X.shape[1]} dimensions: {way_out}."
+            f"Columns {_named(involved, names)} of {name} are linearly dependent (or duplicates), so {name} has no "
+            f"density in {X.shape[1]} dimensions: {way_out}."
         )
 
 

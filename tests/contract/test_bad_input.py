@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
 from sklearn_si._model import likelihood as _likelihood
 from sklearn_si.displays import CalibrationDisplay, DensityDisplay
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning, NoDensityError
@@ -515,3 +515,43 @@ def test_a_reference_without_fields_is_refused(two, reference):
     if reference is not None:
         with pytest.raises(ValueError, match=r"expected an object with velocity\(X, t\)"):
             two.fisher_divergence(X, X1, reference=reference)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full(60, 3.0), r"Columns \['b'\] of {} are constant"),
+        (np.linspace(0, 1e200, 60), r"Columns \['b'\] of {} have a range"),
+        (X[:, 0], r"Columns \['a', 'b'\] of {} are linearly dependent"),
+    ],
+)
+def test_columns_of_a_frame_are_named_in_errors(values, message):
+    frame = pd.DataFrame({"a": X[:, 0], "b": values, "c": X[:, 1]})
+    sound = pd.DataFrame(RNG.normal(size=(60, 3)), columns=["a", "b", "c"])
+    with pytest.raises(ValueError, match=message.format("X")):
+        InterpolantFlow(max_iter=2).fit(frame)
+    with pytest.raises(ValueError, match=message.format("X1")):
+        InterpolantFlow(max_iter=2).fit(sound, frame)
+    with pytest.raises(ValueError, match=message.format("X0")):
+        InterpolantFlow(max_iter=2).fit(frame, sound)
+    with pytest.raises(ValueError, match=message.format("X1")):
+        SchroedingerBridge().fit(sound, frame)
+
+
+class Rounded:
+    """A transformer that loses digits of the second column."""
+
+    def transform(self, rows):
+        return rows
+
+    def inverse_transform(self, rows):
+        return np.column_stack([rows[:, 0], rows[:, 1].round()])
+
+    def log_abs_det_jacobian(self, rows):
+        return np.zeros(len(rows))
+
+
+def test_columns_that_do_not_come_back_from_a_transformer_are_named():
+    frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1]})
+    with pytest.raises(ValueError, match=r"in columns \['b'\]"):
+        TransformedDensity(Rounded(), InterpolantFlow(max_iter=2)).fit(frame)

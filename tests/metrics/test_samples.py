@@ -9,7 +9,9 @@ import pytest
 import torch
 from scipy.stats import norm
 from sklearn import config_context
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 from sklearn.utils import check_random_state
@@ -273,3 +275,57 @@ def test_search_of_a_bridge_and_cross_validation(rows):
     best = model.set_params(**search.best_params_)
     folds = cross_val_score(best, X0, rows, scoring=partial(sample_scorer, n_samples=None), cv=2, error_score="raise")
     assert folds.mean() == pytest.approx(search.best_score_, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_samples", [None, 50])
+def test_scorer_compares_models_of_scikit_learn(rows, n_samples):
+    mixture = GaussianMixture(2, random_state=5).fit(rows)
+    kernel = KernelDensity(bandwidth=0.2).fit(rows)
+    n = n_samples or len(rows)
+    expected = -energy_distance(GaussianMixture(2, random_state=0).fit(rows).sample(n)[0], rows)
+    assert sample_scorer(mixture, rows, n_samples=n_samples) == pytest.approx(expected, abs=0.3)
+    assert sample_scorer(kernel, rows, n_samples=n_samples) == -energy_distance(kernel.sample(n, random_state=0), rows)
+    # the seed of the draw is the scorer's, not the model's, and the model is left as it is
+    assert sample_scorer(mixture, rows, random_state=1) != sample_scorer(mixture, rows, random_state=2)
+    assert sample_scorer(mixture, rows, random_state=1) == sample_scorer(mixture, rows, random_state=1)
+    assert mixture.random_state == 5
+
+
+def test_scorer_draws_at_the_condition_of_each_row(rows):
+    condition = (rows[:, :1] > 0) * 1.0
+    model = InterpolantFlow(**TINY).fit(rows, condition=condition)
+    expected = -energy_distance(model.sample(len(rows), condition=condition, random_state=0), rows)
+    assert sample_scorer(model, rows, condition=condition) == expected
+    turns = np.arange(300) % len(rows)
+    expected = -energy_distance(model.sample(300, condition=condition[turns], random_state=0), rows)
+    assert sample_scorer(model, rows, condition=condition, n_samples=300) == expected
+    assert np.isfinite(sample_scorer(model, rows, condition=[1.0]))
+    with pytest.raises(ValueError, match=r"GaussianMixture\.sample takes none"):
+        sample_scorer(GaussianMixture().fit(rows), rows, condition=condition)
+
+
+def test_scorer_weighs_the_reference(flow, rows):
+    weight = np.linspace(0.5, 2.0, len(rows))
+    expected = -energy_distance(flow.sample(len(rows), random_state=0), rows, reference_weight=weight)
+    assert sample_scorer(flow, rows, sample_weight=weight) == expected
+
+
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_searches_pass_the_condition_to_the_scorer_by_metadata_routing(rows, in_pipeline):
+    condition = (rows[:, :1] > 0) * 1.0
+    with config_context(enable_metadata_routing=True):
+        model = InterpolantFlow(**TINY).set_fit_request(condition=True)
+        estimator = make_pipeline(StandardScaler(), model) if in_pipeline else model
+        how = {"scoring": sample_scorer, "cv": 2, "error_score": "raise"}
+        scores = cross_validate(estimator, rows, params={"condition": condition}, **how)["test_score"]
+        prefix = "interpolantflow__" if in_pipeline else ""
+        search = GridSearchCV(estimator, {f"{prefix}n_steps": [model.n_steps]}, **how).fit(rows, condition=condition)
+    assert np.isfinite(scores).all()
+    assert search.best_score_ == pytest.approx(scores.mean())
+
+
+def test_a_search_without_routing_says_how_the_condition_is_passed(rows):
+    condition = (rows[:, :1] > 0) * 1.0
+    model, given = InterpolantFlow(**TINY), {"condition": condition}
+    with pytest.raises(ValueError, match=r"metadata routing passes it: set_fit_request\(condition=True\)"):
+        cross_validate(model, rows, params=given, cv=2, error_score="raise")

@@ -14,8 +14,10 @@ import polars as pl
 import pytest
 import torch
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import sklearn_si
@@ -422,3 +424,16 @@ def test_files_of_one_model_are_the_same_to_the_bit(path, monkeypatch):
     monkeypatch.setattr("time.localtime", lambda *args: (2033, 5, 18, 3, 33, 20, 2, 138, 0))
     sklearn_si.save(flow, path.with_suffix(".2"))
     assert path.read_bytes() == path.with_suffix(".2").read_bytes()
+
+
+def test_a_pipeline_of_scikit_learn_is_saved(tmp_path):
+    steps = StandardScaler(), PCA(whiten=True), "passthrough", InterpolantFlow(**SMALL)
+    pipe = make_pipeline(*steps).set_output(transform="pandas").fit(pd.DataFrame(X0, columns=["a", "b"]))
+    sklearn_si.save(pipe, tmp_path / "pipe.si")
+    again = sklearn_si.load(tmp_path / "pipe.si")
+    frame = pd.DataFrame(X1, columns=["a", "b"])
+    assert again.score(frame) == pipe.score(frame)
+    assert again.transform(frame).equals(pipe.transform(frame))
+    assert list(again.named_steps) == list(pipe.named_steps)
+    with pytest.raises(ValueError, match="KMeans"):
+        sklearn_si.save(make_pipeline(KMeans(2), InterpolantFlow(**SMALL)), tmp_path / "other.si")

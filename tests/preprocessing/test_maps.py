@@ -305,7 +305,7 @@ TINY = {"max_iter": 20, "hidden_layer_sizes": (8,), "batch_size": 128}
 
 def base_of(spec, estimator, X0, seed):
     """The density of a base, by the recipe of an estimator."""
-    problem = SimpleNamespace(seed=seed, tasks=NO_TASKS, checkpoint=NO_CHECKPOINT, left=lambda limit: limit)
+    problem = SimpleNamespace(seed=seed, names=None, tasks=NO_TASKS, checkpoint=NO_CHECKPOINT, left=lambda limit: limit)
     return fit_base_density(spec, estimator._recipe(), problem, X0)
 
 

@@ -118,6 +118,7 @@ def fits():
                 else InterpolantFlow(**SMALL).fit(mine, condition=mine[:, 0])
             )
         ),
+        refused(lambda: InterpolantFlow(**SMALL).fit(mine, sample_weight=mine[:, 0] ** 2)),
     ]
     poisoned = mine.copy()
     poisoned[0, 0] = np.nan if rank else 0.0
