@@ -345,8 +345,7 @@ def fit_masked(
     network.low = has_bf16() and network.output.shape[1] >= _WIDE_ENOUGH
     validate = None
     if held is not None:
-        some = held[:_VALIDATION_ROWS] if weight is None else held[pass_of(len(held), weight[held], generator)]
-        some = some[:_VALIDATION_ROWS]
+        some = _drawn_rows(held, weight, generator)
         n_distinct = len(torch.unique(some))
         some = some.repeat(max(1, _VALIDATION_ROWS // len(some)))
         seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
@@ -375,6 +374,12 @@ def fit_masked(
         # what was learned is kept, with the shifts that were found so far
         history.by_user = True
     return history
+
+
+def _drawn_rows(held, weight, generator):
+    """The rows that validate: the first of those held out, or some drawn by weight."""
+    rows = held if weight is None else held[pass_of(len(held), weight[held], generator)]
+    return rows[:_VALIDATION_ROWS]
 
 
 class _Passes:
