@@ -17,7 +17,6 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 MOST_ENTRIES, MOST_LINES, MEDIAN, LONGEST, MOST_PARAMETERS = 22, 500, 8, 40, 8
 # Functions that are longer, and why.
 LONG_FUNCTIONS = {
-    "_training/loop.py: train": "the one training loop, whose order is easier to follow in one piece",
     "tables/_masked.py: MaskedNetwork.__init__": "a layer a line",
 }
 # Functions with more parameters, and why; constructors of estimators have what users may set.
@@ -26,7 +25,6 @@ LONG_SIGNATURES = {
     "_estimators/diffusion.py: InterpolantDiffusion.__init__": "an estimator",
     "_estimators/flow.py: InterpolantFlow.__init__": "an estimator",
     "tables/_synthesizer.py: TableSynthesizer.__init__": "an estimator",
-    "_training/loop.py: train": "hooks of the one training loop; one too many",
     "tables/_column_fit.py: _fit_continuous": "the facts of a column; to become a small value",
     "tables/_masked.py: fit_masked": "settings and hooks of one training; to become a small value",
 }
