@@ -10,13 +10,14 @@ from .._utils.tensors import PATH_STREAM, as_array, as_tensor, blocks, evaluatio
 from ..exceptions import NoDensityError
 from .fields import Fields
 from .fitted import FittedModel, warn_missed
+from .levels import ASSUMED, Level, LikelihoodCalibration
 from .likelihood import GRID_SPACING, density_parts, log_density_ratio, ode_log_density
 from .lost_rows import settled, unknown_where_lost
 from .sde_likelihood import path_log_weights, summarise
 from .settings import Evaluation, Sampling
 
 # Steps by which gradients of log-densities are taken.
-_GRADIENT_STEPS = 48
+_GRADIENT_LEVEL = Level.of(48)
 # Rows of one chunk whose gradients are taken together.
 _GRADIENT_ROWS = 256
 # Rows that are scored at a time: the memory beside input and output does not grow with their number.
@@ -51,10 +52,13 @@ def log_density(
     fields = model.fields(X.dtype, device, condition, len(X), evaluation.guidance)
     dtype = evaluation_dtype(X.dtype, device)
     anchor, parts = model.anchor()
+    calibration = _calibration(model, t, evaluation, condition)
     density, errors = np.empty(len(X), X.dtype), []
     for rows in blocks(len(X), _BLOCK_ROWS):
         x = as_tensor(model.units.to_scaled(X[rows], time), dtype, device)
-        value, error = ode_log_density(fields.rows(rows), x, t, anchor, parts, evaluation.tolerance, GRID_SPACING)
+        value, error = ode_log_density(
+            fields.rows(rows), x, t, anchor, parts, evaluation.tolerance, GRID_SPACING, calibration
+        )
         with np.errstate(over="ignore", invalid="ignore"):
             density[rows] = as_array(value, np.float64) + model.target_map.log_abs_det_jacobian(X[rows])
         errors.append(error)
@@ -62,6 +66,13 @@ def log_density(
     stated = unknown_where_lost(torch.cat(errors), density)
     warn_missed(stated, evaluation.tolerance)
     return density, as_array(stated, X.dtype)
+
+
+def _calibration(model: FittedModel, t: float, evaluation: Evaluation, condition: object) -> LikelihoodCalibration:
+    """What was measured after the fit, where the question is the one that it was measured for."""
+    known = model.likelihood_calibration
+    alike = t == 1 and evaluation.guidance == 1 and (condition is None) == (model.condition_codec is None)
+    return known if known is not None and alike else ASSUMED
 
 
 @torch.no_grad()
@@ -120,7 +131,7 @@ def log_density_gradient(
     for rows in torch.arange(len(x)).split(_GRADIENT_ROWS):
         with torch.enable_grad():
             at, some = x[rows].requires_grad_(), fields.rows(rows)
-            value, _ = density_parts(some, at, float(time), _GRADIENT_STEPS, GRID_SPACING, anchor, parts)
+            value, _ = density_parts(some, at, float(time), _GRADIENT_LEVEL, GRID_SPACING, anchor, parts)
             gradients.append(torch.autograd.grad(value.sum(), at)[0])
     gradient = as_array(torch.cat(gradients), np.float64)
     gradient = settled(gradient, "differentiating a log-density", evaluation.strict)

@@ -10,6 +10,7 @@ from torch import Tensor
 from .._utils.tensors import column
 from ..interpolants import GaussianBase, Interpolant
 from ..networks._base import as_field
+from ..networks._single import with_single_precision
 from ..solvers._steps import Drift
 from .sde import Schedule, schedule_at, sde_along
 
@@ -43,20 +44,37 @@ class Fields:
         The learned (or exact) fields; the denoiser may be None.
     condition : Tensor, default=None
         One row for each row of x.
+    is_single : bool, default=False
+        Whether the networks compute in single precision what is asked in double.
     """
 
     def __init__(
-        self, interpolant: Interpolant, velocity: Any, denoiser: Any = None, condition: Tensor | None = None
+        self,
+        interpolant: Interpolant,
+        velocity: Any,
+        denoiser: Any = None,
+        condition: Tensor | None = None,
+        is_single: bool = False,
     ) -> None:
         self.interpolant, self.velocity_network, self.denoiser_network = interpolant, velocity, denoiser
         self._velocity_field, self._denoiser_field = as_field(velocity), as_field(denoiser)
-        self.condition = condition
+        self.condition, self.is_single = condition, is_single
+
+    def in_single_precision(self) -> "Fields | None":
+        """The fields, double in and out, with networks in single precision; None where they cannot be had."""
+        velocity = with_single_precision(self.velocity_network)
+        if velocity is None:
+            return None
+        denoiser = self.denoiser_network
+        denoiser = None if denoiser is None else with_single_precision(denoiser) or denoiser
+        return Fields(self.interpolant, velocity, denoiser, self.condition, is_single=True)
 
     def rows(self, rows: Tensor | slice) -> "Fields":
         """The fields for some of the rows: the same networks, their part of the condition."""
         if self.condition is None:
             return self
-        return Fields(self.interpolant, self.velocity_network, self.denoiser_network, self.condition[rows])
+        condition = self.condition[rows]
+        return Fields(self.interpolant, self.velocity_network, self.denoiser_network, condition, self.is_single)
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """b(t, x)."""

@@ -24,6 +24,7 @@ from ..preprocessing._conditions import ConditionCodec
 from ..preprocessing._grids import Grid
 from .fields import Fields
 from .flow_map import FlowMap
+from .levels import ASSUMED, Level, LikelihoodCalibration
 from .likelihood import GRID_SPACING, Parts, density_parts, middle_parts, standard_normal_parts, transport_rows
 from .lost_rows import settled, unknown_where_lost
 from .redraws import draw_rows
@@ -84,6 +85,8 @@ class FittedModel(HoldsNetworks):
         Of the fit.
     sampling_grid : tuple of (int, str) or None
         Steps of RK4 and the spacing of their grid that are enough for the ODE; None where none is solved from a base.
+    likelihood_calibration : LikelihoodCalibration or None
+        How finely log-densities are solved, as measured after the fit; None where nothing was measured.
     activation : str
         Of the hidden layers.
     forecast_noise : float or None
@@ -116,6 +119,7 @@ class FittedModel(HoldsNetworks):
     dtype: Any = np.float64
     seed: int = 0
     sampling_grid: tuple[int, str] | None = None
+    likelihood_calibration: LikelihoodCalibration | None = None
     activation: str = "silu"
     forecast_noise: float | None = None
     plan: Any = None
@@ -397,10 +401,11 @@ class FittedModel(HoldsNetworks):
             return 0.0, self.base_parts()
         return middle, middle_parts(self.interpolant, middle)
 
-    def density_parts(self, x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
-        """Terms of the log-density of rows in scaled units, by so many steps, and their error."""
+    def density_parts(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
+        """Terms of the log-density of rows in scaled units, at a level, and their error."""
         fields = self.fields(np.float32 if x.dtype == torch.float32 else np.float64, x.device)
-        return density_parts(fields, x, 1.0, n_steps, GRID_SPACING, *self.anchor())
+        calibration = self.likelihood_calibration or ASSUMED
+        return density_parts(fields, x, 1.0, level, GRID_SPACING, *self.anchor(), calibration)
 
     def base_parts(self) -> Parts:
         """Terms of the log-density of the base and their error, as a function of tensors in scaled units."""
@@ -420,7 +425,7 @@ class FittedModel(HoldsNetworks):
             return _flow_parts(self.base_model, self.base_map)
         base, base_map = self.base_density, self.base_map
 
-        def parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor]:
+        def parts(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
             X = base_map.inverse_transform(as_array(x, np.float64))
             value = as_tensor(base.score_samples(X) - base_map.log_abs_det_jacobian(X), x.dtype, x.device)
             return value[:, None], torch.zeros_like(value)
@@ -438,16 +443,16 @@ def _guided(network: Any, guidance: float) -> Any:
 
 
 def _flow_parts(base: FittedModel, base_map: AffineMap) -> Parts:
-    """Terms of the density of a base that is a flow: its own solve by as many steps, in tensors throughout."""
+    """Terms of the density of a base that is a flow: its own solve at the same level, in tensors throughout."""
     inner = base.target_map
     # x -> data units -> the scaled units of the base's own flow: one affine map
     matrix = inner.transform(inner.centre + base_map.without_centre().inverse_transform(np.eye(len(inner.centre))))
     shift = inner.transform(base_map.centre[None])[0]
     jacobian = float(inner.log_abs_det_jacobian(shift[None])[0] - base_map.log_abs_det_jacobian(shift[None])[0])
 
-    def parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
+    def parts(x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
         moved = x @ as_tensor(matrix, x.dtype, x.device) + as_tensor(shift, x.dtype, x.device)
-        own, error = base.density_parts(moved, n_steps)
+        own, error = base.density_parts(moved, level)
         return torch.cat([own, torch.full_like(own[:, :1], jacobian)], 1), error
 
     return parts

@@ -16,9 +16,10 @@ from ..solvers import ODE_SOLVERS, refine, time_grid
 from ..solvers._grids import KINK, grid_map
 from ..solvers._steps import combine, dense_state, runge_kutta_step
 from .fields import Fields
+from .levels import ASSUMED, MAX_LEVEL, Level, LikelihoodCalibration
 
-# Terms of a log-density at rows, for a number of steps, of shape (n, k), and their error (None where it is not known).
-Parts = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
+# Terms of a log-density at rows, at a level, of shape (n, k), and their error (None where it is not known).
+Parts = Callable[[Tensor, Level], tuple[Tensor, Tensor | None]]
 # What `refine` asks: parts at some rows, what their distance is measured by, and their own error.
 Solved = tuple[Tensor, Tensor | float, Tensor | None]
 
@@ -27,13 +28,9 @@ GRID_SPACING = "logit"
 # Spacing of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable
 # that is less dense at the ends.
 _NODE_SPACINGS = {"logit": "logit-wide"}
-# Steps of the first solve from a tolerance on, in nats: a fifth-order method. Each further solve doubles the steps.
-_FIRST = {0.1: 8, 0.01: 12, 0.0: 18}
-# Steps that bring most rows to .01 nats, for who solves once.
-STEPS = 12
-# Doublings: beyond 18 * 2^8 steps the error is rounding, or the field is not smooth.
-MAX_LEVEL = 8
-# Nodes of a panel at the most; there are twice as many nodes as steps.
+# What brings most rows to .01 nats, for who solves once.
+COARSE = Level.of(12)
+# Nodes of a panel at the most.
 _PANEL = 40
 # Steps of the first solve of transported rows.
 _TRANSPORT_STEPS = 10
@@ -45,12 +42,12 @@ _STRETCH = 100
 _NUMBERS_PER_SOLVE = 2**13
 # Fewest rows that are solved at a time: fewer cost as many calls.
 _ROWS_PER_SOLVE = 1024
+# That of single precision.
+_EPSILON = 2.0**-24
 # Nats beyond which the error that the first solve states of itself is no estimate: its steps are too long.
 _TRUSTED = 0.5
-# Stated over estimated error of the path, such that 99 % of rows are within it: the embedded errors of the steps,
-# weighted by the score, are a tenth of the true error or more (benchmarks/studies/ablation.md).
-_PATH_MARGIN = 10.0
-# Stated over estimated error of the quadrature of the divergence, likewise.
+# Stated over estimated error of the quadrature of the divergence, such that 99 % of rows are within it
+# (benchmarks/studies/ablation.md).
 _QUADRATURE_MARGIN = 3.0
 
 
@@ -68,33 +65,23 @@ def standard_normal_log_density(x: Tensor) -> Tensor:
     return -0.5 * (x.square().sum(1) + x.shape[1] * math.log(2 * math.pi))
 
 
-def _doublings(start: int) -> list[int]:
-    """Numbers of steps, from the first solve on."""
-    return [start * 2**k for k in range(MAX_LEVEL + 1)]
-
-
-def _first(tolerance: float) -> int:
-    """Steps of the first solve."""
-    return next(n_steps for least, n_steps in _FIRST.items() if tolerance >= least)
-
-
-def _n_panels(n_steps: int) -> int:
+def _n_panels(n_nodes: int) -> int:
     """The fewest panels, a power of two, that have no more than their nodes."""
-    return 2 ** max(0, math.ceil(math.log2(2 * n_steps / _PANEL)))
+    return 2 ** max(0, math.ceil(math.log2(n_nodes / _PANEL)))
 
 
-def _gauss_legendre(n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1], twice as many as steps, in panels."""
-    panels = _n_panels(n_steps)
-    nodes, weights = np.polynomial.legendre.leggauss(2 * n_steps // panels)
+def gauss_legendre(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on [0, 1], in panels."""
+    panels = _n_panels(n_nodes)
+    nodes, weights = np.polynomial.legendre.leggauss(n_nodes // panels)
     nodes = ((nodes + 1) / 2 + np.arange(panels)[:, None]) / panels
     return nodes.ravel(), np.tile(weights / 2 / panels, panels)
 
 
 @functools.lru_cache(maxsize=64)
-def _nodes(n_steps: int, spacing: str, start: float, stop: float) -> tuple[list[float], list[float]]:
+def _nodes(n_nodes: int, spacing: str, start: float, stop: float) -> tuple[list[float], list[float]]:
     """Parameters of the path's grid at which the divergence is taken, and weights of divergence times rate there."""
-    nodes, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
+    nodes, weights = (torch.as_tensor(a) for a in gauss_legendre(n_nodes))
     own = _NODE_SPACINGS.get(spacing, spacing)
     if own == spacing:
         return nodes.tolist(), weights.tolist()
@@ -113,7 +100,7 @@ def _parameters_of(times: Tensor, spacing: str, start: float, stop: float) -> Te
     return (low + high) / 2
 
 
-def _quadrature_error(values: Tensor) -> Tensor:
+def quadrature_error(values: Tensor) -> Tensor:
     """What Gauss's quadrature misses, from values at the n nodes of [0, 1], of shape (n, rows).
 
     It misses coefficients a_k (orthonormal, Legendre) from k = 2 n on. If they fall like a power of k, or like one of
@@ -129,7 +116,13 @@ def _quadrature_error(values: Tensor) -> Tensor:
 
 
 def flow_with_divergence(
-    fields: Fields, x: Tensor, start: float, stop: float, n_steps: int, spacing: str
+    fields: Fields,
+    x: Tensor,
+    start: float,
+    stop: float,
+    level: Level,
+    spacing: str,
+    calibration: LikelihoodCalibration = ASSUMED,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Transport rows along the ODE, and integrate the divergence on the way.
 
@@ -145,13 +138,55 @@ def flow_with_divergence(
     error : Tensor of shape (n,) or None
         Of one panel of nodes, what the two errors amount to in nats: the embedded errors e of the steps change a
         log-density by s . e, with s the score, and the quadrature misses what its last Legendre coefficients tell.
-        None for more panels, and where the score is not known.
+        Each counts by the factor of the calibration. None for more panels, and where the score is not known and
+        nothing was measured.
     """
-    tableau = ODE_SOLVERS["dopri5"]
-    nodes, weights = _nodes(n_steps, spacing, start, stop)
-    # a guided score is not that of the guided model's density, and would weigh the errors wrongly
-    states = _n_panels(n_steps) == 1 and fields.has_score and not isinstance(fields.velocity_network, GuidedField)
+    end, values, path_error = follow(fields, x, start, stop, level, spacing)
+    weights = torch.as_tensor(gauss_legendre(level.n_nodes)[1], dtype=x.dtype, device=x.device)
+    integral = weights @ values
+    if _n_panels(level.n_nodes) > 1 or not (calibration.is_measured or _weighs_by_score(fields)):
+        return end, integral, None
+    error = calibration.stated(level, path_error, quadrature_error(values))
+    if fields.is_single:
+        error = error + calibration.stated_rounding(rounding_indicator(x, end, weights @ values.abs()))
+    return end, integral, torch.where(error <= _TRUSTED, error, torch.inf)
 
+
+def rounding_indicator(x: Tensor, end: Tensor, variation: Tensor) -> Tensor:
+    """What rounding to single precision may amount to in nats, up to a factor that is measured.
+
+    The divergence is rounded along the path, and the row in proportion to its size, where the score grows as well.
+    """
+    return _EPSILON * (variation + x.square().sum(1) + end.square().sum(1))
+
+
+def _weighs_by_score(fields: Fields) -> bool:
+    """Whether the embedded errors of the steps are known in nats."""
+    # a guided score is not that of the guided model's density, and would weigh the errors wrongly
+    return fields.has_score and not isinstance(fields.velocity_network, GuidedField)
+
+
+def follow(
+    fields: Fields, x: Tensor, start: float, stop: float, level: Level, spacing: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The path of rows along the ODE, and the divergence at nodes on it.
+
+    Parameters
+    ----------
+    fields, x, start, stop, level, spacing
+        As in `flow_with_divergence`.
+
+    Returns
+    -------
+    end : Tensor of shape (n, d)
+    values : Tensor of shape (n_nodes, n)
+        The divergence times dt/du, at Gauss's nodes u in [0, 1].
+    path_error : Tensor of shape (n,)
+        The sum over the steps of |s . e|, with e the embedded error and s the score; of |e| where s is not known.
+    """
+    tableau, n_steps = ODE_SOLVERS["dopri5"], level.n_steps
+    nodes, weights = _nodes(level.n_nodes, spacing, start, stop)
+    by_score = _weighs_by_score(fields)
     # all times at once: what the field does with them costs a call as much for one as for many
     h = 1 / n_steps
     stages = [k * h + c * h for k in range(n_steps) for c in (0.0, *tableau.c)] + [n_steps * h, 1.0]
@@ -169,17 +204,16 @@ def flow_with_divergence(
         slopes.append(slope((k + 1) * h, new))
         inside = [s for s in nodes if k * h < s <= (k + 1) * h]
         points += [(*time_and_rate[s], dense_state(tableau, s * n_steps - k, h, x, slopes)) for s in inside]
-        if states:
+        error = h * combine(tableau.error, slopes)
+        if by_score:
             t, rate = time_and_rate[(k + 1) * h]
-            error = h * combine(tableau.error, slopes)
             path_error = path_error + (fields.score(t, new, slopes[-1] / rate) * error).sum(1).abs()
+        else:
+            path_error = path_error + error.norm(dim=1)
         x, first = new, slopes[-1]
-    values = _divergences(fields, points)
-    integral = torch.tensor(weights, dtype=x.dtype, device=x.device) @ values
-    if not states:
-        return x, integral, None
-    error = _PATH_MARGIN * path_error + _quadrature_error(values)
-    return x, integral, torch.where(error <= _TRUSTED, error, torch.inf)
+    # from the parameter of the steps to that of the nodes
+    factors = torch.tensor(weights, dtype=torch.float64) / torch.as_tensor(gauss_legendre(level.n_nodes)[1])
+    return x, _divergences(fields, points) * factors.to(x)[:, None], path_error
 
 
 def _divergences(fields: Fields, points: list[tuple[Tensor, float, Tensor]]) -> Tensor:
@@ -199,7 +233,7 @@ def _divergences(fields: Fields, points: list[tuple[Tensor, float, Tensor]]) -> 
     return torch.cat(values)
 
 
-def standard_normal_parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
+def standard_normal_parts(x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
     """The log-density of N(0, I) as the parts that `ode_log_density` refines, and their error."""
     value = standard_normal_log_density(x)[:, None]
     return value, torch.zeros_like(x[:, 0])
@@ -209,7 +243,7 @@ def middle_parts(interpolant: Interpolant, time: float) -> Parts:
     """The same for the middle of an encoding-decoding path, where the distribution is N(0, scale^2 I)."""
     scale = float(Fields(interpolant, None).latent_scale(torch.tensor(time, dtype=torch.float64)))
 
-    def parts(x: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None]:
+    def parts(x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
         value = standard_normal_log_density(x / scale) - x.shape[1] * math.log(scale)
         return value[:, None], torch.zeros_like(value)
 
@@ -217,21 +251,35 @@ def middle_parts(interpolant: Interpolant, time: float) -> Parts:
 
 
 def density_parts(
-    fields: Fields, x: Tensor, t: float, n_steps: int, spacing: str, anchor: float, anchor_parts: Parts
+    fields: Fields,
+    x: Tensor,
+    t: float,
+    level: Level,
+    spacing: str,
+    anchor: float,
+    anchor_parts: Parts,
+    calibration: LikelihoodCalibration = ASSUMED,
 ) -> tuple[Tensor, Tensor | None]:
     """Terms whose sum is the log-density at time t, of shape (n, k), and their error (None where it is not known)."""
     if abs(t - anchor) <= KINK:
-        return anchor_parts(x, n_steps)
+        return anchor_parts(x, level)
     # in the middle of a path the fields may jump: stay on the side of t
     stop = anchor + math.copysign(KINK, t - anchor) if anchor > 0 else anchor
-    x, divergence, error = flow_with_divergence(fields, x, t, stop, n_steps, spacing)
-    parts, base_error = anchor_parts(x, n_steps)
+    x, divergence, error = flow_with_divergence(fields, x, t, stop, level, spacing, calibration)
+    parts, base_error = anchor_parts(x, level)
     error = None if error is None or base_error is None else error + base_error
     return torch.cat([parts, divergence[:, None]], 1), error
 
 
 def ode_log_density(
-    fields: Fields, x: Tensor, t: float, anchor: float, anchor_parts: Parts, tolerance: float, spacing: str
+    fields: Fields,
+    x: Tensor,
+    t: float,
+    anchor: float,
+    anchor_parts: Parts,
+    tolerance: float,
+    spacing: str,
+    calibration: LikelihoodCalibration = ASSUMED,
 ) -> tuple[Tensor, Tensor]:
     """Log-density of the ODE model at time t, with its stated error, a row.
 
@@ -248,26 +296,34 @@ def ode_log_density(
     t, anchor : float
         Time of the density; the time a.
     anchor_parts : callable
-        anchor_parts(x, n_steps) -> terms of the log-density at time a in scaled units, of shape (n, k), and their
-        error (or None); a base that is a flow itself is solved by as many steps.
+        anchor_parts(x, level) -> terms of the log-density at time a in scaled units, of shape (n, k), and their
+        error (or None); a base that is a flow itself is solved at the same level.
     tolerance : float
         Error allowed, in nats; rows that miss it are solved on finer grids.
     spacing : str
         Spacing of the grids, a key of `TIME_GRIDS`.
+    calibration : LikelihoodCalibration
+        First levels, and what the indicators of error are worth.
 
     Returns
     -------
     log_density, error : Tensor of shape (n,)
     """
+    calibration = calibration.at(tolerance)
+    first = calibration.start(tolerance)
+    # of rows in single precision nothing is gained
+    is_rounded = calibration.rounding is not None and x.dtype == torch.float64
+    of_first = (fields.in_single_precision() if is_rounded else None) or fields
 
-    def solve(rows: Tensor, n_steps: int) -> Solved:
-        chunks = _chunks(rows, x.shape[1])
-        solved = [density_parts(fields.rows(c), x[c], t, n_steps, spacing, anchor, anchor_parts) for c in chunks]
+    def solve(rows: Tensor, level: Level) -> Solved:
+        chunks, ends = _chunks(rows, x.shape[1]), (anchor, anchor_parts)
+        asked = of_first if level == first else fields
+        solved = [density_parts(asked.rows(c), x[c], t, level, spacing, *ends, calibration) for c in chunks]
         parts, errors = zip(*solved, strict=True)
         return torch.cat(parts), 1.0, None if errors[0] is None else torch.cat(errors)
 
     # the terms are compared apart: their errors may cancel in one solve only
-    parts, error = refine(solve, len(x), tolerance, _doublings(_first(tolerance)))
+    parts, error = refine(solve, len(x), tolerance, first.doublings(), calibration.gap_share)
     return parts.sum(1), error
 
 
@@ -290,8 +346,8 @@ def log_density_ratio(
         Number of rows.
     """
 
-    def solve(rows: Tensor, n_steps: int) -> Solved:
-        parameters, weights = (torch.as_tensor(a) for a in _gauss_legendre(n_steps))
+    def solve(rows: Tensor, level: Level) -> Solved:
+        parameters, weights = (torch.as_tensor(a) for a in gauss_legendre(level.n_nodes))
         nodes, rates = grid_map(parameters, spacing, 0.0, 1.0)
         total: Any = 0.0
         some = fields.rows(rows)
@@ -301,7 +357,7 @@ def log_density_ratio(
             total = total - float(weight) * (divergence + ((b + frame) * some.score(t.to(x), x)).sum(1))
         return total[:, None], 1.0, None
 
-    parts, error = refine(solve, n_rows, tolerance, _doublings(STEPS))
+    parts, error = refine(solve, n_rows, tolerance, COARSE.doublings())
     return parts.sum(1), error
 
 
@@ -382,7 +438,8 @@ def transport_rows(
         value = value if value.ndim == 2 else value.transpose(0, 1).flatten(1)
         return value, 1 + value.abs().amax(1), None
 
-    rows, error = refine(solve, len(x), tolerance / _STRETCH, _doublings(_TRANSPORT_STEPS))
+    levels = [_TRANSPORT_STEPS * 2**k for k in range(MAX_LEVEL + 1)]
+    rows, error = refine(solve, len(x), tolerance / _STRETCH, levels)
     if len(outputs):
         rows = rows.reshape(len(x), len(outputs), -1).transpose(0, 1)
     return rows, error * _STRETCH

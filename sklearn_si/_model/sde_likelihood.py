@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..solvers import time_grid
 from .fields import Fields, Schedule
+from .levels import Level
 from .likelihood import Parts
 
 
@@ -69,13 +70,13 @@ def _paths(
         miss = x - earlier - h * forward(times[k], earlier, e)
         log_weight = log_weight + (noise_increment.square().sum(1) - miss.square().sum(1)) / (4 * e * h)
         x = earlier
-    return (log_weight + base_parts(x, _BASE_STEPS)[0].sum(1)).reshape(p, n)
+    return (log_weight + base_parts(x, _BASE_LEVEL)[0].sum(1)).reshape(p, n)
 
 
 # Rows (paths times points) of one chunk: it stays in cache.
 _ROWS = 4096
-# Steps by which a base that is a flow itself is solved.
-_BASE_STEPS = 24
+# By which a base that is a flow itself is solved.
+_BASE_LEVEL = Level.of(24)
 
 
 def summarise(log_weights: Tensor) -> dict[str, Tensor]:

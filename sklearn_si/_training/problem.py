@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from .._model.calibration import SHARE_OF_WORK
 from .._model.fitted import FittedModel
 from .._utils.callbacks import NO_TASKS
 from .._utils.weights import effective_rows
@@ -20,6 +21,7 @@ from ..interpolants import GAMMAS, Interpolant, make_interpolant
 from ..preprocessing._conditions import ConditionCodec, columns_of, joined
 from ..preprocessing._maps import check_has_density, check_range, check_two_sample_kind
 from .base_density import WAY_OUT, check_base, fit_base_density
+from .calibrated import calibrated
 from .checkpoint import NO_CHECKPOINT
 from .loop import History, Settings
 from .losses import FIELDS
@@ -349,6 +351,8 @@ def fit_problem(recipe, problem):
         How the training went, by the name of the fitted attribute.
     """
     settings = _settings(recipe, problem)
+    if settings.max_time is not None:
+        settings.max_time *= 1 - SHARE_OF_WORK
     spec = _base_spec(recipe, problem)
     rows = None if spec is None else problem.group.rows(problem.base)
     check_base(spec, rows, problem.names)
@@ -373,7 +377,9 @@ def fit_problem(recipe, problem):
             with problem.group.together():
                 rows, weight = run.base_rows()
             density = fit_base_density(spec, recipe, problem, rows, weight)
-    return run.fitted(history, density)
+    model, record = run.fitted(history, density)
+    n_points = settings.batch_size * (run.steps + history.n_iter)
+    return calibrated(run, model, n_points), record
 
 
 def _base_spec(recipe, problem):

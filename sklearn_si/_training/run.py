@@ -14,8 +14,8 @@ from torch import nn
 from .._model.fields import Fields
 from .._model.fitted import FittedModel
 from .._model.likelihood import (
+    COARSE,
     GRID_SPACING,
-    STEPS,
     density_parts,
     middle_parts,
     standard_normal_parts,
@@ -369,7 +369,7 @@ class Run:
 
         @torch.no_grad()
         def likelihood():
-            value, _ = density_parts(fields, x, 1.0, STEPS, GRID_SPACING, anchor, parts)
+            value, _ = density_parts(fields, x, 1.0, COARSE, GRID_SPACING, anchor, parts)
             return self.problem.group.mean_over_rows(mean_by_weight(value.sum(1), weight, rows) + jacobian)
 
         return likelihood

@@ -19,6 +19,7 @@ GRID_STREAM = 4
 DISTILL_STREAM = 5
 RECTIFY_STREAM = 6
 REPEATS_STREAM = 7
+CALIBRATION_STREAM = 8
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

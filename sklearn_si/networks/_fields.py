@@ -14,6 +14,7 @@ from ._perceptrons import (
     MLP,
     FiLMNetwork,
     Modulation,
+    TimeModulated,
 )
 
 __all__ = [
@@ -95,7 +96,7 @@ class ResidualField(Field):
 
     def instants(self, times: Tensor) -> list | None:
         """The field at each of the times as a function of x alone; what depends on time alone is computed once."""
-        if not isinstance(self.network, FiLMNetwork):
+        if not isinstance(self.network, TimeModulated):
             return None  # there is no network, or one in which time is an input like others
         coefficients = zip(*(values.unbind() for values in self.time_coefficients(times)), strict=True)
 

@@ -285,8 +285,20 @@ def _scale_and_shift(c: Tensor | None, a: Tensor, s: Tensor, rows_per_time: int)
     return value.flatten(0, 1) if rows_per_time > 1 else value
 
 
+class TimeModulated:
+    """A network of which all that depends on time alone can be computed ahead."""
+
+    def modulations(self, times: Tensor) -> list:
+        """The modulation of the layers at each of some times, without a condition."""
+        raise NotImplementedError
+
+    def modulated(self, modulation: Modulation, h: Tensor) -> Tensor:
+        """F(h) from one of these."""
+        raise NotImplementedError
+
+
 @registered("networks.FiLMNetwork")
-class FiLMNetwork(Perceptron):
+class FiLMNetwork(Perceptron, TimeModulated):
     """A perceptron whose layers are scaled and shifted by smooth functions of time.
 
     h_k = act( s_k(t) * (W_k h_{k-1}) + c_k(t) ),    F = W_o h_L + w_o

@@ -10,10 +10,12 @@ from torch import Tensor
 _OWN_MARGIN = 10.0
 
 
-def refine(solve: Callable, n_rows: int, tolerance: float, levels: Sequence) -> tuple[Tensor, Tensor]:
+def refine(
+    solve: Callable, n_rows: int, tolerance: float, levels: Sequence, gap_share: float = 0.25
+) -> tuple[Tensor, Tensor]:
     """Solve each row at finer and finer levels until its estimated error is within the tolerance.
 
-    error_k = max(g_k / 4, g_{k-1} / 32),    g_k = |solution at level k - solution at level k - 1|
+    error_k = max(c g_k, g_{k-1} / 32),    g_k = |solution at level k - solution at level k - 1|
 
     Half the step reduces the error of a fifth-order method by a factor of 32; the rest is margin. The second term
     guards against accidental agreement of two levels. The error of the first level is the solver's own estimate, and
@@ -32,6 +34,8 @@ def refine(solve: Callable, n_rows: int, tolerance: float, levels: Sequence) -> 
         Largest allowed error.
     levels : sequence
         The levels, beginning with the coarsest.
+    gap_share : float, default=0.25
+        c: the error of a level over its distance from the one before, as assumed or as measured.
 
     Returns
     -------
@@ -51,7 +55,7 @@ def refine(solve: Callable, n_rows: int, tolerance: float, levels: Sequence) -> 
             break
         fine, size, _ = solve(rows.cpu(), level)
         gap = torch.nan_to_num((fine - coarse).norm(dim=1) / size, nan=torch.inf)
-        stated = torch.maximum(gap / 4, last_gap / 32)
+        stated = torch.maximum(gap_share * gap, last_gap / 32)
         parts[rows], error[rows] = fine, stated
         missed = (stated > tolerance) | (k < first)
         # A distance that grows from level to level is rounding error, to which finer grids would only add.

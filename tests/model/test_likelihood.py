@@ -17,13 +17,13 @@ from oracles import (
     with_exact_fields,
 )
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si._model import likelihood as _likelihood
 from sklearn_si._model.fields import Fields
+from sklearn_si._model.levels import Level
 from sklearn_si._model.likelihood import (
     _nodes,
-    _quadrature_error,
     flow_with_divergence,
     ode_log_density,
+    quadrature_error,
     standard_normal_log_density,
     standard_normal_parts,
     transport_rows,
@@ -106,7 +106,7 @@ def test_forward_and_backward_log_densities_agree():
     rng = np.random.default_rng(0)
     fields = Fields(*(lambda p: (p, MixtureFields(p, *mixture(rng, 3, 2))))(GaussianBase(Linear())))
     x0 = torch.as_tensor(rng.normal(size=(100, 2)))
-    x1, divergence, _ = flow_with_divergence(fields, x0, 0.0, 1.0, 192, "uniform")
+    x1, divergence, _ = flow_with_divergence(fields, x0, 0.0, 1.0, Level.of(192), "uniform")
     forward = standard_normal_log_density(x0) - divergence
     backward, error = ode_log_density(fields, x1, 1.0, 0.0, standard_normal_parts, 1e-7, "uniform")
     assert (error <= 1e-7).all()
@@ -132,7 +132,7 @@ def test_decoupled_solver_is_of_fifth_order(law):
     true = exact.log_density(torch.tensor(1.0).double(), x)
     errors = []
     for n_steps in (12, 24, 48, 96):
-        end, divergence, _ = flow_with_divergence(Fields(path, exact), x, 1.0, 0.0, n_steps, law)
+        end, divergence, _ = flow_with_divergence(Fields(path, exact), x, 1.0, 0.0, Level.of(n_steps), law)
         errors.append(float((standard_normal_log_density(end) + divergence - true).abs().mean()))
     assert -np.polyfit(np.arange(4), np.log2(errors), 1)[0] > 4.5
 
@@ -144,13 +144,13 @@ def test_the_quadrature_knows_what_it_misses(values, n):
     at_nodes = torch.as_tensor(values((nodes + 1) / 2))[:, None]
     exact, _ = quad(values, 0, 1, points=[0.3], epsabs=1e-13)
     true = abs(float(weights / 2 @ at_nodes[:, 0].numpy()) - exact)
-    assert true <= float(_quadrature_error(at_nodes)[0]) <= 1000 * true
+    assert true <= float(quadrature_error(at_nodes)[0]) <= 1000 * true
 
 
 @pytest.mark.parametrize("span", [(1.0, 0.0), (0.0, 1.0), (0.7, 0.5)])
 def test_nodes_of_a_law_of_their_own_integrate_as_well(span):
     """The integral of a polynomial in time, of nodes that are given as parameters of the steps' law."""
-    parameters, weights = _nodes(12, "logit", *span)
+    parameters, weights = _nodes(24, "logit", *span)
     times, rates = grid_map(torch.tensor(parameters, dtype=torch.float64), "logit", *span)
     integral = float((torch.tensor(weights, dtype=torch.float64) * rates * times**3).sum())
     assert integral == pytest.approx((span[1] ** 4 - span[0] ** 4) / 4, rel=1e-12)
@@ -206,7 +206,7 @@ def test_quadrature_in_double_precision_is_not_rounded_to_single():
 
 
 def test_rows_out_of_reach_are_named_in_one_warning(monkeypatch):
-    monkeypatch.setattr(_likelihood, "MAX_LEVEL", 4)
+    monkeypatch.setattr(Level, "doublings", lambda level: [Level(*(2**k * n for n in level)) for k in range(5)])
     estimator, X, _ = one_sample(InterpolantFlow(ode_tol=1e-9), 4, 2, 20)
     with pytest.warns(IntegrationWarning, match=r"\d+ of 20 rows are not within ode_tol=1e-09"):
         values = estimator.score_samples(X.astype(np.float32))

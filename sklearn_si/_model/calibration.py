@@ -1,0 +1,199 @@
+"""What a fitted model's log-densities cost and miss, measured once after the fit."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..networks._fields import ResidualField
+from ..networks._perceptrons import Perceptron
+from ..solvers._grids import KINK
+from .fields import Fields
+from .levels import Level, LikelihoodCalibration, Margin
+from .likelihood import GRID_SPACING, Parts, follow, gauss_legendre, quadrature_error, rounding_indicator
+
+# What the truth is taken to be. Its nodes lie in two panels of 24.
+_FINE = Level(24, 48)
+# Steps and nodes of first solves that are compared.
+_STEPS = (4, 6, 8, 12, 18)
+_NODES = (6, 8, 10, 12, 14, 16, 20, 24, 28, 32)
+# Nodes by which the density of two paths is compared, and the level of a base that is a flow itself.
+_FEW_NODES = 6
+_BASE_LEVEL = Level(8, 16)
+# Steps of the solve that is repeated in single precision.
+_ROUNDED_STEPS = 8
+# Tolerances in nats from which on a first level is chosen; below the last the fine solve is no truth.
+_TOLERANCES = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4)
+# Fewest and most rows of the measurement.
+_FEWEST_ROWS = 24
+MOST_ROWS = 512
+# Share of the rows whose error may exceed the one that is stated, by the rows of the measurement.
+_UNCOVERED = 0.005
+# What a stated error is multiplied by for many rows, and the more so by how many over their number.
+_SAFETY = 1.3
+_SAFETY_ROWS = 25
+# Share of the rows, those of the largest indicators, that tell what refinement brings; the bounds of that.
+_HARD = 1 / 3
+_LEAST_SHARE = 1 / 8
+_MOST_SHARE = 1 / 4
+# Nats that are left to rounding.
+_ROUNDING = 1e-9
+# Share of the work of a fit that the measurement may take.
+SHARE_OF_WORK = 0.02
+# Forward passes of one point of a step of training.
+_PASSES_OF_TRAINING = 3
+
+
+def pilot_rows(fields: Fields, n_points: int, d: int) -> int:
+    """Rows of a measurement that takes 2 % of the work of a fit on so many points; 0 where these are too few."""
+    price = divergence_cost(fields, d)
+    row = 6 * (_FINE.n_steps + sum(_STEPS)) + price * (_FINE.n_nodes + _FEW_NODES * len(_STEPS))
+    n = int(min(MOST_ROWS, SHARE_OF_WORK * _PASSES_OF_TRAINING * n_points / row))
+    return n if n >= _FEWEST_ROWS else 0
+
+
+def divergence_cost(fields: Fields, d: int) -> float:
+    """Forward passes that a divergence is worth, by products of numbers."""
+    field = fields.velocity_network
+    if not isinstance(field, ResidualField) or not isinstance(field.network, Perceptron):
+        return 2.0 + d
+    weights = [w.numel() for w in field.network.weights]
+    traced = {1: 0, 2: weights[-1], 3: 2 * d * weights[len(weights) // 2]}.get(len(weights), d * sum(weights))
+    return 1 + traced / sum(weights)
+
+
+@torch.no_grad()
+def calibrate(
+    fields: Fields, x: Tensor, anchor: float, anchor_parts: Parts, base: LikelihoodCalibration | None = None
+) -> LikelihoodCalibration | None:
+    """First levels, and the factors of the indicators of error, by rows that are solved finely.
+
+    The divergence along the fine path, a polynomial in two panels, tells what fewer nodes miss; paths of fewer steps
+    are solved for themselves. Both errors are compared with their own indicators.
+
+    Parameters
+    ----------
+    fields : Fields
+        The velocity, in scaled units, in double precision.
+    x : Tensor of shape (n, d)
+        Rows at t = 1.
+    anchor, anchor_parts
+        As in `ode_log_density`.
+    base : LikelihoodCalibration or None
+        That of a base that is a flow itself: it is solved at the same level.
+
+    Returns
+    -------
+    LikelihoodCalibration, or None where the field is too rough for the measurement.
+    """
+    stop = anchor + math.copysign(KINK, 1 - anchor) if anchor > 0 else anchor
+
+    def solve(level: Level) -> tuple[Tensor, Tensor, Tensor]:
+        end, values, path = follow(fields, x, 1.0, stop, level, GRID_SPACING)
+        return anchor_parts(end, _BASE_LEVEL)[0], values, path
+
+    fine_ends, fine_values, _ = solve(_FINE)
+    misses, quadratures = _quadratures(fine_values)
+    terms, paths, solved = [], [], {}
+    few, weights = _at_nodes(fine_values, _FEW_NODES), torch.as_tensor(gauss_legendre(_FEW_NODES)[1]).to(x)
+    for n_steps in _STEPS:
+        ends, values, path = solve(Level(n_steps, _FEW_NODES))
+        solved[n_steps] = ends.sum(1) + weights @ values
+        terms.append(torch.cat([ends - fine_ends, (weights @ (values - few))[:, None]], 1))
+        paths.append(path)
+    # the fine path has an error too: of fourth order or more
+    errors = [t.sum(1).abs() / (1 - (n / _FINE.n_steps) ** 4) for n, t in zip(_STEPS, terms, strict=True)]
+    if not all(bool(torch.isfinite(e).all()) for e in [*errors, *misses]):
+        return None
+    of_paths = {n: Margin(*_margin(e, p)) for n, e, p in zip(_STEPS, errors, paths, strict=True)}
+    of_nodes = {n: Margin(*_margin(e, q)) for n, e, q in zip(_NODES, misses, quadratures, strict=True)}
+    stated_paths = {n: of_paths[n].stated(p) for n, p in zip(_STEPS, paths, strict=True)}
+    stated_nodes = {n: of_nodes[n].stated(q) for n, q in zip(_NODES, quadratures, strict=True)}
+    single = fields.in_single_precision()
+    rounding = None if single is None else _rounding(single, x, stop, solved[_ROUNDED_STEPS], anchor_parts)
+    share, price = _gap_share(terms, paths), divergence_cost(fields, x.shape[1])
+    first = [(least, *_cheapest(least, stated_paths, stated_nodes, price, share)) for least in _TOLERANCES]
+    if base is not None:
+        first = [(least, *Level(*level).union(base.start(least))) for least, *level in first]
+    return LikelihoodCalibration(
+        tuple(first),
+        tuple((n, tuple(m)) for n, m in of_paths.items()),
+        tuple((n, tuple(m)) for n, m in of_nodes.items()),
+        share,
+        rounding,
+    )
+
+
+def _rounding(single: Fields, x: Tensor, stop: float, value: Tensor, anchor_parts: Parts) -> tuple[float, float]:
+    """The margin of rounding, from a solve in single precision and the values of the same one in double."""
+    end, values, _ = follow(single, x, 1.0, stop, Level(_ROUNDED_STEPS, _FEW_NODES), GRID_SPACING)
+    weights = torch.as_tensor(gauss_legendre(_FEW_NODES)[1]).to(x)
+    rounded = anchor_parts(end, _BASE_LEVEL)[0].sum(1) + weights @ values
+    return _margin((rounded - value).abs(), rounding_indicator(x, end, weights @ values.abs()))
+
+
+def _quadratures(values: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """For each number of nodes, what the quadrature misses of a polynomial, and what it says itself."""
+    whole = torch.as_tensor(gauss_legendre(len(values))[1]).to(values) @ values
+    misses, indicators = [], []
+    for n_nodes in _NODES:
+        some = _at_nodes(values, n_nodes)
+        misses.append((torch.as_tensor(gauss_legendre(n_nodes)[1]).to(some) @ some - whole).abs())
+        indicators.append(quadrature_error(some))
+    return misses, indicators
+
+
+def _at_nodes(values: Tensor, n_nodes: int) -> Tensor:
+    """Values at so many Gauss nodes, from those at the nodes of the two panels of the fine solve."""
+    half, at = len(values) // 2, gauss_legendre(n_nodes)[0]
+    nodes, weights = np.polynomial.legendre.leggauss(half)
+    # orthogonal projection on Legendre polynomials, which interpolates at Gauss's nodes
+    project = np.polynomial.legendre.legvander(nodes, half - 1) * weights[:, None] * (np.arange(half) + 0.5)
+    halves = []
+    for k, inside in enumerate((at < 0.5, at >= 0.5)):
+        basis = np.polynomial.legendre.legvander(4 * at[inside] - 1 - 2 * k, half - 1)
+        halves.append(torch.as_tensor(basis @ project.T).to(values) @ values[k * half : (k + 1) * half])
+    return torch.cat(halves)
+
+
+def _margin(errors: Tensor, indicators: Tensor) -> tuple[float, float]:
+    """The factor of an indicator that covers nearly all errors, and what is added for indicators that are small.
+
+    An indicator may vanish by accident where the error does not: beside it, its median over the rows counts.
+    """
+    median = float(indicators.median()) + _ROUNDING
+    ratios = (errors / (indicators + median)).sort(descending=True).values
+    factor = (_SAFETY + _SAFETY_ROWS / len(ratios)) * float(ratios[int(_UNCOVERED * len(ratios))])
+    return factor, factor * median + _ROUNDING
+
+
+def _gap_share(terms: Sequence[Tensor], paths: Sequence[Tensor]) -> float:
+    """The error of a refined row over its distance from the level before, by the rows that are hard to solve."""
+    shares = []
+    for k, n in enumerate(_STEPS):
+        if 2 * n in _STEPS:
+            coarse, fine = terms[k], terms[_STEPS.index(2 * n)]
+            hard = paths[k].argsort(descending=True)[: max(1, int(_HARD * len(fine)))]
+            gap = (coarse - fine)[hard].norm(dim=1)
+            shares.append(fine[hard].sum(1).abs() / (gap + _ROUNDING))
+    ratios = torch.cat(shares).sort(descending=True).values
+    worst = float(ratios[int(_UNCOVERED * len(ratios))])
+    return min(_MOST_SHARE, max(_LEAST_SHARE, _SAFETY * worst))
+
+
+def _cheapest(
+    tolerance: float, paths: dict[int, Tensor], nodes: dict[int, Tensor], price: float, share: float
+) -> Level:
+    """The level of the least expected cost, with the rows that must be refined."""
+
+    def cost(level: Level) -> float:
+        stated = paths[level.n_steps] + nodes[level.n_nodes]
+        # the gap to the next level, and its share, against the tolerance: each doubling brings an order of four or more
+        misses = (stated * share / tolerance).clamp(min=1.0).log2() / 4
+        solves = torch.where(stated <= tolerance, 1.0, 2.0 ** (2 + misses.ceil()) - 1)
+        return (6 * level.n_steps + price * level.n_nodes) * float(solves.mean())
+
+    return min(itertools.starmap(Level, itertools.product(paths, nodes)), key=cost)

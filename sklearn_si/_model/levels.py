@@ -1,0 +1,100 @@
+"""How finely a log-density is solved first, and what its indicators of error are worth: as measured after a fit."""
+
+import dataclasses
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .._utils.names import registered
+
+# Doublings: beyond 18 * 2^8 steps the error is rounding, or the field is not smooth.
+MAX_LEVEL = 8
+
+
+class Level(NamedTuple):
+    """Steps of the path, and nodes of the integral of the divergence along it."""
+
+    n_steps: int
+    n_nodes: int
+
+    @classmethod
+    def of(cls, n_steps: int) -> "Level":
+        """So many steps, and twice as many nodes."""
+        return cls(n_steps, 2 * n_steps)
+
+    def doublings(self, most: int = MAX_LEVEL) -> list["Level"]:
+        """The levels of a refinement, this one first."""
+        return [Level(self.n_steps * 2**k, self.n_nodes * 2**k) for k in range(most + 1)]
+
+    def union(self, other: "Level") -> "Level":
+        """The finer of both in either respect."""
+        return Level(max(self.n_steps, other.n_steps), max(self.n_nodes, other.n_nodes))
+
+
+class Margin(NamedTuple):
+    """How an error is stated from what indicates it."""
+
+    factor: float
+    floor: float
+
+    def stated(self, indicator: Tensor) -> Tensor:
+        """The stated error."""
+        return self.floor + self.factor * indicator
+
+
+@registered("LikelihoodCalibration")
+@dataclasses.dataclass(frozen=True)
+class LikelihoodCalibration:
+    """First levels by tolerance, and factors between indicators and true errors.
+
+    Parameters
+    ----------
+    first : tuple of (float, int, int)
+        Tolerances in nats, from the loosest on, with the steps and nodes of the first solve from each of them on.
+    path_margins : tuple of (int, (float, float))
+        By number of steps, what the embedded errors of the steps are multiplied by, and what is added.
+    quadrature_margins : tuple of (int, (float, float))
+        By number of nodes, the same of what their last Legendre coefficients tell.
+    gap_share : float
+        Error of a refined row over its distance from the level before.
+    rounding : (float, float) or None
+        What the indicator of rounding in single precision is multiplied by, and what is added; None where first solves
+        are in double precision.
+    is_measured : bool
+        Whether this was measured on a fitted model. What is assumed of every model holds of steps whose errors are
+        weighted by the score function, and of no others.
+    """
+
+    first: tuple[tuple[float, int, int], ...]
+    path_margins: tuple[tuple[int, tuple[float, float]], ...] = ()
+    quadrature_margins: tuple[tuple[int, tuple[float, float]], ...] = ()
+    gap_share: float = 0.25
+    rounding: tuple[float, float] | None = None
+    is_measured: bool = True
+
+    def at(self, tolerance: float) -> "LikelihoodCalibration":
+        """What holds for a tolerance: nothing was measured for those below the last."""
+        return self if tolerance >= self.first[-1][0] else ASSUMED
+
+    def start(self, tolerance: float) -> Level:
+        """The level of the first solve."""
+        return next(Level(*level) for least, *level in self.first if tolerance >= least)
+
+    def stated_rounding(self, indicator: Tensor) -> Tensor:
+        """The stated error of single precision."""
+        assert self.rounding is not None
+        return Margin(*self.rounding).stated(indicator)
+
+    def stated(self, level: Level, path: Tensor, quadrature: Tensor) -> Tensor:
+        """The stated error at a level, from both indicators."""
+        of_path = Margin(*dict(self.path_margins).get(level.n_steps, _PATH_MARGIN))
+        of_nodes = Margin(*dict(self.quadrature_margins).get(level.n_nodes, _QUADRATURE_MARGIN))
+        return of_path.stated(path) + of_nodes.stated(quadrature)
+
+
+# Stated over estimated error of the path, such that 99 % of rows are within it: the embedded errors of the steps,
+# weighted by the score, are a tenth of the true error or more (benchmarks/studies/ablation.md).
+_PATH_MARGIN = Margin(10.0, 0.0)
+_QUADRATURE_MARGIN = Margin(1.0, 0.0)
+# First solves of a fifth-order method for a model of which nothing was measured (benchmarks/studies/ablation.md).
+ASSUMED = LikelihoodCalibration(((0.1, 8, 16), (0.01, 12, 24), (0.0, 18, 36)), is_measured=False)

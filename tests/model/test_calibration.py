@@ -1,0 +1,100 @@
+"""What a fit measures of its log-densities: their first levels and stated errors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from oracles import MixtureFields, mixture, mixture_log_density, sample_mixture
+from sklearn_si import InterpolantFlow
+from sklearn_si._model import calibration
+from sklearn_si._model.calibration import _at_nodes, calibrate, pilot_rows
+from sklearn_si._model.fields import Fields
+from sklearn_si._model.levels import ASSUMED, Level, LikelihoodCalibration
+from sklearn_si._model.likelihood import gauss_legendre, ode_log_density, standard_normal_parts
+from sklearn_si.interpolants import GaussianBase, Linear
+from sklearn_si.persistence import load, save
+
+
+@pytest.fixture(scope="module", params=[1, 2, 6])
+def exact(request):
+    rng = np.random.default_rng(request.param)
+    path, target = GaussianBase(Linear()), mixture(rng, 3, request.param)
+    fields = Fields(path, MixtureFields(path, *target))
+    rows = [torch.as_tensor(sample_mixture(rng, n, *target)) for n in (100, 1000)]
+    true = torch.as_tensor(mixture_log_density(rows[1].numpy(), *target))
+    return fields, rows, true, calibrate(fields, rows[0], 0.0, standard_normal_parts)
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
+def test_stated_errors_of_a_calibrated_model_cover_the_true_ones(exact, tolerance):
+    fields, (_, x), true, known = exact
+    value, error = ode_log_density(fields, x, 1.0, 0.0, standard_normal_parts, tolerance, "logit", known)
+    assert (error <= tolerance).all()
+    assert ((value - true).abs() <= error).double().mean() >= 0.985
+
+
+def test_a_calibrated_first_solve_is_no_dearer_than_the_assumed_one(exact):
+    *_, known = exact
+    for tolerance in (1e-2, 1e-3):
+        assert known.start(tolerance).n_nodes <= ASSUMED.start(tolerance).n_nodes
+        assert known.start(tolerance).n_steps <= 18
+    assert known.at(1e-9) is ASSUMED and ASSUMED.start(1e-9) == Level(18, 36)
+
+
+def test_far_rows_are_covered_or_flagged(exact):
+    fields, (x, _), _, known = exact
+    far = 4 * x
+    value, error = ode_log_density(fields, far, 1.0, 0.0, standard_normal_parts, 1e-3, "logit", known)
+    fine, _ = ode_log_density(fields, far, 1.0, 0.0, standard_normal_parts, 1e-8, "logit")
+    assert (((value - fine).abs() <= error) | (error > 1e-3)).double().mean() >= 0.97
+
+
+def test_fewer_nodes_are_read_off_the_polynomial_of_the_fine_solve():
+    fine, few = (torch.as_tensor(gauss_legendre(n)[0])[:, None] for n in (48, 10))
+    torch.testing.assert_close(_at_nodes(torch.sin(9 * fine), 10), torch.sin(9 * few), rtol=0, atol=1e-11)
+
+
+def test_a_short_fit_measures_nothing_and_a_longer_one_more_rows(exact):
+    fields = exact[0]
+    assert pilot_rows(fields, 1000, 2) == 0
+    assert 0 < pilot_rows(fields, 10**6, 2) <= pilot_rows(fields, 10**9, 2) == calibration.MOST_ROWS
+
+
+def test_a_field_that_is_not_finite_leaves_the_usual_levels():
+    path = GaussianBase(Linear())
+
+    class Broken(torch.nn.Module):
+        def forward(self, t, x, condition=None):
+            return x * torch.nan
+
+        def velocity_and_divergence(self, t, x, condition=None):
+            return x * torch.nan, x.sum(1) * torch.nan
+
+    assert calibrate(Fields(path, Broken()), torch.zeros(30, 2).double(), 0.0, standard_normal_parts) is None
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X = np.random.default_rng(0).standard_t(5, size=(2000, 2))
+    return InterpolantFlow(max_iter=2000, hidden_layer_sizes=(32, 32), random_state=0).fit(X), X
+
+
+def test_a_fit_calibrates_its_log_densities_and_files_keep_it(fitted, tmp_path):
+    flow, _ = fitted
+    known = flow.model_.likelihood_calibration
+    assert isinstance(known, LikelihoodCalibration) and known.is_measured
+    save(flow, tmp_path / "flow.si")
+    assert load(tmp_path / "flow.si").model_.likelihood_calibration == known
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-3, 1e-4])
+def test_calibrated_and_assumed_densities_agree_within_both_errors(fitted, tolerance):
+    flow, X = fitted
+    plain = InterpolantFlow(ode_tol=1e-7)
+    plain.model_ = dataclasses.replace(flow.model_, likelihood_calibration=None)
+    plain.n_features_in_ = 2
+    value, error = flow.set_params(ode_tol=tolerance).score_samples(X[:1000], return_error=True)
+    fine, rest = plain.score_samples(X[:1000], return_error=True)
+    assert (np.abs(value - fine) <= error + rest).mean() >= 0.985
