@@ -24,10 +24,14 @@ def split_rows(n: int, fraction: float | None, rng: np.random.Generator) -> Spli
     """
     if fraction is None:
         return np.arange(n), None
-    order = rng.permutation(n)
-    # a score of few rows is mostly noise
-    n_val = min(n - 2, max(1, round(fraction * n), min(_LEAST_VALIDATION_ROWS, n // 5)))
+    order, n_val = rng.permutation(n), n_held_out(n, fraction)
     return order[n_val:], order[:n_val]
+
+
+def n_held_out(n, fraction):
+    """Number of validation rows of n rows: a share of them, of few rows at least a fifth, and never all but one."""
+    # a score of few rows is mostly noise
+    return min(n - 2, max(1, round(fraction * n), min(_LEAST_VALIDATION_ROWS, n // 5)))
 
 
 def split_samples(recipe, coupling, base, target, seed):

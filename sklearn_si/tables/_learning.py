@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from .._estimators.flow import InterpolantFlow
+from .._training.validation_split import n_held_out
 from .._utils.tensors import FIT_STREAM, make_generator, resolve_device
 from ._masked import MaskedNetwork, auto_sizes, fit_masked
 from ._values import ValueModel
@@ -19,6 +20,8 @@ _FEWEST = 1000
 _MOST = 6000
 # Rows of a step.
 _BATCH = 512
+# Rows of a table from which some are held out.
+_FEWEST_TO_SPARE = 5
 # Share of the time for the codes, where there are values as well.
 _CODE_SHARE = 0.5
 # Share of its time that the flow spends on its training; the rest is for choosing its steps.
@@ -78,7 +81,7 @@ def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
     ).to(device)  # fmt: skip
     codes, values = layout.tensors(rows.codes, rows.values, device)
     order = torch.randperm(n, generator=make_generator(seed, FIT_STREAM + 2, device), device=device)
-    n_held = min(n // 5, max(1, round(estimator.validation_fraction * n), min(50, n // 5)))
+    n_held = n_held_out(n, estimator.validation_fraction) if n >= _FEWEST_TO_SPARE else 0
     steps = estimator.max_iter
     if steps == "auto":
         steps = int(np.clip(_PASSES * n / _BATCH, _FEWEST, _MOST)) if budget.max_time is None else 10**9
@@ -96,7 +99,8 @@ def fit_values(estimator, layout, rows, budget, tasks, checkpoint, interrupted):
     """The model of the values; after an interrupt little more than their normal distribution."""
     flow, seed = estimator.flow, checkpoint.seed
     if flow is None:
-        flow = InterpolantFlow(preprocessing="standardize", learning_rate_init=_RATE)
+        fraction = estimator.validation_fraction
+        flow = InterpolantFlow(preprocessing="standardize", learning_rate_init=_RATE, validation_fraction=fraction)
     settings = {"random_state": seed, "verbose": estimator.verbose, "device": estimator.device}
     steps = 1 if interrupted else estimator.max_iter
     settings |= {} if steps == "auto" else {"max_iter": steps}

@@ -66,7 +66,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
     min_frequency : int, float or None, default=None
         Levels in fewer rows (than this share) have one code together.
     flow : InterpolantFlow or None, default=None
-        What models the values; None is InterpolantFlow(preprocessing="standardize", learning_rate_init=1e-3).
+        What models the values; None is InterpolantFlow(preprocessing="standardize", learning_rate_init=1e-3), with
+        the `validation_fraction` of the table.
     hidden_layer_sizes : "auto" or tuple of (int, int), default="auto"
         Width and number of the blocks of the network of the codes; "auto" is (64, 1), (128, 2) or (256, 2) by the
         number of rows.
@@ -82,7 +83,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         Relations between columns that every row keeps which is drawn or completed: `Inequality`, `Sum` and
         `FixedCombinations`. "auto" finds them: those that hold in every row and would not by chance.
     validation_fraction : float, default=0.1
-        Share of the rows held out; they choose the weights that are kept.
+        Share of the rows held out, but at least 50, or a fifth where there are fewer than 250; they choose the weights
+        that are kept. A `flow` that is given has a share of its own.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU. May be changed after fit.
     checkpoint : str or path-like or None, default=None

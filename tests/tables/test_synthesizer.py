@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from oracles import column_kinds
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si.tables import InterpolantImputer, TableSynthesizer
+from sklearn_si.tables import InterpolantImputer, TableSynthesizer, _learning
 from sklearn_si.tables._masked import mask_rows
 
 MASSES = np.array([[0.30, 0.05, 0.05], [0.05, 0.25, 0.30]])
@@ -439,3 +439,17 @@ def test_rows_are_drawn_independently_of_each_other():
     table = TableSynthesizer(max_iter=5, random_state=0).fit(frame)
     shares = [float((table.sample(100, random_state=seed)["k"] == "u").mean()) for seed in range(60)]
     assert 0.7 * 0.05 < np.std(shares) < 1.3 * 0.05  # sqrt(.5 * .5 / 100)
+
+
+@pytest.mark.parametrize(("n", "fraction", "n_held"), [(400, 0.5, 200), (400, 0.1, 50), (5, 0.9, 3)])
+def test_the_share_of_rows_held_out_is_the_one_asked_for(n, fraction, n_held, monkeypatch):
+    held_out, fit_masked = [], _learning.fit_masked
+
+    def followed(network, codes, values, held, **settings):
+        held_out.append(len(held))
+        return fit_masked(network, codes, values, held, **settings)
+
+    monkeypatch.setattr(_learning, "fit_masked", followed)
+    model = TableSynthesizer(validation_fraction=fraction, max_iter=2, random_state=0).fit(mixed_rows(n, 0)[["a", "x"]])
+    assert held_out == [n_held]
+    assert model.value_model_.flow_.validation_fraction == fraction
