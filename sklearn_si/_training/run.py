@@ -55,6 +55,7 @@ from .recipe import layer_widths
 from .weighting import (
     by_weight,
     covariance,
+    first_rows,
     joined_weights,
     mean_by_weight,
     pilot_rows,
@@ -359,12 +360,12 @@ class Run:
         """A function that gives the mean log-density of rows in data units, by a coarse grid (to .01 nats)."""
         few = self.recipe.max_time is not None and self.recipe.max_time < _SHORT
         most = most or (_FEW_VALIDATION_ROWS if few else VALIDATION_ROWS)
-        rows, path = rows[:most], self.problem.interpolant
+        weight, path = self.problem.target_weight, self.problem.interpolant
+        rows = first_rows(weight, rows, most)
         condition = None if self.condition is None else self.condition[rows]
         fields = Fields(path, self.networks["velocity"], condition=condition)
         middle = path.gaussian_time
         anchor, parts = (0.0, standard_normal_parts) if middle is None else (middle, middle_parts(path, middle))
-        weight = self.problem.target_weight
         x, jacobian = self.x1[rows], mean_by_weight(self.log_jacobian(rows), weight, rows)
 
         @torch.no_grad()

@@ -40,7 +40,7 @@ def stored_rows(problem):
 
 
 def by_weight(weight, rows, most, seed, folds=1):
-    """Some row numbers for what takes no weights: drawn by weight, as many as the effective sample size.
+    """Some row numbers for what takes no weights: drawn by weight, as many as there are.
 
     Parameters
     ----------
@@ -56,8 +56,20 @@ def by_weight(weight, rows, most, seed, folds=1):
     if weight is None:
         return rows[:most]
     of_rows = weight[rows]
-    n = min(most, max(2 * folds, round(effective_rows(len(rows), of_rows))))
+    n = min(most, max(2 * folds, len(rows)))
     return rows[resampled(of_rows, n, np.random.default_rng([seed, FIT_STREAM, _RESAMPLING]), folds)]
+
+
+def n_effective_of(weight, rows):
+    """The number of equal rows that would tell as much as some weighted ones, rounded; at least one."""
+    return max(1, round(effective_rows(len(rows), part_of_weights(weight, rows))))
+
+
+def first_rows(weight, rows, most):
+    """The first of some rows that tell as much as a number of equal ones; all, where they tell less."""
+    if weight is None:
+        return rows[:most]
+    return rows[: round(most * len(rows) / n_effective_of(weight, rows))]
 
 
 def tensors_of(problem, base_rows, target_rows, device):

@@ -14,6 +14,7 @@ from sklearn.preprocessing import PowerTransformer, StandardScaler
 import sklearn_si
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
 from sklearn_si._training.base_density import NormalDensity
+from sklearn_si._training.weighting import by_weight, first_rows
 from sklearn_si._utils.weights import effective_rows, pass_by_weight, resampled, rows_by_weight
 from sklearn_si.compose import TransformedDensity
 from sklearn_si.preprocessing._maps import fit_one_sample_map, fit_two_sample_maps
@@ -218,6 +219,24 @@ def test_copies_of_a_row_are_in_one_fold():
 
 def test_one_row_can_be_resampled():
     assert list(resampled(np.array([3.0]), 2, np.random.default_rng(0), folds=5)) == [0, 0]
+
+
+def test_rows_for_what_takes_no_weights_are_as_many_as_there_are():
+    weight, rows = np.exp(np.linspace(0, 4, 200)), np.arange(50, 200)
+    drawn = by_weight(weight, rows, 1000, seed=0)
+    # fewer would lose what systematic resampling keeps: each row within one of its share
+    assert len(drawn) == len(rows)
+    share = weight[rows] / weight[rows].sum() * len(rows)
+    assert (np.abs(np.bincount(drawn, minlength=200)[rows] - share) <= 1).all()
+    assert np.array_equal(by_weight(None, rows, 30, seed=0), rows[:30])
+
+
+def test_a_round_is_validated_on_rows_that_tell_as_much_as_equal_ones():
+    weight, rows = np.tile([0.1, 1.9], 500), np.arange(1000)
+    some = first_rows(weight, rows, 100)
+    assert effective_rows(len(some), weight[some]) == pytest.approx(100, abs=1)
+    assert np.array_equal(first_rows(weight, rows, 5000), rows)
+    assert np.array_equal(first_rows(None, rows, 7), rows[:7])
 
 
 def test_the_effective_sample_size_is_that_of_kish():

@@ -23,7 +23,6 @@ from sklearn_si._training.preprocessing_choice import Selection
 from sklearn_si._training.recipe import Recipe
 from sklearn_si._utils.tensors import FIT_STREAM
 from sklearn_si.couplings import independent
-from sklearn_si.distributed import Single
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.interpolants import make_interpolant
 from sklearn_si.networks import FiLMNetwork, MixtureVelocity
@@ -430,7 +429,7 @@ def test_products_alone_are_in_half_precision():
 @pytest.mark.parametrize("n, steps", [(200, 400), (1000, 600), (50_000, 5802), (10**7, 30_000)])
 def test_steps_grow_with_the_rows(n, steps):
     class Rows:
-        two_samples, target_train, group = False, range(n), Single()
+        two_samples, n_effective = False, n
         interpolant = type("Path", (), {"path_type": "one-sided", "is_learned": False})
 
     assert _fitting._auto_steps(Rows) == pytest.approx(steps, rel=1e-3)
