@@ -22,12 +22,12 @@ def find_ties(columns, readings, excluded):
         for k in places:
             if j != k and readings[j].quantity == readings[k].quantity:
                 n_equal = int(equal_numbers(columns[j], readings[j], readings[k]).sum())
-                if n_equal >= max(
-                    _ROWS, _SHARE * len(readings[j].gaps), _EXCESS * _by_chance(readings[j], readings[k])
-                ):
-                    found.append((n_equal, j, k))
+                # a source off the grid of the target would lead it off its grid, or be lost in rounding
+                n_kept = n_equal * _share_on_grid(columns[j], readings[k]) if n_equal else 0
+                if n_kept >= max(_ROWS, _SHARE * len(readings[j].gaps), _EXCESS * _by_chance(readings[j], readings[k])):
+                    found.append((-n_kept, j, k))
     ties: dict = {}
-    for _, j, k in sorted(found, key=lambda tie: -tie[0]):
+    for _, j, k in sorted(found):
         if j not in ties and j not in _chain(ties, k):
             ties[j] = k
     # a source that is a target itself is made before
@@ -46,6 +46,18 @@ def equal_numbers(column, target, source):
     """Whether ordinary numbers of a column equal those of another."""
     equal = (target.gaps == 0) & (source.gaps == 0) & (target.values == source.values)
     return equal & ~np.isin(target.values, column.levels + (column.origin or 0))
+
+
+def _range(column):
+    """The least and the largest ordinary number of a column."""
+    return tuple(bound + (column.origin or 0) for bound in column.bounds)
+
+
+def _share_on_grid(column, source):
+    """The share of the numbers of another column, within the range of a column, that are on its grid."""
+    numbers, (low, high) = source.values[source.gaps == 0], _range(column)
+    inside = numbers[(numbers >= low) & (numbers <= high)]
+    return float((column.on_grid(inside) == inside).mean()) if len(inside) else 0.0
 
 
 def _by_chance(target, source):
@@ -83,7 +95,7 @@ def restore_ties(ties, columns, codes, overlaid, cells, known):
         # a source without a value has none to give: the middle of the column stands in
         middle = columns[j].bins.centres[columns[j].n_bins // 2] + (columns[j].origin or 0)
         source = np.where(overlaid[k][1] == 0, overlaid[k][0], middle)
-        low, high = (bound + (columns[j].origin or 0) for bound in columns[j].bounds)
-        numbers = np.where(rows, np.clip(source, low, high), cells[j][0]).astype(cells[j][0].dtype)
+        made = columns[j].on_grid(np.clip(source, *_range(columns[j])))
+        numbers = np.where(rows, made, cells[j][0]).astype(cells[j][0].dtype)
         cells[j] = numbers, cells[j][1]
         overlaid[j] = np.where(rows, numbers, overlaid[j][0]), overlaid[j][1]

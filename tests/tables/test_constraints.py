@@ -201,3 +201,21 @@ def test_numbers_that_often_equal_those_of_another_column_are_equal_as_often():
     equal = frame.paid == frame.bill
     scores = model.score_samples(frame)
     assert np.isfinite(scores).all() and scores[equal].mean() > scores[~equal].mean() + 3
+
+
+@pytest.mark.parametrize("unit", [1, 0.01])
+def test_numbers_that_often_equal_finer_ones_of_another_column_keep_to_their_own_grid(unit):
+    rng = np.random.default_rng(0)
+    paid = rng.integers(2, 100, size=600) * 50
+    bill = np.where(rng.uniform(size=600) < 0.4, paid, rng.integers(100, 5000, size=600))
+    frame = (
+        pd.DataFrame({"bill": bill, "paid": paid})
+        if unit == 1
+        else pd.DataFrame({"bill": bill / 100, "paid": paid / 100})
+    )
+    model = TableSynthesizer(max_iter=30, random_state=0).fit(frame)
+    given = frame[["bill"]].iloc[:300]
+    for drawn in (model.sample(600, random_state=0), model.sample(given=given, random_state=0)):
+        places = drawn.paid / (50 * unit)
+        np.testing.assert_allclose(places, np.rint(places), atol=1e-9)
+    assert (model.sample(600, random_state=0).eval("bill == paid")).mean() > 0.25
