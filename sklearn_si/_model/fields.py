@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._utils.tensors import column
 from ..interpolants import GaussianBase, Interpolant
-from ..networks._base import as_field
+from ..networks._divergence import as_field
 from ..networks._single import with_single_precision
 from ..solvers._steps import Drift
 from .sde import Schedule, schedule_at, sde_along

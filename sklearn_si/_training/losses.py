@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._utils.tensors import column
 from ..interpolants import Interpolant
-from ..networks._base import Field
+from ..networks._divergence import Field
 from ..networks._fields import ResidualField
 
 # Distributions of t in training, as quantile functions. They weight the times of the loss, and leave its minimiser.

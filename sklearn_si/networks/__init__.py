@@ -1,6 +1,6 @@
 """Neural networks and closed-form fields f(t, x, condition) with an exact divergence."""
 
-from ._base import velocity_and_divergence
+from ._divergence import velocity_and_divergence
 from ._fields import (
     ComposedVelocity,
     DenoiserOfScore,

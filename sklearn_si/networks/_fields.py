@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .._utils.names import registered
 from .._utils.tensors import column
 from ..interpolants import Interpolant, Linear
-from ._base import Field, as_field, velocity_and_divergence
+from ._divergence import Field, as_field, velocity_and_divergence
 from ._perceptrons import (
     ACTIVATIONS,
     MLP,

@@ -9,15 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.names import registered
-from ._base import Field
+from ._divergence import Field, jacobian_trace
 
 # The scale s_k (None for 1) and the shift c_k of each layer.
 Modulation = list[tuple[Tensor | None, Tensor]]
 
-# Rows times features times width of one block of tangents, small enough for the cache.
-_TANGENT_BLOCK = 2**19
-# Features times width squared of one block of products of weights.
-_PRODUCT_BLOCK = 2**19
 # Columns below which a product of matrices is taken transposed: libraries choose poor kernels for narrow results
 # (measured: 512 x 128 times 128 x 10 in a third of the time, sums over rows in a quarter).
 _NARROW = 64
@@ -189,47 +185,11 @@ class Perceptron(Field):
             a = h @ w.T
             h, slope = act(a + c if s is None else torch.addcmul(c, a, s))
             slopes.append(slope if s is None else slope * s)
-        return _times_transposed(h, self.output) + self.bias, self._trace(slopes)
+        return _times_transposed(h, self.output) + self.bias, jacobian_trace(self._matrices, self.output, slopes)
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same as `value_and_trace`, for a perceptron that is a field itself."""
         return self.value_and_trace(t, x, condition)
-
-    def _trace(self, slopes: list[Tensor]) -> Tensor:
-        first, last = self.weights[0][:, : len(self.output)], self.output
-        if len(slopes) == 1:
-            return slopes[0] @ (last.T * first).sum(1)
-        if len(slopes) == 2:
-            return ((slopes[0] @ ((first @ last) * self.weights[1].T)) * slopes[1]).sum(1)
-        if len(slopes) == 3:
-            return self._trace_from_the_middle(*slopes)
-        rows = max(1, _TANGENT_BLOCK // (first.shape[1] * max(w.shape[0] for w in self.weights)))
-        blocks = zip(*(s.split(rows) for s in slopes), strict=True)
-        return torch.cat([self._trace_by_tangents(block) for block in blocks])
-
-    def _trace_from_the_middle(self, first: Tensor, middle: Tensor, last: Tensor) -> Tensor:
-        # tr J = sum_j s_2j sum_i U_ij V_ij, with U_i = W_2 (s_1 * W_1[:, i]) and V_i = W_3^T (s_3 * W_o[i, :])
-        inward, to_middle, from_middle = self.weights
-        inward = inward[:, : len(self.output)]
-        size = max(1, _PRODUCT_BLOCK // to_middle.numel())
-        trace = torch.zeros_like(first[:, 0])
-        for a, o in zip(inward.T.split(size), self.output.split(size), strict=True):
-            left = (a[:, None, :] * to_middle).flatten(0, 1)
-            right = (o[:, None, :] * from_middle.T).flatten(0, 1)
-            rows = max(1, _TANGENT_BLOCK // (4 * len(left)))
-            blocks = zip(first.split(rows), middle.split(rows), last.split(rows), strict=True)
-            trace = trace + torch.cat([
-                ((s1 @ left.T * (s3 @ right.T)).view(len(s1), len(a), -1).sum(1) * s2).sum(1) for s1, s2, s3 in blocks
-            ])  # fmt: skip
-        return trace
-
-    def _trace_by_tangents(self, slopes: Sequence[Tensor]) -> Tensor:
-        # tangents[r, j, :] is the derivative of the layer with respect to x_j in row r
-        tangents = slopes[0][:, None, :] * self.weights[0].T[: len(self.output)]
-        for w, s in zip(self.weights[1:-1], slopes[1:-1], strict=True):
-            tangents = nn.functional.linear(tangents, w) * s[:, None, :]
-        inner = nn.functional.linear(tangents, self.weights[-1])
-        return torch.einsum("rjk,jk,rk->r", inner, self.output, slopes[-1])
 
     @torch.no_grad()
     def forward_with_cache(

@@ -106,7 +106,13 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
     def modulations(self, times: Tensor) -> list[Modulation]:
         """As those of the network, in single precision."""
         features, _ = self.film.prepare(times, times)
+        assert features is not None  # a FiLMNetwork has features of time
         return [self.modulation(row) for row in features]
+
+    def _modulation_at(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Modulation:
+        features, _ = self.film.prepare(t, x, condition)
+        assert features is not None
+        return self.modulation(features)
 
     def modulation(self, features: Tensor) -> Modulation:
         """The same from the features of time and condition, of one row for all or of each row."""
@@ -116,7 +122,7 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """F(t, x), for t of shape () or (n,)."""
-        return self.modulated(self.modulation(self.film.prepare(t, x, condition)[0]), x)
+        return self.modulated(self._modulation_at(t, x, condition), x)
 
     def modulated(self, modulation: Modulation, h: Tensor) -> Tensor:
         """F from what `modulations` gave."""
@@ -129,7 +135,7 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
 
     def value_and_trace(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """F(t, x) and the trace of dF/dx, of shapes (n, d) and (n,)."""
-        return self.traced(self.modulation(self.film.prepare(t, x, condition)[0]), x)
+        return self.traced(self._modulation_at(t, x, condition), x)
 
     def traced(self, modulation: Modulation, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same from the modulation."""

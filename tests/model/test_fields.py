@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from oracles import Denoiser, MixtureFields, mixture, moments, sample_mixture, with_exact_fields, with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si.networks._base import Field
+from sklearn_si.networks._divergence import Field
 from sklearn_si.preprocessing import AffineMap
 from sklearn_si.solvers import odeint, odeint_adaptive
 from test_sampling import assert_moments

@@ -15,6 +15,7 @@ from sklearn_si.networks import (
     PreconditionedField,
     velocity_and_divergence,
 )
+from sklearn_si.networks import _divergence
 from sklearn_si.networks import _perceptrons as _perceptrons
 
 LAYERS = [(5,), (5, 6), (6, 4, 5), (4, 6, 5, 3)]  # unequal widths: a transposed weight does not fit
@@ -132,9 +133,11 @@ def test_blocks_of_tangents_do_not_change_the_trace(layers, block, monkeypatch):
     network = random_network(7, layers, n_conditions=N_CONDITIONS)
     whole = network.value_and_trace(t, x, condition)[1]
     sizes = []
-    original = network._trace_by_tangents
-    monkeypatch.setattr(_perceptrons, "_TANGENT_BLOCK", block)
-    monkeypatch.setattr(network, "_trace_by_tangents", lambda s: sizes.append(len(s[0])) or original(s))
+    original = _divergence._trace_by_tangents
+    monkeypatch.setattr(_divergence, "_TANGENT_BLOCK", block)
+    monkeypatch.setattr(
+        _divergence, "_trace_by_tangents", lambda w, o, s: sizes.append(len(s[0])) or original(w, o, s)
+    )
     torch.testing.assert_close(network.value_and_trace(t, x, condition)[1], whole, **ROUNDING)
     assert set(sizes) == {max(1, block // 42)} and sum(sizes) == N_ROWS
 
@@ -144,8 +147,8 @@ def test_blocks_of_products_do_not_change_the_trace(block, monkeypatch):
     t, x, condition = inputs(7, True, True)
     network = random_network(7, LAYERS[2], n_conditions=N_CONDITIONS)
     whole = network.value_and_trace(t, x, condition)[1]
-    monkeypatch.setattr(_perceptrons, "_TANGENT_BLOCK", block)
-    monkeypatch.setattr(_perceptrons, "_PRODUCT_BLOCK", block)
+    monkeypatch.setattr(_divergence, "_TANGENT_BLOCK", block)
+    monkeypatch.setattr(_divergence, "_PRODUCT_BLOCK", block)
     torch.testing.assert_close(network.value_and_trace(t, x, condition)[1], whole, **ROUNDING)
 
 

@@ -25,7 +25,7 @@ from sklearn_si.interpolants import (
     make_interpolant,
 )
 from sklearn_si.networks import FiLMNetwork, PreconditionedField
-from sklearn_si.networks._base import Field
+from sklearn_si.networks._divergence import Field
 
 
 def generator(seed=0):

@@ -1,4 +1,4 @@
-"""What every field of the package offers, and the adapter of modules that offer less."""
+"""The exact divergence of fields and networks: closed for perceptrons, by tangents for the modules of others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,6 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.process import forward_tangents
+
+# Rows times features times width of one block of tangents, small enough for the cache.
+_TANGENT_BLOCK = 2**19
+# Features times width squared of one block of products of weights.
+_PRODUCT_BLOCK = 2**19
 
 
 class Field(nn.Module):
@@ -96,3 +101,58 @@ def _by_tangents(function: Callable[..., Any], t: Tensor, x: Tensor, condition: 
     with forward_tangents():
         jacobian = torch.func.vmap(torch.func.jacfwd(row, argnums=1))(times, x, extras)
     return function(t, x, condition), jacobian.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def jacobian_trace(weights: Sequence[Tensor], output: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+    """The trace of the Jacobian of a perceptron at each row, of shape (n,), from the slopes of its layers.
+
+    J = W_o D_L W_L ... D_1 W_1,    D_k = diag(slopes_k)
+
+    It is closed for one and two layers, taken from both sides of the middle one for three, and by tangents beyond.
+
+    Parameters
+    ----------
+    weights : sequence of Tensor
+        Matrices of the layers; the first columns of the first one belong to x.
+    output : Tensor of shape (d, width of the last layer)
+    slopes : sequence of Tensor of shape (n, width)
+        Derivatives of the activations of each layer with respect to W_k h, at each row.
+    """
+    first, last = weights[0][:, : len(output)], output
+    if len(slopes) == 1:
+        return slopes[0] @ (last.T * first).sum(1)
+    if len(slopes) == 2:
+        return ((slopes[0] @ ((first @ last) * weights[1].T)) * slopes[1]).sum(1)
+    if len(slopes) == 3:
+        return _trace_from_the_middle(weights, output, *slopes)
+    rows = max(1, _TANGENT_BLOCK // (first.shape[1] * max(w.shape[0] for w in weights)))
+    blocks = zip(*(s.split(rows) for s in slopes), strict=True)
+    return torch.cat([_trace_by_tangents(weights, output, block) for block in blocks])
+
+
+def _trace_from_the_middle(
+    weights: Sequence[Tensor], output: Tensor, first: Tensor, middle: Tensor, last: Tensor
+) -> Tensor:
+    # tr J = sum_j s_2j sum_i U_ij V_ij, with U_i = W_2 (s_1 * W_1[:, i]) and V_i = W_3^T (s_3 * W_o[i, :])
+    inward, to_middle, from_middle = weights
+    inward = inward[:, : len(output)]
+    size = max(1, _PRODUCT_BLOCK // to_middle.numel())
+    trace = torch.zeros_like(first[:, 0])
+    for a, o in zip(inward.T.split(size), output.split(size), strict=True):
+        left = (a[:, None, :] * to_middle).flatten(0, 1)
+        right = (o[:, None, :] * from_middle.T).flatten(0, 1)
+        rows = max(1, _TANGENT_BLOCK // (4 * len(left)))
+        blocks = zip(first.split(rows), middle.split(rows), last.split(rows), strict=True)
+        trace = trace + torch.cat([
+            ((s1 @ left.T * (s3 @ right.T)).view(len(s1), len(a), -1).sum(1) * s2).sum(1) for s1, s2, s3 in blocks
+        ])  # fmt: skip
+    return trace
+
+
+def _trace_by_tangents(weights: Sequence[Tensor], output: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+    # tangents[r, j, :] is the derivative of the layer with respect to x_j in row r
+    tangents = slopes[0][:, None, :] * weights[0].T[: len(output)]
+    for w, s in zip(weights[1:-1], slopes[1:-1], strict=True):
+        tangents = nn.functional.linear(tangents, w) * s[:, None, :]
+    inner = nn.functional.linear(tangents, weights[-1])
+    return torch.einsum("rjk,jk,rk->r", inner, output, slopes[-1])
