@@ -120,8 +120,8 @@ def calibrate(
         first = [(least, *Level(*level).union(base.start(least))) for least, *level in first]
     return LikelihoodCalibration(
         tuple(first),
-        tuple((n, tuple(m)) for n, m in of_paths.items()),
-        tuple((n, tuple(m)) for n, m in of_nodes.items()),
+        tuple((n, (m.factor, m.floor)) for n, m in of_paths.items()),
+        tuple((n, (m.factor, m.floor)) for n, m in of_nodes.items()),
         share,
         rounding,
     )

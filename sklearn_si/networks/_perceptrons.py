@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -252,7 +253,7 @@ class TimeModulated:
         """The modulation of the layers at each of some times, without a condition."""
         raise NotImplementedError
 
-    def modulated(self, modulation: Modulation, h: Tensor) -> Tensor:
+    def modulated(self, modulation: Any, h: Tensor) -> Tensor:
         """F(h) from one of these."""
         raise NotImplementedError
 

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ._fields import ResidualField
-from ._perceptrons import ACTIVATIONS, FiLMNetwork, Modulation, TimeModulated
+from ._perceptrons import ACTIVATIONS, FiLMNetwork, TimeModulated
+
+# The scale and the shift of each layer.
+Scaled = list[tuple[Tensor, Tensor]]
 
 # Columns of x and of the output, and units of a layer, are padded to multiples of these: the widths of torch's kernels.
 _COLUMNS = 16
@@ -103,18 +106,18 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
         """Those of the network in double precision."""
         return self.film.weights
 
-    def modulations(self, times: Tensor) -> list[Modulation]:
+    def modulations(self, times: Tensor) -> list[Scaled]:
         """As those of the network, in single precision."""
         features, _ = self.film.prepare(times, times)
         assert features is not None  # a FiLMNetwork has features of time
         return [self.modulation(row) for row in features]
 
-    def _modulation_at(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Modulation:
+    def _modulation_at(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Scaled:
         features, _ = self.film.prepare(t, x, condition)
         assert features is not None
         return self.modulation(features)
 
-    def modulation(self, features: Tensor) -> Modulation:
+    def modulation(self, features: Tensor) -> Scaled:
         """The same from the features of time and condition, of one row for all or of each row."""
         modulation = self.film.modulate(features, features.dtype)
         pairs = zip(modulation, self.widths, strict=True)
@@ -124,7 +127,7 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
         """F(t, x), for t of shape () or (n,)."""
         return self.modulated(self._modulation_at(t, x, condition), x)
 
-    def modulated(self, modulation: Modulation, h: Tensor) -> Tensor:
+    def modulated(self, modulation: Scaled, h: Tensor) -> Tensor:
         """F from what `modulations` gave."""
         act, values = ACTIVATIONS[self.activation][0], []
         for rows, y, layers in self._blocks(modulation, h):
@@ -137,7 +140,7 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
         """F(t, x) and the trace of dF/dx, of shapes (n, d) and (n,)."""
         return self.traced(self._modulation_at(t, x, condition), x)
 
-    def traced(self, modulation: Modulation, x: Tensor) -> tuple[Tensor, Tensor]:
+    def traced(self, modulation: Scaled, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same from the modulation."""
         act, values, traces = ACTIVATIONS[self.activation][1], [], []
         for rows, h, layers in self._blocks(modulation, x):
@@ -149,7 +152,7 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
             traces.append(self._trace(slopes)[:rows])
         return torch.cat(values).double() + self.bias, torch.cat(traces)
 
-    def _blocks(self, modulation: Modulation, x: Tensor) -> Iterator[tuple[int, Tensor, Modulation]]:
+    def _blocks(self, modulation: Scaled, x: Tensor) -> Iterator[tuple[int, Tensor, Scaled]]:
         """Number, padded rows and modulation of the rows of each block."""
         for start in range(0, len(x), self.block):
             some = x[start : start + self.block]

@@ -13,9 +13,9 @@ from sklearn_si.networks import (
     FiLMNetwork,
     MixtureVelocity,
     PreconditionedField,
+    _divergence,
     velocity_and_divergence,
 )
-from sklearn_si.networks import _divergence
 from sklearn_si.networks import _perceptrons as _perceptrons
 
 LAYERS = [(5,), (5, 6), (6, 4, 5), (4, 6, 5, 3)]  # unequal widths: a transposed weight does not fit
@@ -135,9 +135,7 @@ def test_blocks_of_tangents_do_not_change_the_trace(layers, block, monkeypatch):
     sizes = []
     original = _divergence._trace_by_tangents
     monkeypatch.setattr(_divergence, "_TANGENT_BLOCK", block)
-    monkeypatch.setattr(
-        _divergence, "_trace_by_tangents", lambda w, o, s: sizes.append(len(s[0])) or original(w, o, s)
-    )
+    monkeypatch.setattr(_divergence, "_trace_by_tangents", lambda w, o, s: sizes.append(len(s[0])) or original(w, o, s))
     torch.testing.assert_close(network.value_and_trace(t, x, condition)[1], whole, **ROUNDING)
     assert set(sizes) == {max(1, block // 42)} and sum(sizes) == N_ROWS
 
