@@ -11,12 +11,16 @@ sides is the same network, the same batch and the same number of threads; accura
     train    steps a second: our fit, the loops of torchcfm's and flow_matching's examples, and the floor of the moment
              (the matrix products of a step alone)
     score    exact log-densities at 1e-3 nats: dopri5 and one VJP a column, zuko's exact trace, KernelDensity
+    default  microseconds a row at the default ode_tol, true errors and how many the stated ones cover, with and without
+             what fit measures of the model, beside dopri5 with autograd (of our own, its evaluations counted)
     sample   rows at the sliced W2 of the exact flow: torchdiffeq's dopri5 at 1e-5, our steps, our distilled map
     quality  seconds to the test log-likelihood that zuko's NSF has after two minutes (protein)
     scaling  cost and memory as rows and columns grow
 """
 
 import argparse
+import copy
+import dataclasses
 import itertools
 import resource
 import time
@@ -24,17 +28,19 @@ import warnings
 
 import numpy as np
 import torch
+from sklearn.datasets import make_moons
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from likelihood import AT, at_error, contenders, protein, standardized
+from likelihood import AT, at_error, contenders, log_normal, protein, standardized, trace_by_vjps, unit_probes
 from sklearn_si import InterpolantFlow
 from sklearn_si.metrics import sliced_wasserstein
 from sklearn_si.networks import MLP
+from sklearn_si.solvers import ODE_SOLVERS, time_grid
 from sklearn_si.solvers import odeint as our_odeint
-from sklearn_si.solvers import time_grid
+from sklearn_si.solvers._steps import combine, runge_kutta_step
 
 try:
     import torchcfm.conditional_flow_matching as torchcfm
@@ -250,6 +256,70 @@ def score(args):
     verdict("cost of KernelDensity over ours, double precision", ratio, 1.0)
 
 
+# --------------------------------------------------------------------------------------- default
+
+
+def autograd_dopri5(f, x, tol):
+    """Log-density in scaled units, d VJPs an evaluation, steps of all rows together; and the number of evaluations."""
+    tableau, probes = ODE_SOLVERS["dopri5"], unit_probes(x)
+    y, t, h, count = torch.cat([x, torch.zeros_like(x[:, :1])], 1), 1.0, -0.05, 0
+
+    def slope(s, y):
+        value, divergence = trace_by_vjps(f, torch.tensor(s, dtype=x.dtype), y[:, :-1], probes)
+        return torch.cat([value, -divergence[:, None]], 1)
+
+    first = slope(t, y)
+    while t > 1e-12:
+        h = max(h, -t)
+        new, slopes = runge_kutta_step(tableau, slope, t, h, y, first)
+        slopes.append(slope(t + h, new))
+        count += 6
+        error = h * combine(tableau.error, slopes) / (tol * (1 + torch.maximum(y.abs(), new.abs())))
+        error = float(error.square().mean().sqrt())
+        if error <= 1:
+            t, y, first = t + h, new, slopes[-1]
+        h *= min(5.0, max(0.2, 0.9 * (error + 1e-10) ** -0.2))
+    return log_normal(y[:, :-1]) - y[:, -1], count + 1
+
+
+def default(args):
+    """Densities as users get them: the default tolerance, double precision."""
+    for d in args.columns:
+        X = standardized(make_moons(20_000, noise=0.07, random_state=0)[0]) if d == 2 else mixed_tails(d)
+        rows, X = X[: 5 * args.rows], X[5 * args.rows :]
+        flow = InterpolantFlow(max_iter=args.fit_steps, device="cpu", random_state=0).fit(X)
+        at_default(args, flow, rows)
+
+
+def at_default(args, flow, rows):
+    """Price, errors and coverage of one model."""
+    plain = copy.copy(flow)
+    plain.model_ = dataclasses.replace(flow.model_, likelihood_calibration=None)
+    true = copy.copy(plain).set_params(ode_tol=1e-7).score_samples(rows)
+    model, few = flow.model_, rows[: args.rows]
+    fields = copy.deepcopy(model.fields(np.float64, torch.device("cpu")))
+    fields.velocity_network.requires_grad_(False)
+    x, jacobian = torch.as_tensor(model.target_map.transform(few)), model.target_map.log_abs_det_jacobian(few)
+    known = model.likelihood_calibration
+    print(f"  d = {rows.shape[1]}, {type(flow.network_).__name__}; first level {known and known.start(1e-3)}")
+    ours = {"measured": flow, "not measured": plain}
+    theirs = {f"autograd dopri5, {tol:g}": tol for tol in (1e-3, 1e-4)}
+    runs = {name: lambda m=m: m.score_samples(rows) for name, m in ours.items()}
+    runs |= {name: lambda tol=tol: autograd_dopri5(fields.velocity, x, tol) for name, tol in theirs.items()}
+    middle = {name: np.median(times) for name, times in interleaved(runs, args.rounds).items()}
+    price = {name: 1e6 * took / len(few if name in theirs else rows) for name, took in middle.items()}
+    for name, cost in price.items():
+        line = f"    {name:<24}{cost:>8.0f} us a row, {cost / price['measured']:>6.2f} times ours"
+        if name in theirs:
+            value, count = runs[name]()
+            off = np.abs(value.numpy() + jacobian - true[: len(few)])
+            print(f"{line}   mean error {off.mean():.1e}   {count} evaluations", flush=True)
+        else:
+            value, error = ours[name].score_samples(rows, return_error=True)
+            off = np.abs(value - true)
+            print(f"{line}   mean error {off.mean():.1e}   covered {(off <= error + 1e-7).mean():.4f}", flush=True)
+
+
 # ---------------------------------------------------------------------------------------- sample
 
 
@@ -387,7 +457,7 @@ def draw(costs, by_columns, path):
     figure.savefig(path, dpi=110)
 
 
-PARTS = {"train": train, "score": score, "sample": sample, "quality": quality, "scaling": scaling}
+PARTS = {"train": train, "score": score, "default": default, "sample": sample, "quality": quality, "scaling": scaling}
 
 
 def main():
@@ -398,6 +468,8 @@ def main():
     parser.add_argument("--threads", type=int, nargs="*", default=[1])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rows", type=int, default=200, help="of score")
+    parser.add_argument("--columns", type=int, nargs="*", default=[2, 5, 10, 20, 43], help="of default")
+    parser.add_argument("--fit-steps", type=int, default=6000, help="of default")
     parser.add_argument("--samples", type=int, default=50_000, help="of sample")
     parser.add_argument("--seeds", type=int, default=1, help="of quality")
     parser.add_argument("--picture", help="of scaling: a file to draw the costs to")

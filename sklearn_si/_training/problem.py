@@ -76,6 +76,7 @@ class Problem:
     group: Any = dataclasses.field(default_factory=Single)  # the processes that fit it together
     checkpoint: Any = NO_CHECKPOINT
     interrupted: bool = False  # by the user, between two trainings
+    n_steps: int = 0  # of all its trainings
     began: float = dataclasses.field(default_factory=time.perf_counter)  # when the fit did
     base_grid: Any = None  # of repeated values that have noise in the samples
     target_grid: Any = None
@@ -378,8 +379,7 @@ def fit_problem(recipe, problem):
                 rows, weight = run.base_rows()
             density = fit_base_density(spec, recipe, problem, rows, weight)
     model, record = run.fitted(history, density)
-    n_points = settings.batch_size * (run.steps + history.n_iter)
-    return calibrated(run, model, n_points), record
+    return calibrated(run, model, settings.batch_size * problem.n_steps), record
 
 
 def _base_spec(recipe, problem):

@@ -286,6 +286,7 @@ class Run:
                 self.networks, batches.loss, scores, settings,
                 after_round=after_round, group=problem.group, record=self._record(batches),
             )  # fmt: skip
+        problem.n_steps += self.history.n_iter
         return self.history
 
     def _record(self, batches):

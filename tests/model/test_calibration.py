@@ -89,6 +89,14 @@ def test_a_fit_calibrates_its_log_densities_and_files_keep_it(fitted, tmp_path):
     assert load(tmp_path / "flow.si").model_.likelihood_calibration == known
 
 
+def test_a_fit_that_keeps_a_short_run_counts_the_steps_of_all():
+    """Two clusters are a mixture, found early: what was tried beside it is work as well."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1200, 2)) * 0.3 + np.where(rng.random((1200, 1)) < 0.5, 2.0, -2.0)
+    flow = InterpolantFlow(max_iter=1500, hidden_layer_sizes=(16, 16), random_state=0).fit(X)
+    assert flow.model_.likelihood_calibration is not None
+
+
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-3, 1e-4])
 def test_calibrated_and_assumed_densities_agree_within_both_errors(fitted, tolerance):
     flow, X = fitted
