@@ -289,8 +289,8 @@ FAULTS = [
         "refinement states a thirty-second of the gap",
         "solvers._refinement",
         "refine",
-        "torch.maximum(gap / 4, last_gap / 32)",
-        "torch.maximum(gap / 32, last_gap / 256)",
+        "torch.maximum(gap_share * gap, last_gap / 32)",
+        "torch.maximum(gap_share * gap / 8, last_gap / 256)",
     ),
     Fault(
         "rows that are not finite pass",
@@ -318,8 +318,8 @@ FAULTS = [
         "a bridge is scored as if its base were normal",
         "_model.likelihood",
         "density_parts",
-        "parts, base_error = anchor_parts(x, n_steps)",
-        "parts, base_error = standard_normal_parts(x, n_steps)",
+        "parts, base_error = anchor_parts(x, level)",
+        "parts, base_error = standard_normal_parts(x, level)",
     ),
     Fault(
         "the normal distribution in the middle of a path has no Jacobian",
@@ -569,10 +569,11 @@ FAULTS = [
     ),
     Fault(
         "passes over the rows are not shuffled",
-        "_training.batches",
-        "Sampler._slices",
-        "torch.randperm(n, generator=generator, device=device)",
-        "torch.arange(n, device=device)",
+        "_training.weighting",
+        "pass_of",
+        "torch.randperm(n, generator=generator, device=generator.device)",
+        "torch.arange(n, device=generator.device)",
+        "training",
     ),
     Fault(
         "paired rows are permuted apart",
@@ -754,8 +755,8 @@ FAULTS = [
         "runs are compared in the units of each",
         "_training.run",
         "Run.likelihood_of",
-        "float(value.sum(1).mean()) + jacobian",
-        "float(value.sum(1).mean())",
+        "mean_by_weight(value.sum(1), weight, rows) + jacobian",
+        "mean_by_weight(value.sum(1), weight, rows)",
     ),
     Fault(
         "layers of a factory draw from the global generator",
@@ -911,8 +912,8 @@ FAULTS = [
         "a table's density has the log-determinant the wrong way",
         "tables._values",
         "ValueModel.log_density",
-        "value + 0.5 * np.log(2 * np.pi) * idle - law.log_det[which]",
-        "value + 0.5 * np.log(2 * np.pi) * idle + law.log_det[which]",
+        "value + 0.5 * np.log(2 * np.pi) * idle - gaussian.log_det[which]",
+        "value + 0.5 * np.log(2 * np.pi) * idle + gaussian.log_det[which]",
     ),
     Fault(
         "coordinates without meaning cost a table its density",
@@ -932,7 +933,7 @@ FAULTS = [
         "values are drawn as if none were given",
         "tables._values",
         "ValueModel.sample",
-        "centre + _apply(law.gain[which], known)",
+        "centre + _apply(gaussian.gain[which], known)",
         "centre",
     ),
     Fault(
