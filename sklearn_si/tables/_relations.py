@@ -9,6 +9,7 @@ from .._utils.frames import Reading
 from .._utils.names import registered
 from ._columns import find_lattice
 from ._constraints import FixedCombinations, Inequality, Sum, find_constraints
+from ._rounding import floored, lowered, rounded
 
 __all__ = ["Relations", "bind"]
 
@@ -33,6 +34,8 @@ class LinearRelation:
         The least and the largest of the target, and of each source.
     tolerance : float
         Rests of a sum up to this size are rounding.
+    source_power : int or None
+        10 to the number of decimals of the first source.
     """
 
     constraint: Inequality | Sum
@@ -44,6 +47,7 @@ class LinearRelation:
     fine: int | None
     bounds: tuple
     tolerance: float
+    source_power: int | None = None
 
     @property
     def columns(self):
@@ -63,15 +67,15 @@ class LinearRelation:
 
     def rest(self, target, base):
         """What is left of the target, with the decimals of the columns."""
-        rest = _rounded(target - base, self.fine)
+        rest = rounded(target - base, self.fine)
         return np.where(np.abs(rest) <= self.tolerance, 0, rest) if self.least is None else rest
 
     def made(self, rest, base):
         """The target, with its decimals and within its bounds as far as the relation allows."""
-        made = _rounded(base + rest, self.power)
+        made = rounded(base + rest, self.power)
         if self.least is not None and self.power is not None:
             made = np.where(self.breaks(self.rest(made, base)), made + 1 / self.power, made)
-        made = _rounded(made, self.power)
+        made = rounded(made, self.power)
         inside = np.clip(made, *self.bounds[0])
         return np.where(self.breaks(self.rest(inside, base)), made, inside)
 
@@ -216,8 +220,18 @@ class Relations:
                 cells[j] = filled[place], gaps[place]
         drawn = list(cells)
         cells = self.overlaid(cells, readings)
+        ceilings = self._ceilings(cells, readings)
+        targets = {relation.target for relation in self.linear}
+        for j in ceilings.keys() - targets:
+            values, gaps = cells[j]
+            cells[j] = np.where(_known(readings[j], len(gaps)), values, lowered(values, ceilings[j])), gaps
+        settled = {j: np.zeros(len(cells[j][1]), dtype=bool) for r in self.linear for j in r.columns}
         for relation in self.linear:
-            self._restore(relation, cells, drawn[relation.target], readings)
+            self._make(relation, cells, drawn[relation.target], readings, ceilings, settled)
+            self._divide(relation, cells, drawn[relation.target], readings, ceilings, settled)
+        # sources may have changed since their targets were made
+        for relation in self.linear:
+            self._make(relation, cells, drawn[relation.target], readings, ceilings, settled)
         return cells
 
     @staticmethod
@@ -225,21 +239,61 @@ class Relations:
         """Pairs of values and of which are missing, with the cells that are known."""
         return [_overlaid(pair, reading) for pair, reading in zip(cells, readings, strict=True)]
 
-    @staticmethod
-    def _restore(relation, cells, drawn, readings):
-        """The target from its sources, or a source that is not known from the target that is."""
-        rest, gaps = drawn
-        given = _known(readings[relation.target], len(gaps))
-        base = relation.base(cells)
-        target = np.where(given, cells[relation.target][0], relation.made(rest, base))
-        cells[relation.target] = target, np.where(given, 0, gaps)
-        for j in relation.sources:
-            free = given & ~_known(readings[j], len(gaps)) & (cells[j][1] == 0)
-            if not free.any():
+    def _ceilings(self, cells, readings):
+        """For each low column the most that known high ones leave it, with the rows in which they do."""
+        found: dict = {}
+        for relation in reversed(self.linear):
+            if relation.least is None:
                 continue
-            value = _rounded(cells[j][0] + target - rest - base, relation.fine)
-            cells[j] = np.where(free, value, cells[j][0]), cells[j][1]
-            given, base = given & ~free, relation.base(cells)
+            high, (low,) = relation.target, relation.sources
+            known = _known(readings[high], len(cells[high][1]))
+            value, bounded = found.get(high, (cells[high][0], known))
+            most, bounded = np.where(known, cells[high][0], value) - relation.least, known | bounded
+            other, also = found.get(low, (most, bounded))
+            least = np.where(also & bounded, np.minimum(most, other), np.where(bounded, most, other))
+            found[low] = floored(least, relation.source_power), also | bounded
+        return {j: ceiling for j, ceiling in found.items() if ceiling[1].any()}
+
+    @staticmethod
+    def _make(relation, cells, drawn, readings, ceilings, settled):
+        """The target from its sources, unless it is known, or another relation has settled it and this one holds."""
+        (rest, gaps), own, base = drawn, cells[relation.target][0], relation.base(cells)
+        given, made = _known(readings[relation.target], len(gaps)), relation.made(rest, base)
+        made = made if relation.least is None else lowered(made, ceilings.get(relation.target))
+        kept = given | (settled[relation.target] & ~relation.breaks(relation.rest(own, base)))
+        cells[relation.target] = np.where(kept, own, made), np.where(given, 0, gaps)
+
+    def _divide(self, relation, cells, drawn, readings, ceilings, settled):
+        """Sources that are not known from the target that is.
+
+        A source of an inequality takes what the drawn rest leaves of the target if nothing else speaks against it, and
+        stays as it is otherwise; the sources of a sum take what they can, and then the first of them what is left.
+        """
+        (rest, gaps), target = drawn, cells[relation.target][0]
+        is_sum, given = relation.least is None, _known(readings[relation.target], len(gaps))
+        for bounded in (True, False) if is_sum else (True,):
+            for j, bounds in zip(relation.sources, relation.bounds[1:], strict=True):
+                free = given & ~_known(readings[j], len(gaps)) & (cells[j][1] == 0)
+                wanted = rounded(cells[j][0] + target - rest - relation.base(cells), relation.fine)
+                low, high = self._limits(j, bounds, cells, ceilings)
+                if not is_sum:
+                    free &= ~settled[j] & (gaps == 0) & (wanted >= low) & (wanted <= high)
+                elif bounded:
+                    wanted = np.clip(wanted, low, high)
+                if free.any():
+                    cells[j] = np.where(free, wanted, cells[j][0]), cells[j][1]
+                    settled[j] |= free
+
+    def _limits(self, j, bounds, cells, ceilings):
+        """The least and the largest number that a column may have, by its range and by its inequalities."""
+        low, high = bounds
+        if j in ceilings:
+            most, rows = ceilings[j]
+            high = np.where(rows, np.minimum(most, high), high)
+        for relation in self.linear:
+            if relation.target == j and relation.least is not None:
+                low = np.maximum(low, relation.base(cells) + relation.least)
+        return low, high
 
     def mended(self, cells, readings):
         """Cells that were averaged, with the targets that are not known made anew."""
@@ -285,13 +339,6 @@ class Relations:
                 present = sum(p.gaps > 0 for p in parts) == 0
                 found.append((relation, relation.target, present & relation.breaks(rest.values)))
         return found
-
-
-def _rounded(numbers, power):
-    """Floats with so many decimals."""
-    if power is None or numbers.dtype.kind == "i":
-        return numbers
-    return np.rint(numbers * power) / power
 
 
 def _nothing(n):
@@ -409,8 +456,8 @@ def _bind_linear(constraint, names, series, readings):
     tolerance = max(0.5 / power if power and present[0].dtype.kind == "f" else 0.0, 1e-9 * size)
     least: Any = None if isinstance(constraint, Sum) else 0
     if least is not None and constraint.strict:
-        least = 1 / fine if fine else np.finfo(float).tiny
-    return LinearRelation(constraint, target, sources, stand_ins, least, power, fine, bounds, tolerance)
+        least = 1 if fine == 1 else 1 / fine if fine else np.finfo(float).tiny
+    return LinearRelation(constraint, target, sources, stand_ins, least, power, fine, bounds, tolerance, powers[1])
 
 
 def _alike(series, readings, j, k):

@@ -219,3 +219,39 @@ def test_numbers_that_often_equal_finer_ones_of_another_column_keep_to_their_own
         places = drawn.paid / (50 * unit)
         np.testing.assert_allclose(places, np.rint(places), atol=1e-9)
     assert (model.sample(600, random_state=0).eval("bill == paid")).mean() > 0.25
+
+
+def prices(n, seed):
+    """A tax below a price and what was paid, a total of two parts of which one is below a limit, dates in a chain."""
+    rng = np.random.default_rng(seed)
+    price, length, depth = rng.integers(300, 9000, n), rng.normal(40, 5, n).round(1), rng.normal(17, 2, n).round(1)
+    began = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), unit="D")
+    ended = began + pd.to_timedelta(rng.gamma(1, 90, n).round(), unit="D")
+    return pd.DataFrame({
+        "tax": (price * rng.uniform(0.05, 0.15, n)).round(2), "price": price,
+        "paid": (price * rng.uniform(0.5, 1, n)).round(2), "length": length, "depth": depth,
+        "total": (length + depth).round(1), "limit": (length + rng.gamma(1, 3, n)).round(1), "began": began,
+        "ended": ended, "archived": ended + pd.to_timedelta(rng.integers(0, 60, n), unit="D"),
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fitted_prices():
+    pairs = [("tax", "price"), ("tax", "paid"), ("length", "limit"), ("began", "ended"), ("ended", "archived")]
+    constraints = [Sum("total", ("length", "depth")), *(Inequality(*pair) for pair in pairs)]
+    return TableSynthesizer(max_iter=5, constraints=constraints, random_state=0).fit(prices(400, 0))
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [("tax",), ("length", "total"), ("length",), ("length", "depth"), ("ended",), ("began", "ended"), ("price", "tax"),
+     ("began",), ("limit", "length")],
+)  # fmt: skip
+def test_relations_that_share_columns_are_kept_together(fitted_prices, hidden):
+    """What one relation makes of a cell, another one does not undo."""
+    rows = prices(200, 1).drop(columns=list(hidden))
+    drawn = fitted_prices.sample(given=rows, random_state=0)
+    pd.testing.assert_frame_equal(drawn[rows.columns], rows)
+    assert (drawn.tax <= drawn.price).all() and (drawn.tax <= drawn.paid).all() and (drawn.length <= drawn.limit).all()
+    assert ((drawn.length + drawn.depth - drawn.total).abs() < 1e-6).all()
+    assert (drawn.began <= drawn.ended).all() and (drawn.ended <= drawn.archived).all()
