@@ -389,7 +389,7 @@ def test_at_the_end_of_a_pipeline():
 def test_weights_are_routed_to_score():
     weight = np.linspace(0.0, 2.0, 80)
     with sklearn.config_context(enable_metadata_routing=True):
-        model = small(StandardScaler()).set_score_request(sample_weight=True)
+        model = small(StandardScaler()).set_fit_request(sample_weight=False).set_score_request(sample_weight=True)
         assert model.get_metadata_routing().consumes("fit", ["X0", "X1"]) == set()
         scores = cross_val_score(model, X, cv=KFold(2), params={"sample_weight": weight})
     folds = list(KFold(2).split(X))

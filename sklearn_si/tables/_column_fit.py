@@ -219,6 +219,8 @@ def _are_sentinels(levels, counts, is_date):
 
 def _are_spikes(counts):
     """Which of the values in order are far more frequent than their neighbours."""
+    if not len(counts):
+        return np.zeros(0, dtype=bool)
     padded = np.pad(counts.astype(np.float64), _NEIGHBOURS, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1).copy()
     windows[:, _NEIGHBOURS] = np.nan

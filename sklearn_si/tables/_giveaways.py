@@ -94,6 +94,8 @@ def _probabilities(rows, y, n_trees, rng, shuffled=False):
     falls = np.zeros(rows.shape[1])
     for fold in (order[::2], order[1::2]):
         others = np.setdiff1d(order, fold)
+        # trees cannot be fitted to a column without a single value
+        rows = np.where(np.isfinite(rows[others]).any(0), rows, 0.0)
         trees = HistGradientBoostingClassifier(max_iter=n_trees, early_stopping=False, random_state=0)
         trees.fit(rows[others], y[others])
         p[fold] = trees.predict_proba(rows[fold])[:, 1]

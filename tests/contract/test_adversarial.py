@@ -163,6 +163,11 @@ def few_refinements(monkeypatch):
     monkeypatch.setattr(_likelihood, "MAX_LEVEL", 3)
 
 
+def tells_of_repeats(warning):
+    """Whether a warning says that values repeat, which is right for some of the samples here."""
+    return str(warning.message).startswith("Repeated values")
+
+
 @pytest.mark.parametrize("name", ONE)
 def test_one_sample(name):
     rows, message = ONE[name]
@@ -171,7 +176,7 @@ def test_one_sample(name):
             fit((rows,))
         return
     model, caught = fit((rows,))
-    assert not [w for w in caught if not issubclass(w.category, ConvergenceWarning)]
+    assert not [w for w in caught if not issubclass(w.category, ConvergenceWarning) and not tells_of_repeats(w)]
     density = check(model, rows, rows)
     values = np.asarray(rows, dtype=float)
     if len(values) > 3 * values.shape[1]:
@@ -232,7 +237,7 @@ def test_two_samples(name):
             fit((x0, x1), **{**FAST, **params})
         return
     model, caught = fit((x0, x1), **{**FAST, **params})
-    assert not [w for w in caught if not issubclass(w.category, ConvergenceWarning)]
+    assert not [w for w in caught if not issubclass(w.category, ConvergenceWarning) and not tells_of_repeats(w)]
     both = np.result_type(x0, x1)
     check(model, np.asarray(x0, both), np.asarray(x1, both))
     # wherever the ends are, draws are about where the target is
@@ -284,7 +289,7 @@ def test_conditions(name):
 def test_a_bound_of_rows_far_out_is_an_error_and_no_infinity():
     model = InterpolantDiffusion(interpolant="mirror", **SMALL).fit(N)
     still = Bunch(velocity=lambda X, t: 0 * X, score_function=lambda X, t: -X)
-    with pytest.raises(IntegrationError, match="so large at some rows that their squares are no numbers: leave out"):
+    with pytest.raises(IntegrationError, match="so large at some rows that their squares are not finite: leave out"):
         model.kl_bound(at(N, 1e300), reference=still)
 
 

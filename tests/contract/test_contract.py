@@ -182,7 +182,7 @@ def test_cross_val_score_of_one_and_of_two_samples():
 
 def test_metadata_routing_of_weights_in_score(fitted):
     with sklearn.config_context(enable_metadata_routing=True):
-        flow = small().set_score_request(sample_weight=True)
+        flow = small().set_fit_request(sample_weight=False).set_score_request(sample_weight=True)
         assert flow.get_metadata_routing().consumes("fit", ["X0", "X1"]) == set()
         pipe = make_pipeline(StandardScaler(), flow).fit(X)
         expected = np.average(pipe[-1].score_samples(StandardScaler().fit_transform(X)), weights=WEIGHT)

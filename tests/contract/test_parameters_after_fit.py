@@ -85,6 +85,9 @@ OTHERS = {
     "validation_fraction": [0.4],
     "warm_start": [True],
     "checkpoint": ["of_the_next_fit.ckpt"],
+    "memory": ["of_the_next_fits"],
+    "dequantize": ["auto"],
+    "constraints": [None],
     "verbose": [3],
     "epsilon": [2.0],
     "method": ["mixture", "network"],
@@ -131,7 +134,7 @@ CODED = TableCodec(random_state=0).fit(TABLE).encode(TABLE[:8], random_state=1)
 MATRIX = TableCodec(random_state=0).fit(TABLE).transform(TABLE[:8])
 
 # Methods that learn, or speak of parameters.
-LEARNING = {"fit", "fit_transform", "distill", "rectify"}
+LEARNING = {"fit", "fit_transform", "distill", "rectify", "tune_noise_level"}
 # Methods that tell of the parameters which may be changed.
 TELLING = {"sample", "score_samples", "transform", "optimal_noise_level"}
 PARAMETERS = {"get_params", "set_params", "get_metadata_routing", "set_output", "set_callbacks"}

@@ -60,7 +60,7 @@ def test_learned_fields_and_their_compositions(fitted, name, t):
     }
     path, time, x = model.interpolant_, tensor(t), tensor(ROWS)
     gamma, scale = float(path.gamma(time)), model.preprocessing_.scale
-    X = model._to_data(ROWS, time)
+    X = model.model_.units.to_data(ROWS, time)
     learned = second(time, x)
     score = learned if name.endswith("s") else -learned / gamma
     velocity = first(time, x) - (float(path.gamma_gamma_dot(time)) * score if name[0] == "v" else 0)

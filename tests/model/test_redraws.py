@@ -85,7 +85,7 @@ def test_more_than_a_hundredth_of_the_rows_without_an_end_are_an_error_that_name
 
 
 def rare(x, condition):
-    return condition[:, 0] > 5
+    return condition[:, 0] > 2  # beyond the rows of fit, where the encoded condition saturates
 
 
 @pytest.mark.parametrize("n_bad", [1, 10, 11])
