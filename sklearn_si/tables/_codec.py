@@ -14,6 +14,7 @@ from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from ._column_fit import Resolution, fit_column, resolution_of
 from ._columns import KINDS
+from ._given_cells import is_given, written
 from ._relations import bind
 from ._ties import equal_numbers, find_ties, mark_ties, restore_ties, tied
 
@@ -234,16 +235,10 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
     def _decoded(self, codes, values, rng, readings, index=None):
         """The table, with the cells that a reading has as they are there, and an index (of a pandas frame)."""
         cells = [column.decode(codes[:, j], values[:, j], rng) for j, column in enumerate(self.columns_)]
-        known = [np.zeros(len(codes), bool) if r is None else np.resize(r.gaps == 0, len(codes)) for r in readings]
+        known = [is_given(reading, len(codes)) for reading in readings]
         restore_ties(self.ties_, self.columns_, codes, self.relations_.overlaid(cells, readings), cells, known)
         cells = self.relations_.backward(cells, readings)
-        written = [
-            (series if reading is None else series.holding(reading)).write(*pair, kinds)
-            for pair, series, reading, kinds in zip(
-                cells, self.table_.series, readings, self.relations_.gap_kinds, strict=True
-            )
-        ]
-        return self.table_.build(written, index)
+        return self.table_.build(written(self.table_.series, cells, readings, self.relations_.gap_kinds), index)
 
     def transform(self, X):
         """The rows as numbers with a density: for each column its code's z, if it has several, and its value.

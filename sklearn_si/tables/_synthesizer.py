@@ -31,7 +31,8 @@ from ..distributed import current_group
 from ..persistence._pickling import PackedNetworks
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
-from ._completion import complete, known_cells, nothing_known
+from ._completion import complete
+from ._given_cells import known_cells, nothing_known
 from ._layout import layout_of
 from ._learning import Budget, CodedRows, fit_codes, fit_values
 from ._masked import (
