@@ -66,7 +66,9 @@ def test_methods_of_rows_give_nan_where_they_cannot_say_more(which, method, requ
 
 def test_a_trajectory_and_the_fields_do_so_too(density):
     assert_only_bad_rows_are_lost(lambda rows: density.trajectory(rows, 3, start=1.0, stop=0.0).swapaxes(0, 1))
-    assert_only_bad_rows_are_lost(lambda rows: density.velocity(rows, 0.5), what="became infinite or NaN while computing a field")
+    assert_only_bad_rows_are_lost(
+        lambda rows: density.velocity(rows, 0.5), what="became infinite or NaN while computing a field"
+    )
     assert_only_bad_rows_are_lost(density.log_density_gradient)
 
 
