@@ -218,8 +218,11 @@ class Relations:
                 numbers = all(type(v) in (int, float) for v in present) and present
                 filled = np.array([present[0] if v is None else v for v in values], dtype=None if numbers else object)
                 cells[j] = filled[place], gaps[place]
-        drawn = list(cells)
-        cells = self.overlaid(cells, readings)
+        drawn = {relation.target: cells[relation.target] for relation in self.linear}
+        return self._settled(self.overlaid(cells, readings), drawn, readings)
+
+    def _settled(self, cells, drawn, readings):
+        """Cells of which the unknown ones keep all relations, from the drawn rest of each target."""
         ceilings = self._ceilings(cells, readings)
         targets = {relation.target for relation in self.linear}
         for j in ceilings.keys() - targets:
@@ -296,15 +299,14 @@ class Relations:
         return low, high
 
     def mended(self, cells, readings):
-        """Cells that were averaged, with the targets that are not known made anew."""
-        cells = list(cells)
+        """Cells that were averaged, with those that are not known made anew so that all relations are kept."""
+        cells, drawn = list(cells), {}
         for relation in self.linear:
             values, gaps = cells[relation.target]
             base = relation.base(cells)
             rest = np.maximum(relation.rest(values, base), relation.least) if relation.least is not None else 0 * base
-            known = _known(readings[relation.target], len(gaps))
-            cells[relation.target] = np.where(known | (gaps > 0), values, relation.made(rest, base)), gaps
-        return cells
+            drawn[relation.target] = rest, gaps
+        return self._settled(cells, drawn, readings)
 
     def pending(self, readings, n):
         """The rows in which a target is known, and a source is not."""

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sklearn_si import InterpolantFlow, load, save
-from sklearn_si.tables import FixedCombinations, Inequality, Sum, TableSynthesizer
+from sklearn_si.tables import FixedCombinations, Inequality, InterpolantImputer, Sum, TableSynthesizer
 
 SMALL = {"flow": InterpolantFlow(preprocessing="standardize", hidden_layer_sizes=(16, 16)), "max_iter": 120}
 
@@ -255,3 +255,17 @@ def test_relations_that_share_columns_are_kept_together(fitted_prices, hidden):
     assert (drawn.tax <= drawn.price).all() and (drawn.tax <= drawn.paid).all() and (drawn.length <= drawn.limit).all()
     assert ((drawn.length + drawn.depth - drawn.total).abs() < 1e-6).all()
     assert (drawn.began <= drawn.ended).all() and (drawn.ended <= drawn.archived).all()
+
+
+def test_averaged_draws_keep_relations():
+    """The mean of draws is rounded to the grid of each column, and what that changes is made good."""
+    frame = prices(300, 0)[["length", "depth", "total", "limit"]]
+    synthesizer = TableSynthesizer(
+        max_iter=5, constraints=[Sum("total", ("length", "depth")), Inequality("length", "limit")]
+    )
+    holes = frame.copy()
+    holes.loc[::2, ["length", "depth"]] = np.nan
+    filled = InterpolantImputer(synthesizer, average=2, random_state=0).fit(frame).transform(holes)
+    assert ((filled.length + filled.depth - filled.total).abs() < 1e-6).all()
+    assert (filled.length <= filled.limit).all()
+    pd.testing.assert_frame_equal(filled[["total", "limit"]], frame[["total", "limit"]])
