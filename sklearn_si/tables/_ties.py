@@ -62,9 +62,11 @@ def _share_on_grid(column, source):
 
 def _by_chance(target, source):
     """The rows in which two columns would be equal if they were independent."""
-    first, n_first = np.unique(target.values[target.gaps == 0], return_counts=True)
-    second, n_second = np.unique(source.values[source.gaps == 0], return_counts=True)
-    _, a, b = np.intersect1d(first, second, return_indices=True)
+    # integers beyond 2^53 equal each other as floats: they are counted as they are compared
+    common = np.result_type(target.values, source.values)
+    first, n_first = np.unique(target.values[target.gaps == 0].astype(common), return_counts=True)
+    second, n_second = np.unique(source.values[source.gaps == 0].astype(common), return_counts=True)
+    _, a, b = np.intersect1d(first, second, assume_unique=True, return_indices=True)
     return float((n_first[a] * n_second[b].astype(np.float64)).sum()) / len(target.gaps)
 
 

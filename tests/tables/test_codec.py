@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from oracles import column_kinds
+from sklearn_si._utils.frames import Table
 from sklearn_si.tables import TableCodec
+from sklearn_si.tables._ties import _by_chance
 
 
 def exact(name):
@@ -226,3 +228,13 @@ def test_other_columns_than_those_of_fit_are_refused():
         codec.transform(frame.assign(a=0.5))
     with pytest.raises(ValueError, match="Z has 1 columns, but transform gives 2"):
         codec.inverse_transform(np.zeros((4, 1)))
+
+
+def test_whole_numbers_that_floats_do_not_tell_apart_are_compared_with_floats():
+    whole = 2**60 + np.arange(120) * 7
+    frame = pd.DataFrame({"whole": whole, "real": whole.astype(float)})
+    assert len(TableCodec(random_state=0)._fit(frame, binned=True).columns_) == 2
+    real, n_real = np.unique(whole.astype(float), return_counts=True)
+    readings = Table.of(frame).readings(frame)
+    assert len(real) < 120
+    assert _by_chance(*readings) == pytest.approx((n_real**2).sum() / 120)
