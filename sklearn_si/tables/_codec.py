@@ -14,7 +14,7 @@ from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from ._column_fit import Resolution, fit_column, resolution_of
 from ._columns import KINDS
-from ._given_cells import is_given, written
+from ._given_cells import is_given, overlaid, written
 from ._relations import bind
 from ._ties import equal_numbers, find_ties, mark_ties, restore_ties, tied
 
@@ -236,7 +236,7 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         """The table, with the cells that a reading has as they are there, and an index (of a pandas frame)."""
         cells = [column.decode(codes[:, j], values[:, j], rng) for j, column in enumerate(self.columns_)]
         known = [is_given(reading, len(codes)) for reading in readings]
-        restore_ties(self.ties_, self.columns_, codes, self.relations_.overlaid(cells, readings), cells, known)
+        restore_ties(self.ties_, self.columns_, codes, overlaid(cells, readings), cells, known)
         cells = self.relations_.backward(cells, readings)
         return self.table_.build(written(self.table_.series, cells, readings, self.relations_.gap_kinds), index)
 

@@ -5,6 +5,7 @@ import torch
 
 from .._utils.tensors import SAMPLE_STREAM, make_generator, resolve_device
 from ..exceptions import rows_among
+from ._given_cells import overlaid
 from ._masked import draw_codes
 from ._values import ABSENT, ASKED, GIVEN
 
@@ -28,7 +29,7 @@ def complete(model, known, seed, without_gaps=False):
         candidates = _drawn(model, again, seed, without_gaps)
         rng = np.random.RandomState(seed % 2**32)
         cells = [c.decode(candidates[0][:, j], candidates[1][:, j], rng) for j, c in enumerate(model.codec_.columns_)]
-        far = relations.distance(relations.overlaid(cells, again.readings), cells, again.readings)
+        far = relations.distance(overlaid(cells, again.readings), cells, again.readings)
         best = np.arange(len(pending)) * _CANDIDATES + far.reshape(-1, _CANDIDATES).argmin(1)
         codes[pending], values[pending] = candidates[0][best], candidates[1][best]
     return codes, values

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-__all__ = ["Known", "is_given", "known_cells", "nothing_known", "written"]
+__all__ = ["Known", "is_given", "known_cells", "nothing_known", "overlaid", "written"]
 
 
 @dataclasses.dataclass
@@ -113,6 +113,19 @@ def _warn_of_broken(relations, raw, name):
 def is_given(reading, n):
     """In which of n rows a column has a cell that is known; None is a column without any."""
     return np.zeros(n, dtype=bool) if reading is None else np.resize(reading.gaps == 0, n)
+
+
+def overlaid(cells, readings):
+    """Pairs of values and of which are missing, with the cells that are known."""
+    return [_overlaid(pair, reading) for pair, reading in zip(cells, readings, strict=True)]
+
+
+def _overlaid(pair, reading):
+    values, gaps = pair
+    if reading is None:
+        return pair
+    kept = is_given(reading, len(gaps))
+    return np.where(kept, np.resize(reading.values, len(gaps)), values), np.where(kept, 0, gaps)
 
 
 def written(series, cells, readings, gap_kinds):

@@ -9,6 +9,7 @@ from .._utils.frames import Reading
 from .._utils.names import registered
 from ._columns import find_lattice
 from ._constraints import FixedCombinations, Inequality, Sum, find_constraints
+from ._given_cells import is_given, overlaid
 from ._rounding import floored, lowered, rounded
 
 __all__ = ["Relations", "bind"]
@@ -219,7 +220,7 @@ class Relations:
                 filled = np.array([present[0] if v is None else v for v in values], dtype=None if numbers else object)
                 cells[j] = filled[place], gaps[place]
         drawn = {relation.target: cells[relation.target] for relation in self.linear}
-        return self._settled(self.overlaid(cells, readings), drawn, readings)
+        return self._settled(overlaid(cells, readings), drawn, readings)
 
     def _settled(self, cells, drawn, readings):
         """Cells of which the unknown ones keep all relations, from the drawn rest of each target."""
@@ -227,7 +228,7 @@ class Relations:
         targets = {relation.target for relation in self.linear}
         for j in ceilings.keys() - targets:
             values, gaps = cells[j]
-            cells[j] = np.where(_known(readings[j], len(gaps)), values, lowered(values, ceilings[j])), gaps
+            cells[j] = np.where(is_given(readings[j], len(gaps)), values, lowered(values, ceilings[j])), gaps
         settled = {j: np.zeros(len(cells[j][1]), dtype=bool) for r in self.linear for j in r.columns}
         for relation in self.linear:
             self._make(relation, cells, drawn[relation.target], readings, ceilings, settled)
@@ -237,11 +238,6 @@ class Relations:
             self._make(relation, cells, drawn[relation.target], readings, ceilings, settled)
         return cells
 
-    @staticmethod
-    def overlaid(cells, readings):
-        """Pairs of values and of which are missing, with the cells that are known."""
-        return [_overlaid(pair, reading) for pair, reading in zip(cells, readings, strict=True)]
-
     def _ceilings(self, cells, readings):
         """For each low column the most that known high ones leave it, with the rows in which they do."""
         found: dict = {}
@@ -249,7 +245,7 @@ class Relations:
             if relation.least is None:
                 continue
             high, (low,) = relation.target, relation.sources
-            known = _known(readings[high], len(cells[high][1]))
+            known = is_given(readings[high], len(cells[high][1]))
             value, bounded = found.get(high, (cells[high][0], known))
             most, bounded = np.where(known, cells[high][0], value) - relation.least, known | bounded
             other, also = found.get(low, (most, bounded))
@@ -261,7 +257,7 @@ class Relations:
     def _make(relation, cells, drawn, readings, ceilings, settled):
         """The target from its sources, unless it is known, or another relation has settled it and this one holds."""
         (rest, gaps), own, base = drawn, cells[relation.target][0], relation.base(cells)
-        given, made = _known(readings[relation.target], len(gaps)), relation.made(rest, base)
+        given, made = is_given(readings[relation.target], len(gaps)), relation.made(rest, base)
         made = made if relation.least is None else lowered(made, ceilings.get(relation.target))
         kept = given | (settled[relation.target] & ~relation.breaks(relation.rest(own, base)))
         cells[relation.target] = np.where(kept, own, made), np.where(given, 0, gaps)
@@ -273,10 +269,10 @@ class Relations:
         stays as it is otherwise; the sources of a sum take what they can, and then the first of them what is left.
         """
         (rest, gaps), target = drawn, cells[relation.target][0]
-        is_sum, given = relation.least is None, _known(readings[relation.target], len(gaps))
+        is_sum, given = relation.least is None, is_given(readings[relation.target], len(gaps))
         for bounded in (True, False) if is_sum else (True,):
             for j, bounds in zip(relation.sources, relation.bounds[1:], strict=True):
-                free = given & ~_known(readings[j], len(gaps)) & (cells[j][1] == 0)
+                free = given & ~is_given(readings[j], len(gaps)) & (cells[j][1] == 0)
                 wanted = rounded(cells[j][0] + target - rest - relation.base(cells), relation.fine)
                 low, high = self._limits(j, bounds, cells, ceilings)
                 if not is_sum:
@@ -312,8 +308,8 @@ class Relations:
         """The rows in which a target is known, and a source is not."""
         rows = np.zeros(n, dtype=bool)
         for relation in self.linear:
-            missing = sum(~_known(readings[j], n) for j in relation.sources) > 0
-            rows |= _known(readings[relation.target], n) & missing
+            missing = sum(~is_given(readings[j], n) for j in relation.sources) > 0
+            rows |= is_given(readings[relation.target], n) & missing
         return rows
 
     def distance(self, cells, drawn, readings):
@@ -321,7 +317,7 @@ class Relations:
         total: Any = 0.0
         for relation in self.linear:
             base = relation.base(cells)
-            known = _known(readings[relation.target], len(base))
+            known = is_given(readings[relation.target], len(base))
             low, high = relation.bounds[0]
             far = np.abs(drawn[relation.target][0] + base - cells[relation.target][0])
             total = total + np.where(known, far / max(float(high) - float(low), 1e-300), 0.0)
@@ -354,18 +350,6 @@ def _rest(relation, target, *sources, asked=False):
     if asked and lost.any():
         gaps, kinds = np.where(lost & (target.gaps == 0), 1, target.gaps), target.kinds or (None,)
     return dataclasses.replace(target, values=rest, gaps=gaps, kinds=kinds)
-
-
-def _known(reading, n):
-    return np.zeros(n, dtype=bool) if reading is None else np.resize(reading.gaps == 0, n)
-
-
-def _overlaid(pair, reading):
-    values, gaps = pair
-    if reading is None:
-        return pair
-    kept = _known(reading, len(gaps))
-    return np.where(kept, np.resize(reading.values, len(gaps)), values), np.where(kept, 0, gaps)
 
 
 def bind(constraints, series, readings, kinds):
