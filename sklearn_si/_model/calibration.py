@@ -12,8 +12,9 @@ from ..networks._fields import ResidualField
 from ..networks._perceptrons import Perceptron
 from ..solvers._grids import KINK
 from .fields import Fields
-from .levels import Level, LikelihoodCalibration, Margin
-from .likelihood import GRID_SPACING, Parts, follow, gauss_legendre, quadrature_error, rounding_indicator
+from .levels import Level, LikelihoodCalibration
+from .likelihood import GRID_SPACING, Parts, follow, gauss_legendre
+from .likelihood_error import Margin, quadrature_error, rounding_indicator
 
 # What the truth is taken to be. Its nodes lie in two panels of 24.
 _FINE = Level(24, 48)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .._utils.names import registered
+from .likelihood_error import Margin
 
 # Doublings: beyond 18 * 2^8 steps the error is rounding, or the field is not smooth.
 MAX_LEVEL = 8
@@ -29,17 +30,6 @@ class Level(NamedTuple):
     def union(self, other: "Level") -> "Level":
         """The finer of both in either respect."""
         return Level(max(self.n_steps, other.n_steps), max(self.n_nodes, other.n_nodes))
-
-
-class Margin(NamedTuple):
-    """How an error is stated from what indicates it."""
-
-    factor: float
-    floor: float
-
-    def stated(self, indicator: Tensor) -> Tensor:
-        """The stated error."""
-        return self.floor + self.factor * indicator
 
 
 @registered("LikelihoodCalibration")

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..interpolants import Interpolant
-from ..networks import GuidedField
 from ..solvers import ODE_SOLVERS, refine, time_grid
 from ..solvers._grids import KINK, grid_map
 from ..solvers._steps import combine, dense_state, runge_kutta_step
 from .fields import Fields
 from .levels import ASSUMED, MAX_LEVEL, Level, LikelihoodCalibration
+from .likelihood_error import quadrature_error, rounding_indicator, step_error, trusted, weighs_by_score
 
 # Terms of a log-density at rows, at a level, of shape (n, k), and their error (None where it is not known).
 Parts = Callable[[Tensor, Level], tuple[Tensor, Tensor | None]]
@@ -42,13 +42,6 @@ _STRETCH = 100
 _NUMBERS_PER_SOLVE = 2**13
 # Fewest rows that are solved at a time: fewer cost as many calls.
 _ROWS_PER_SOLVE = 1024
-# That of single precision.
-_EPSILON = 2.0**-24
-# Nats beyond which the error that the first solve states of itself is no estimate: its steps are too long.
-_TRUSTED = 0.5
-# Stated over estimated error of the quadrature of the divergence, such that 99 % of rows are within it
-# (benchmarks/studies/ablation.md).
-_QUADRATURE_MARGIN = 3.0
 
 
 def _chunks(rows: Tensor, d: int) -> tuple[Tensor, ...]:
@@ -100,21 +93,6 @@ def _parameters_of(times: Tensor, spacing: str, start: float, stop: float) -> Te
     return (low + high) / 2
 
 
-def quadrature_error(values: Tensor) -> Tensor:
-    """What Gauss's quadrature misses, from values at the n nodes of [0, 1], of shape (n, rows).
-
-    It misses coefficients a_k (orthonormal, Legendre) from k = 2 n on. If they fall like a power of k, or like one of
-    a number, a_2n is a_n times a_n / a_{n/2}; and it is no larger than a_n.
-    """
-    n = len(values)
-    nodes, weights = np.polynomial.legendre.leggauss(n)
-    basis = np.polynomial.legendre.legvander(nodes, n - 1) * np.sqrt(2 * np.arange(n) + 1) * weights[:, None] / 2
-    coefficients = torch.as_tensor(basis.T).to(values) @ values
-    last = coefficients[-3:].abs().amax(0)
-    middle = coefficients[n // 2 - 2 : n // 2 + 2].square().mean(0).sqrt()
-    return last * (_QUADRATURE_MARGIN * last / middle).clamp(max=1.0)
-
-
 def flow_with_divergence(
     fields: Fields,
     x: Tensor,
@@ -144,26 +122,12 @@ def flow_with_divergence(
     end, values, path_error = follow(fields, x, start, stop, level, spacing)
     weights = torch.as_tensor(gauss_legendre(level.n_nodes)[1], dtype=x.dtype, device=x.device)
     integral = weights @ values
-    if _n_panels(level.n_nodes) > 1 or not (calibration.is_measured or _weighs_by_score(fields)):
+    if _n_panels(level.n_nodes) > 1 or not (calibration.is_measured or weighs_by_score(fields)):
         return end, integral, None
     error = calibration.stated(level, path_error, quadrature_error(values))
     if fields.is_single:
         error = error + calibration.stated_rounding(rounding_indicator(x, end, weights @ values.abs()))
-    return end, integral, torch.where(error <= _TRUSTED, error, torch.inf)
-
-
-def rounding_indicator(x: Tensor, end: Tensor, variation: Tensor) -> Tensor:
-    """What rounding to single precision may amount to in nats, up to a factor that is measured.
-
-    The divergence is rounded along the path, and the row in proportion to its size, where the score grows as well.
-    """
-    return _EPSILON * (variation + x.square().sum(1) + end.square().sum(1))
-
-
-def _weighs_by_score(fields: Fields) -> bool:
-    """Whether the embedded errors of the steps are known in nats."""
-    # a guided score is not that of the guided model's density, and would weigh the errors wrongly
-    return fields.has_score and not isinstance(fields.velocity_network, GuidedField)
+    return end, integral, trusted(error)
 
 
 def follow(
@@ -186,7 +150,6 @@ def follow(
     """
     tableau, n_steps = ODE_SOLVERS["dopri5"], level.n_steps
     nodes, weights = _nodes(level.n_nodes, spacing, start, stop)
-    by_score = _weighs_by_score(fields)
     # all times at once: what the field does with them costs a call as much for one as for many
     h = 1 / n_steps
     stages = [k * h + c * h for k in range(n_steps) for c in (0.0, *tableau.c)] + [n_steps * h, 1.0]
@@ -204,12 +167,8 @@ def follow(
         slopes.append(slope((k + 1) * h, new))
         inside = [s for s in nodes if k * h < s <= (k + 1) * h]
         points += [(*time_and_rate[s], dense_state(tableau, s * n_steps - k, h, x, slopes)) for s in inside]
-        error = h * combine(tableau.error, slopes)
-        if by_score:
-            t, rate = time_and_rate[(k + 1) * h]
-            path_error = path_error + (fields.score(t, new, slopes[-1] / rate) * error).sum(1).abs()
-        else:
-            path_error = path_error + error.norm(dim=1)
+        embedded = h * combine(tableau.error, slopes)
+        path_error = path_error + step_error(fields, *time_and_rate[(k + 1) * h], new, slopes[-1], embedded)
         x, first = new, slopes[-1]
     # from the parameter of the steps to that of the nodes
     factors = torch.tensor(weights, dtype=torch.float64) / torch.as_tensor(gauss_legendre(level.n_nodes)[1])

@@ -23,11 +23,11 @@ from sklearn_si._model.likelihood import (
     _nodes,
     flow_with_divergence,
     ode_log_density,
-    quadrature_error,
     standard_normal_log_density,
     standard_normal_parts,
     transport_rows,
 )
+from sklearn_si._model.likelihood_error import quadrature_error
 from sklearn_si.exceptions import IntegrationWarning
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.solvers._grids import grid_map
