@@ -10,7 +10,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from .._model.densities import chain_log_density, density_ratio, log_density, log_density_gradient
 from .._utils.input_checks import is_sample, validate_rows
 from .fields import time_of
-from .questions import AsksModel
+from .model_access import AsksModel
 
 # Paths for each row of `score_samples` with likelihood="sde".
 _N_PATHS = 64

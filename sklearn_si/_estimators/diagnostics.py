@@ -21,7 +21,7 @@ from ..exceptions import IntegrationError
 from ..preprocessing import AffineMap
 from ..solvers import odeint, sdeint, time_grid
 from .fields import time_of
-from .questions import AsksModel
+from .model_access import AsksModel
 
 # Times at which the errors of the fields are averaged: Gauss-Legendre nodes of (0, 1).
 _N_TIMES = 24

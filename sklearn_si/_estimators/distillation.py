@@ -23,7 +23,7 @@ from ..metrics import sliced_wasserstein
 from ..networks._fields import ResidualField
 from ..networks._perceptrons import FiLMNetwork, Perceptron
 from ..solvers import odeint, time_grid
-from .questions import AsksModel
+from .model_access import AsksModel
 
 # Solutions of the ODE: three quarters are for training, the others for validation.
 _PAIRS = 65_536

@@ -16,7 +16,7 @@ from .._model.units import DataUnits
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, evaluation_dtype, make_generator, normal
 from ..solvers import sdeint, time_grid
 from ..solvers._grids import KINK
-from .questions import AsksModel
+from .model_access import AsksModel
 
 
 class FieldMethods(AsksModel):

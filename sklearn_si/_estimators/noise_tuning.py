@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from ..metrics import energy_distance
-from .questions import AsksModel
+from .model_access import AsksModel
 
 # Levels that are judged unless others are given: the ODE, and two a doubling of the paper's range.
 _LEVELS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

@@ -21,7 +21,7 @@ from ..networks import PreconditionedField
 from ..networks._perceptrons import FiLMNetwork
 from ..solvers import odeint, time_grid
 from .distillation import hidden_widths
-from .questions import AsksModel
+from .model_access import AsksModel
 
 # Pairs of a round.
 _PAIRS = 20_000
