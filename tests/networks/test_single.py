@@ -84,7 +84,7 @@ def test_log_densities_do_not_depend_on_the_batch(flow, tolerance):
 
 def test_rows_far_out_are_covered_or_solved_in_double_precision(flow):
     flow, X = flow
-    far = X[:100] * np.geomspace(1, 300, 100)[:, None]
+    far = X[:40] * np.geomspace(1, 300, 40)[:, None]
     value, error = flow.set_params(ode_tol=1e-3).score_samples(far, return_error=True)
     fine, rest = flow.set_params(ode_tol=1e-6).score_samples(far, return_error=True)
     assert (np.abs(value - fine) <= error + rest).mean() >= 0.97
