@@ -192,7 +192,7 @@ class InterpolantFlow(BaseInterpolant):
         The seed of the fit.
     n_features_in_ : int
         Number of columns.
-    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str of shape (n_features,)
         Names of the columns, if fit was given a frame.
 
     Examples
