@@ -159,7 +159,8 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
             weights = warm and [values.cpu().numpy() for values in warm.model.velocity.state_dict().values()]
             samples = {"X0": X0, "X1": X1, "condition": condition, "sample_weight": row_weights}
             checkpoint = open_checkpoint(self, samples, weights)
-            memory = FitMemory() if steps else open_memory(self, samples, weights)
+            named = samples | {"names": list(vars(self).get("feature_names_in_", ()))}
+            memory = FitMemory() if steps else open_memory(self, named, weights)
             if checkpoint.is_kept or memory.is_kept:
                 group.refuse("A model with a checkpoint, or with a memory,")
         recipe = dataclasses.replace(self._recipe(), **steps)

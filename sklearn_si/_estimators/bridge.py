@@ -260,7 +260,7 @@ class SchroedingerBridge(ModelEstimator):
         X0, X1 = validate_samples(self, X0, X1)
         self._warn_repeats(X0, X1)
         samples = {"X0": X0, "X1": X1, "sample_weight": row_weights}
-        memory = open_memory(self, samples)
+        memory = open_memory(self, samples | {"names": list(vars(self).get("feature_names_in_", ()))})
         with open_checkpoint(self, samples) as checkpoint:
             return self._fit(X0, X1, row_weights, checkpoint, memory)
 

@@ -52,7 +52,10 @@ class FitMemory:
             warnings.warn(f"The stored fit {self.path!r} is of another class, so it is fitted anew.", stacklevel=4)
             return False
         params = estimator.get_params(deep=False)
-        vars(estimator).update({name: value for name, value in vars(found).items() if name not in params})
+        left = {name: value for name, value in vars(found).items() if name not in params}
+        for name in [name for name in vars(estimator) if name.endswith("_") and name not in left]:
+            delattr(estimator, name)  # of a fit before this one
+        vars(estimator).update(left)
         os.utime(self.path)  # `prune` removes what was not asked for the longest
         return True
 

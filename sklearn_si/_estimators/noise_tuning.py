@@ -73,7 +73,7 @@ class NoiseTuningMethods(AsksModel):
             for level, n_steps in zip(levels, steps, strict=True):
                 self.set_params(noise_level=level, n_steps=n_steps)
                 draws = (self._rows_of(len(X), first + k, given) for k in range(n_draws))
-                scores.append([float(score(rows, X)) for rows in draws])
+                scores.append([_finite_score(score(rows, X), level) for rows in draws])
         finally:
             self.set_params(noise_level=before[0], n_steps=before[1])
         result = _judged(levels, np.array(scores), steps)
@@ -103,6 +103,15 @@ def _checked_levels(levels):
     if levels.ndim != 1 or not len(levels) or not np.isfinite(levels).all() or levels.min() < 0:
         raise ValueError(f"Got levels={levels.tolist()}, but expected one or more finite numbers of at least 0.")
     return [float(level) for level in levels]
+
+
+def _finite_score(score, level):
+    """A score as a number; one that is not finite cannot be compared."""
+    if not np.isfinite(score):
+        raise ValueError(
+            f"scoring gave {score!r} at noise level {level:g}, but expected a finite number, of which more is better."
+        )
+    return float(score)
 
 
 def _judged(levels, scores, steps):

@@ -155,3 +155,17 @@ def test_pruning_removes_what_was_not_loaded_for_the_longest(tmp_path):
     assert len(prune(tmp_path, 0)) == 2 and files(tmp_path) == []
     with pytest.raises(ValueError, match="max_bytes=-1, but expected an integer of at least 0"):
         prune(tmp_path, -1)
+
+
+def test_names_of_columns_are_in_the_key(tmp_path):
+    flow = InterpolantFlow(memory=tmp_path, **SMALL)
+    flow.fit(pd.DataFrame(X, columns=["a", "b"]))
+    assert flow.fit(pd.DataFrame(X, columns=["c", "d"])).feature_names_in_.tolist() == ["c", "d"]
+    assert "feature_names_in_" not in vars(flow.fit(X))
+    assert len(files(tmp_path)) == 3
+
+
+def test_a_loaded_fit_leaves_nothing_of_the_fit_before(tmp_path):
+    InterpolantFlow(memory=tmp_path, **SMALL).fit(X)
+    flow = InterpolantFlow(memory=tmp_path, **SMALL).fit(Y).distill(max_iter=2)
+    assert "distillation_report_" not in vars(flow.fit(X))

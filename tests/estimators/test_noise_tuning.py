@@ -79,3 +79,8 @@ def test_the_picture_shows_every_level(model):
     line = display.ax_.lines[0]
     np.testing.assert_allclose(line.get_ydata(), result.scores)
     assert display.ax_.get_xlabel() == "noise level (scaled units)"
+
+
+def test_a_score_that_is_no_number_is_refused(model):
+    with pytest.raises(ValueError, match="scoring gave nan at noise level 0, but expected a finite number"):
+        model.tune_noise_level(X, levels=[0.0], scoring=lambda rows, X: np.nan)
