@@ -196,8 +196,8 @@ def test_rounds_are_judged_by_the_rows_that_are_held_out(two):
 def test_a_bridge_and_its_base_density_share_the_time(monkeypatch):
     seen, true = [], _fitting.train_best
     monkeypatch.setattr(_fitting, "train_best", lambda e, plan, s: seen.append(s.max_time) or true(e, plan, s))
-    model = small(base_density="flow", max_time=0.2).fit(X, X1)
-    assert model.base_density_.max_time + seen[0] / (1 - SHARE_OF_WORK) == pytest.approx(0.2)
+    model = small(base_density="flow", max_time=3.0).fit(X, X1)
+    assert model.base_density_.max_time + seen[0] / (1 - SHARE_OF_WORK) == pytest.approx(3.0)
 
 
 def test_pairs_stay_together_in_training_and_held_out_rows():
