@@ -5,7 +5,8 @@ import numbers
 from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from ..metrics import energy_distance
 from .model_access import AsksModel
@@ -64,8 +65,9 @@ class NoiseTuningMethods(AsksModel):
         model = self._ready()
         model.refuse_forecast("tune_noise_level")
         _check_draws(n_draws)
-        X = self._validate_rows(X)[:_MOST_ROWS]
-        given = {} if condition is None else {"condition": condition[: len(X)]}
+        X = self._validate_rows(X)
+        given = {} if condition is None else {"condition": _first_rows(condition, len(X))}
+        X = X[:_MOST_ROWS]
         levels, before = _checked_levels(levels), (self.noise_level, self.n_steps)
         first, score = self._seed_of(random_state), energy_score if scoring == "energy" else scoring
         steps, scores = [self._steps_at(level) for level in levels], []
@@ -95,6 +97,13 @@ class NoiseTuningMethods(AsksModel):
 def energy_score(rows, X):
     """Minus the squared energy distance, in standard deviations of X."""
     return -energy_distance(rows, X)
+
+
+def _first_rows(condition, n_rows):
+    """The condition of the rows that are used; what has another length is left for `sample` to judge."""
+    if n_rows <= _MOST_ROWS or np.ndim(condition) == 0 or _num_samples(condition) != n_rows:
+        return condition
+    return _safe_indexing(condition, np.arange(_MOST_ROWS))
 
 
 def _checked_levels(levels):

@@ -84,3 +84,20 @@ def test_the_picture_shows_every_level(model):
 def test_a_score_that_is_no_number_is_refused(model):
     with pytest.raises(ValueError, match="scoring gave nan at noise level 0, but expected a finite number"):
         model.tune_noise_level(X, levels=[0.0], scoring=lambda rows, X: np.nan)
+
+
+def test_a_condition_of_another_length_is_refused_and_one_of_many_rows_is_cut_with_them(monkeypatch):
+    model = InterpolantDiffusion(max_iter=2, hidden_layer_sizes=(4,), n_steps=2, random_state=0)
+    model.fit(X, condition=X[:, 0])
+    with pytest.raises(ValueError, match="condition has 200 rows, but expected one for all or one for each of 50 rows"):
+        model.tune_noise_level(X[:50], levels=[0.0], condition=X[:, 0])
+    monkeypatch.setattr("sklearn_si._estimators.noise_tuning._MOST_ROWS", 40)
+    shapes = []
+    model.tune_noise_level(
+        X,
+        levels=[0.0],
+        condition=X[:, 0],
+        n_draws=2,
+        scoring=lambda rows, X: shapes.append((rows.shape, X.shape)) or 0.0,
+    )
+    assert shapes == [((40, 2), (40, 2))] * 2
