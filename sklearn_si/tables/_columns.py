@@ -28,6 +28,9 @@ _STEPS = 2**45
 # Distance of a dequantised code from the borders of its cell, as a share of it.
 _MARGIN = 1e-6
 
+# Levels of fit that an error names.
+_FEW_LEVELS = 10
+
 
 @registered("tables.Lattice")
 @dataclasses.dataclass
@@ -240,10 +243,12 @@ class Column:
 
     def _refuse_unseen(self, values, unseen, input_name):
         if unseen == "error":
-            some = list(dict.fromkeys(values.tolist()))[:5]
+            some, known = list(dict.fromkeys(values.tolist()))[:5], self.levels.tolist()
+            more = " and more" if len(known) > _FEW_LEVELS else ""
             raise ValueError(
-                f"Column {self.name!r} of {input_name} holds {some}, which fit has not seen: set unseen='unknown' to "
-                "read such levels as not known, or fit on a table that has them."
+                f"Column {self.name!r} of {input_name} holds {some}, which fit has not seen; it saw "
+                f"{known[:_FEW_LEVELS]}{more}: correct the cells, or fit on a "
+                "table that has them. (TableCodec(unseen='unknown') reads such levels as not known.)"
             )
 
     def _placed(self, x, place, rng):

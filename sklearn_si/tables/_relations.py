@@ -71,6 +71,11 @@ class LinearRelation:
         rest = rounded(target - base, self.fine)
         return np.where(np.abs(rest) <= self.tolerance, 0, rest) if self.least is None else rest
 
+    def possible(self, rest, cells):
+        """Drawn rests as they can be: where no source is missing, none but those of rows that keep the relation."""
+        present = sum(cells[j][1] > 0 for j in self.sources) == 0
+        return np.where(present, 0 * rest if self.least is None else np.maximum(rest, self.least), rest)
+
     def made(self, rest, base):
         """The target, with its decimals and within its bounds as far as the relation allows."""
         made = rounded(base + rest, self.power)
@@ -224,6 +229,8 @@ class Relations:
 
     def _settled(self, cells, drawn, readings):
         """Cells of which the unknown ones keep all relations, from the drawn rest of each target."""
+        rests = {r.target: r.possible(drawn[r.target][0], cells) for r in self.linear}
+        drawn = {target: (rest, drawn[target][1]) for target, rest in rests.items()}
         ceilings = self._ceilings(cells, readings)
         targets = {relation.target for relation in self.linear}
         for j in ceilings.keys() - targets:

@@ -82,7 +82,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         Seconds of training. Gives up reproducibility.
     constraints : "auto", None or list, default="auto"
         Relations between columns that every row keeps which is drawn or completed: `Inequality`, `Sum` and
-        `FixedCombinations`. "auto" finds them: those that hold in every row and would not by chance.
+        `FixedCombinations`. "auto" finds them: those that hold in every row and would not by chance. It looks for
+        inequalities and sums among columns without missing values only; name those of other columns in a list.
     validation_fraction : float, default=0.1
         Share of the rows held out, but at least 50, or a fifth where there are fewer than 250; they choose the weights
         that are kept. A `flow` that is given has a share of its own.

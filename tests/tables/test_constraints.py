@@ -269,3 +269,14 @@ def test_averaged_draws_keep_relations():
     assert ((filled.length + filled.depth - filled.total).abs() < 1e-6).all()
     assert (filled.length <= filled.limit).all()
     pd.testing.assert_frame_equal(filled[["total", "limit"]], frame[["total", "limit"]])
+
+
+def test_a_sum_of_a_part_with_missing_values_is_kept_wherever_all_have_a_value():
+    rng = np.random.default_rng(0)
+    a, b = rng.gamma(3, 20, 1000).round(2), rng.gamma(2, 5, 1000).round(2)
+    frame = pd.DataFrame({"a": a, "b": b, "c": (a + b).round(2)})
+    frame.loc[rng.random(1000) < 0.1, "b"] = np.nan
+    table = TableSynthesizer(max_iter=60, random_state=1, constraints=[Sum("c", ("a", "b"))]).fit(frame)
+    for given in (None, {"b": 10.0}, {"a": 150.0}):
+        rows = table.sample(20_000, given=given, random_state=0).dropna()
+        assert (rows["a"] + rows["b"] - rows["c"]).abs().max() < 0.011
