@@ -289,8 +289,8 @@ FAULTS = [
         "refinement states a thirty-second of the gap",
         "solvers._refinement",
         "refine",
-        "torch.maximum(gap_share * gap, last_gap / 32)",
-        "torch.maximum(gap_share * gap / 8, last_gap / 256)",
+        "torch.maximum(share * gap, last_gap / 32)",
+        "torch.maximum(share * gap / 8, last_gap / 256)",
     ),
     Fault(
         "rows that are not finite pass",

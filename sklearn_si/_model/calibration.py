@@ -16,16 +16,16 @@ from .levels import Level, LikelihoodCalibration
 from .likelihood import GRID_SPACING, Parts, follow, gauss_legendre
 from .likelihood_error import Margin, quadrature_error, rounding_indicator
 
-# What the truth is taken to be. Its nodes lie in two panels of 24.
-_FINE = Level(24, 48)
-# Steps and nodes of first solves that are compared.
-_STEPS = (4, 6, 8, 12, 18)
-_NODES = (6, 8, 10, 12, 14, 16, 20, 24, 28, 32)
+# What the truth is taken to be. Its nodes lie in two panels of 48.
+_FINE = Level(48, 96)
+# Steps and nodes of first and second solves that are compared.
+_STEPS = (6, 12, 18, 24, 36)
+_NODES = (8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 # Nodes by which the density of two paths is compared, and the level of a base that is a flow itself.
-_FEW_NODES = 6
+_FEW_NODES = 4
 _BASE_LEVEL = Level(8, 16)
 # Steps of the solve that is repeated in single precision.
-_ROUNDED_STEPS = 8
+_ROUNDED_STEPS = 12
 # Tolerances in nats from which on a first level is chosen; below the last the fine solve is no truth.
 _TOLERANCES = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4)
 # Fewest and most rows of the measurement.
@@ -38,8 +38,13 @@ _SAFETY = 1.3
 _SAFETY_ROWS = 25
 # Share of the rows, those of the largest indicators, that tell what refinement brings; the bounds of that.
 _HARD = 1 / 3
-_LEAST_SHARE = 1 / 8
-_MOST_SHARE = 1 / 4
+_LEAST_SHARE = 1 / 4
+_MOST_SHARE = 1 / 2
+# What a solve in double precision costs over one in single, as the first two are.
+_DOUBLE = 2.0
+# What a doubling is expected to divide an error by, and the most doublings that are counted.
+_GAIN = 16.0
+_MOST_DOUBLINGS = 6
 # Nats that are left to rounding.
 _ROUNDING = 1e-9
 # Share of the work of a fit that the measurement may take.
@@ -115,16 +120,20 @@ def calibrate(
     stated_nodes = {n: of_nodes[n].stated(q) for n, q in zip(_NODES, quadratures, strict=True)}
     single = fields.in_single_precision()
     rounding = None if single is None else _rounding(single, x, stop, solved[_ROUNDED_STEPS], anchor_parts)
-    share, price = _gap_share(terms, paths), divergence_cost(fields, x.shape[1])
-    first = [(least, *_cheapest(least, stated_paths, stated_nodes, price, share)) for least in _TOLERANCES]
-    if base is not None:
-        first = [(least, *Level(*level).union(base.start(least))) for least, *level in first]
+    # true and stated errors of every level
+    of_levels = {
+        Level(n, m): (e + miss, stated_paths[n] + stated_nodes[m])
+        for (n, e), (m, miss) in itertools.product(zip(_STEPS, errors, strict=True), zip(_NODES, misses, strict=True))
+    }
+    first, second = _first_and_second(of_levels, divergence_cost(fields, x.shape[1]), base)
     return LikelihoodCalibration(
-        tuple(first),
+        first,
         tuple((n, (m.factor, m.floor)) for n, m in of_paths.items()),
         tuple((n, (m.factor, m.floor)) for n, m in of_nodes.items()),
-        share,
+        _gap_share(terms, paths),
         rounding,
+        second,
+        float(x.square().sum(1).max()),
     )
 
 
@@ -185,16 +194,34 @@ def _gap_share(terms: Sequence[Tensor], paths: Sequence[Tensor]) -> float:
     return min(_MOST_SHARE, max(_LEAST_SHARE, _SAFETY * worst))
 
 
-def _cheapest(
-    tolerance: float, paths: dict[int, Tensor], nodes: dict[int, Tensor], price: float, share: float
-) -> Level:
-    """The level of the least expected cost, with the rows that must be refined."""
+def _first_and_second(
+    errors: dict[Level, tuple[Tensor, Tensor]], price: float, base: LikelihoodCalibration | None
+) -> tuple[tuple[tuple[float, int, int], ...], ...]:
+    """The levels of the first and of the second solve, each with the tolerance from which on it is taken."""
+    solves = [_cheapest(least, errors, price) for least in _TOLERANCES]
+    if base is not None:
+        solves = [_united(both, base.measured(least)) for least, both in zip(_TOLERANCES, solves, strict=True)]
+    return tuple(tuple((least, *both[k]) for least, both in zip(_TOLERANCES, solves, strict=True)) for k in range(2))
 
-    def cost(level: Level) -> float:
-        stated = paths[level.n_steps] + nodes[level.n_nodes]
-        # the gap to the next level, and its share, against the tolerance: each doubling brings an order of four or more
-        misses = (stated * share / tolerance).clamp(min=1.0).log2() / 4
-        solves = torch.where(stated <= tolerance, 1.0, 2.0 ** (2 + misses.ceil()) - 1)
-        return (6 * level.n_steps + price * level.n_nodes) * float(solves.mean())
 
-    return min(itertools.starmap(Level, itertools.product(paths, nodes)), key=cost)
+def _united(levels: tuple[Level, Level], base: list[Level]) -> tuple[Level, Level]:
+    """The levels of the first and the second solve, with those of a base that is solved beside it."""
+    first, second = (level.union(own) for level, own in zip(levels, (base[0], base[-1]), strict=True))
+    return first, second
+
+
+def _cheapest(tolerance: float, errors: dict[Level, tuple[Tensor, Tensor]], price: float) -> tuple[Level, Level]:
+    """The levels of the first and the second solve of the least cost for the rows of the measurement."""
+    levels = list(errors)
+    costs = torch.tensor([6 * level.n_steps + price * level.n_nodes for level in levels])
+    true, stated = (torch.stack(of_level) for of_level in zip(*errors.values(), strict=True))
+    missed = (stated > tolerance).double()
+    # after the second solve all is doubled, at least once, until the gap is small enough
+    doublings = 1 + (true / tolerance).clamp(min=1.0).log() / math.log(_GAIN)
+    more = _DOUBLE * (2.0 ** (doublings.ceil().clamp(max=_MOST_DOUBLINGS) + 1) - 2)
+    total = costs[:, None] + (missed.mean(1)[:, None] + missed @ (missed * more).T / missed.shape[1]) * costs
+    # where both are the same, there is no second solve
+    total -= (missed.mean(1) * costs).diag()
+    is_finer = torch.tensor([[a.union(b) == b for b in levels] for a in levels])
+    best = int(torch.where(is_finer, total, torch.inf).argmin())
+    return levels[best // len(levels)], levels[best % len(levels)]

@@ -50,6 +50,12 @@ class LikelihoodCalibration:
     rounding : (float, float) or None
         What the indicator of rounding in single precision is multiplied by, and what is added; None where first solves
         are in double precision.
+    second : tuple of (float, int, int)
+        The same of the second solve, of rows that miss the tolerance in the first; without it, or where it is the
+        first one, all is doubled. Both state their errors by the margins, which were measured for them; finer ones
+        by their gaps.
+    reach : float
+        The largest squared length of the rows of the measurement. Beyond it stated errors grow in proportion.
     is_measured : bool
         Whether this was measured on a fitted model. What is assumed of every model holds of steps whose errors are
         weighted by the score function, and of no others.
@@ -60,6 +66,8 @@ class LikelihoodCalibration:
     quadrature_margins: tuple[tuple[int, tuple[float, float]], ...] = ()
     gap_share: float = 0.25
     rounding: tuple[float, float] | None = None
+    second: tuple[tuple[float, int, int], ...] = ()
+    reach: float = float("inf")
     is_measured: bool = True
 
     def at(self, tolerance: float) -> "LikelihoodCalibration":
@@ -68,7 +76,12 @@ class LikelihoodCalibration:
 
     def start(self, tolerance: float) -> Level:
         """The level of the first solve."""
-        return next(Level(*level) for least, *level in self.first if tolerance >= least)
+        return _level_from(self.first, tolerance)
+
+    def measured(self, tolerance: float) -> list[Level]:
+        """The levels whose errors are stated by the margins: of the first solve, and of the second if it is known."""
+        known = [_level_from(levels, tolerance) for levels in (self.first, self.second) if levels]
+        return [*dict.fromkeys(known)]
 
     def stated_rounding(self, indicator: Tensor) -> Tensor:
         """The stated error of single precision."""
@@ -80,6 +93,10 @@ class LikelihoodCalibration:
         of_path = Margin(*dict(self.path_margins).get(level.n_steps, _PATH_MARGIN))
         of_nodes = Margin(*dict(self.quadrature_margins).get(level.n_nodes, _QUADRATURE_MARGIN))
         return of_path.stated(path) + of_nodes.stated(quadrature)
+
+
+def _level_from(levels: tuple[tuple[float, int, int], ...], tolerance: float) -> Level:
+    return next(Level(*level) for least, *level in levels if tolerance >= least)
 
 
 # Stated over estimated error of the path, such that 99 % of rows are within it: the embedded errors of the steps,

@@ -31,7 +31,7 @@ _NODE_SPACINGS = {"logit": "logit-wide"}
 # What brings most rows to .01 nats, for who solves once.
 COARSE = Level.of(12)
 # Nodes of a panel at the most.
-_PANEL = 40
+_PANEL = 64
 # Steps of the first solve of transported rows.
 _TRANSPORT_STEPS = 10
 # Factor by which the tolerance of transported rows is lower than asked for: a flow that contracts clusters magnifies
@@ -127,7 +127,7 @@ def flow_with_divergence(
     error = calibration.stated(level, path_error, quadrature_error(values))
     if fields.is_single:
         error = error + calibration.stated_rounding(rounding_indicator(x, end, weights @ values.abs()))
-    return end, integral, trusted(error)
+    return end, integral, trusted(error * (x.square().sum(1) / calibration.reach).clamp(min=1.0))
 
 
 def follow(
@@ -269,20 +269,21 @@ def ode_log_density(
     log_density, error : Tensor of shape (n,)
     """
     calibration = calibration.at(tolerance)
-    first = calibration.start(tolerance)
+    *before, last = measured = calibration.measured(tolerance)
     # of rows in single precision nothing is gained
     is_rounded = calibration.rounding is not None and x.dtype == torch.float64
-    of_first = (fields.in_single_precision() if is_rounded else None) or fields
+    of_measured = (fields.in_single_precision() if is_rounded else None) or fields
 
     def solve(rows: Tensor, level: Level) -> Solved:
         chunks, ends = _chunks(rows, x.shape[1]), (anchor, anchor_parts)
-        asked = of_first if level == first else fields
+        asked = of_measured if level in measured else fields
         solved = [density_parts(asked.rows(c), x[c], t, level, spacing, *ends, calibration) for c in chunks]
         parts, errors = zip(*solved, strict=True)
-        return torch.cat(parts), 1.0, None if errors[0] is None else torch.cat(errors)
+        is_known = level in measured and errors[0] is not None
+        return torch.cat(parts), 1.0, torch.cat(errors) if is_known else None
 
     # the terms are compared apart: their errors may cancel in one solve only
-    parts, error = refine(solve, len(x), tolerance, first.doublings(), calibration.gap_share)
+    parts, error = refine(solve, len(x), tolerance, [*before, *last.doublings()], calibration.gap_share)
     return parts.sum(1), error
 
 

@@ -9,10 +9,15 @@ import torch
 from oracles import MixtureFields, mixture, mixture_log_density, sample_mixture
 from sklearn_si import InterpolantFlow
 from sklearn_si._model import calibration
-from sklearn_si._model.calibration import _at_nodes, calibrate, pilot_rows
+from sklearn_si._model.calibration import _at_nodes, _cheapest, calibrate, pilot_rows
 from sklearn_si._model.fields import Fields
 from sklearn_si._model.levels import ASSUMED, Level, LikelihoodCalibration
-from sklearn_si._model.likelihood import gauss_legendre, ode_log_density, standard_normal_parts
+from sklearn_si._model.likelihood import (
+    flow_with_divergence,
+    gauss_legendre,
+    ode_log_density,
+    standard_normal_parts,
+)
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.persistence import load, save
 
@@ -35,12 +40,46 @@ def test_stated_errors_of_a_calibrated_model_cover_the_true_ones(exact, toleranc
     assert ((value - true).abs() <= error).double().mean() >= 0.985
 
 
-def test_a_calibrated_first_solve_is_no_dearer_than_the_assumed_one(exact):
-    *_, known = exact
-    for tolerance in (1e-2, 1e-3):
-        assert known.start(tolerance).n_nodes <= ASSUMED.start(tolerance).n_nodes
-        assert known.start(tolerance).n_steps <= 18
+class CountedFields(Fields):
+    """Fields that count the rows whose divergence is taken."""
+
+    n_rows = 0
+
+    def velocity_and_divergence(self, t, x):
+        self.n_rows += len(x)
+        return super().velocity_and_divergence(t, x)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3])
+def test_a_calibrated_solve_takes_fewer_divergences_than_the_assumed_one(exact, tolerance):
+    fields, (_, x), _, known = exact
+    counts = []
+    for known_or_not in (known, ASSUMED):
+        counted = CountedFields(fields.interpolant, fields.velocity_network)
+        ode_log_density(counted, x, 1.0, 0.0, standard_normal_parts, tolerance, "logit", known_or_not)
+        counts.append(counted.n_rows)
+    assert counts[0] < counts[1]
     assert known.at(1e-9) is ASSUMED and ASSUMED.start(1e-9) == Level(18, 36)
+
+
+def test_the_levels_of_two_solves_cost_the_least_for_the_rows_of_the_measurement():
+    easy, hard = torch.tensor([1e-4] * 9 + [1.0], dtype=torch.float64), torch.full((10,), 1e-4, dtype=torch.float64)
+    coarse, middle, fine = Level(6, 8), Level(12, 16), Level(24, 32)
+    errors = {coarse: (easy, easy), middle: (easy, easy), fine: (hard, hard)}
+    assert _cheapest(1e-3, errors, 1.0) == (coarse, fine)
+    assert _cheapest(2.0, errors, 1.0)[0] == coarse
+    # nothing is gained by a first solve that all rows miss
+    assert _cheapest(1e-3, {coarse: (hard, hard + 1), fine: (hard, hard)}, 1.0)[0] == fine
+
+
+def test_stated_errors_grow_beyond_the_rows_of_the_measurement(exact):
+    fields, (x, _), _, known = exact
+    level, row = known.start(1e-1), x[:1]
+    solve = [fields, 1.5 * row, 1.0, 0.0, level, "logit"]
+    size = float((1.5 * row).square().sum())
+    within, beyond = (dataclasses.replace(known, reach=size / factor) for factor in (0.5, 2.0))
+    stated = [flow_with_divergence(*solve, calibration)[2] for calibration in (within, beyond)]
+    torch.testing.assert_close(stated[1], torch.where(2 * stated[0] <= 0.5, 2 * stated[0], torch.inf))
 
 
 def test_far_rows_are_covered_or_flagged(exact):
@@ -52,7 +91,7 @@ def test_far_rows_are_covered_or_flagged(exact):
 
 
 def test_fewer_nodes_are_read_off_the_polynomial_of_the_fine_solve():
-    fine, few = (torch.as_tensor(gauss_legendre(n)[0])[:, None] for n in (48, 10))
+    fine, few = (torch.as_tensor(gauss_legendre(n)[0])[:, None] for n in (96, 10))
     torch.testing.assert_close(_at_nodes(torch.sin(9 * fine), 10), torch.sin(9 * few), rtol=0, atol=1e-11)
 
 
