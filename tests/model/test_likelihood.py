@@ -1,5 +1,7 @@
 """Log-densities and carried rows of exact fields against closed forms."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -174,6 +176,35 @@ def test_stated_errors_cover_the_true_ones():
         finest, _ = transport_rows(Fields(path, exact), x, 0.0, 1.0, 1e-4, "uniform")
         true = (ends - finest).norm(dim=1) / (1 + finest.abs().amax(1))
         assert (true <= stated).double().mean() >= 0.99
+
+
+@pytest.mark.parametrize("outputs", [(), (0.0, 0.25, 1.0)])
+@pytest.mark.parametrize("d", [1, 5])
+def test_transported_rows_cost_less_at_looser_tolerances_and_are_within_each(d, outputs):
+    rng, path = np.random.default_rng(d), GaussianBase(Linear())
+
+    class Counting(Fields):
+        n_rows = 0
+
+        def velocities(self, times):
+            def counted(x, known):
+                self.n_rows += len(x)
+                return known(x)
+
+            return [functools.partial(counted, known=known) for known in super().velocities(times)]
+
+    exact, x = MixtureFields(path, *mixture(rng, 3, d)), torch.as_tensor(rng.normal(size=(200, d)))
+    finest, _ = transport_rows(Fields(path, exact), x, 0.0, 1.0, 1e-6, "logit", outputs=outputs)
+    counts = []
+    for tolerance in (1e-1, 1e-3, 1e-5):
+        fields = Counting(path, exact)
+        ends, stated = transport_rows(fields, x, 0.0, 1.0, tolerance, "logit", outputs=outputs)
+        assert (stated <= tolerance).all()
+        assert ((ends - finest).abs().amax(-1) <= tolerance * (1 + finest.abs().amax(-1))).all()
+        counts.append(fields.n_rows)
+    # six steps and twelve at the loosest, where 10, 20 and 40 are what three solves take
+    assert counts[0] < counts[1] < counts[2]
+    assert counts[0] < 0.5 * 200 * (6 * 70)
 
 
 def test_a_loose_tolerance_is_met_by_the_coarsest_grid_alone():
