@@ -4,8 +4,17 @@ from . import tables  # noqa: F401 - so that files of tables can be loaded
 from ._estimators.bridge import SchroedingerBridge
 from ._estimators.diffusion import InterpolantDiffusion
 from ._estimators.flow import InterpolantFlow
+from ._estimators.prediction.regressor import InterpolantRegressor
 from ._version import __version__  # noqa: F401 - the usual place to look for it
 from .compose import TransformedDensity
 from .persistence import load, save
 
-__all__ = ["InterpolantDiffusion", "InterpolantFlow", "SchroedingerBridge", "TransformedDensity", "load", "save"]
+__all__ = [
+    "InterpolantDiffusion",
+    "InterpolantFlow",
+    "InterpolantRegressor",
+    "SchroedingerBridge",
+    "TransformedDensity",
+    "load",
+    "save",
+]

@@ -1,6 +1,7 @@
 """Distances between samples and between tables, and scorers."""
 
 from ._kernels import maximum_mean_discrepancy
+from ._predictions import crps_scorer, log_density_scorer, pinball_scorer
 from ._samples import energy_distance, sample_scorer, sliced_wasserstein
 from ._tables import (
     c2st,
@@ -17,12 +18,15 @@ __all__ = [
     "c2st",
     "closest_record",
     "coverage",
+    "crps_scorer",
     "energy_distance",
+    "log_density_scorer",
     "marginal_distances",
     "maximum_mean_discrepancy",
     "membership_auc",
     "pair_trends",
     "path_energy",
+    "pinball_scorer",
     "plan_moments",
     "sample_scorer",
     "sliced_wasserstein",

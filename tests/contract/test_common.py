@@ -8,7 +8,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.fixes import parse_version
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, InterpolantRegressor, SchroedingerBridge
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
 SMALL = {"max_iter": 3, "hidden_layer_sizes": (8,), "n_steps": 4, "random_state": 0}
@@ -20,6 +20,11 @@ ESTIMATORS = [
     InterpolantFlow("trigonometric", preprocessing="whiten", noise_level=0.5, early_stopping=False, **SMALL),
     InterpolantDiffusion(**SMALL),
     SchroedingerBridge(n_components=1, n_rounds=0, base_density="normal", **SMALL),
+    InterpolantRegressor(
+        InterpolantFlow(max_iter=3, hidden_layer_sizes=(8,), preprocessing="standardize"),
+        base="boosting",
+        random_state=0,
+    ),
     TableCodec(random_state=0),
     TableSynthesizer(flow=SMALL_FLOW, max_iter=3, random_state=0),
     InterpolantImputer(TableSynthesizer(flow=SMALL_FLOW, max_iter=3), random_state=0),
@@ -61,6 +66,8 @@ def expected_failed_checks(estimator):
             **dict.fromkeys(NEED_A_TARGET, "predict_proba needs the name of a column, which no check passes"),
             **dict.fromkeys(WEIGHTED, "weights mean repeated rows in distribution: batches are drawn by weight"),
         }
+    if isinstance(estimator, InterpolantRegressor):
+        return dict.fromkeys(WEIGHTED, "weights mean repeated rows in distribution: batches are drawn by weight")
     if isinstance(estimator, (TableCodec, InterpolantImputer)):
         return {}
     return {
@@ -98,7 +105,15 @@ def test_expected_failures_are_strict_where_scikit_learn_can():
 
 @pytest.mark.parametrize(
     "cls",
-    [InterpolantFlow, InterpolantDiffusion, SchroedingerBridge, TableCodec, TableSynthesizer, InterpolantImputer],
+    [
+        InterpolantFlow,
+        InterpolantDiffusion,
+        InterpolantRegressor,
+        SchroedingerBridge,
+        TableCodec,
+        TableSynthesizer,
+        InterpolantImputer,
+    ],
 )
 def test_every_parameter_has_a_constraint_and_a_line_in_the_docstring(cls):
     names = set(cls().get_params())

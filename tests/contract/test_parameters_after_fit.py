@@ -9,7 +9,13 @@ import pandas as pd
 import pytest
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
+from sklearn_si import (
+    InterpolantDiffusion,
+    InterpolantFlow,
+    InterpolantRegressor,
+    SchroedingerBridge,
+    TransformedDensity,
+)
 from sklearn_si._utils.after_fit import AFTER_FIT
 from sklearn_si.networks import MLP
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
@@ -50,6 +56,7 @@ MODELS = {
     "bridge": (lambda: SchroedingerBridge(0.3, "network", n_steps=4, **SMALL_BRIDGE), (X0, X1), {}),
     "mixture bridge": (lambda: SchroedingerBridge(0.3, "mixture", n_components=2, **SMALL_BRIDGE), (X0, X1), {}),
     "transformed": (lambda: TransformedDensity(PowerTransformer(), InterpolantFlow(**SMALL)), (X1,), {}),
+    "regressor": (lambda: InterpolantRegressor(TINY_FLOW, "normal", random_state=0), (X1, X1[:, 0]), {}),
     "codec": (lambda: TableCodec(random_state=0), (TABLE,), {}),
     "synthesizer": (synthesizer, (TABLE,), {}),
     "imputer": (lambda: InterpolantImputer(synthesizer(), random_state=0), (TABLE,), {}),
@@ -86,9 +93,11 @@ OTHERS = {
     "warm_start": [True],
     "checkpoint": ["of_the_next_fit.ckpt"],
     "memory": ["of_the_next_fits"],
-    "dequantize": ["auto"],
+    "dequantize": ["auto", None],
     "constraints": [None],
     "verbose": [3],
+    "base": ["boosting"],
+    "n_estimators": [2],
     "epsilon": [2.0],
     "method": ["mixture", "network"],
     "n_components": [1],
@@ -204,6 +213,17 @@ def questions(name, model, given):
         "transform": lambda: model.transform(EMPTY[:6] if name.endswith("array") else GAPS),
         "get_feature_names_out": lambda: model.get_feature_names_out(),
     }
+    of_regressors = {
+        "predict": lambda: model.predict(b, return_std=True),
+        "predict_quantiles": lambda: model.predict_quantiles(b, [0.2, 0.7]),
+        "predict_interval": lambda: model.predict_interval(b),
+        "predict_cdf": lambda: model.predict_cdf(b, b[:, 0]),
+        "predict_log_density": lambda: model.predict_log_density(b, b[:, 0]),
+        "sample": lambda: model.sample(b, 2),
+        "score": lambda: model.score(b, b[:, 0]),
+    }
+    if name == "regressor":
+        return of_regressors
     return {"TableSynthesizer": of_tables, "TableCodec": of_codecs, "InterpolantImputer": of_imputers}.get(
         type(model).__name__, of_rows
     )

@@ -1,0 +1,411 @@
+"""A regressor whose prediction is a distribution."""
+
+import contextlib
+import numbers
+import os
+import time
+from typing import ClassVar
+
+import joblib
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
+
+from ..._training.validation_split import split_rows
+from ..._utils.input_checks import all_or_nothing, check_count, check_masked
+from ..._utils.links import LinkedEstimator
+from ..._utils.names import registered
+from ..._utils.tensors import FIT_STREAM, REPEATS_STREAM, SAMPLE_STREAM, draw_seed, resolve_device
+from ..._utils.weights import weighted_rows
+from ...distributed import current_group
+from ...preprocessing._conditions import ConditionCodec
+from ...preprocessing._grids import Grid, chosen_columns
+from ..flow import InterpolantFlow
+from ..memory import open_memory
+from . import mixture
+from .members import Rows, learn_member, validation_score
+from .trees import LEAST_ROWS
+
+
+@registered("InterpolantRegressor")
+class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
+    """A regressor that predicts the distribution of y given X: quantiles, intervals, densities, draws and the mean.
+
+    y = T(z | x),    or    y = mu(x) + sigma(x) T(z | x),    z standard normal
+
+    with T the flow of an `InterpolantFlow` that is fitted to y with X as its condition (Albergo, Boffi &
+    Vanden-Eijnden, 2303.08797, (2.32)), and mu and sigma learned by boosted trees out of fold. For one output the map
+    T is increasing in z, so that it maps quantiles of the normal to those of y: no draws are needed.
+
+    Parameters
+    ----------
+    flow : InterpolantFlow or None, default=None
+        What is cloned and fitted; None is InterpolantFlow(). Its `max_time`, `random_state` and `device` are those of
+        the regressor.
+    base : {"auto", "normal", "boosting"}, default="auto"
+        "boosting" learns a location and a scale by gradient boosting first, "normal" learns neither, and "auto" fits
+        both and takes the one with the higher log-likelihood of validation rows. Fewer than 20 training rows are too
+        few for "boosting", and "auto" is then "normal".
+    n_estimators : int, default=1
+        Number of maps, each with another seed and other validation rows; the prediction is their mixture in equal
+        parts, and its quantiles are found by root finding.
+    dequantize : None, "auto" or list, default="auto"
+        Columns of y with repeated values, such as counts, as in `InterpolantFlow`; "auto" finds them. They get uniform
+        noise within cells in fit; draws and quantiles are then values that fit saw.
+    kinds : dict or None, default=None
+        How columns of X are read, by name (by position in an array): "categorical" or "continuous". Other columns of
+        numbers and dates are continuous, all else is categorical.
+    validation_fraction : float, default=0.1
+        Share of the rows that are held out to stop the training and to choose the base.
+    max_time : float or None, default=None
+        Seconds of training. The result then depends on the speed of the machine, and is not reproducible.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA if there is one, else MPS, else the CPU. May be changed after fit.
+    memory : str, path-like, joblib.Memory or None, default=None
+        Folder in which fitted models are kept, as in `InterpolantFlow`.
+    random_state : int, RandomState instance or None, default=None
+        Seed of training and of draws. May be changed after fit.
+
+    Attributes
+    ----------
+    members_ : list
+        The maps.
+    base_ : str
+        "normal" or "boosting", as chosen.
+    validation_scores_ : dict of float
+        Mean log-likelihood of the validation rows with each base that was fitted, in nats.
+    grid_ : Grid or None
+        The repeated values of y.
+    n_outputs_ : int
+        Number of columns of y.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns of X, if fit was given a frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si import InterpolantFlow, InterpolantRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(size=(200, 1))
+    >>> y = X[:, 0] + 0.1 * rng.normal(size=200)
+    >>> model = InterpolantRegressor(InterpolantFlow(max_iter=20), random_state=0).fit(X, y)
+    >>> model.predict_interval(X[:3], coverage=0.9).shape
+    (3, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "flow": [InterpolantFlow, None],
+        "base": [StrOptions({"auto", "normal", "boosting"})],
+        "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
+        "dequantize": [StrOptions({"auto"}), "array-like", None],
+        "kinds": [dict, None],
+        "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
+        "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
+        "device": [str, torch.device],
+        "memory": [str, os.PathLike, joblib.Memory, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        flow=None,
+        base="auto",
+        n_estimators=1,
+        dequantize="auto",
+        kinds=None,
+        validation_fraction=0.1,
+        max_time=None,
+        device="auto",
+        memory=None,
+        random_state=None,
+    ):
+        self.flow, self.base, self.n_estimators, self.dequantize = flow, base, n_estimators, dequantize
+        self.kinds, self.validation_fraction, self.max_time = kinds, validation_fraction, max_time
+        self.device, self.memory, self.random_state = device, memory, random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Learn the distribution of y given X.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+            Columns of any kind in a frame; missing values are allowed.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The target.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, finite and not negative; only their ratios count.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            When y is constant, or not finite, or when a column of X cannot be read.
+        """
+        current_group().refuse("InterpolantRegressor")
+        check_consistent_length(X, y, sample_weight)
+        samples = {"X": X, "y": y, "sample_weight": sample_weight}
+        memory = open_memory(self, samples)
+        if memory.recall(self):
+            return self
+        with all_or_nothing(self):
+            self._fit(X, y, sample_weight)
+        memory.keep(self)
+        return self
+
+    def _fit(self, X, y, sample_weight):
+        began, X = time.perf_counter(), self._checked(X, reset=True)
+        Y = _checked_target(y)
+        self._is_column, self.n_outputs_ = Y.ndim == 2, 1 if Y.ndim == 1 else Y.shape[1]
+        X, weight = weighted_rows(X, sample_weight)
+        Y, _ = weighted_rows(Y.reshape(len(Y), -1), sample_weight, "y")
+        _refuse_constant(Y)
+        with _of_X():
+            self.codec_ = ConditionCodec(False, self.kinds).fit(X)
+            codes = self.codec_.transform(X, len(Y))
+        seed = draw_seed(self.random_state)
+        names = list(range(Y.shape[1]))
+        self.grid_ = Grid.of(Y, chosen_columns(self.dequantize, Y, names))
+        Y = self.grid_.scatter(Y, np.random.default_rng([seed, REPEATS_STREAM]))
+        self.validation_scores_, self.members_, self.base_ = {}, [], self.base
+        for k in range(self.n_estimators):
+            rng = np.random.default_rng([seed, FIT_STREAM, k])
+            rows = Rows(codes, Y, weight, *split_rows(len(Y), self.validation_fraction, rng))
+            self._add_member(rows, seed + k, began)
+
+    def _add_member(self, rows, seed, began):
+        """Fit one map; the first one chooses the base."""
+        bases = ["normal", "boosting"] if self.base_ == "auto" else [self.base_]
+        if len(rows.train) < LEAST_ROWS and self.base == "auto":
+            bases = ["normal"]
+        flow, fitted = InterpolantFlow() if self.flow is None else self.flow, {}
+        shares = len(bases) + self.n_estimators - len(self.members_) - 1
+        for place, base in enumerate(bases):
+            left = self.max_time and self.max_time - (time.perf_counter() - began)
+            seconds = left and max(left, self.max_time / 20) / (shares - place)
+            fitted[base] = learn_member(flow, rows, base == "boosting", seed, seconds)
+        if len(fitted) > 1 or not self.members_:
+            device = resolve_device(self.device)
+            self.validation_scores_ = {base: validation_score(m, rows, device) for base, m in fitted.items()}
+            self.base_ = max(fitted, key=self.validation_scores_.__getitem__)
+        self.members_.append(fitted[self.base_])
+
+    def predict(self, X, return_std=False):
+        """The mean of y given X, over base nodes that are the same for every row.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+        return_std : bool, default=False
+            Whether to return the standard deviation over the same nodes as well.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        std : ndarray of the same shape
+            Only with return_std=True.
+        """
+        at, weights = self._at_nodes(self._codes(X))
+        mean = np.einsum("nkd,k->nd", at, weights)
+        if not return_std:
+            return self._shaped(mean)
+        std = np.sqrt(np.einsum("nkd,k->nd", (at - mean[:, None]) ** 2, weights))
+        return self._shaped(mean), self._shaped(std)
+
+    def predict_quantiles(self, X, quantiles):
+        """Quantiles of y given X.
+
+        q_u(x) = mu(x) + sigma(x) T(Phi^-1(u) | x)    (one output; the marginal quantiles over joint nodes for several)
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+        quantiles : float or array-like of shape (n_quantiles,)
+            Levels between 0 and 1, in any order.
+
+        Returns
+        -------
+        values : ndarray of shape (n_samples, n_quantiles) or (n_samples, n_quantiles, n_outputs)
+
+        Raises
+        ------
+        ValueError
+            When a level is not between 0 and 1.
+        """
+        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+        if levels.ndim != 1 or not len(levels) or not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"Got quantiles={quantiles!r}, but expected levels above 0 and below 1.")
+        codes = self._codes(X)
+        if self.n_outputs_ == 1:
+            values = mixture.quantiles(self.members_, codes, levels, self._device())[..., None]
+        else:
+            values = np.moveaxis(np.quantile(self._at_nodes(codes)[0], levels, axis=1), 0, 1)
+        values = self.grid_.snap(values.reshape(-1, self.n_outputs_)).reshape(values.shape)
+        return values if self._is_column else values[..., 0]
+
+    def predict_interval(self, X, coverage=0.9):
+        """Central intervals of y given X: from the quantile (1 - coverage) / 2 to the quantile (1 + coverage) / 2.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+        coverage : float, default=0.9
+            Between 0 and 1.
+
+        Returns
+        -------
+        bounds : ndarray of shape (n_samples, 2) or (n_samples, 2, n_outputs)
+        """
+        if not isinstance(coverage, numbers.Real) or not 0 < coverage < 1:
+            raise ValueError(f"Got coverage={coverage!r}, but expected a number above 0 and below 1.")
+        return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
+
+    def predict_cdf(self, X, y):
+        """P(Y <= y | X) at a value for each row; of several outputs, of each one alone.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+
+        Returns
+        -------
+        probability : ndarray of the shape of y
+            For a column of repeated values, the probability of all values up to y.
+        """
+        codes, Y = self._codes(X), self._targets(X, y)
+        for j, grid in self.grid_.columns.items():
+            places = np.searchsorted(grid.values, Y[:, j], side="right")
+            Y[:, j] = np.concatenate([[-np.inf], grid.edges[1:-1], [np.inf]])[places]
+        if self.n_outputs_ > 1:
+            return (self._at_nodes(codes)[0] <= Y[:, None]).mean(1)
+        return self._shaped(np.exp(mixture.log_cdf(self.members_, codes, Y[:, 0], self._device()))[:, None])
+
+    def predict_log_density(self, X, y):
+        """Log p(y | X) in nats, in the units of y.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Of a single output of repeated values, log(P(y | x) / width of its cell), without error; of several
+            outputs, the log-density at the centres of the cells, which estimates that.
+        """
+        codes, Y, device = self._codes(X), self._targets(X, y), self._device()
+        if self.n_outputs_ == 1 and self.grid_.columns:
+            grid = self.grid_.columns[0]
+            cells, edges = grid.cells(Y[:, 0]), grid.edges.copy()
+            width, edges[0], edges[-1] = grid.widths[cells], -np.inf, np.inf
+            return mixture.log_mass(self.members_, codes, edges[cells], edges[cells + 1], device) - np.log(width)
+        return mixture.log_density(self.members_, codes, self.grid_.centre(Y)[0], device)
+
+    def sample(self, X, n_draws=1, random_state=None):
+        """Draw y given X.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+        n_draws : int, default=1
+            Draws for each row.
+        random_state : int, RandomState instance or None, default=None
+            Seed; None is the estimator's own.
+
+        Returns
+        -------
+        draws : ndarray of shape (n_draws, n_samples) or (n_draws, n_samples, n_outputs)
+        """
+        codes, n_draws = self._codes(X), check_count(n_draws, "n_draws")
+        seed = draw_seed(self.random_state if random_state is None else random_state)
+        rng, n = np.random.default_rng([seed, SAMPLE_STREAM]), len(codes) * n_draws
+        chosen, Z = rng.integers(len(self.members_), size=n), rng.normal(size=(n, self.n_outputs_))
+        rows, drawn = np.tile(np.arange(len(codes)), n_draws), np.empty(Z.shape)
+        for k, member in enumerate(self.members_):
+            own = np.flatnonzero(chosen == k)
+            if len(own):
+                drawn[own] = member.from_normal(member.given(codes).rows(rows[own]), Z[own], self._device())
+        drawn = self.grid_.snap(drawn).reshape(n_draws, len(codes), self.n_outputs_)
+        return drawn if self._is_column else drawn[..., 0]
+
+    def _device(self):
+        return resolve_device(self.device)
+
+    def _at_nodes(self, codes):
+        """Targets at the base nodes of all members, and the weights of these."""
+        nodes, weights = mixture.base_nodes(self.n_outputs_)
+        at = mixture.at_nodes(self.members_, codes, nodes, self._device())
+        values = self.grid_.snap(at.reshape(-1, self.n_outputs_)).reshape(at.shape)
+        return values, np.tile(weights / len(self.members_), len(self.members_))
+
+    def _shaped(self, values):
+        return values if self._is_column else values[:, 0]
+
+    def _codes(self, X):
+        """The coded rows of a question."""
+        check_is_fitted(self)
+        X = self._checked(X)
+        with _of_X():
+            return self.codec_.transform(X, len(X) if hasattr(X, "__len__") else X.shape[0])
+
+    def _targets(self, X, y):
+        check_consistent_length(X, y)
+        Y = _checked_target(y)
+        Y = Y.reshape(len(Y), -1).copy()
+        if Y.shape[1] != self.n_outputs_:
+            raise ValueError(f"y has {Y.shape[1]} columns, but fit was given {self.n_outputs_}.")
+        return Y
+
+    def _checked(self, X, reset=False):
+        check_masked(X, "X")
+        if hasattr(X, "columns"):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return X
+        return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
+
+    def __sklearn_tags__(self):
+        """Missing values, columns of any kind and several outputs are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _checked_target(y):
+    """The target as finite numbers, in one or two dimensions."""
+    if y is None:
+        raise ValueError("InterpolantRegressor requires y to be passed, but the target y is None.")
+    Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    if Y.ndim not in (1, 2):
+        raise ValueError(f"y has {Y.ndim} dimensions, but expected (n_samples,) or (n_samples, n_outputs).")
+    return Y
+
+
+def _refuse_constant(Y):
+    if len(Y) < 3:
+        raise ValueError(f"Got n_samples={len(Y)}, while a minimum of 3 is required to learn a distribution.")
+    constant = np.flatnonzero(np.ptp(Y, axis=0) == 0)
+    if len(constant):
+        raise ValueError(
+            f"Column {constant[0]} of y holds one value ({Y[0, constant[0]]:g}), which has no distribution to learn: "
+            "leave it out."
+        )
+
+
+@contextlib.contextmanager
+def _of_X():
+    """Messages of the reader of conditions under the names that things have in a regressor."""
+    try:
+        yield
+    except ValueError as error:
+        told = str(error).replace("of condition", "of X").replace("condition_kinds", "kinds")
+        raise ValueError(told.replace("condition has", "X has")) from error

@@ -1,0 +1,124 @@
+"""Prediction as a distribution: the answers of a regressor agree with each other, for all kinds of rows and targets."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_si import InterpolantFlow, InterpolantRegressor, load, save
+from sklearn_si._estimators.prediction.trees import fit_location_scale
+from sklearn_si.metrics import crps_scorer, log_density_scorer, pinball_scorer
+
+RNG = np.random.default_rng(0)
+X = pd.DataFrame({
+    "x": RNG.uniform(-2, 2, size=200),
+    "shop": RNG.choice(["north", "south"], size=200),
+    "part": np.where(RNG.random(200) < 0.2, np.nan, RNG.normal(size=200)),
+})  # fmt: skip
+Y = X["x"].to_numpy() + (X["shop"] == "north") + 0.3 * RNG.gumbel(size=200)
+FLOW = InterpolantFlow(max_iter=5, hidden_layer_sizes=(8,), preprocessing="standardize")
+LEVELS = [0.9, 0.1, 0.5]
+
+
+@pytest.fixture(scope="module", params=[("normal", 1), ("boosting", 1), ("boosting", 2)], ids=str)
+def model(request):
+    base, n = request.param
+    return InterpolantRegressor(FLOW, base=base, n_estimators=n, random_state=0).fit(X, Y)
+
+
+def test_the_distribution_function_is_the_inverse_of_the_quantiles(model):
+    values = model.predict_quantiles(X[:20], LEVELS)
+    for j, level in enumerate(LEVELS):
+        np.testing.assert_allclose(model.predict_cdf(X[:20], values[:, j]), level, atol=2e-3)
+
+
+def test_densities_integrate_to_one(model):
+    row, grid = X[:1], np.linspace(-15, 20, 3001)
+    density = np.exp(model.predict_log_density(pd.concat([row] * len(grid)), grid))
+    assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_row_does_not_depend_on_its_batch(model):
+    for ask in (model.predict, lambda rows: model.predict_quantiles(rows, LEVELS)):
+        np.testing.assert_allclose(ask(X[:3]), np.concatenate([ask(X[k : k + 1]) for k in range(3)]), rtol=1e-9)
+
+
+def test_draws_have_the_mean_and_the_deviation_that_are_predicted(model):
+    mean, std = model.predict(X[:3], return_std=True)
+    draws = model.sample(X[:3], 3000, random_state=1)
+    np.testing.assert_allclose(draws.mean(0), mean, atol=5 * draws.std() / 3000**0.5)
+    np.testing.assert_allclose(draws.std(0), std, rtol=0.1)
+
+
+def test_counts_have_a_mass_that_sums_to_one_and_draws_are_counts():
+    counts = np.round(Y)
+    model = InterpolantRegressor(FLOW, base="boosting", random_state=0).fit(X, counts)
+    grid = model.grid_.columns[0]
+    mass = [
+        np.exp(model.predict_log_density(X[:4], np.full(4, v))) * w
+        for v, w in zip(grid.values, grid.widths, strict=True)
+    ]
+    np.testing.assert_allclose(np.sum(mass, axis=0), 1, atol=1e-6)
+    below = [model.predict_cdf(X[:4], np.full(4, v)) for v in grid.values]
+    np.testing.assert_allclose(below, np.cumsum(mass, axis=0), atol=1e-6)
+    assert np.isin(model.sample(X[:9], 20), counts).all()
+    assert np.isin(model.predict_interval(X[:9]), counts).all()
+
+
+def test_several_outputs_have_a_joint_distribution():
+    both = np.column_stack([Y, -Y + 0.1 * RNG.normal(size=200)])
+    flow = clone(FLOW).set_params(preprocessing="whiten")
+    model = InterpolantRegressor(flow, base="boosting", random_state=0).fit(X, both)
+    assert model.predict(X[:5]).shape == (5, 2)
+    assert model.predict_interval(X[:5]).shape == (5, 2, 2)
+    assert model.predict_cdf(X[:5], both[:5]).shape == (5, 2)
+    draws = model.sample(X[:5], 200)
+    assert draws.shape == (200, 5, 2)
+    assert np.corrcoef(draws[:, 0].T)[0, 1] < -0.8
+
+
+def test_files_and_pickles_hold_the_whole_model(model, tmp_path):
+    save(model, tmp_path / "m.si")
+    for copy in (load(tmp_path / "m.si"), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(copy.predict_quantiles(X[:9], LEVELS), model.predict_quantiles(X[:9], LEVELS))
+
+
+def test_trees_as_arrays_are_those_of_scikit_learn():
+    codes = np.where(RNG.random((300, 3)) < 0.1, np.nan, RNG.normal(size=(300, 3)))
+    y = np.nan_to_num(codes).sum(1)
+    trees, location, _ = fit_location_scale(codes, y, None, 0)
+    # the values of a row by all folds, and by the one that has not seen it, are near each other
+    assert np.corrcoef(trees.predict(codes)[0], location)[0, 1] > 0.9
+    assert np.corrcoef(location, y)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("scorer", [crps_scorer, log_density_scorer, pinball_scorer])
+def test_scorers_serve_searches_and_say_what_they_need(scorer, model):
+    numbers = X[["x"]]
+    small = make_pipeline(StandardScaler(), InterpolantRegressor(FLOW, base="normal", random_state=0))
+    assert np.isfinite(cross_val_score(small, numbers, Y, scoring=scorer, cv=2)).all()
+    shifted = scorer(model, X[:50], Y[:50] + 9.0)
+    assert scorer(model, X[:50], Y[:50]) > shifted
+    with pytest.raises(ValueError, match=f"{scorer.__name__} needs a regressor with predict_"):
+        scorer(LinearRegression().fit(numbers, Y), numbers, Y)
+
+
+def test_errors_name_what_came():
+    model = InterpolantRegressor(FLOW, base="normal", random_state=0)
+    with pytest.raises(ValueError, match="holds one value"):
+        model.fit(X, np.ones(200))
+    model.fit(X, Y)
+    with pytest.raises(ValueError, match="levels above 0 and below 1"):
+        model.predict_quantiles(X, [0.0])
+    with pytest.raises(ValueError, match=r"Got coverage=1\.5"):
+        model.predict_interval(X, 1.5)
+    with pytest.raises(ValueError, match="'x' of X holds missing values"):
+        model.predict(X.assign(x=np.nan))
+    with pytest.raises(ValueError, match="y has 2 columns"):
+        model.predict_cdf(X, np.ones((200, 2)))
