@@ -54,7 +54,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
     dequantize : None, "auto" or list, default="auto"
         Columns of y with repeated values, such as counts, as in `InterpolantFlow`; "auto" finds them. They get uniform
         noise within cells in fit; draws and quantiles are then values that fit saw.
-    kinds : dict or None, default=None
+    condition_kinds : dict or None, default=None
         How columns of X are read, by name (by position in an array): "categorical" or "continuous". Other columns of
         numbers and dates are continuous, all else is categorical.
     validation_fraction : float, default=0.1
@@ -102,7 +102,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         "base": [StrOptions({"auto", "normal", "boosting"})],
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
         "dequantize": [StrOptions({"auto"}), "array-like", None],
-        "kinds": [dict, None],
+        "condition_kinds": [dict, None],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
         "device": [str, torch.device],
@@ -116,7 +116,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         base="auto",
         n_estimators=1,
         dequantize="auto",
-        kinds=None,
+        condition_kinds=None,
         validation_fraction=0.1,
         max_time=None,
         device="auto",
@@ -124,7 +124,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         random_state=None,
     ):
         self.flow, self.base, self.n_estimators, self.dequantize = flow, base, n_estimators, dequantize
-        self.kinds, self.validation_fraction, self.max_time = kinds, validation_fraction, max_time
+        self.condition_kinds, self.validation_fraction, self.max_time = condition_kinds, validation_fraction, max_time
         self.device, self.memory, self.random_state = device, memory, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -168,7 +168,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         Y, _ = weighted_rows(Y.reshape(len(Y), -1), sample_weight, "y")
         _refuse_constant(Y)
         with _of_X():
-            self.codec_ = ConditionCodec(False, self.kinds).fit(X)
+            self.codec_ = ConditionCodec(False, self.condition_kinds).fit(X)
             codes = self.codec_.transform(X, len(Y))
         seed = draw_seed(self.random_state)
         names = list(range(Y.shape[1]))
@@ -407,5 +407,5 @@ def _of_X():
     try:
         yield
     except ValueError as error:
-        told = str(error).replace("of condition", "of X").replace("condition_kinds", "kinds")
+        told = str(error).replace("of condition", "of X")
         raise ValueError(told.replace("condition has", "X has")) from error
