@@ -53,7 +53,7 @@ class LikelihoodCalibration:
     second : tuple of (float, int, int)
         The same of the second solve, of rows that miss the tolerance in the first; without it, or where it is the
         first one, all is doubled. Both state their errors by the margins, which were measured for them; finer ones
-        by their gaps.
+        by their distances from them.
     reach : float
         The largest squared length of the rows of the measurement. Beyond it stated errors grow in proportion.
     is_measured : bool
