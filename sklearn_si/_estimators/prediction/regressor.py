@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
 
-from ..._training.validation_split import split_rows
+from ..._training.validation_split import n_held_out
 from ..._utils.input_checks import all_or_nothing, check_count, check_masked
 from ..._utils.links import LinkedEstimator
 from ..._utils.names import registered
@@ -177,7 +177,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         self.validation_scores_, self.members_, self.base_ = {}, [], self.base
         for k in range(self.n_estimators):
             rng = np.random.default_rng([seed, FIT_STREAM, k])
-            rows = Rows(codes, Y, weight, *split_rows(len(Y), self.validation_fraction, rng))
+            order, n_held = rng.permutation(len(Y)), n_held_out(len(Y), self.validation_fraction)
+            rows = Rows(codes, Y, weight, order[n_held:], order[:n_held])
             self._add_member(rows, seed + k, began)
 
     def _add_member(self, rows, seed, began):
@@ -263,9 +264,9 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         -------
         bounds : ndarray of shape (n_samples, 2) or (n_samples, 2, n_outputs)
         """
-        if not isinstance(coverage, numbers.Real) or not 0 < coverage < 1:
+        if not isinstance(coverage, numbers.Real) or not 0 < float(coverage) < 1:
             raise ValueError(f"Got coverage={coverage!r}, but expected a number above 0 and below 1.")
-        return self.predict_quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2])
+        return self.predict_quantiles(X, [(1 - float(coverage)) / 2, (1 + float(coverage)) / 2])
 
     def predict_cdf(self, X, y):
         """P(Y <= y | X) at a value for each row; of several outputs, of each one alone.
@@ -334,8 +335,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
             own = np.flatnonzero(chosen == k)
             if len(own):
                 drawn[own] = member.from_normal(member.given(codes).rows(rows[own]), Z[own], self._device())
-        drawn = self.grid_.snap(drawn).reshape(n_draws, len(codes), self.n_outputs_)
-        return drawn if self._is_column else drawn[..., 0]
+        draws = self.grid_.snap(drawn).reshape(n_draws, len(codes), self.n_outputs_)
+        return draws if self._is_column else draws[..., 0]
 
     def _device(self):
         return resolve_device(self.device)
