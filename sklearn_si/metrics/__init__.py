@@ -13,6 +13,7 @@ from ._tables import (
     train_on_synthetic,
 )
 from ._transport import path_energy, plan_moments, transport_report, wasserstein_distance
+from ._two_samples import two_sample_test
 
 __all__ = [
     "c2st",
@@ -32,5 +33,6 @@ __all__ = [
     "sliced_wasserstein",
     "train_on_synthetic",
     "transport_report",
+    "two_sample_test",
     "wasserstein_distance",
 ]

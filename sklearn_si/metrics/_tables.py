@@ -26,7 +26,7 @@ __all__ = [
 _BINS = 10
 
 
-class _Filled(TransformerMixin, BaseEstimator):
+class Filled(TransformerMixin, BaseEstimator):
     """Columns that hold nothing in the training rows as zeros: trees find no thresholds in them."""
 
     def fit(self, X, y=None):
@@ -42,7 +42,7 @@ class _Filled(TransformerMixin, BaseEstimator):
 def _trees(encoder, target_is_number, random_state, drop=None):
     levels = ~np.delete(encoder.is_number, drop) if drop is not None else ~encoder.is_number
     kind = HistGradientBoostingRegressor if target_is_number else HistGradientBoostingClassifier
-    return make_pipeline(_Filled(), kind(categorical_features=levels, random_state=random_state))
+    return make_pipeline(Filled(), kind(categorical_features=levels, random_state=random_state))
 
 
 def c2st(real, synthetic, *, cv=5, random_state=0):
