@@ -1,5 +1,9 @@
 """Tests of whether two tables have the same distribution, by permutations of their rows."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.utils import Bunch, check_random_state
@@ -38,12 +42,11 @@ def two_sample_test(X, Y, *, statistic="c2st", n_permutations=499, random_state=
         differ. Columns of frames are found by name.
     statistic : {"c2st", "mmd", "energy"}, default="c2st"
         - "c2st": 2 AUC - 1 of gradient boosting that tells the tables apart (Lopez-Paz & Oquab 2017, "Revisiting
-          classifier two-sample tests"). It sees any difference in many columns, and is the best of the three if the
-          tables differ in few of them. See Notes.
+          classifier two-sample tests"). It sees any difference, and few columns that differ among many. See Notes.
         - "mmd": MMD^2 with a Gaussian kernel whose bandwidth is the median distance (Gretton et al. 2012, "A kernel
-          two-sample test", equation (3)). It is the best of the three for few rows.
+          two-sample test", equation (3)).
         - "energy": the squared energy distance (Szekely & Rizzo 2013, "Energy statistics"), which sees shifts of the
-          mean best.
+          mean.
     n_permutations : int, default=499
         Number of permutations; no p-value is below 1 / (1 + n_permutations).
     random_state : int, RandomState instance or None, default=0
@@ -178,8 +181,8 @@ def _kernel(rows, rng):
     return lambda a, b: np.exp(-cdist(a, b, "sqeuclidean") / (2 * bandwidth**2))
 
 
-_TESTS = {
+_TESTS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "c2st": _classifier_test,
-    "mmd": lambda *given: _distance_test(*given, with_kernel=True),
-    "energy": lambda *given: _distance_test(*given, with_kernel=False),
+    "mmd": functools.partial(_distance_test, with_kernel=True),
+    "energy": functools.partial(_distance_test, with_kernel=False),
 }
