@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from .._utils.callers import users_level
 from .._utils.names import registered
-from .._utils.tensors import as_array, as_tensor, blocks, cast_module, evaluation_dtype, normal
+from .._utils.tensors import (
+    SAMPLE_STREAM,
+    as_array,
+    as_tensor,
+    blocks,
+    cast_module,
+    evaluation_dtype,
+    make_generator,
+    normal,
+)
 from .._utils.weights import rows_by_weight
 from ..couplings import Coupling
 from ..exceptions import IntegrationWarning, NoDensityError
@@ -301,6 +310,14 @@ class FittedModel(HoldsNetworks):
             return self.base_rows(len(rows), generator, dtype)
 
         return self._drawn(fields, start, n, sampling, flow_map, generator, fields.condition)
+
+    def from_base(self, Z: np.ndarray, device: torch.device, condition: Any = None) -> np.ndarray:
+        """Rows of the target, in data units, from given rows of a normal base: by the steps that `sample` takes."""
+        x = as_tensor(Z, evaluation_dtype(Z.dtype, device), device)
+        fields = self.fields(Z.dtype, device, condition, len(Z))
+        # the ODE of the default draws no noise
+        generator = make_generator(self.seed, SAMPLE_STREAM, device)
+        return self._drawn(fields, lambda rows: x[rows], len(Z), Sampling(), None, generator, fields.condition)
 
     def resample(
         self, X: np.ndarray, sampling: Sampling, generator: torch.Generator, condition: Any, guidance: float

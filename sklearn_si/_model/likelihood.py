@@ -395,6 +395,9 @@ def transport_rows(
     rows : Tensor of shape (n, d) or (len(outputs), n, d)
     error : Tensor of shape (n,)
     """
+    target = tolerance / _STRETCH
+    steps = next(n_steps for least, n_steps in _TRANSPORT_STEPS if tolerance >= least)
+    levels = [steps * 2**k for k in range(MAX_LEVEL + 1)]
 
     def solve(rows: Tensor, n_steps: int) -> Solved:
         times = time_grid(n_steps, spacing, start, stop, node)
@@ -411,9 +414,6 @@ def transport_rows(
         embedded = torch.cat([error for _, error in solved])
         return value, size, (_EMBEDDED_MARGIN * embedded / size).clamp(min=2 * target)
 
-    target = tolerance / _STRETCH
-    steps = next(n_steps for least, n_steps in _TRANSPORT_STEPS if tolerance >= least)
-    levels = [steps * 2**k for k in range(MAX_LEVEL + 1)]
     rows, error = refine(solve, len(x), target, levels)
     if len(outputs):
         rows = rows.reshape(len(x), len(outputs), -1).transpose(0, 1)

@@ -5,14 +5,19 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
+from sklearn.metrics import mean_pinball_loss
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_si import InterpolantFlow, InterpolantRegressor, load, save
-from sklearn_si._estimators.prediction.trees import fit_location_scale
+from sklearn_si._estimators.prediction.members import Member
+from sklearn_si._estimators.prediction.mixture import at_nodes, base_nodes
+from sklearn_si._estimators.prediction.trees import Trees, fit_location_scale
 from sklearn_si.metrics import crps_scorer, log_density_scorer, pinball_scorer
 
 RNG = np.random.default_rng(0)
@@ -65,10 +70,27 @@ def test_counts_have_a_mass_that_sums_to_one_and_draws_are_counts():
         for v, w in zip(grid.values, grid.widths, strict=True)
     ]
     np.testing.assert_allclose(np.sum(mass, axis=0), 1, atol=1e-6)
+    np.testing.assert_allclose(model.predict(X[:4]), grid.values @ np.array(mass), atol=1e-5)
     below = [model.predict_cdf(X[:4], np.full(4, v)) for v in grid.values]
     np.testing.assert_allclose(below, np.cumsum(mass, axis=0), atol=1e-6)
     assert np.isin(model.sample(X[:9], 20), counts).all()
     assert np.isin(model.predict_interval(X[:9]), counts).all()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.45, 0.8])
+def test_the_mean_of_two_humps_is_within_a_fiftieth_of_their_distance(share):
+    """The map from the normal jumps from one hump to the other, wherever that is."""
+    grid = np.linspace(-6, 6, 20001)
+    below = share * norm.cdf(grid, -3, 0.3) + (1 - share) * norm.cdf(grid, 3, 0.3)
+
+    class Humps(Member):
+        def at_base(self, given, Z, device):
+            return np.interp(norm.cdf(Z), below, grid)
+
+    nodes, weights = base_nodes(1)
+    humps = Humps(None, [], np.zeros(1), np.ones(1))
+    at = at_nodes([(humps, humps.at_base)], np.zeros((2, 1)), nodes, None)
+    np.testing.assert_allclose(weights @ at[..., 0].T, 3 - 6 * share, atol=6 / 50)
 
 
 def test_several_outputs_have_a_joint_distribution():
@@ -92,6 +114,8 @@ def test_files_and_pickles_hold_the_whole_model(model, tmp_path):
 def test_trees_as_arrays_are_those_of_scikit_learn():
     codes = np.where(RNG.random((300, 3)) < 0.1, np.nan, RNG.normal(size=(300, 3)))
     y = np.nan_to_num(codes).sum(1)
+    boosting = HistGradientBoostingRegressor(max_iter=20, random_state=0).fit(codes, y)
+    np.testing.assert_allclose(Trees.of(boosting).predict(codes), boosting.predict(codes), rtol=1e-12)
     trees, location, _ = fit_location_scale(codes, y, None, 0)
     # the values of a row by all folds, and by the one that has not seen it, are near each other
     assert np.corrcoef(trees.predict(codes)[0], location)[0, 1] > 0.9
@@ -107,6 +131,41 @@ def test_scorers_serve_searches_and_say_what_they_need(scorer, model):
     assert scorer(model, X[:50], Y[:50]) > shifted
     with pytest.raises(ValueError, match=f"{scorer.__name__} needs a regressor with predict_"):
         scorer(LinearRegression().fit(numbers, Y), numbers, Y)
+
+
+class Fixed:
+    """A regressor of another library, whose answer is given."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def predict_quantiles(self, X, levels):
+        return self.answer
+
+
+def test_pinball_scorer_is_the_pinball_loss_of_scikit_learn_with_weights():
+    values, weight = RNG.normal(size=(50, 2)), RNG.integers(0, 3, size=50).astype(float)
+    expected = np.mean([
+        mean_pinball_loss(Y[:50], values[:, j], sample_weight=weight, alpha=level) for j, level in enumerate((0.1, 0.8))
+    ])  # fmt: skip
+    positive = weight > 0  # rows of weight zero are left out before the regressor is asked
+    score = pinball_scorer(Fixed(values[positive]), X[:50], Y[:50], weight, quantiles=(0.1, 0.8))
+    assert score == pytest.approx(-expected)
+
+
+def test_scorers_refuse_answers_of_another_shape_nan_and_weights_that_are_none():
+    wrong = Fixed(np.zeros((50, 5)))
+    with pytest.raises(ValueError, match=r"shape \(50, 5\), but pinball_scorer expected \(50, 5, 1\)"):
+        pinball_scorer(wrong, X[:50], np.asarray(Y)[:50, None])
+    with pytest.raises(ValueError, match="gave NaN for 50 of 50 rows"):
+        pinball_scorer(Fixed(np.full((50, 5), np.nan)), X[:50], Y[:50])
+    with pytest.raises(ValueError, match="negative"):
+        pinball_scorer(wrong, X[:50], Y[:50], np.full(50, -1.0))
+
+
+def test_boosting_with_too_few_rows_says_so():
+    with pytest.raises(ValueError, match="Got 3 training rows, but base='boosting' needs at least 5"):
+        InterpolantRegressor(FLOW, base="boosting", random_state=0).fit(X[["x"]][:4], Y[:4])
 
 
 def test_errors_name_what_came():

@@ -1,1 +1,1 @@
-"""Prediction as a distribution: a regressor and a classifier around flows."""
+"""Prediction as a distribution: a regressor around flows."""

@@ -56,21 +56,27 @@ class Member:
     def to_normal(self, given, Y, device):
         """The points of the standard normal that are moved to given targets."""
         scaled = (Y - given.location) * np.exp(-given.log_scale)
-        return self._moved(given, scaled, True, device, self.flow.ode_tol)
+        return self._moved(given, scaled, True, device)
 
-    def from_normal(self, given, Z, device, tolerance=None):
+    def from_normal(self, given, Z, device):
         """Targets to which points of the standard normal are moved."""
-        moved = self._moved(given, Z, False, device, tolerance or self.flow.ode_tol)
+        moved = self._moved(given, Z, False, device)
         return given.location + np.exp(given.log_scale) * moved
 
-    def _moved(self, given, points, forward, device, tolerance):
-        evaluation = Evaluation(device, tolerance, 1.0, False)
+    def at_base(self, given, Z, device):
+        """Targets to which points of the standard normal are moved by the steps that draws take."""
+        with nameless():
+            moved = self.flow.model_.from_base(Z, device, given.told)
+        return given.location + np.exp(given.log_scale) * moved
+
+    def _moved(self, given, points, forward, device):
+        evaluation = Evaluation(device, self.flow.ode_tol, 1.0, False)
         moved, missed = np.empty(points.shape), []
         with nameless():
             for rows in blocks(len(points), _BLOCK_POINTS):
                 moved[rows], error = self.flow.model_.transport(points[rows], forward, evaluation, given.told[rows])
                 missed.append(error)
-        warn_missed(torch.cat(missed), tolerance)
+        warn_missed(torch.cat(missed), self.flow.ode_tol)
         return moved
 
     def log_density(self, given, Y, device):

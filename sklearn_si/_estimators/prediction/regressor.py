@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_array, check_consistent_length, check_is_fitted, validate_data
 
 from ..._training.validation_split import n_held_out
+from ..._utils.frame_names import is_pandas, narwhals_frame
 from ..._utils.input_checks import all_or_nothing, check_count, check_masked
 from ..._utils.links import LinkedEstimator
 from ..._utils.names import registered
@@ -26,7 +27,10 @@ from ..flow import InterpolantFlow
 from ..memory import open_memory
 from . import mixture
 from .members import Rows, learn_member, validation_score
-from .trees import LEAST_ROWS
+from .trees import LEAST_ROWS, N_FOLDS
+
+# Values of a target up to which its mean is the sum over all of them.
+_FEW_VALUES = 64
 
 
 @registered("InterpolantRegressor")
@@ -76,8 +80,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         "normal" or "boosting", as chosen.
     validation_scores_ : dict of float
         Mean log-likelihood of the validation rows with each base that was fitted, in nats.
-    grid_ : Grid or None
-        The repeated values of y.
+    grid_ : Grid
+        The values and cells of the columns of y that repeat values.
     n_outputs_ : int
         Number of columns of y.
     n_features_in_ : int
@@ -186,6 +190,11 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         bases = ["normal", "boosting"] if self.base_ == "auto" else [self.base_]
         if len(rows.train) < LEAST_ROWS and self.base == "auto":
             bases = ["normal"]
+        if len(rows.train) < N_FOLDS and self.base == "boosting":
+            raise ValueError(
+                f"Got {len(rows.train)} training rows, but base='boosting' needs at least {N_FOLDS}, one a fold: pass "
+                "more rows, or use base='normal'."
+            )
         flow, fitted = InterpolantFlow() if self.flow is None else self.flow, {}
         shares = len(bases) + self.n_estimators - len(self.members_) - 1
         for place, base in enumerate(bases):
@@ -214,10 +223,10 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
             Only with return_std=True.
         """
         at, weights = self._at_nodes(self._codes(X))
-        mean = np.einsum("nkd,k->nd", at, weights)
+        mean = np.einsum("nkd,nk->nd", at, weights)
         if not return_std:
             return self._shaped(mean)
-        std = np.sqrt(np.einsum("nkd,k->nd", (at - mean[:, None]) ** 2, weights))
+        std = np.sqrt(np.einsum("nkd,nk->nd", (at - mean[:, None]) ** 2, weights))
         return self._shaped(mean), self._shaped(std)
 
     def predict_quantiles(self, X, quantiles):
@@ -342,11 +351,19 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         return resolve_device(self.device)
 
     def _at_nodes(self, codes):
-        """Targets at the base nodes of all members, and the weights of these."""
+        """Targets that stand for the distribution of each row, and their weights, of shape (n_rows, n_nodes).
+
+        They are those at the base nodes of all members, or the values of a target of few values, by their masses.
+        """
+        grid = self.grid_.columns.get(0)
+        if self.n_outputs_ == 1 and grid is not None and len(grid.values) <= _FEW_VALUES:
+            mass = mixture.masses(self.members_, codes, grid.edges[1:-1], self._device())
+            return np.broadcast_to(grid.values[:, None], (*mass.shape, 1)), mass
         nodes, weights = mixture.base_nodes(self.n_outputs_)
-        at = mixture.at_nodes(self.members_, codes, nodes, self._device())
+        at = mixture.at_nodes([(m, m.at_base) for m in self.members_], codes, nodes, self._device())
         values = self.grid_.snap(at.reshape(-1, self.n_outputs_)).reshape(at.shape)
-        return values, np.tile(weights / len(self.members_), len(self.members_))
+        weights = np.tile(weights / len(self.members_), len(self.members_))
+        return values, np.broadcast_to(weights, values.shape[:2])
 
     def _shaped(self, values):
         return values if self._is_column else values[:, 0]
@@ -356,7 +373,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         X = self._checked(X)
         with _of_X():
-            return self.codec_.transform(X, len(X) if hasattr(X, "__len__") else X.shape[0])
+            return self.codec_.transform(X, _num_samples(X))
 
     def _targets(self, X, y):
         check_consistent_length(X, y)
@@ -368,7 +385,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
 
     def _checked(self, X, reset=False):
         check_masked(X, "X")
-        if hasattr(X, "columns"):
+        if is_pandas(X) or narwhals_frame(X) is not None:
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X
         return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")

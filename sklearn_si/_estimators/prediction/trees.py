@@ -8,7 +8,7 @@ from ..._utils.names import registered
 from ..._utils.tensors import blocks
 
 # Folds of the rows of training: each has trees that were learned from the other rows.
-_FOLDS = 5
+N_FOLDS = 5
 # Fewer rows than this are too few to learn a location and a scale from the rest of them.
 LEAST_ROWS = 20
 # Trees at the most, their leaves and their learning rate; a share of the rows stops them where these are many.
@@ -122,7 +122,7 @@ def fit_location_scale(X, y, weight, seed):
     model : LocationScale
     location, log_scale : ndarray of shape (n_samples,)
     """
-    folds = list(KFold(_FOLDS, shuffle=True, random_state=seed).split(X))
+    folds = list(KFold(N_FOLDS, shuffle=True, random_state=seed).split(X))
     locations, location = _out_of_fold(X, y, weight, folds, seed, _N_TREES, _LEAVES)
     size = np.abs(y - location)
     middle = np.median(size[size > 0]) if (size > 0).any() else 1.0
