@@ -2,7 +2,9 @@
 
 import numpy as np
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metadata_routing import MetadataRequest
+
+from .._utils.weights import weighted_rows
+from ._routing import asks_for
 
 __all__ = ["crps_scorer", "log_density_scorer", "pinball_scorer"]
 
@@ -10,6 +12,7 @@ __all__ = ["crps_scorer", "log_density_scorer", "pinball_scorer"]
 _LEVELS = (np.arange(50) + 0.5) / 50
 
 
+@asks_for("sample_weight")
 def crps_scorer(estimator, X, y, sample_weight=None):
     """Minus the mean continuous ranked probability score: greater is better, and 0 is a sure and right prediction.
 
@@ -35,7 +38,8 @@ def crps_scorer(estimator, X, y, sample_weight=None):
     Raises
     ------
     ValueError
-        When the regressor has no `predict_quantiles`.
+        When the regressor has no `predict_quantiles`, when its answer is not finite or not of the shape that belongs to
+        y, and when weights are negative, not finite, all zero or not one for each row.
 
     Examples
     --------
@@ -47,12 +51,11 @@ def crps_scorer(estimator, X, y, sample_weight=None):
     >>> crps_scorer(model, X, X[:, 0]) < 0
     True
     """
-    return pinball_scorer(estimator, X, y, sample_weight, quantiles=_LEVELS, name="crps_scorer") * 2
+    return -2 * _pinball_loss(estimator, X, y, sample_weight, _LEVELS, "crps_scorer")
 
 
-def pinball_scorer(
-    estimator, X, y, sample_weight=None, *, quantiles=(0.05, 0.25, 0.5, 0.75, 0.95), name="pinball_scorer"
-):
+@asks_for("sample_weight")
+def pinball_scorer(estimator, X, y, sample_weight=None, *, quantiles=(0.05, 0.25, 0.5, 0.75, 0.95)):
     """Minus the mean pinball loss over some quantiles; greater is better.
 
     loss_u(q, y) = (1[y < q] - u) (q - y)
@@ -65,8 +68,6 @@ def pinball_scorer(
         As in `crps_scorer`.
     quantiles : array-like of shape (n_quantiles,)
         Their levels.
-    name : str
-        The name of the scorer in errors.
 
     Returns
     -------
@@ -76,16 +77,21 @@ def pinball_scorer(
     Raises
     ------
     ValueError
-        When the regressor has no `predict_quantiles`.
+        As `crps_scorer`.
     """
-    levels = np.asarray(quantiles, dtype=np.float64)
-    predicted = np.asarray(_asked(estimator, X, "predict_quantiles", name, levels), dtype=np.float64)
-    y = np.asarray(y, dtype=np.float64)
+    return -_pinball_loss(estimator, X, y, sample_weight, quantiles, "pinball_scorer")
+
+
+def _pinball_loss(estimator, X, y, sample_weight, quantiles, name):
+    X, y, weight = _weighted(X, y, sample_weight)
+    levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+    predicted = _asked(estimator, X, "predict_quantiles", name, levels, (len(y), len(levels), *y.shape[1:]), y)
     above = predicted - y[:, None]
     loss = ((above > 0) - levels.reshape(1, -1, *[1] * (above.ndim - 2))) * above
-    return -float(np.average(loss.reshape(len(y), -1).mean(1), weights=sample_weight))
+    return float(np.average(loss.reshape(len(y), -1).mean(1), weights=weight))
 
 
+@asks_for("sample_weight")
 def log_density_scorer(estimator, X, y, sample_weight=None):
     """Mean log-density of the targets, log p(y | x): greater is better.
 
@@ -104,14 +110,22 @@ def log_density_scorer(estimator, X, y, sample_weight=None):
     Raises
     ------
     ValueError
-        When the regressor has no `predict_log_density`.
+        As `crps_scorer`, of `predict_log_density`.
     """
-    value = _asked(estimator, X, "predict_log_density", "log_density_scorer", y)
-    return float(np.average(value, weights=sample_weight))
+    X, y, weight = _weighted(X, y, sample_weight)
+    value = _asked(estimator, X, "predict_log_density", "log_density_scorer", y, (len(y),), y)
+    return float(np.average(value, weights=weight))
 
 
-def _asked(estimator, X, method, name, argument):
-    """The answer of a method of a regressor, which may stand at the end of a Pipeline."""
+def _weighted(X, y, sample_weight):
+    """The rows of positive weight, and their weights."""
+    X, weight = weighted_rows(X, sample_weight)
+    y, _ = weighted_rows(np.asarray(y, dtype=np.float64), sample_weight, "y")
+    return X, y, weight
+
+
+def _asked(estimator, X, method, name, argument, shape, y):
+    """The answer of a method of a regressor, which may stand at the end of a Pipeline; its shape is checked."""
     while isinstance(estimator, Pipeline):
         X = estimator[:-1].transform(X) if len(estimator) > 1 else X
         estimator = estimator[-1]
@@ -120,11 +134,13 @@ def _asked(estimator, X, method, name, argument):
             f"{name} needs a regressor with {method}, but {type(estimator).__name__} has none: use "
             "sklearn_si.InterpolantRegressor, or a scorer of the mean such as scoring='r2'."
         )
-    return getattr(estimator, method)(X, argument)
-
-
-# A search with metadata routing passes the weights to the scorers.
-for _scorer in (crps_scorer, log_density_scorer, pinball_scorer):
-    _request = MetadataRequest(owner=_scorer.__name__)
-    _request.score.add_request(param="sample_weight", alias=True)
-    _scorer.get_metadata_routing = lambda request=_request: request  # type: ignore[attr-defined]
+    answer, asked = np.asarray(getattr(estimator, method)(X, argument), dtype=np.float64), type(estimator).__name__
+    if answer.shape != shape:
+        raise ValueError(
+            f"{method} of {asked} gave an array of shape {answer.shape}, but {name} expected {shape} for y of shape "
+            f"{y.shape}: pass y with as many dimensions as in fit."
+        )
+    n_lost = int(np.isnan(answer.reshape(len(y), -1)).any(1).sum())
+    if n_lost:
+        raise ValueError(f"{method} of {asked} gave NaN for {n_lost} of {len(y)} rows, so that {name} has no mean.")
+    return answer

@@ -7,10 +7,10 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
-from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import _num_samples
 
 from .._utils.weights import taken
+from ._routing import asks_for
 from ._weights import deviations, has_pairs, n_pairs, same_columns, squared_distance_on_line, weighted_rows
 
 __all__ = ["energy_distance", "sample_scorer", "sliced_wasserstein"]
@@ -121,6 +121,7 @@ def sliced_wasserstein(
     return float(np.sqrt(total / n_projections))
 
 
+@asks_for("condition", "sample_weight")
 def sample_scorer(estimator, X, y=None, *, condition=None, sample_weight=None, n_samples=None, random_state=0):
     """Score a model by the rows that it draws: minus their squared energy distance to given rows.
 
@@ -186,13 +187,6 @@ def sample_scorer(estimator, X, y=None, *, condition=None, sample_weight=None, n
     n_samples = _num_samples(reference) if n_samples is None else n_samples
     drawn = _fresh_rows(estimator, n_samples, condition, random_state)
     return -energy_distance(drawn, reference, reference_weight=sample_weight)
-
-
-# A search with metadata routing passes these to the scorer.
-_REQUEST = MetadataRequest(owner="sample_scorer")
-_REQUEST.score.add_request(param="condition", alias=True)
-_REQUEST.score.add_request(param="sample_weight", alias=True)
-sample_scorer.get_metadata_routing = lambda: _REQUEST  # type: ignore[attr-defined]  # scikit-learn asks for it
 
 
 def _check_samples(X, reference, standardize, sample_weight, reference_weight):

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 
 from .._utils.input_checks import check_count
+from .._utils.tensors import draw_seed
 from ._pooled import PooledTables
 
 __all__ = ["two_sample_test"]
@@ -97,7 +98,7 @@ def two_sample_test(X, Y, *, statistic="c2st", n_permutations=499, random_state=
     for rows, name in ((pooled.n_first, "X"), (n - pooled.n_first, "Y")):
         if rows < fewest:
             raise ValueError(f"{name} has {rows} rows, but statistic={statistic!r} needs at least {fewest}.")
-    rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
+    rng = np.random.default_rng(draw_seed(random_state))
     observed, null = _TESTS[statistic](pooled, n_permutations, rng)
     reached = null >= observed - _ROUNDING * max(1.0, abs(observed))
     return Bunch(statistic=float(observed), pvalue=float((1 + reached.sum()) / (1 + n_permutations)), null=null)
