@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_si import InterpolantFlow, InterpolantRegressor, load, save
 from sklearn_si._estimators.prediction.members import Member
 from sklearn_si._estimators.prediction.mixture import at_nodes, base_nodes
+from sklearn_si._estimators.prediction.scores import ScoreGrid
 from sklearn_si._estimators.prediction.trees import Trees, fit_location_scale
 from sklearn_si.metrics import crps_scorer, log_density_scorer, pinball_scorer
 
@@ -75,6 +76,22 @@ def test_counts_have_a_mass_that_sums_to_one_and_draws_are_counts():
     np.testing.assert_allclose(below, np.cumsum(mass, axis=0), atol=1e-6)
     assert np.isin(model.sample(X[:9], 20), counts).all()
     assert np.isin(model.predict_interval(X[:9]), counts).all()
+
+
+def test_a_rare_value_beside_a_frequent_one_keeps_its_share():
+    rare = (np.random.default_rng(1).random(800) < 0.04).astype(float)
+    rows = np.random.default_rng(2).normal(size=(800, 2))
+    model = InterpolantRegressor(clone(FLOW).set_params(max_iter=60), random_state=0).fit(rows, rare)
+    error = np.sqrt(0.04 * 0.96 / 800)
+    assert model.predict(rows).mean() == pytest.approx(rare.mean(), abs=2 * error)
+
+
+def test_normal_scores_of_repeated_values_are_normal_and_come_back():
+    y, weight = RNG.poisson(1.0, size=3000).astype(float), RNG.integers(1, 4, size=3000)
+    grid = ScoreGrid.of(y, weight)
+    z = grid.scatter(y, RNG.random(3000))
+    np.testing.assert_array_equal(grid.snap(z), y)
+    assert kstest(np.repeat(z, weight), "norm").statistic < 0.04
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.45, 0.8])

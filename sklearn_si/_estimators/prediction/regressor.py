@@ -27,9 +27,10 @@ from ..flow import InterpolantFlow
 from ..memory import open_memory
 from . import mixture
 from .members import Rows, learn_member, validation_score
+from .scores import ScoreGrid
 from .trees import LEAST_ROWS, N_FOLDS
 
-# Values of a target up to which its mean is the sum over all of them.
+# Values of a target up to which each has its share as a cell, and the mean is the sum over all of them.
 _FEW_VALUES = 64
 
 
@@ -57,7 +58,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         parts, and its quantiles are found by root finding.
     dequantize : None, "auto" or list, default="auto"
         Columns of y with repeated values, such as counts, as in `InterpolantFlow`; "auto" finds them. They get uniform
-        noise within cells in fit; draws and quantiles are then values that fit saw.
+        noise within cells in fit: a single column of up to 64 values within cells of the normal distribution that have
+        the shares of its values. Draws and quantiles are then values that fit saw.
     condition_kinds : dict or None, default=None
         How columns of X are read, by name (by position in an array): "categorical" or "continuous". Other columns of
         numbers and dates are continuous, all else is categorical.
@@ -79,7 +81,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
     base_ : str
         "normal" or "boosting", as chosen.
     validation_scores_ : dict of float
-        Mean log-likelihood of the validation rows with each base that was fitted, in nats.
+        Mean log-likelihood of the validation rows with each base that was fitted, in nats; for a single column of
+        up to 64 repeated values, of its normal scores.
     grid_ : Grid
         The values and cells of the columns of y that repeat values.
     n_outputs_ : int
@@ -175,8 +178,11 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
             self.codec_ = ConditionCodec(False, self.condition_kinds).fit(X)
             codes = self.codec_.transform(X, len(Y))
         seed = draw_seed(self.random_state)
-        names = list(range(Y.shape[1]))
-        self.grid_ = Grid.of(Y, chosen_columns(self.dequantize, Y, names))
+        repeated = chosen_columns(self.dequantize, Y, list(range(Y.shape[1])))
+        self.grid_ = Grid.of(Y, repeated)
+        # shares of many values, each of few rows, would be noise in the density
+        if self.n_outputs_ == 1 and repeated and len(self.grid_.columns[0].values) <= _FEW_VALUES:
+            self.grid_ = Grid({0: ScoreGrid.of(Y[:, 0], weight)})
         Y = self.grid_.scatter(Y, np.random.default_rng([seed, REPEATS_STREAM]))
         self.validation_scores_, self.members_, self.base_ = {}, [], self.base
         for k in range(self.n_estimators):
