@@ -81,8 +81,13 @@ class TransformedDensity(
     True
     """
 
-    # X0 and X1 are passed by position; a metadata router must not treat them as metadata.
-    __metadata_request__fit: ClassVar[dict] = {"X0": "$UNUSED$", "X1": "$UNUSED$"}
+    # The same as those of the estimators inside.
+    __metadata_request__fit: ClassVar[dict] = {
+        "X0": "$UNUSED$", "X1": "$UNUSED$", "condition": True, "sample_weight": True,
+    }  # fmt: skip
+    __metadata_request__score: ClassVar[dict] = {"condition": True, "sample_weight": True}
+    __metadata_request__transform: ClassVar[dict] = {"condition": True}
+    __metadata_request__inverse_transform: ClassVar[dict] = {"condition": True}
     _documented_in: ClassVar[str] = "sklearn_si"
 
     _parameter_constraints: ClassVar[dict] = {

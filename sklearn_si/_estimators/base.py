@@ -42,9 +42,6 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
     A leaf says whether it learns a denoiser beside the velocity (`_learns_denoiser`).
     """
 
-    # X0 and X1 travel by position; a router must not treat them as metadata.
-    __metadata_request__fit: ClassVar[dict] = {"X0": "$UNUSED$", "X1": "$UNUSED$"}
-
     _parameter_constraints: ClassVar[dict] = {
         "interpolant": [StrOptions(set(INTERPOLANTS)), Interpolant],
         "gamma": [StrOptions({"auto", *GAMMAS}), None],

@@ -35,6 +35,15 @@ class ModelEstimator(
 
     _networks: ClassVar[tuple[str, ...]] = ("model_",)
 
+    # What a search or a Pipeline hands over where metadata is routed: a conditional model cannot be scored without its
+    # condition, and weights that are given are those of the rows. X0 and X1 travel by position and are no metadata.
+    __metadata_request__fit: ClassVar[dict] = {
+        "X0": "$UNUSED$", "X1": "$UNUSED$", "condition": True, "sample_weight": True,
+    }  # fmt: skip
+    __metadata_request__score: ClassVar[dict] = {"condition": True, "sample_weight": True}
+    __metadata_request__transform: ClassVar[dict] = {"condition": True}
+    __metadata_request__inverse_transform: ClassVar[dict] = {"condition": True}
+
     def _take(self, model, record):
         """Make a fitted model the estimator's own."""
         for name in _LEFT_BY_SOME:

@@ -257,8 +257,8 @@ class FittedModel(HoldsNetworks):
             if not codec.droppable:
                 raise ValueError(
                     "The model was fitted with a condition: pass condition=, or fit with condition_dropout > 0, "
-                    "which learns the distribution without one as well. In a search or cross-validation, metadata "
-                    "routing passes it: set_fit_request(condition=True).set_score_request(condition=True)."
+                    "which learns the distribution without one as well. In a search, cross-validation or Pipeline, "
+                    "metadata routing passes it to fit and score: sklearn.set_config(enable_metadata_routing=True)."
                 )
             return drop_condition(torch.zeros((n_rows, codec.n_outputs_), dtype=dtype, device=device))
         return as_tensor(codec.transform(condition, n_rows), dtype, device)

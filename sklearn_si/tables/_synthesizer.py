@@ -129,6 +129,10 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
 
     _networks: ClassVar[tuple[str, ...]] = ("masked_network_",)
 
+    # Where metadata is routed, weights that are given are those of the rows, in fit and in score alike.
+    __metadata_request__fit: ClassVar[dict] = {"sample_weight": True}
+    __metadata_request__score: ClassVar[dict] = {"sample_weight": True}
+
     _parameter_constraints: ClassVar[dict] = {
         "kinds": [dict, None],
         "min_frequency": [

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.fixes import parse_version
@@ -27,15 +28,6 @@ WEIGHTS = RNG.uniform(size=200)
 FRAME = pd.DataFrame({"x": X[:, 0], "k": LABELS})
 
 
-def routed_flow():
-    return (
-        InterpolantFlow(**TINY)
-        .set_fit_request(condition=True)
-        .set_score_request(condition=True, sample_weight=True)
-        .set_transform_request(condition=True)
-    )
-
-
 @pytest.fixture
 def routing():
     with sklearn.config_context(enable_metadata_routing=True):
@@ -44,7 +36,7 @@ def routing():
 
 @pytest.mark.usefixtures("routing")
 def test_a_condition_goes_through_a_pipeline():
-    pipe = make_pipeline(StandardScaler(), routed_flow()).fit(X, condition=LABELS)
+    pipe = make_pipeline(StandardScaler(), InterpolantFlow(**TINY)).fit(X, condition=LABELS)
     flow, rows = pipe[-1], pipe[:-1].transform(X)
     assert flow.condition_codec_ is not None
     assert pipe.score(X, condition=LABELS) == pytest.approx(flow.score(rows, condition=LABELS))
@@ -55,7 +47,7 @@ def test_a_condition_goes_through_a_pipeline():
 
 @pytest.mark.usefixtures("routing")
 def test_a_condition_goes_through_cross_validation():
-    told = cross_validate(routed_flow(), X, params={"condition": LABELS}, cv=2)["test_score"]
+    told = cross_validate(InterpolantFlow(**TINY), X, params={"condition": LABELS}, cv=2)["test_score"]
     # params: scikit-learn 1.6 does not take None where metadata is routed
     untold = cross_validate(InterpolantFlow(**TINY), X, params={}, cv=2)["test_score"]
     assert told.mean() > untold.mean() + 0.3  # which of the two groups a row is of, is worth log 2
@@ -64,7 +56,7 @@ def test_a_condition_goes_through_cross_validation():
 @pytest.mark.skipif(OLD, reason="before 1.8, scikit-learn routes nothing to the score of a Pipeline in a search")
 @pytest.mark.usefixtures("routing")
 def test_a_condition_goes_through_a_search_of_pipelines():
-    pipe = make_pipeline(StandardScaler(), routed_flow())
+    pipe = make_pipeline(StandardScaler(), InterpolantFlow(**TINY))
     search = GridSearchCV(pipe, {"interpolantflow__activation": ["silu", "tanh"]}, cv=2).fit(X, condition=LABELS)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     by_hand = search.best_estimator_.score(X, condition=LABELS)
@@ -73,9 +65,53 @@ def test_a_condition_goes_through_a_search_of_pipelines():
 
 @pytest.mark.usefixtures("routing")
 def test_a_condition_that_nobody_asked_for_is_refused():
-    pipe = make_pipeline(StandardScaler(), InterpolantFlow(**TINY))
+    pipe = make_pipeline(StandardScaler(), InterpolantFlow(**TINY).set_fit_request(condition=None))
     with pytest.raises(ValueError, match="condition"):
         pipe.fit(X, condition=LABELS)
+
+
+SHORT = {**TINY, "max_iter": 10, "preprocessing": "standardize", "ode_tol": 0.05}
+CONDITIONAL = {
+    "flow": InterpolantFlow(**SHORT),
+    "diffusion": InterpolantDiffusion(**SHORT),
+    "transformed": TransformedDensity(StandardScaler(), InterpolantFlow(**SHORT)),
+}
+
+
+@pytest.mark.usefixtures("routing")
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_weights_and_conditions_reach_fit_and_score_without_requests(name):
+    """The scores of a search are those of a loop by hand."""
+    model, given = CONDITIONAL[name], {"condition": LABELS, "sample_weight": WEIGHTS}
+    scores = cross_validate(model, X, params=given, cv=KFold(2), error_score="raise")["test_score"]
+    grid = {"estimator__ode_tol" if name == "transformed" else "ode_tol": [0.05]}
+    search = GridSearchCV(model, grid, cv=KFold(2), refit=False, error_score="raise").fit(X, **given)
+    by_hand = []
+    for train, test in KFold(2).split(X):
+        fitted = clone(model).fit(X[train], condition=LABELS[train], sample_weight=WEIGHTS[train])
+        by_hand.append(fitted.score(X[test], condition=LABELS[test], sample_weight=WEIGHTS[test]))
+    np.testing.assert_array_equal(scores, by_hand)
+    assert search.cv_results_["mean_test_score"] == pytest.approx(np.mean(by_hand))
+
+
+@pytest.mark.usefixtures("routing")
+def test_weights_reach_a_table_in_cross_validation():
+    table = TableSynthesizer(max_iter=5, hidden_layer_sizes=(8, 1), random_state=0)
+    scores = cross_validate(table, FRAME, params={"sample_weight": WEIGHTS}, cv=KFold(2))["test_score"]
+    train, test = next(KFold(2).split(FRAME))
+    fitted = clone(table).fit(FRAME.iloc[train], sample_weight=WEIGHTS[train])
+    assert scores[0] == fitted.score(FRAME.iloc[test], sample_weight=WEIGHTS[test])
+
+
+@pytest.mark.parametrize("how", ["search", "pipeline"])
+def test_without_routing_the_error_says_how_to_switch_it_on(how):
+    with pytest.raises(ValueError, match=r"Pipeline, .*sklearn\.set_config\(enable_metadata_routing=True\)"):
+        if how == "search":
+            search = GridSearchCV(InterpolantFlow(**TINY), {"ode_tol": [1e-3]}, cv=2, error_score="raise")
+            search.fit(X, condition=LABELS)
+        else:
+            pipe = make_pipeline(StandardScaler(), InterpolantFlow(**TINY))
+            pipe.fit(X, interpolantflow__condition=LABELS).score(X)
 
 
 def test_a_search_on_dask_is_the_serial_search():

@@ -314,7 +314,7 @@ def test_scorer_weighs_the_reference(flow, rows):
 def test_searches_pass_the_condition_to_the_scorer_by_metadata_routing(rows, in_pipeline):
     condition = (rows[:, :1] > 0) * 1.0
     with config_context(enable_metadata_routing=True):
-        model = InterpolantFlow(**TINY).set_fit_request(condition=True)
+        model = InterpolantFlow(**TINY)
         estimator = make_pipeline(StandardScaler(), model) if in_pipeline else model
         how = {"scoring": sample_scorer, "cv": 2, "error_score": "raise"}
         scores = cross_validate(estimator, rows, params={"condition": condition}, **how)["test_score"]
@@ -327,5 +327,5 @@ def test_searches_pass_the_condition_to_the_scorer_by_metadata_routing(rows, in_
 def test_a_search_without_routing_says_how_the_condition_is_passed(rows):
     condition = (rows[:, :1] > 0) * 1.0
     model, given = InterpolantFlow(**TINY), {"condition": condition}
-    with pytest.raises(ValueError, match=r"metadata routing passes it: set_fit_request\(condition=True\)"):
+    with pytest.raises(ValueError, match=r"sklearn\.set_config\(enable_metadata_routing=True\)"):
         cross_validate(model, rows, params=given, cv=2, error_score="raise")
