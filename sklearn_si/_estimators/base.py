@@ -197,7 +197,9 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         """The fit from which a warm start continues; None without one."""
         if not self.warm_start or not self.__sklearn_is_fitted__():
             return None
-        return WarmStart(self.model_, History(self.n_iter_, self.loss_curve_, self.validation_scores_ or []))
+        rounds = vars(self).get("history_", [])  # which models of older files lack
+        scores = self.validation_scores_ or []
+        return WarmStart(self.model_, History(self.n_iter_, self.loss_curve_, scores, rounds=rounds))
 
     def _recipe(self) -> Recipe:
         """The recipe of training that the parameters describe."""

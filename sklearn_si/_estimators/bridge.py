@@ -136,7 +136,7 @@ class SchroedingerBridge(ModelEstimator):
         The diffusion coefficient of the fit.
     interpolant_, preprocessing_, base_preprocessing_, base_density_, base_sample_ : object
         As in `InterpolantDiffusion`.
-    n_iter_, loss_curve_, validation_scores_, seed_, n_features_in_, feature_names_in_ : object
+    n_iter_, loss_curve_, validation_scores_, history_, seed_, n_features_in_, feature_names_in_ : object
         As in `InterpolantDiffusion`.
 
     Examples

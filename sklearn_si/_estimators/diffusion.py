@@ -197,6 +197,11 @@ class InterpolantDiffusion(BaseInterpolant):
     best_validation_score_ : float
         Validation score of the weights that were kept. For one sample it may be that of the closed form from which
         training starts, which no round then exceeds.
+    history_ : list of dict
+        The rounds of all trainings of the fit in order: `training` ("compare", "path" or "train"), `n_iter`,
+        `learning_rate` (the largest of its training), the mean `loss`, `validation_score` (None without held-out rows),
+        and whether the round was `taken_back` because its loss or its score exploded. Training then continued from the
+        best weights at a lower rate. ``pandas.DataFrame(model.history_)`` is a table of them.
     sampling_grid_ : tuple of (int, str) or None
         Number of RK4 steps and spacing of the time grid with which `sample` reproduces the exact flow within 0.015
         (root mean square over coordinates, relative to 1 + their size, in scaled units), as measured in fit; None where

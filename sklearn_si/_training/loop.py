@@ -68,6 +68,8 @@ class History:
     ended: bool = False
     by_user: bool = False  # whether it was interrupted by the user
     first_loss: float | None = None  # of the first step
+    rounds: list = dataclasses.field(default_factory=list)  # a dict each, those that were taken back included
+    seconds: float = 0.0  # of the last validation, where time is a limit
 
 
 def _rate(step: int, elapsed: float, settings: Settings) -> float:
@@ -110,6 +112,7 @@ def train(
     after_round: Callable | None = None,
     group: Single = Single(),  # noqa: B008 (it has no state)
     record: Any = NO_RECORD,
+    history: History | None = None,
 ) -> History:
     """Minimise the loss by Adam, and leave the averaged weights with the best validation score in the networks.
 
@@ -132,6 +135,8 @@ def train(
         own rows.
     record : Record, default=NO_RECORD
         Where the state is saved at the end of each round, and from which an interrupted training continues.
+    history : History, default=None
+        An empty one that is filled, for who wants to read it after an error too.
 
     Returns
     -------
@@ -148,7 +153,7 @@ def train(
     ten times the lowest or its score is 100 nats below the best.
     """
     networks.requires_grad_(True)
-    optimizer, history = AdamWithEMA(networks, group), History()
+    optimizer, history = AdamWithEMA(networks, group), history or History()
     try:
         clock = _Clock(settings.max_time, group, record.resume(optimizer, history))
         start = scores.start
@@ -211,11 +216,15 @@ def _validated_round(
     optimizer.networks.train()
     blown = _round(loss, optimizer, history, clock, settings)
     optimizer.networks.eval()
+    since = clock.elapsed()
     score = optimizer.score_of(optimizer.ema, validate) if blown is None and validate is not None else None
+    history.seconds = clock.elapsed() - since if score is not None else history.seconds
+    history.rounds[-1]["validation_score"] = score
     if score is not None and _has_fallen(score, optimizer.score, history):
         blown = history.n_iter, f"held-out score fell by {optimizer.score - score:.3g}"
         history.n_iter = began
         history.loss_curve.pop()
+    history.rounds[-1]["taken_back"] = blown is not None
     if blown is not None:
         _back_off(optimizer, history, settings, *blown)
     elif score is not None:
@@ -300,7 +309,7 @@ def _round(
     rate = _largest_rate(history, settings)
     for _ in range(_length(history.n_iter, settings)):
         elapsed = clock.elapsed()
-        if settings.max_time is not None and elapsed >= settings.max_time and losses:
+        if settings.max_time is not None and elapsed + history.seconds >= settings.max_time and losses:
             break
         value = loss()
         if value.requires_grad:
@@ -309,6 +318,7 @@ def _round(
         history.n_iter += 1
         losses.append(value.detach())
     values = optimizer.group.average(torch.stack(losses))
+    history.rounds.append(_entry(history.n_iter, rate, float(values.mean())))
     finite = bool(torch.isfinite(values).all()) and optimizer.is_finite()
     first = float(values[0]) if history.first_loss is None else history.first_loss
     lowest = min([first, *history.loss_curve])
@@ -324,6 +334,11 @@ def _round(
     history.first_loss = first
     history.loss_curve.append(float(values.mean()))
     return None
+
+
+def _entry(n_iter: int, rate: float, loss: float) -> dict[str, Any]:
+    """What the history says of a round, before it is validated."""
+    return {"n_iter": n_iter, "learning_rate": rate, "loss": loss, "validation_score": None, "taken_back": False}
 
 
 def _largest_rate(history: History, settings: Settings) -> float:

@@ -109,14 +109,22 @@ class Selection:
         ranked = sorted(enumerate(self.runs), key=lambda pair: (-pair[1].history.best_score, -pair[0]))
         finalists = [run for _, run in ranked if run.history.best_score >= near][:_FINALISTS]
         scores = [run.history.best_score for run in finalists]
-        many = self.problem.group.total(len(self.problem.target_val)) > VALIDATION_ROWS
-        if len(finalists) > 1 and many and not self.interrupted:
+        n_rows = min(self.problem.group.total(len(self.problem.target_val)), self._final_rows())
+        if len(finalists) > 1 and n_rows > VALIDATION_ROWS and not self.interrupted:
             with self.problem.interruptible(lambda: True, "in its last choice: the best by fewer rows is kept."):
-                scores = [run.likelihood_of(self.problem.target_val, _FINAL_ROWS)() for run in finalists]
+                scores = [run.likelihood_of(self.problem.target_val, n_rows)() for run in finalists]
         best = finalists[scores.index(max(scores))]
         # what more steps brought nothing for, has converged
         best.history.converged |= best is not self.runs[-1]
         return best
+
+    def _final_rows(self):
+        """The rows by which the last choice is made: as many as the time that is left allows."""
+        seconds = max(run.history.seconds for run in self.runs)
+        if self.settings.max_time is None or not seconds:
+            return _FINAL_ROWS
+        left = max(0.0, self.left()) * self.settings.max_time
+        return int(min(_FINAL_ROWS, VALIDATION_ROWS * left / (_FINALISTS * seconds)))
 
     def choose_start(self):
         """The map, and whether the network is built around a Gaussian mixture."""

@@ -83,6 +83,17 @@ class Problem:
     base_weight: np.ndarray | None = None  # of the rows, of mean one; None where all weigh the same
     target_weight: np.ndarray | None = None
     names: Any = None  # of the columns
+    trainings: list = dataclasses.field(default_factory=list)  # the name and the history of each, in order
+
+    def begun(self, name):
+        """The empty history of the next training, which is kept if that diverges as well."""
+        self.trainings.append((name, History()))
+        return self.trainings[-1][1]
+
+    def rounds(self):
+        """The rounds of all trainings in order, after those that a warm start continues from."""
+        before = [] if self.warm is None else self.warm.history.rounds
+        return before + [{"training": name, **one} for name, history in self.trainings for one in history.rounds]
 
     def left(self, max_time):
         """Seconds that a limit leaves to the rest of the fit; a little at least, so that every part takes a step."""

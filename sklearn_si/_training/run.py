@@ -230,7 +230,10 @@ class Run:
         batches = Batches(self.networks, problem.interpolant, times, sampler, batch, self.generator, path=ascent)
         with batches, self._foreign_randomness(), self._told("path", moving) as after_round:
             record = self._record(batches)
-            self.history = train(self.networks, batches.loss, Scores(), moving, after_round=after_round, record=record)
+            self.history = train(
+                self.networks, batches.loss, Scores(), moving,
+                after_round=after_round, record=record, history=problem.begun("path"),
+            )  # fmt: skip
         self.action_curve = ascent.close()
 
     def keep_history(self):
@@ -284,7 +287,7 @@ class Run:
             scores = Scores(validate, start_score or validate, training)
             self.history = train(
                 self.networks, batches.loss, scores, settings,
-                after_round=after_round, group=problem.group, record=self._record(batches),
+                after_round=after_round, group=problem.group, record=self._record(batches), history=problem.begun(name),
             )  # fmt: skip
         problem.n_steps += self.history.n_iter
         return self.history
@@ -463,6 +466,7 @@ class Run:
             "loss_curve_": loss_curve,
             "validation_scores_": scores or None,
             "best_validation_score_": history.best_score if history.validation_scores else None,
+            "history_": self.problem.rounds(),
         }
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from .._estimators.flow import InterpolantFlow
+from .._training.loop import History
 from .._training.validation_split import n_held_out
 from .._utils.tensors import FIT_STREAM, make_generator, resolve_device
 from ._masked import MaskedNetwork, auto_sizes, fit_masked
 from ._values import ValueModel
 
-__all__ = ["Budget", "CodedRows", "fit_codes", "fit_values"]
+__all__ = ["Budget", "CodedRows", "fit_codes", "fit_values", "joined_rounds"]
 
 # Passes over the rows of max_iter="auto", with their bounds in steps.
 _PASSES = 120
@@ -70,7 +71,9 @@ class CodedRows:
 
 
 def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
-    """The network of the codes, and whether the user interrupted its training."""
+    """The network of the codes, and the history of its training."""
+    if not layout.coded:
+        return None, History()
     n, device, seed = len(rows.codes), resolve_device(estimator.device), checkpoint.seed
     generator = make_generator(seed, FIT_STREAM, device)
     columns, sizes = [layout.columns[j] for j in layout.coded], estimator.hidden_layer_sizes
@@ -92,7 +95,7 @@ def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
         generator=generator, verbose=estimator.verbose, dropout=estimator.dropout, tasks=tasks,
         checkpoint=checkpoint,
     )  # fmt: skip
-    return network, history.by_user
+    return network, history
 
 
 def fit_values(estimator, layout, rows, budget, tasks, checkpoint, interrupted):
@@ -110,3 +113,10 @@ def fit_values(estimator, layout, rows, budget, tasks, checkpoint, interrupted):
         rows.values[:, layout.valued], features, rows.codes[:, layout.coded], rng, tasks, checkpoint,
         lambda: budget.left(_TRAINING_SHARE), rows.weight,
     )  # fmt: skip
+
+
+def joined_rounds(history, model):
+    """The rounds of the trainings of both models, in order."""
+    rounds = [{"training": "codes", **one} for one in history.rounds]
+    of_values = [] if model is None else model.flow_.history_
+    return rounds + [{**one, "training": f"values: {one['training']}"} for one in of_values]

@@ -34,7 +34,7 @@ from ._columns import warn_of_identifiers
 from ._completion import complete
 from ._given_cells import known_cells, nothing_known
 from ._layout import layout_of
-from ._learning import Budget, CodedRows, fit_codes, fit_values
+from ._learning import Budget, CodedRows, fit_codes, fit_values, joined_rounds
 from ._masked import (
     log_mass,
 )
@@ -110,6 +110,12 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         The model of the values, with its `flow_`; None where no column is continuous.
     constraints_ : list
         The relations that are kept, given or found.
+    history_ : list of dict
+        The rounds of all trainings in order, as in `InterpolantFlow`; `training` is "codes", or "values: " and the
+        training of the flow.
+    validation_scores_ : list of float or None
+        The scores of those of them that were not taken back: the mean log-mass of the codes of held-out rows in nats,
+        then the mean log-density of their values. None without held-out rows.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of str
@@ -235,13 +241,16 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
             values = straightened(columns, layout.valued, readings, codes, values, told, rng)
         followed = layout, CodedRows(codes, values, weight), Budget(self.max_time, began), tasks, checkpoint
         self.masked_network_: Any
-        self.masked_network_, interrupted = fit_codes(self, *followed) if layout.coded else (None, False)
+        self.masked_network_, history = fit_codes(self, *followed)
         self.value_model_: Any = None
         if layout.valued:
             left = "before its values were learned: they get little more than a normal distribution."
             with checkpoint.interruptible(lambda: layout.coded, left):
-                self.value_model_ = fit_values(self, *followed, interrupted)
+                self.value_model_ = fit_values(self, *followed, history.by_user)
             self.value_model_ = self.value_model_ or fit_values(self, *followed, True)
+        self.history_ = joined_rounds(history, self.value_model_)
+        scores = [one["validation_score"] for one in self.history_ if not one["taken_back"]]
+        self.validation_scores_ = [score for score in scores if score is not None] or None
         tasks.end()
         return self
 

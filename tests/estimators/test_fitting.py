@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, load, save
 from sklearn_si._model.calibration import SHARE_OF_WORK
 from sklearn_si._training import problem as _fitting
 from sklearn_si._training.batches import Batches
@@ -49,6 +49,19 @@ def test_warm_start_goes_on_with_both_networks_of_a_bridge():
     model.fit(X, X1)
     assert (model.network_, model.denoiser_network_) == networks
     assert model.n_iter_ == 40
+
+
+def test_the_history_has_the_rounds_of_all_trainings_and_goes_on_with_a_warm_start(tmp_path):
+    model = InterpolantFlow(hidden_layer_sizes=(8, 8), max_iter=4 * ROUND, warm_start=True, random_state=0).fit(X)
+    first = model.history_
+    names = [one["training"] for one in first]
+    assert names == sorted(names) and set(names) == {"compare", "train"}
+    kept = [one for one in first if one["training"] == "train"][-len(model.loss_curve_) :]
+    assert [one["loss"] for one in kept] == model.loss_curve_
+    assert [one["validation_score"] for one in kept] == model.validation_scores_
+    save(model, tmp_path / "model.si")
+    assert load(tmp_path / "model.si").history_ == first
+    assert model.fit(X).history_[: len(first)] == first and len(model.history_) > len(first)
 
 
 def test_early_stopping_stops_and_its_absence_does_not():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.integrate import trapezoid
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -300,6 +301,22 @@ def test_what_cannot_be_asked_for_is_refused(fitted, call, message):
 def test_time_is_kept():
     model = TableSynthesizer(max_time=1.0, random_state=0).fit(mixed_rows(500, 0))
     assert np.isfinite(model.score(mixed_rows(50, 1)))
+
+
+def test_the_history_shows_the_rounds_of_both_models_and_those_taken_back():
+    """Values that lie far out, and a rate that is far too high for them."""
+    flow = InterpolantFlow(preprocessing="standardize", hidden_layer_sizes=(16, 16), learning_rate_init=3.0)
+    with pytest.warns(ConvergenceWarning, match="training continues from the best weights"):
+        model = TableSynthesizer(flow=flow, max_iter=200, random_state=0).fit(mixed_rows(400, 0))
+    rounds = pd.DataFrame(model.history_)
+    assert rounds.training.tolist() == sorted(rounds.training) and rounds.training.unique().tolist() == [
+        "codes", "values: train"
+    ]  # fmt: skip
+    back = rounds[rounds.taken_back]
+    assert len(back) and (back.training == "values: train").all()
+    of_values = rounds[(rounds.training == "values: train") & ~rounds.taken_back]
+    assert of_values.validation_score.tolist() == model.value_model_.flow_.validation_scores_
+    assert model.validation_scores_ == rounds[~rounds.taken_back].validation_score.tolist()
 
 
 def gapped(n, seed):

@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklearn_si import InterpolantFlow
-from sklearn_si._training.loop import ROUND, Scores, Settings, _rate, train
+from sklearn_si._training.loop import ROUND, History, Scores, Settings, _rate, train
 from sklearn_si._training.optimizer import AdamWithEMA
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.networks import FiLMNetwork
@@ -390,6 +390,27 @@ def test_a_score_that_falls_by_100_nats_goes_back_to_the_best_weights_at_a_lower
     best, again = script.validated[1], script.validated[3]
     assert 0 < (again - best).abs().max() < 0.1 * (best - script.validated[0]).abs().max()
     assert torch.equal(script.weights(), best)
+
+
+def test_the_rounds_say_which_were_taken_back_and_at_which_rate():
+    script = Script([2.0, -200.0, 3.0, 1.0])
+    with pytest.warns(ConvergenceWarning, match="fell by 202"):
+        history = script.train(max_iter=300)
+    rounds = [(r["n_iter"], r["learning_rate"], r["validation_score"], r["taken_back"]) for r in history.rounds]
+    assert rounds == [
+        (100, 0.01, 2.0, False), (200, 0.01, -200.0, True), (200, pytest.approx(0.001), 3.0, False),
+        (300, pytest.approx(0.001), 1.0, False),
+    ]  # fmt: skip
+    assert [r["loss"] for r in history.rounds if not r["taken_back"]] == history.loss_curve
+
+
+def test_the_rounds_of_a_training_that_diverges_can_still_be_read():
+    history, script = History(), Losses(lambda k: math.nan)
+    with pytest.raises(FitDivergedError), pytest.warns(ConvergenceWarning):
+        train(script.networks, script.loss, Scores(), settings(), history=history)
+    assert len(history.rounds) == 4
+    assert all(r["taken_back"] and math.isnan(r["loss"]) and r["validation_score"] is None for r in history.rounds)
+    assert [r["learning_rate"] for r in history.rounds] == pytest.approx([1e-2, 1e-3, 1e-4, 1e-5])
 
 
 def test_the_first_round_goes_back_to_the_start_that_was_scored():

@@ -119,6 +119,26 @@ def test_runs_that_come_near_each_other_are_judged_by_all_rows_that_are_held_out
     assert len(lucky.rows) == len(good.rows) == 500 and far.rows is None
 
 
+@pytest.mark.parametrize(("left", "n_rows"), [(10.0, 1000), (4.0, 512), (1.0, None), (-1.0, None)])
+def test_the_last_choice_takes_no_more_than_the_time_that_is_left(left, n_rows):
+    """With 1 s for the 256 rows of a validation; a last choice by so few rows would say nothing new."""
+    X, asked = np.random.default_rng(0).normal(size=(20_000, 2)), []
+
+    class Judged:
+        history = History(best_score=1.0, seconds=1.0)
+
+        def likelihood_of(self, rows, most):
+            asked.append(most)
+            return lambda: 0.0
+
+    recipe = Recipe(max_time=100.0)
+    problem = _fitting.make_problem(recipe, X, None, None, NoCheckpoint(lambda: 0))
+    selection = Selection(recipe, problem, _fitting._settings(recipe, problem))
+    selection.runs, selection.left = [Judged(), Judged()], lambda: left / 100
+    selection.winner()
+    assert asked == ([] if n_rows is None else [n_rows, n_rows])
+
+
 def test_a_candidate_that_diverges_leaves_the_others(monkeypatch):
     trained = Selection.trained
 
