@@ -142,8 +142,17 @@ def log_density_gradient(
 def density_ratio(
     model: FittedModel, X: np.ndarray, evaluation: Evaluation, condition: object = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log rho_1(x) - log rho_0(x) of the learned fields at validated rows, and its stated error, in nats."""
+    """Log rho_1(x) - log rho_0(x) at validated rows, and its stated error, in nats.
+
+    As learned from the rows of both ends, with its statistical error, where the model has a ratio of its own; else
+    from the fields, with the error of the quadrature.
+    """
     model.require_score("density_ratio")
+    if model.ratio is not None:
+        model.fields(X.dtype, evaluation.device, condition, len(X), evaluation.guidance)  # refuses a condition
+        model.ratio.refuse_without_overlap()
+        ratio, error = model.ratio.evaluate(X)
+        return ratio.astype(X.dtype, copy=False), error.astype(X.dtype, copy=False)
     _, fields = scaled_rows(model, X, torch.ones((), dtype=torch.float64), evaluation, condition)
     units, device = model.units, evaluation.device
     scale, dtype = units.scale, evaluation_dtype(X.dtype, device)

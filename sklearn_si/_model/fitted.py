@@ -36,6 +36,7 @@ from .flow_map import FlowMap
 from .levels import ASSUMED, Level, LikelihoodCalibration
 from .likelihood import GRID_SPACING, Parts, density_parts, middle_parts, standard_normal_parts, transport_rows
 from .lost_rows import settled, unknown_where_lost
+from .ratio import Ratio
 from .redraws import draw_rows
 from .sampling import check_forecast_noise, check_noise, forecast, generate
 from .settings import Evaluation, Sampling
@@ -113,6 +114,8 @@ class FittedModel(HoldsNetworks):
         noise, and the rows that it returns do not.
     base_weight : ndarray of shape (n_samples_0,) or None
         The weights by which rows of `base_sample` are drawn; None where all weigh the same.
+    ratio : Ratio or None
+        The ratio of the densities of target and base, as learned from the rows of both; None where it is integrated.
     """
 
     interpolant: Interpolant
@@ -138,6 +141,7 @@ class FittedModel(HoldsNetworks):
     base_grid: Grid | None = None
     target_grid: Grid | None = None
     base_weight: np.ndarray | None = None
+    ratio: Ratio | None = None
 
     # -- its networks, for files and pickles
 

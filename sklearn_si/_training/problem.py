@@ -26,6 +26,7 @@ from .checkpoint import NO_CHECKPOINT
 from .loop import History, Settings
 from .losses import FIELDS
 from .preprocessing_choice import train_best
+from .ratio_of_samples import SHARE_OF_RATIO, learns_ratio, with_ratio
 from .run import Run, has_likelihood_validation
 from .validation_split import split_samples
 
@@ -364,7 +365,7 @@ def fit_problem(recipe, problem):
     """
     settings = _settings(recipe, problem)
     if settings.max_time is not None:
-        settings.max_time *= 1 - SHARE_OF_WORK
+        settings.max_time *= 1 - SHARE_OF_WORK - (SHARE_OF_RATIO if learns_ratio(problem) else 0)
     spec = _base_spec(recipe, problem)
     rows = None if spec is None else problem.group.rows(problem.base)
     check_base(spec, rows, problem.names)
@@ -390,6 +391,7 @@ def fit_problem(recipe, problem):
                 rows, weight = run.base_rows()
             density = fit_base_density(spec, recipe, problem, rows, weight)
     model, record = run.fitted(history, density)
+    model = with_ratio(problem, model, settings.max_iter, recipe.max_time)
     return calibrated(run, model, settings.batch_size * problem.n_steps), record
 
 

@@ -20,6 +20,7 @@ DISTILL_STREAM = 5
 RECTIFY_STREAM = 6
 REPEATS_STREAM = 7
 CALIBRATION_STREAM = 8
+RATIO_STREAM = 9
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -202,6 +202,7 @@ def questions(name, model, given):
         "log_density_gradient": lambda: model.log_density_gradient(b, **rows),
         "log_density_bound": lambda: model.log_density_bound(b, n_paths=3, **rows),
         "density_ratio": lambda: model.density_ratio(b, **rows),
+        "importance_weights": lambda: model.importance_weights(b, **rows),
         "cross_entropy": lambda: model.cross_entropy(b, **rows),
         "diagnose": lambda: model.diagnose(*ends),
         "fisher_divergence": lambda: model.fisher_divergence(*ends),
