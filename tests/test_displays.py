@@ -5,11 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, InterpolantRegressor
 from sklearn_si.displays import (
     CalibrationDisplay,
     DensityDisplay,
     LossCurveDisplay,
+    PredictiveDisplay,
     SampleComparisonDisplay,
     TrajectoryDisplay,
 )
@@ -118,3 +119,45 @@ def test_calibration_has_a_bar_for_each_field():
     assert [t.get_text() for t in display.axes_[1].get_xticklabels()] == ["velocity", "denoiser"]
     heights = [bar.get_height() for bar in display.axes_[0].patches]
     np.testing.assert_allclose(heights, display.report.loss)
+
+
+MIXED = pd.DataFrame({"size": RNG.uniform(size=80), "shop": RNG.choice(["north", "south"], size=80)})
+TARGET = MIXED["size"].to_numpy() + 0.1 * RNG.normal(size=80)
+
+
+@pytest.fixture(scope="module")
+def regressor():
+    flow = InterpolantFlow(max_iter=5, hidden_layer_sizes=(8,), preprocessing="standardize")
+    return InterpolantRegressor(flow, base="normal", random_state=0).fit(MIXED, TARGET)
+
+
+def test_calibration_of_a_regressor_shows_coverages_and_pit_values(regressor):
+    display = CalibrationDisplay.from_estimator(regressor, MIXED, TARGET)
+    np.testing.assert_allclose(display.axes_[0].lines[1].get_ydata(), display.report.observed)
+    assert (display.axes_[0].get_ylabel(), display.axes_[1].get_xlabel()) == ("share of rows inside", "P(Y <= y | x)")
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "array"])
+def test_a_fan_holds_the_quantiles_along_a_column(kind):
+    numbers = MIXED[["size"]].assign(other=[1.5, 2.5, 2.5, 3.5] * 20)
+    X = {"pandas": numbers, "array": numbers.to_numpy()}.get(kind)
+    if X is None:
+        X = pytest.importorskip("polars").DataFrame(numbers.to_dict("list"))
+    flow = InterpolantFlow(max_iter=3, hidden_layer_sizes=(8,), preprocessing="standardize")
+    model = InterpolantRegressor(flow, base="normal", random_state=0).fit(X, TARGET)
+    display = PredictiveDisplay.from_estimator(model, X, TARGET, column=0)
+    at = np.column_stack([display.places, np.full(100, 2.5)])
+    rows = at if kind == "array" else pd.DataFrame(at, columns=["size", "other"])
+    rows = type(X)(rows.to_dict("list")) if kind == "polars" else rows
+    np.testing.assert_allclose(display.quantiles, model.predict_quantiles(rows, display.levels))
+    assert len(display.ax_.collections) == 3  # the rows, and two bands
+
+
+def test_a_fan_along_categories_has_bars(regressor):
+    display = PredictiveDisplay.from_estimator(regressor, MIXED, TARGET, column="shop")
+    assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["north", "south"]
+    np.testing.assert_allclose(display.ax_.patches[0].get_height(), display.quantiles[0, -1] - display.quantiles[0, 0])
+    with pytest.raises(ValueError, match="Got column='price', but X has the columns"):
+        PredictiveDisplay.from_estimator(regressor, MIXED, column="price")
+    with pytest.raises(ValueError, match=r"symmetric about \.5"):
+        PredictiveDisplay.from_estimator(regressor, MIXED, levels=[0.1, 0.5])

@@ -7,6 +7,7 @@ _CALL_TIME = ("noise_level", "noise_schedule", "n_steps", "solver", "ode_tol", "
 # docstrings say ("May be changed after fit."). No other parameter changes an answer before the next fit.
 AFTER_FIT = {
     "InterpolantFlow": _CALL_TIME,
+    "InterpolantClassifier": ("priors", "device"),
     "InterpolantRegressor": ("device", "random_state"),
     "InterpolantDiffusion": (*_CALL_TIME, "likelihood"),
     "SchroedingerBridge": ("n_steps", "ode_tol", "device", "random_state"),

@@ -1,10 +1,14 @@
 """Plots of a fit: its losses, its calibration, its noise levels."""
 
 import numpy as np
+from sklearn.base import is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.input_checks import by_names
 from ._axes import axis_and_figure, pyplot
+
+# Bins of a histogram of PIT values.
+_PIT_BINS = 10
 
 
 class LossCurveDisplay:
@@ -78,11 +82,15 @@ class LossCurveDisplay:
 
 
 class CalibrationDisplay:
-    """Plot of the results of `diagnose`: the loss at each time, and the calibration of each field.
+    """Plot of the results of `diagnose`: of a density, or of a regressor that predicts a distribution.
+
+    Of a density, the loss at each time, and the calibration of each field,
 
     E[b . (b - dx_t/dt)] = 0,    E[eta . (eta - z)] = 0    at the minimiser of the losses
 
-    (arXiv 2209.15571, equation (11)), in squared scaled units. Error bars are two standard errors.
+    (arXiv 2209.15571, equation (11)), in squared scaled units. Of an `InterpolantRegressor`, the coverage of its
+    intervals, and the histogram of its PIT values P(Y <= y | x), which is flat if the model is right. Error bars are
+    two standard errors.
 
     Parameters
     ----------
@@ -107,25 +115,60 @@ class CalibrationDisplay:
         estimator : estimator
             A fitted estimator with `diagnose`.
         X0 : array-like of shape (n_samples_0, n_features)
-            Held-out rows of the first sample that fit was given, in data units.
+            Held-out rows of the first sample that fit was given, in data units; of a regressor, its X.
         X1 : array-like of shape (n_samples_1, n_features), default=None
-            Held-out rows of the second sample, if there is one.
+            Held-out rows of the second sample, if there is one; of a regressor, its y.
 
         Returns
         -------
         display : CalibrationDisplay
         """
+        if is_regressor(estimator):
+            return cls(estimator.diagnose(X0, X1)).plot()
         X0, X1 = by_names(estimator, X0, "X0"), X1 if X1 is None else by_names(estimator, X1, "X1")
         return cls(estimator.diagnose(X0, X1)).plot()
 
     def plot(self):
-        """Draw the losses and the calibrations.
+        """Draw the losses and the calibrations, or the coverages and the histogram.
 
         Returns
         -------
         self : object
         """
         self.figure_, self.axes_ = pyplot().subplots(1, 2, figsize=(8, 3.5), layout="constrained")
+        if "pit" in self.report:
+            self._plot_coverages(self.axes_[0])
+            self._plot_pit(self.axes_[1])
+        else:
+            self._plot_fields()
+        return self
+
+    def _plot_coverages(self, ax):
+        """The shares of rows in intervals against the coverages that were asked for, for each output."""
+        asked, n = self.report.coverages, len(self.report.coverages)
+        ax.plot([0, 1], [0, 1], color="0.6", lw=1)
+        pairs = zip(self.report.observed.reshape(n, -1).T, self.report.observed_error.reshape(n, -1).T, strict=True)
+        for j, (values, errors) in enumerate(pairs):
+            ax.errorbar(asked, values, 2 * errors, fmt="o-", capsize=3, label=f"output {j}")
+        ax.set(xlabel="coverage that was asked for", ylabel="share of rows inside", xlim=(0.4, 1.0), ylim=(0.3, 1.02))
+        if self.report.observed.size > n:
+            ax.legend()
+
+    def _plot_pit(self, ax):
+        """The histogram of PIT values, with the height and twice the error of a flat one."""
+        pit = self.report.pit.reshape(len(self.report.pit), -1)
+        edges = np.linspace(0, 1, _PIT_BINS + 1)
+        error = 2 * np.sqrt((1 - 1 / _PIT_BINS) / (len(pit) / _PIT_BINS))
+        ax.axhspan(1 - error, 1 + error, color="0.9")
+        for j, values in enumerate(pit.T):
+            ax.hist(
+                values, edges, density=True, histtype="stepfilled" if pit.shape[1] == 1 else "step", label=j, alpha=0.7
+            )
+        ax.axhline(1, color="0.6", lw=1)
+        ax.set(xlabel="P(Y <= y | x)", ylabel="density of held-out rows")
+
+    def _plot_fields(self):
+        """The losses and the calibrations of the fields."""
         times = np.asarray(self.report.times)
         self.axes_[0].bar(times, self.report.loss, 0.9 * (times[1] - times[0]))
         self.axes_[0].set(xlabel="t", ylabel="held-out loss of the velocity (scaled units)")
@@ -135,7 +178,6 @@ class CalibrationDisplay:
         self.axes_[1].axhline(0, color="0.6", lw=1)
         self.axes_[1].errorbar(names, values, errors, fmt="o", capsize=4)
         self.axes_[1].set(xlabel="field", ylabel="calibration (0 at the minimiser)", xlim=(-0.5, len(names) - 0.5))
-        return self
 
 
 class NoiseLevelDisplay:

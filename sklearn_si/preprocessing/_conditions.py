@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 
+from .._utils.callers import users_level
 from .._utils.columns import Reading
 from .._utils.frame_names import is_pandas, narwhals_series
 from .._utils.frames import Table
@@ -48,14 +49,16 @@ class ConditionCodec:
         Whether a column says that the condition was dropped, as classifier-free guidance needs.
     kinds : dict or None, default=None
         How some columns are read, by name or number: "categorical" or "continuous".
+    input_name : str, default="condition"
+        What messages call the columns.
     """
 
-    def __init__(self, droppable, kinds=None):
-        self.droppable, self.kinds = droppable, kinds
+    def __init__(self, droppable, kinds=None, input_name="condition"):
+        self.droppable, self.kinds, self.input_name = droppable, kinds, input_name
 
     def fit(self, condition):
         """Learn the kinds, the maps and the categories of the columns."""
-        return self.fit_columns(columns_of(condition))
+        return self.fit_columns(columns_of(condition, self.input_name))
 
     def fit_columns(self, columns):
         """Learn from columns that were read before."""
@@ -63,9 +66,9 @@ class ConditionCodec:
         names, readings = columns.table.names, columns.readings
         kinds = self._checked_kinds(names)
         pairs = zip(columns.table.series, readings, strict=True)
-        self.codecs_ = [_fitted(series, reading, kinds.get(series.name)) for series, reading in pairs]
+        self.codecs_ = [_fitted(series, reading, kinds.get(series.name), self.input_name) for series, reading in pairs]
         self.kinds_ = [codec.kind for codec in self.codecs_]
-        _warn_of_codes([name for name in names if name not in kinds], self.codecs_, columns)
+        _warn_of_codes([name for name in names if name not in kinds], self.codecs_, columns, self.input_name)
         self.n_outputs_ = sum(codec.n_outputs for codec in self.codecs_) + self.droppable
         return self
 
@@ -74,8 +77,8 @@ class ConditionCodec:
         unknown = [name for name in kinds if name not in names and not (isinstance(name, int) and name < len(names))]
         if unknown:
             raise ValueError(
-                f"condition_kinds names {unknown}, but expected names of columns of condition, {list(names)}, or their "
-                "places from 0."
+                f"condition_kinds names {unknown}, but expected names of columns of {self.input_name}, {list(names)}, "
+                "or their places from 0."
             )
         for name, kind in kinds.items():
             if kind not in CONDITION_KINDS:
@@ -89,7 +92,9 @@ class ConditionCodec:
         readings = self._readings(condition)
         n = len(readings[0].gaps)
         if n not in (1, n_rows):
-            raise ValueError(f"condition has {n} rows, but expected one for all or one for each of {n_rows} rows.")
+            raise ValueError(
+                f"{self.input_name} has {n} rows, but expected one for all or one for each of {n_rows} rows."
+            )
         parts = [codec.transform(reading) for codec, reading in zip(self.codecs_, readings, strict=True)]
         self._warn_of_far(readings)
         values = np.hstack([*parts, np.zeros((n, int(self.droppable)))])
@@ -98,12 +103,12 @@ class ConditionCodec:
     def _readings(self, condition):
         """The columns of fit in later rows."""
         if isinstance(condition, dict):
-            condition = self.table_.frame_of(condition, "condition")
-        X, is_single = _as_table(condition)
+            condition = self.table_.frame_of(condition, self.input_name)
+        X, is_single = _as_table(condition, self.input_name)
         n_columns = X.shape[1]
         if not self.table_.has_names and n_columns != len(self.codecs_):
-            raise ValueError(f"condition has {n_columns} columns, but fit was given {len(self.codecs_)}.")
-        return self.table_.readings(X, "condition", quiet=is_single)
+            raise ValueError(f"{self.input_name} has {n_columns} columns, but fit was given {len(self.codecs_)}.")
+        return self.table_.readings(X, self.input_name, quiet=is_single)
 
     def _warn_of_far(self, readings):
         """Warn of the columns that hold values far outside the range of fit."""
@@ -113,10 +118,10 @@ class ConditionCodec:
         far = [codec.told(held) for codec, reading in pairs if (held := codec.farthest(reading)) is not None]
         if far:
             warnings.warn(
-                f"Columns of condition hold values far outside those of fit: {', '.join(far)}. They are treated like "
-                "values just beyond that range: check them, or fit on rows that reach as far.",
+                f"Columns of {self.input_name} hold values far outside those of fit: {', '.join(far)}. They are "
+                "treated like values just beyond that range: check them, or fit on rows that reach as far.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=users_level(),
             )
 
 
@@ -141,12 +146,12 @@ class Columns:
         return self.table.names
 
 
-def columns_of(condition):
+def columns_of(condition, input_name="condition"):
     """The columns of an array, a series or a frame, each with its own type."""
-    X, _ = _as_table(condition)
-    table = Table.of(X, "condition")
+    X, _ = _as_table(condition, input_name)
+    table = Table.of(X, input_name)
     table.owner = "the model"
-    return Columns(table, table.readings(X, "condition"))
+    return Columns(table, table.readings(X, input_name))
 
 
 def joined(parts):
@@ -170,7 +175,7 @@ def _joined(readings):
     return Reading(values, np.concatenate(gaps), kinds, readings[0].quantity)
 
 
-def _as_table(condition):
+def _as_table(condition, input_name):
     """A condition as a frame or a 2-D array, and whether it is a single cell, which needs no name."""
     if is_pandas(condition, "Series"):
         is_named = condition.name is not None
@@ -180,36 +185,40 @@ def _as_table(condition):
         condition = series.to_frame().to_native()
     is_single = False
     if not hasattr(condition, "columns"):
-        condition, is_single = _as_rows(condition)
+        condition, is_single = _as_rows(condition, input_name)
     if 0 in condition.shape:
-        raise ValueError("condition is empty: expected at least one row and one column.")
+        raise ValueError(f"{input_name} is empty: expected at least one row and one column.")
     return condition, is_single
 
 
-def _as_rows(condition):
+def _as_rows(condition, input_name):
     """A scalar, a list or an array as a 2-D array."""
-    check_masked(condition, "condition")
+    check_masked(condition, input_name)
     listed = isinstance(condition, (list, tuple))
     values = np.asarray(condition)
     if listed and values.dtype.kind in "US":  # numbers among words are still numbers
         values = np.asarray(condition, dtype=object)
     if values.dtype.kind == "c":
-        raise ValueError("condition holds complex numbers: pass their parts, or their sizes and angles, as columns.")
+        raise ValueError(
+            f"{input_name} holds complex numbers: pass their parts, or their sizes and angles, as columns."
+        )
     if values.ndim > 2:
-        raise ValueError(f"condition has {values.ndim} dimensions: expected (n_rows,) or (n_rows, n_columns).")
+        raise ValueError(f"{input_name} has {values.ndim} dimensions: expected (n_rows,) or (n_rows, n_columns).")
     return values if values.ndim == 2 else values.reshape(-1, 1), values.ndim == 0
 
 
-def _fitted(series, reading, kind):
+def _fitted(series, reading, kind, input_name):
     """The codec of a column: of classes or of quantities."""
     name, is_words = series.name, not reading.is_number
     if kind == "continuous" and is_words and (reading.gaps == 0).any():
         held = reading.values[reading.gaps == 0][0]
         raise ValueError(
-            f"Column {name!r} of condition is 'continuous' in condition_kinds, but it holds {held!r}, which is no "
+            f"Column {name!r} of {input_name} is 'continuous' in condition_kinds, but it holds {held!r}, which is no "
             "number: leave it out, or convert it."
         )
-    return _Classes(name, reading) if is_words or kind == "categorical" else _Quantity(name, reading, series.unit)
+    if is_words or kind == "categorical":
+        return _Classes(name, reading, input_name)
+    return _Quantity(name, reading, series.unit, input_name)
 
 
 class _Coded:
@@ -217,12 +226,13 @@ class _Coded:
 
     name: object
     has_missing: bool
+    input_name: str
 
     def _check_missing(self, missing):
         if missing.any() and not self.has_missing:
             raise ValueError(
-                f"Column {self.name!r} of condition holds missing values, and fit has seen none there: fill or drop "
-                "those rows, or fit on rows of which some miss it."
+                f"Column {self.name!r} of {self.input_name} holds missing values, and fit has seen none there: fill or "
+                "drop those rows, or fit on rows of which some miss it."
             )
 
 
@@ -283,12 +293,13 @@ class _Quantity(_Coded):
     reading : Reading
     unit : tuple or None, default=None
         The code and the unit of dates and time differences.
+    input_name : str, default="condition"
     """
 
     kind = "number"
 
-    def __init__(self, name, reading, unit=None):
-        self.name, self.quantity, self.unit = name, reading.quantity, unit
+    def __init__(self, name, reading, unit=None, input_name="condition"):
+        self.name, self.quantity, self.unit, self.input_name = name, reading.quantity, unit, input_name
         x = self._checked(reading)
         self.has_missing = bool((reading.gaps > 0).any())
         # of dates, differences are what floats hold
@@ -296,7 +307,7 @@ class _Quantity(_Coded):
         x = (x - self.origin).astype(np.float64)
         self.low, self.high = (float(x.min()), float(x.max())) if len(x) else (0.0, 0.0)
         if not np.isfinite(x.std() if len(x) else 0.0):
-            raise ValueError(f"Column {name!r} of condition holds numbers whose squares overflow: rescale it.")
+            raise ValueError(f"Column {name!r} of {input_name} holds numbers whose squares overflow: rescale it.")
         self.maps = _maps_of(x)
 
     @property
@@ -308,14 +319,16 @@ class _Quantity(_Coded):
         """The numbers that are there, as int64 or float64."""
         x = reading.values[reading.gaps == 0]
         if x.dtype.kind == "f" and np.isinf(x).any():
-            raise ValueError(f"Column {self.name!r} of condition holds infinite numbers: replace or drop those rows.")
+            raise ValueError(
+                f"Column {self.name!r} of {self.input_name} holds infinite numbers: replace or drop those rows."
+            )
         return x
 
     def transform(self, reading):
         """The number by each map (0 if it is missing), and an indicator of missing values if fit has seen some."""
         missing = reading.gaps > 0
         self._check_missing(missing)
-        reading.check_quantity(self.quantity, self.name, "condition")
+        reading.check_quantity(self.quantity, self.name, self.input_name)
         x = (self._checked(reading) - self.origin).astype(np.float64)
         values = np.zeros((len(missing), self.n_outputs))
         for k, g in enumerate(self.maps):
@@ -382,19 +395,20 @@ class _Classes(_Coded):
     ----------
     name : object
     reading : Reading
+    input_name : str, default="condition"
     """
 
     kind = "category"
 
-    def __init__(self, name, reading):
-        self.name, self.quantity = name, reading.quantity
+    def __init__(self, name, reading, input_name="condition"):
+        self.name, self.quantity, self.input_name = name, reading.quantity, input_name
         self.has_missing = bool((reading.gaps > 0).any())
         present = reading.values[reading.gaps == 0].tolist()
         try:
             self.levels = _in_turn(set(present))
         except TypeError as error:
             raise ValueError(
-                f"Column {name!r} of condition holds cells that are no numbers, words or dates ({error}): take them "
+                f"Column {name!r} of {input_name} holds cells that are no numbers, words or dates ({error}): take them "
                 "apart into columns of their own, or drop the column."
             ) from error
 
@@ -423,8 +437,8 @@ class _Classes(_Coded):
             some = self.levels.tolist()[:_FEW]
             more = " and more" if len(self.levels) > _FEW else ""
             raise ValueError(
-                f"Column {self.name!r} of condition holds {unknown[:5]}, which fit has not seen (unknown categories): "
-                f"it knows {some}{more}."
+                f"Column {self.name!r} of {self.input_name} holds {unknown[:5]}, which fit has not seen (unknown "
+                f"categories): it knows {some}{more}."
             )
         return np.array(places, dtype=np.int64)
 
@@ -444,7 +458,7 @@ def _in_turn(levels):
     return array
 
 
-def _warn_of_codes(names, codecs, columns):
+def _warn_of_codes(names, codecs, columns, input_name):
     """Warn of the columns of whole numbers that are read as quantities but look like codes of classes."""
     if is_nameless():
         return
@@ -457,10 +471,10 @@ def _warn_of_codes(names, codecs, columns):
         told = ", ".join(f"{name!r} ({count} distinct values)" for name, count in odd.items())
         kinds = "{" + ", ".join(f"{name!r}: 'categorical'" for name in odd) + "}"
         warnings.warn(
-            f"Columns of condition hold whole numbers that are read as quantities: {told}. If they are codes of "
+            f"Columns of {input_name} hold whole numbers that are read as quantities: {told}. If they are codes of "
             f"classes, set condition_kinds={kinds}; if they are quantities, 'continuous' there says so.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=users_level(),
         )
 
 

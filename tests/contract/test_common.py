@@ -8,7 +8,13 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.fixes import parse_version
 
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, InterpolantRegressor, SchroedingerBridge
+from sklearn_si import (
+    InterpolantClassifier,
+    InterpolantDiffusion,
+    InterpolantFlow,
+    InterpolantRegressor,
+    SchroedingerBridge,
+)
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
 SMALL = {"max_iter": 3, "hidden_layer_sizes": (8,), "n_steps": 4, "random_state": 0}
@@ -24,6 +30,9 @@ ESTIMATORS = [
         InterpolantFlow(max_iter=3, hidden_layer_sizes=(8,), preprocessing="standardize"),
         base="boosting",
         random_state=0,
+    ),
+    InterpolantClassifier(
+        InterpolantFlow(max_iter=60, hidden_layer_sizes=(8,), preprocessing="standardize"), random_state=0
     ),
     TableCodec(random_state=0),
     TableSynthesizer(flow=SMALL_FLOW, max_iter=3, random_state=0),
@@ -66,7 +75,7 @@ def expected_failed_checks(estimator):
             **dict.fromkeys(NEED_A_TARGET, "predict_proba needs the name of a column, which no check passes"),
             **dict.fromkeys(WEIGHTED, "weights mean repeated rows in distribution: batches are drawn by weight"),
         }
-    if isinstance(estimator, InterpolantRegressor):
+    if isinstance(estimator, (InterpolantRegressor, InterpolantClassifier)):
         return dict.fromkeys(WEIGHTED, "weights mean repeated rows in distribution: batches are drawn by weight")
     if isinstance(estimator, (TableCodec, InterpolantImputer)):
         return {}
@@ -109,6 +118,7 @@ def test_expected_failures_are_strict_where_scikit_learn_can():
         InterpolantFlow,
         InterpolantDiffusion,
         InterpolantRegressor,
+        InterpolantClassifier,
         SchroedingerBridge,
         TableCodec,
         TableSynthesizer,

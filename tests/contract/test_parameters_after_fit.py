@@ -10,6 +10,7 @@ import pytest
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from sklearn_si import (
+    InterpolantClassifier,
     InterpolantDiffusion,
     InterpolantFlow,
     InterpolantRegressor,
@@ -57,6 +58,7 @@ MODELS = {
     "mixture bridge": (lambda: SchroedingerBridge(0.3, "mixture", n_components=2, **SMALL_BRIDGE), (X0, X1), {}),
     "transformed": (lambda: TransformedDensity(PowerTransformer(), InterpolantFlow(**SMALL)), (X1,), {}),
     "regressor": (lambda: InterpolantRegressor(TINY_FLOW, "normal", random_state=0), (X1, X1[:, 0]), {}),
+    "classifier": (lambda: InterpolantClassifier(TINY_FLOW, random_state=0), (X1, LEVEL), {}),
     "codec": (lambda: TableCodec(random_state=0), (TABLE,), {}),
     "synthesizer": (synthesizer, (TABLE,), {}),
     "imputer": (lambda: InterpolantImputer(synthesizer(), random_state=0), (TABLE,), {}),
@@ -94,6 +96,7 @@ OTHERS = {
     "checkpoint": ["of_the_next_fit.ckpt"],
     "memory": ["of_the_next_fits"],
     "dequantize": ["auto", None],
+    "calibrate": [True],
     "constraints": [None],
     "verbose": [3],
     "base": ["boosting"],
@@ -130,6 +133,7 @@ CHANGES = {
     "ode_tol": [1e-6],
     "guidance": [2.0],
     "device": ["cpu"],
+    "priors": [[0.8, 0.1, 0.1]],
     "random_state": [5],
     "likelihood": ["sde"],
     "unseen": ["unknown"],
@@ -221,10 +225,19 @@ def questions(name, model, given):
         "predict_cdf": lambda: model.predict_cdf(b, b[:, 0]),
         "predict_log_density": lambda: model.predict_log_density(b, b[:, 0]),
         "sample": lambda: model.sample(b, 2),
+        "diagnose": lambda: model.diagnose(b, b[:, 0]),
         "score": lambda: model.score(b, b[:, 0]),
     }
-    if name == "regressor":
-        return of_regressors
+    of_classifiers = {
+        "predict": lambda: model.predict(b),
+        "predict_proba": lambda: model.predict_proba(b),
+        "predict_log_proba": lambda: model.predict_log_proba(b),
+        "score_samples": lambda: model.score_samples(b),
+        "abstains": lambda: model.abstains(b, share=0.5),
+        "score": lambda: model.score(b, LEVEL[:5]),
+    }
+    if name in ("regressor", "classifier"):
+        return of_regressors if name == "regressor" else of_classifiers
     return {"TableSynthesizer": of_tables, "TableCodec": of_codecs, "InterpolantImputer": of_imputers}.get(
         type(model).__name__, of_rows
     )

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_si import InterpolantFlow, InterpolantRegressor, load, save
 from sklearn_si._estimators.prediction.members import Member
-from sklearn_si._estimators.prediction.mixture import at_nodes, base_nodes
+from sklearn_si._estimators.prediction.mixture import Mixture
 from sklearn_si._estimators.prediction.scores import ScoreGrid
 from sklearn_si._estimators.prediction.trees import Trees, fit_location_scale
 from sklearn_si.metrics import crps_scorer, log_density_scorer, pinball_scorer
@@ -32,10 +32,18 @@ FLOW = InterpolantFlow(max_iter=5, hidden_layer_sizes=(8,), preprocessing="stand
 LEVELS = [0.9, 0.1, 0.5]
 
 
-@pytest.fixture(scope="module", params=[("normal", 1), ("boosting", 1), ("boosting", 2)], ids=str)
+KINDS = [("normal", 1, False), ("boosting", 1, False), ("normal", 2, False), ("normal", 1, True)]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=str)
 def model(request):
-    base, n = request.param
-    return InterpolantRegressor(FLOW, base=base, n_estimators=n, random_state=0).fit(X, Y)
+    base, n, calibrate = request.param
+    return InterpolantRegressor(FLOW, base=base, n_estimators=n, calibrate=calibrate, random_state=0).fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return InterpolantRegressor(FLOW, base="normal", random_state=0).fit(X, Y)
 
 
 def test_the_distribution_function_is_the_inverse_of_the_quantiles(model):
@@ -104,10 +112,9 @@ def test_the_mean_of_two_humps_is_within_a_fiftieth_of_their_distance(share):
         def at_base(self, given, Z, device):
             return np.interp(norm.cdf(Z), below, grid)
 
-    nodes, weights = base_nodes(1)
     humps = Humps(None, [], np.zeros(1), np.ones(1))
-    at = at_nodes([(humps, humps.at_base)], np.zeros((2, 1)), nodes, None)
-    np.testing.assert_allclose(weights @ at[..., 0].T, 3 - 6 * share, atol=6 / 50)
+    at, weights = Mixture([humps], None).nodes(np.zeros((2, 1)), 1)
+    np.testing.assert_allclose((weights * at[..., 0]).sum(1), 3 - 6 * share, atol=6 / 50)
 
 
 def test_several_outputs_have_a_joint_distribution():
@@ -140,12 +147,12 @@ def test_trees_as_arrays_are_those_of_scikit_learn():
 
 
 @pytest.mark.parametrize("scorer", [crps_scorer, log_density_scorer, pinball_scorer])
-def test_scorers_serve_searches_and_say_what_they_need(scorer, model):
+def test_scorers_serve_searches_and_say_what_they_need(scorer, plain):
     numbers = X[["x"]]
     small = make_pipeline(StandardScaler(), InterpolantRegressor(FLOW, base="normal", random_state=0))
     assert np.isfinite(cross_val_score(small, numbers, Y, scoring=scorer, cv=2)).all()
-    shifted = scorer(model, X[:50], Y[:50] + 9.0)
-    assert scorer(model, X[:50], Y[:50]) > shifted
+    shifted = scorer(plain, X[:50], Y[:50] + 9.0)
+    assert scorer(plain, X[:50], Y[:50]) > shifted
     with pytest.raises(ValueError, match=f"{scorer.__name__} needs a regressor with predict_"):
         scorer(LinearRegression().fit(numbers, Y), numbers, Y)
 
@@ -198,3 +205,7 @@ def test_errors_name_what_came():
         model.predict(X.assign(x=np.nan))
     with pytest.raises(ValueError, match="y has 2 columns"):
         model.predict_cdf(X, np.ones((200, 2)))
+    with pytest.warns(UserWarning, match=r"Columns of X hold values far outside those of fit: 'x' \(99"):
+        model.predict(X[:3].assign(x=99.0))
+    with pytest.raises(ValueError, match=r"condition_kinds names .'y'., but expected names of columns of X"):
+        clone(model).set_params(condition_kinds={"y": "categorical"}).fit(X, Y)

@@ -1,37 +1,42 @@
 """A regressor whose prediction is a distribution."""
 
-import contextlib
 import numbers
 import os
 import time
+import warnings
 from typing import ClassVar
 
 import joblib
 import numpy as np
 import torch
+from scipy.special import ndtr, ndtri
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples, check_array, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted, validate_data
 
-from ..._training.validation_split import n_held_out
+from ..._utils.callers import users_level
 from ..._utils.frame_names import is_pandas, narwhals_frame
 from ..._utils.input_checks import all_or_nothing, check_count, check_masked
 from ..._utils.links import LinkedEstimator
 from ..._utils.names import registered
-from ..._utils.tensors import FIT_STREAM, REPEATS_STREAM, SAMPLE_STREAM, draw_seed, resolve_device
+from ..._utils.tensors import REPEATS_STREAM, SAMPLE_STREAM, draw_seed, resolve_device
 from ..._utils.weights import weighted_rows
 from ...distributed import current_group
 from ...preprocessing._conditions import ConditionCodec
-from ...preprocessing._grids import Grid, chosen_columns
 from ..flow import InterpolantFlow
 from ..memory import open_memory
-from . import mixture
-from .members import Rows, learn_member, validation_score
-from .scores import ScoreGrid
-from .trees import LEAST_ROWS, N_FOLDS
-
-# Values of a target up to which each has its share as a cell, and the mean is the sum over all of them.
-_FEW_VALUES = 64
+from .calibration import marginal_scores, marginal_values
+from .fitting import (
+    FEW_VALUES,
+    Search,
+    calibrated,
+    checked_target,
+    refuse_constant,
+    rows_to_calibrate,
+    target_grid,
+)
+from .mixture import Mixture
+from .report import predictive_report
 
 
 @registered("InterpolantRegressor")
@@ -60,6 +65,12 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         Columns of y with repeated values, such as counts, as in `InterpolantFlow`; "auto" finds them. They get uniform
         noise within cells in fit: a single column of up to 64 values within cells of the normal distribution that have
         the shares of its values. Draws and quantiles are then values that fit saw.
+    calibrate : bool, default=False
+        Whether a fifth of the rows neither trains nor validates, but corrects the distribution: `predict_interval` then
+        holds its coverage, in the mean over fits and new rows, whatever the distribution and the number of rows (split
+        conformal prediction, `Calibration`); with weights, over rows that are drawn by their weights. Quantiles,
+        distribution function, log-density, mean and draws of one output follow the same correction; of several outputs,
+        intervals, quantiles and distribution functions do.
     condition_kinds : dict or None, default=None
         How columns of X are read, by name (by position in an array): "categorical" or "continuous". Other columns of
         numbers and dates are continuous, all else is categorical.
@@ -83,6 +94,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
     validation_scores_ : dict of float
         Mean log-likelihood of the validation rows with each base that was fitted, in nats; for a single column of
         up to 64 repeated values, of its normal scores.
+    calibrations_ : list of Calibration or None
+        The correction for each output; None with calibrate=False.
     grid_ : Grid
         The values and cells of the columns of y that repeat values.
     n_outputs_ : int
@@ -109,6 +122,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         "base": [StrOptions({"auto", "normal", "boosting"})],
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
         "dequantize": [StrOptions({"auto"}), "array-like", None],
+        "calibrate": ["boolean"],
         "condition_kinds": [dict, None],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
@@ -123,6 +137,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         base="auto",
         n_estimators=1,
         dequantize="auto",
+        calibrate=False,
         condition_kinds=None,
         validation_fraction=0.1,
         max_time=None,
@@ -131,7 +146,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         random_state=None,
     ):
         self.flow, self.base, self.n_estimators, self.dequantize = flow, base, n_estimators, dequantize
-        self.condition_kinds, self.validation_fraction, self.max_time = condition_kinds, validation_fraction, max_time
+        self.calibrate, self.condition_kinds = calibrate, condition_kinds
+        self.validation_fraction, self.max_time = validation_fraction, max_time
         self.device, self.memory, self.random_state = device, memory, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -169,49 +185,30 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
 
     def _fit(self, X, y, sample_weight):
         began, X = time.perf_counter(), self._checked(X, reset=True)
-        Y = _checked_target(y)
+        Y = checked_target(y)
         self._is_column, self.n_outputs_ = Y.ndim == 2, 1 if Y.ndim == 1 else Y.shape[1]
         X, weight = weighted_rows(X, sample_weight)
         Y, _ = weighted_rows(Y.reshape(len(Y), -1), sample_weight, "y")
-        _refuse_constant(Y)
-        with _of_X():
-            self.codec_ = ConditionCodec(False, self.condition_kinds).fit(X)
-            codes = self.codec_.transform(X, len(Y))
-        seed = draw_seed(self.random_state)
-        repeated = chosen_columns(self.dequantize, Y, list(range(Y.shape[1])))
-        self.grid_ = Grid.of(Y, repeated)
-        # shares of many values, each of few rows, would be noise in the density
-        if self.n_outputs_ == 1 and repeated and len(self.grid_.columns[0].values) <= _FEW_VALUES:
-            self.grid_ = Grid({0: ScoreGrid.of(Y[:, 0], weight)})
+        refuse_constant(Y)
+        self.codec_ = ConditionCodec(False, self.condition_kinds, "X").fit(X)
+        codes, seed = self.codec_.transform(X, len(Y)), draw_seed(self.random_state)
+        rows, kept = rows_to_calibrate(len(Y), self.calibrate, seed)
+        refuse_constant(Y[rows])
+        own = None if weight is None else weight[rows]
+        self.grid_ = target_grid(self.dequantize, Y[rows], own)
         Y = self.grid_.scatter(Y, np.random.default_rng([seed, REPEATS_STREAM]))
-        self.validation_scores_, self.members_, self.base_ = {}, [], self.base
-        for k in range(self.n_estimators):
-            rng = np.random.default_rng([seed, FIT_STREAM, k])
-            order, n_held = rng.permutation(len(Y)), n_held_out(len(Y), self.validation_fraction)
-            rows = Rows(codes, Y, weight, order[n_held:], order[:n_held])
-            self._add_member(rows, seed + k, began)
-
-    def _add_member(self, rows, seed, began):
-        """Fit one map; the first one chooses the base."""
-        bases = ["normal", "boosting"] if self.base_ == "auto" else [self.base_]
-        if len(rows.train) < LEAST_ROWS and self.base == "auto":
-            bases = ["normal"]
-        if len(rows.train) < N_FOLDS and self.base == "boosting":
-            raise ValueError(
-                f"Got {len(rows.train)} training rows, but base='boosting' needs at least {N_FOLDS}, one a fold: pass "
-                "more rows, or use base='normal'."
-            )
-        flow, fitted = InterpolantFlow() if self.flow is None else self.flow, {}
-        shares = len(bases) + self.n_estimators - len(self.members_) - 1
-        for place, base in enumerate(bases):
-            left = self.max_time and self.max_time - (time.perf_counter() - began)
-            seconds = left and max(left, self.max_time / 20) / (shares - place)
-            fitted[base] = learn_member(flow, rows, base == "boosting", seed, seconds)
-        if len(fitted) > 1 or not self.members_:
-            device = resolve_device(self.device)
-            self.validation_scores_ = {base: validation_score(m, rows, device) for base, m in fitted.items()}
-            self.base_ = max(fitted, key=self.validation_scores_.__getitem__)
-        self.members_.append(fitted[self.base_])
+        search = Search(
+            self.flow,
+            self.base,
+            self.n_estimators,
+            self.validation_fraction,
+            self.max_time,
+            began,
+            self._device(),
+            seed,
+        )
+        self.members_, self.base_, self.validation_scores_ = search.learn(codes[rows], Y[rows], own)
+        self.calibrations_ = calibrated(self.members_, self._device(), codes, Y, weight, kept)
 
     def predict(self, X, return_std=False):
         """The mean of y given X, over base nodes that are the same for every row.
@@ -258,16 +255,32 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
         if levels.ndim != 1 or not len(levels) or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"Got quantiles={quantiles!r}, but expected levels above 0 and below 1.")
+        if self.calibrations_ is not None:
+            z = ndtri(levels)
+            return self._at_scores(X, [calibration.inverse(z) for calibration in self.calibrations_])
         codes = self._codes(X)
         if self.n_outputs_ == 1:
-            values = mixture.quantiles(self.members_, codes, levels, self._device())[..., None]
-        else:
-            values = np.moveaxis(np.quantile(self._at_nodes(codes)[0], levels, axis=1), 0, 1)
+            return self._snapped(self._mixture().quantiles(codes, levels)[..., None])
+        return self._snapped(np.moveaxis(np.quantile(self._at_nodes(codes)[0], levels, axis=1), 0, 1))
+
+    def _at_scores(self, X, scores):
+        """Values of each output at its own scores before the calibration."""
+        codes, mixture = self._codes(X), self._mixture()
+        if self.n_outputs_ == 1:
+            return self._snapped(mixture.at_scores(codes, scores[0])[..., None])
+        at, _ = mixture.nodes(codes, self.n_outputs_)
+        return self._snapped(np.stack([marginal_values(at[..., j], z) for j, z in enumerate(scores)], axis=-1))
+
+    def _snapped(self, values):
+        """Values of the columns of repeated values, in the shape of the answer."""
         values = self.grid_.snap(values.reshape(-1, self.n_outputs_)).reshape(values.shape)
         return values if self._is_column else values[..., 0]
 
     def predict_interval(self, X, coverage=0.9):
         """Central intervals of y given X: from the quantile (1 - coverage) / 2 to the quantile (1 + coverage) / 2.
+
+        With calibrate=True the ends lie no further in than the ranks of the calibration rows that guarantee the
+        coverage; where there are too few of these rows, the ends are the quantiles, with a warning.
 
         Parameters
         ----------
@@ -281,7 +294,18 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         """
         if not isinstance(coverage, numbers.Real) or not 0 < float(coverage) < 1:
             raise ValueError(f"Got coverage={coverage!r}, but expected a number above 0 and below 1.")
-        return self.predict_quantiles(X, [(1 - float(coverage)) / 2, (1 + float(coverage)) / 2])
+        if self.calibrations_ is None:
+            return self.predict_quantiles(X, [(1 - float(coverage)) / 2, (1 + float(coverage)) / 2])
+        ends = [calibration.interval(float(coverage)) for calibration in self.calibrations_]
+        if not all(is_guaranteed for _, is_guaranteed in ends):
+            n = len(self.calibrations_[0].scores)
+            warnings.warn(
+                f"{n} calibration rows are too few to guarantee intervals of coverage={coverage:g}: these are "
+                "calibrated quantiles without a guarantee. Fit on more rows, or ask for a smaller coverage.",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+        return self._at_scores(X, [scores for scores, _ in ends])
 
     def predict_cdf(self, X, y):
         """P(Y <= y | X) at a value for each row; of several outputs, of each one alone.
@@ -300,9 +324,13 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         for j, grid in self.grid_.columns.items():
             places = np.searchsorted(grid.values, Y[:, j], side="right")
             Y[:, j] = np.concatenate([[-np.inf], grid.edges[1:-1], [np.inf]])[places]
-        if self.n_outputs_ > 1:
-            return (self._at_nodes(codes)[0] <= Y[:, None]).mean(1)
-        return self._shaped(np.exp(mixture.log_cdf(self.members_, codes, Y[:, 0], self._device()))[:, None])
+        if self.n_outputs_ == 1:
+            return self._shaped(np.exp(self._mixture().log_cdf(codes, Y[:, 0]))[:, None])
+        at = self._at_nodes(codes)[0]
+        if self.calibrations_ is None:
+            return (at <= Y[:, None]).mean(1)
+        pairs = enumerate(self.calibrations_)
+        return ndtr(np.column_stack([own.forward(marginal_scores(at[..., j], Y[:, j])) for j, own in pairs]))
 
     def predict_log_density(self, X, y):
         """Log p(y | X) in nats, in the units of y.
@@ -318,13 +346,13 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
             Of a single output of repeated values, log(P(y | x) / width of its cell), without error; of several
             outputs, the log-density at the centres of the cells, which estimates that.
         """
-        codes, Y, device = self._codes(X), self._targets(X, y), self._device()
+        codes, Y, mixture = self._codes(X), self._targets(X, y), self._mixture()
         if self.n_outputs_ == 1 and self.grid_.columns:
             grid = self.grid_.columns[0]
             cells, edges = grid.cells(Y[:, 0]), grid.edges.copy()
             width, edges[0], edges[-1] = grid.widths[cells], -np.inf, np.inf
-            return mixture.log_mass(self.members_, codes, edges[cells], edges[cells + 1], device) - np.log(width)
-        return mixture.log_density(self.members_, codes, self.grid_.centre(Y)[0], device)
+            return mixture.log_mass(codes, edges[cells], edges[cells + 1]) - np.log(width)
+        return mixture.log_density(codes, self.grid_.centre(Y)[0])
 
     def sample(self, X, n_draws=1, random_state=None):
         """Draw y given X.
@@ -343,33 +371,51 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         """
         codes, n_draws = self._codes(X), check_count(n_draws, "n_draws")
         seed = draw_seed(self.random_state if random_state is None else random_state)
-        rng, n = np.random.default_rng([seed, SAMPLE_STREAM]), len(codes) * n_draws
-        chosen, Z = rng.integers(len(self.members_), size=n), rng.normal(size=(n, self.n_outputs_))
-        rows, drawn = np.tile(np.arange(len(codes)), n_draws), np.empty(Z.shape)
-        for k, member in enumerate(self.members_):
-            own = np.flatnonzero(chosen == k)
-            if len(own):
-                drawn[own] = member.from_normal(member.given(codes).rows(rows[own]), Z[own], self._device())
+        rows, rng = np.tile(np.arange(len(codes)), n_draws), np.random.default_rng([seed, SAMPLE_STREAM])
+        drawn = self._mixture().draw(codes, rows, self.n_outputs_, rng)
         draws = self.grid_.snap(drawn).reshape(n_draws, len(codes), self.n_outputs_)
         return draws if self._is_column else draws[..., 0]
 
+    def diagnose(self, X, y):
+        """Whether the predicted distributions are those of held-out rows: a report that prints as its verdicts.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+            Rows that fit has not seen, at least two.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Their targets.
+
+        Returns
+        -------
+        report : Report
+            A Bunch, and each `_error` beside a value is one standard error. Of the intervals of `coverages`: the shares
+            that hold y, `observed`, and their mean widths, `sharpness`. `pit`: P(Y <= y | X) of each row, with a draw
+            within the step where y repeats values; `pit_below` and `pit_above` are the shares below .1 and above .9,
+            and `pit_pvalue` that of a Kolmogorov-Smirnov test of uniformity (below .01: not calibrated). `crps` is the
+            mean continuous ranked probability score, and `log_density` the mean log-density. With several outputs, all
+            but the last have an axis for them.
+        """
+        return predictive_report(self, X, self._shaped(self._targets(X, y)))
+
     def _device(self):
         return resolve_device(self.device)
+
+    def _mixture(self):
+        of_one = self.calibrations_ is not None and self.n_outputs_ == 1
+        return Mixture(self.members_, self._device(), self.calibrations_[0] if of_one else None)
 
     def _at_nodes(self, codes):
         """Targets that stand for the distribution of each row, and their weights, of shape (n_rows, n_nodes).
 
         They are those at the base nodes of all members, or the values of a target of few values, by their masses.
         """
-        grid = self.grid_.columns.get(0)
-        if self.n_outputs_ == 1 and grid is not None and len(grid.values) <= _FEW_VALUES:
-            mass = mixture.masses(self.members_, codes, grid.edges[1:-1], self._device())
+        grid, mixture = self.grid_.columns.get(0), self._mixture()
+        if self.n_outputs_ == 1 and grid is not None and len(grid.values) <= FEW_VALUES:
+            mass = mixture.masses(codes, grid.edges[1:-1])
             return np.broadcast_to(grid.values[:, None], (*mass.shape, 1)), mass
-        nodes, weights = mixture.base_nodes(self.n_outputs_)
-        at = mixture.at_nodes([(m, m.at_base) for m in self.members_], codes, nodes, self._device())
-        values = self.grid_.snap(at.reshape(-1, self.n_outputs_)).reshape(at.shape)
-        weights = np.tile(weights / len(self.members_), len(self.members_))
-        return values, np.broadcast_to(weights, values.shape[:2])
+        at, weights = mixture.nodes(codes, self.n_outputs_)
+        return self.grid_.snap(at.reshape(-1, self.n_outputs_)).reshape(at.shape), weights
 
     def _shaped(self, values):
         return values if self._is_column else values[:, 0]
@@ -378,12 +424,11 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         """The coded rows of a question."""
         check_is_fitted(self)
         X = self._checked(X)
-        with _of_X():
-            return self.codec_.transform(X, _num_samples(X))
+        return self.codec_.transform(X, _num_samples(X))
 
     def _targets(self, X, y):
         check_consistent_length(X, y)
-        Y = _checked_target(y)
+        Y = checked_target(y)
         Y = Y.reshape(len(Y), -1).copy()
         if Y.shape[1] != self.n_outputs_:
             raise ValueError(f"y has {Y.shape[1]} columns, but fit was given {self.n_outputs_}.")
@@ -402,34 +447,3 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
         tags.target_tags.multi_output = True
         return tags
-
-
-def _checked_target(y):
-    """The target as finite numbers, in one or two dimensions."""
-    if y is None:
-        raise ValueError("InterpolantRegressor requires y to be passed, but the target y is None.")
-    Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-    if Y.ndim not in (1, 2):
-        raise ValueError(f"y has {Y.ndim} dimensions, but expected (n_samples,) or (n_samples, n_outputs).")
-    return Y
-
-
-def _refuse_constant(Y):
-    if len(Y) < 3:
-        raise ValueError(f"Got n_samples={len(Y)}, while a minimum of 3 is required to learn a distribution.")
-    constant = np.flatnonzero(np.ptp(Y, axis=0) == 0)
-    if len(constant):
-        raise ValueError(
-            f"Column {constant[0]} of y holds one value ({Y[0, constant[0]]:g}), which has no distribution to learn: "
-            "leave it out."
-        )
-
-
-@contextlib.contextmanager
-def _of_X():
-    """Messages of the reader of conditions under the names that things have in a regressor."""
-    try:
-        yield
-    except ValueError as error:
-        told = str(error).replace("of condition", "of X")
-        raise ValueError(told.replace("condition has", "X has")) from error

@@ -1,0 +1,358 @@
+"""A classifier by the densities of the classes."""
+
+import numbers
+import os
+import warnings
+from typing import ClassVar
+
+import joblib
+import numpy as np
+import torch
+from scipy.special import log_softmax, logsumexp
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+
+from ..._training.validation_split import n_held_out
+from ..._utils.callers import users_level
+from ..._utils.input_checks import all_or_nothing, nameless
+from ..._utils.links import LinkedEstimator
+from ..._utils.names import registered
+from ..._utils.tensors import FIT_STREAM, REPEATS_STREAM, draw_seed
+from ..._utils.weights import part_of_weights, weighted_rows
+from ...distributed import current_group
+from ...preprocessing._grids import Grid, chosen_columns
+from ..flow import InterpolantFlow
+from ..memory import open_memory
+from .calibration import Calibration
+
+# Rows of the whole sample that count beside those of a class in its mean and in its deviation.
+_ROWS_OF_A_MEAN = 1
+_ROWS_OF_A_DEVIATION = 5
+# How far the sum of given priors may be from one.
+_ROUNDING = 1e-6
+
+
+@registered("prediction.ClassScales")
+class ClassScales:
+    """The means and the deviations of the columns in each class, of rare classes nearer to those of all rows.
+
+    Parameters
+    ----------
+    means, scales : ndarray of shape (n_classes, n_features)
+    """
+
+    def __init__(self, means, scales):
+        self.means, self.scales = means, scales
+
+    @classmethod
+    def of(cls, X, codes, weight, n_classes):
+        """Those of a sample."""
+        weight = np.ones(len(X)) if weight is None else weight
+        centre = np.average(X, axis=0, weights=weight)
+        variance = np.average((X - centre) ** 2, axis=0, weights=weight)
+        means, scales = [], []
+        for c in range(n_classes):
+            rows, own = X[codes == c], weight[codes == c, None]
+            mean = (own * rows).sum(0) + _ROWS_OF_A_MEAN * centre
+            means.append(mean / (own.sum() + _ROWS_OF_A_MEAN))
+            spread = (own * (rows - means[-1]) ** 2).sum(0) + _ROWS_OF_A_DEVIATION * variance
+            scales.append(np.sqrt(spread / (own.sum() + _ROWS_OF_A_DEVIATION)))
+        # the flow refuses constant columns by name
+        return cls(np.array(means), np.where(np.array(scales) > 0, scales, 1.0))
+
+    def transform(self, X, codes):
+        """Rows in units of their class."""
+        return (X - self.means[codes]) / self.scales[codes]
+
+
+@registered("InterpolantClassifier")
+class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
+    """A classifier by Bayes' rule, from one flow of the rows given their class.
+
+    P(c | x) = pi_c p(x | c) / p(x),    p(x) = sum_k pi_k p(x | k)
+
+    (Hastie, Tibshirani & Friedman 2009, "The elements of statistical learning", 4.3). In class c the rows are
+    x = m_c + s_c T(z | c), with the means m_c and the deviations s_c of its columns, z standard normal and T an
+    `InterpolantFlow` that has the class as its condition, so that rare classes share what the network learns from
+    others. Beside probabilities there is the density p(x), which tells the rows that resemble none of fit.
+
+    Parameters
+    ----------
+    flow : InterpolantFlow or None, default=None
+        What is cloned and fitted; None is InterpolantFlow(). Its `max_time`, `random_state`, `device`, `dequantize` and
+        `condition_kinds` are those of the classifier.
+    priors : array-like of shape (n_classes,) or None, default=None
+        The shares pi_c of the classes, in the order of `classes_`; None takes those of the rows of fit, by weight. May
+        be changed after fit.
+    dequantize : None, "auto" or list, default="auto"
+        Columns of X with repeated values, such as counts, which get uniform noise within cells in fit, as in
+        `InterpolantFlow`; "auto" finds them.
+    validation_fraction : float, default=0.1
+        Share of the rows of each class that are held out: they stop the training, and their densities are those that
+        `abstains` compares with.
+    max_time : float or None, default=None
+        Seconds of training. The result then depends on the speed of the machine, and is not reproducible.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA if there is one, else MPS, else the CPU. May be changed after fit.
+    memory : str, path-like, joblib.Memory or None, default=None
+        Folder in which fitted models are kept, as in `InterpolantFlow`.
+    random_state : int, RandomState instance or None, default=None
+        Seed of training.
+
+    Attributes
+    ----------
+    flow_ : InterpolantFlow
+        The fitted flow of the standardised rows; its condition is the position of a class in `classes_`.
+    scales_ : ClassScales
+        The means and deviations of the classes.
+    grid_ : Grid
+        The values and cells of the columns of X that repeat values.
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    class_prior_ : ndarray of shape (n_classes,)
+        Shares of the classes in fit, by weight.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns of X, if fit was given a frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si import InterpolantClassifier, InterpolantFlow
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["left", "right"], 100)
+    >>> X = rng.normal(size=(200, 2)) + 4.0 * (y == "right")[:, None]
+    >>> model = InterpolantClassifier(InterpolantFlow(max_iter=30), random_state=0).fit(X, y)
+    >>> model.predict([[0.0, 0.0], [4.0, 4.0]]).tolist()
+    ['left', 'right']
+    >>> model.abstains([[0.0, 0.0], [50.0, -50.0]]).tolist()
+    [False, True]
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "flow": [InterpolantFlow, None],
+        "priors": ["array-like", None],
+        "dequantize": [StrOptions({"auto"}), "array-like", None],
+        "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
+        "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
+        "device": [str, torch.device],
+        "memory": [str, os.PathLike, joblib.Memory, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        flow=None,
+        priors=None,
+        dequantize="auto",
+        validation_fraction=0.1,
+        max_time=None,
+        device="auto",
+        memory=None,
+        random_state=None,
+    ):
+        self.flow, self.priors, self.dequantize, self.validation_fraction = (
+            flow,
+            priors,
+            dequantize,
+            validation_fraction,
+        )
+        self.max_time, self.device, self.memory, self.random_state = max_time, device, memory, random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Learn the distribution of the rows of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows of finite numbers.
+        y : array-like of shape (n_samples,)
+            Their classes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, finite and not negative; only their ratios count.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            When X has no density (constant or linearly dependent columns), when y holds no classes, or when `priors`
+            are not one for each class.
+        """
+        current_group().refuse("InterpolantClassifier")
+        check_consistent_length(X, y, sample_weight)
+        memory = open_memory(self, {"X": X, "y": y, "sample_weight": sample_weight})
+        if memory.recall(self):
+            self._log_priors()
+            return self
+        with all_or_nothing(self):
+            self._fit(X, y, sample_weight)
+        memory.keep(self)
+        return self
+
+    def _fit(self, X, y, sample_weight):
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        check_classification_targets(y)
+        X, weight = weighted_rows(X, sample_weight)
+        y, _ = weighted_rows(y, sample_weight, "y")
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        counts = np.bincount(codes, weight)
+        self.class_prior_ = counts / counts.sum()
+        self._log_priors()
+        seed = draw_seed(self.random_state)
+        held = _held_out(codes, self.validation_fraction, np.random.default_rng([seed, FIT_STREAM]))
+        train = np.setdiff1d(np.arange(len(codes)), held)
+        names = list(getattr(self, "feature_names_in_", range(X.shape[1])))
+        self.grid_ = Grid.of(X, chosen_columns(self.dequantize, X, names))
+        rows = self.grid_.scatter(X, np.random.default_rng([seed, REPEATS_STREAM]))
+        self.scales_ = ClassScales.of(rows[train], codes[train], part_of_weights(weight, train), len(self.classes_))
+        flow = InterpolantFlow() if self.flow is None else clone(self.flow)
+        flow.set_params(
+            random_state=seed, max_time=self.max_time, device=self.device, condition_kinds={0: "categorical"},
+            dequantize=None,
+        )  # fmt: skip
+        rows = self.scales_.transform(rows, codes)
+        with nameless():
+            flow._fit_part(rows, condition=codes, sample_weight=weight, split=lambda n, fraction, rng: (train, held))
+        self.flow_ = flow
+        self._held_out = self._log_densities(X[held]), part_of_weights(weight, held)
+        self._largest_weight = 1.0 if weight is None else float(weight.max())
+
+    def predict(self, X):
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        classes : ndarray of shape (n_samples,)
+        """
+        most = self.predict_log_proba(X).argmax(1)
+        return self.classes_[most]
+
+    def predict_proba(self, X):
+        """P(c | x), the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    def predict_log_proba(self, X):
+        """Log P(c | x).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`; where no density could be solved, those of the priors.
+        """
+        joint = np.nan_to_num(self._joint(X), nan=-np.inf)
+        unknown = np.isinf(joint).all(1)
+        joint[unknown] = self._log_priors()
+        return log_softmax(joint, axis=1)
+
+    def score_samples(self, X):
+        """Log p(x), the log-density of the rows over all classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats. A row that becomes infinite or NaN is NaN, with an `IntegrationWarning`.
+        """
+        return logsumexp(self._joint(X), axis=1)
+
+    def abstains(self, X, share=0.05):
+        """Whether rows resemble those of fit so little that a class should not be told.
+
+        The density p(x) of a row is below that of all but a share of the rows that fit has held out, by their ranks (as
+        in a conformal test: Bates et al. 2023, "Testing for outliers with conformal p-values", arXiv 2104.08279).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        share : float, default=0.05
+            Of the rows from the distribution of fit from which this abstains at the most.
+
+        Returns
+        -------
+        abstains : ndarray of bool of shape (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            When `share` is not between 0 and 1.
+        """
+        if not isinstance(share, numbers.Real) or not 0 < float(share) < 1:
+            raise ValueError(f"Got share={share!r}, but expected a number above 0 and below 1.")
+        value, (densities, weight) = self.score_samples(X), self._held_out
+        known = logsumexp(densities + self._log_priors(), axis=1)
+        least = Calibration(known, weight, self._largest_weight).lower(float(share))
+        if np.isinf(least):
+            warnings.warn(
+                f"{len(known)} held-out rows are too few to tell the least probable share of {share:g}, so that this "
+                "abstains from no row: fit on more rows, or raise share.",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+        return ~(value >= least)
+
+    def _joint(self, X):
+        """Log p(x, c), of shape (n_samples, n_classes)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        return self._log_densities(X) + self._log_priors()
+
+    def _log_densities(self, X):
+        """Log p(x | c), of shape (n_samples, n_classes)."""
+        k = len(self.classes_)
+        rows, codes = np.tile(self.grid_.centre(X)[0], (k, 1)), np.repeat(np.arange(k), len(X))
+        self.flow_.set_params(device=self.device)
+        with nameless():
+            value = self.flow_.score_samples(self.scales_.transform(rows, codes), condition=codes)
+        value = value.astype(np.float64) - np.log(self.scales_.scales).sum(1)[codes]
+        return value.reshape(k, len(X)).T
+
+    def _log_priors(self):
+        if self.priors is None:
+            return np.log(self.class_prior_)
+        priors, k = column_or_1d(self.priors, dtype=np.float64), len(self.classes_)
+        if len(priors) != k or not (priors >= 0).all() or abs(priors.sum() - 1) > _ROUNDING:
+            raise ValueError(
+                f"Got priors={self.priors!r}, but expected {k} shares that sum to 1, one for each of the classes "
+                f"{self.classes_.tolist()}."
+            )
+        with np.errstate(divide="ignore"):
+            return np.log(priors)
+
+
+def _held_out(codes, fraction, rng):
+    """Numbers of the rows that are held out, of each class alike; a class keeps at least one row to learn from."""
+    order = rng.permutation(len(codes))
+    counts = np.bincount(codes)
+    place = np.empty(len(codes))
+    for c, count in enumerate(counts):
+        own = order[codes[order] == c]
+        place[own] = (np.arange(count) + rng.random()) / count if count > 1 else 1.0
+    return np.sort(np.argsort(place, kind="stable")[: min(n_held_out(len(codes), fraction), int((place < 0.5).sum()))])

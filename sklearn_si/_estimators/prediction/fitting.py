@@ -1,0 +1,148 @@
+"""How the maps of a regressor are learned: the target that is checked, the rows that train, the base that is chosen."""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_array
+
+from ..._training.validation_split import n_held_out
+from ..._utils.tensors import CALIBRATION_STREAM, FIT_STREAM
+from ...preprocessing._grids import Grid, chosen_columns
+from ..flow import InterpolantFlow
+from .calibration import (
+    CALIBRATION_SHARE,
+    LEAST_ROWS_TO_CALIBRATE,
+    Calibration,
+    marginal_scores,
+)
+from .members import Rows, learn_member, validation_score
+from .mixture import Mixture
+from .scores import ScoreGrid
+from .trees import LEAST_ROWS, N_FOLDS
+
+# Values of a target up to which each has its share as a cell, and the mean is the sum over all of them.
+FEW_VALUES = 64
+
+
+@dataclasses.dataclass
+class Search:
+    """What decides which maps are learned.
+
+    Parameters
+    ----------
+    flow : InterpolantFlow or None
+    base : {"auto", "normal", "boosting"}
+    n_estimators : int
+    validation_fraction : float
+    max_time : float or None
+        Seconds, counted from
+    began : float
+        which `time.perf_counter` has shown.
+    device : torch.device
+    seed : int
+    """
+
+    flow: Any
+    base: str
+    n_estimators: int
+    validation_fraction: float
+    max_time: float | None
+    began: float
+    device: Any
+    seed: int
+
+    def learn(self, codes, Y, weight):
+        """The maps, the base that was chosen, and the validation scores of the bases."""
+        base, members, scores = self.base, [], {}
+        for k in range(self.n_estimators):
+            rng = np.random.default_rng([self.seed, FIT_STREAM, k])
+            order, n_held = rng.permutation(len(Y)), n_held_out(len(Y), self.validation_fraction)
+            rows = Rows(codes, Y, weight, order[n_held:], order[:n_held])
+            fitted = self._with_bases(rows, base, k)
+            if len(fitted) > 1 or not members:
+                scores = {name: validation_score(m, rows, self.device) for name, m in fitted.items()}
+                base = max(fitted, key=scores.__getitem__)
+            members.append(fitted[base])
+        return members, base, scores
+
+    def _with_bases(self, rows, base, k):
+        """One map by each base that is in question: by both, where the first map chooses."""
+        bases = ["normal", "boosting"] if base == "auto" else [base]
+        if len(rows.train) < LEAST_ROWS and self.base == "auto":
+            bases = ["normal"]
+        if len(rows.train) < N_FOLDS and self.base == "boosting":
+            raise ValueError(
+                f"Got {len(rows.train)} training rows, but base='boosting' needs at least {N_FOLDS}, one a fold: pass "
+                "more rows, or use base='normal'."
+            )
+        flow, fitted = InterpolantFlow() if self.flow is None else self.flow, {}
+        shares = len(bases) + self.n_estimators - k - 1
+        for place, name in enumerate(bases):
+            left = self.max_time and self.max_time - (time.perf_counter() - self.began)
+            seconds = left and max(left, self.max_time / 20) / (shares - place)
+            fitted[name] = learn_member(flow, rows, name == "boosting", self.seed + k, seconds)
+        return fitted
+
+
+def rows_to_calibrate(n, is_wanted, seed):
+    """Numbers of the rows that learn, and of those that calibrate, which neither train nor validate."""
+    if not is_wanted:
+        return np.arange(n), np.arange(0)
+    if n < LEAST_ROWS_TO_CALIBRATE:
+        raise ValueError(
+            f"Got {n} rows, but calibrate=True needs at least {LEAST_ROWS_TO_CALIBRATE}, a fifth of which calibrate: "
+            "pass more rows, or leave calibrate=False."
+        )
+    order = np.random.default_rng([seed, CALIBRATION_STREAM]).permutation(n)
+    n_kept = n_held_out(n, CALIBRATION_SHARE)
+    return np.sort(order[n_kept:]), np.sort(order[:n_kept])
+
+
+def calibrations(mixture, codes, Y, weight, largest):
+    """The maps of the scores, one for each output."""
+    if Y.shape[1] == 1:
+        return [Calibration(mixture.scores(codes, Y[:, 0]), weight, largest)]
+    at, _ = mixture.nodes(codes, Y.shape[1])
+    return [Calibration(marginal_scores(at[..., j], Y[:, j]), weight, largest) for j in range(Y.shape[1])]
+
+
+def calibrated(members, device, codes, Y, weight, kept):
+    """The calibrations by the rows that are kept for it; None without any."""
+    if not len(kept):
+        return None
+    own, largest = (None, 1.0) if weight is None else (weight[kept], weight.max())
+    return calibrations(Mixture(members, device), codes[kept], Y[kept], own, largest)
+
+
+def target_grid(dequantize, Y, weight):
+    """The cells of the columns of a target that repeat values."""
+    repeated = chosen_columns(dequantize, Y, list(range(Y.shape[1])))
+    grid = Grid.of(Y, repeated)
+    # shares of many values, each of few rows, would be noise in the density
+    if Y.shape[1] == 1 and repeated and len(grid.columns[0].values) <= FEW_VALUES:
+        return Grid({0: ScoreGrid.of(Y[:, 0], weight)})
+    return grid
+
+
+def checked_target(y):
+    """The target as finite numbers, in one or two dimensions."""
+    if y is None:
+        raise ValueError("InterpolantRegressor requires y to be passed, but the target y is None.")
+    Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    if Y.ndim not in (1, 2):
+        raise ValueError(f"y has {Y.ndim} dimensions, but expected (n_samples,) or (n_samples, n_outputs).")
+    return Y
+
+
+def refuse_constant(Y):
+    """Raise where a column holds one value, or where there are too few rows."""
+    if len(Y) < 3:
+        raise ValueError(f"Got n_samples={len(Y)}, while a minimum of 3 is required to learn a distribution.")
+    constant = np.flatnonzero(np.ptp(Y, axis=0) == 0)
+    if len(constant):
+        raise ValueError(
+            f"Column {constant[0]} of y holds one value ({Y[0, constant[0]]:g}), which has no distribution to learn: "
+            "leave it out."
+        )
