@@ -1,5 +1,7 @@
 """The noise level that is chosen after training."""
 
+import dataclasses
+
 import matplotlib
 import numpy as np
 import pytest
@@ -31,8 +33,12 @@ def test_levels_are_judged_without_a_refit_and_the_model_takes_one(model):
     assert model.n_steps == dict(zip(result.levels, result.n_steps, strict=True))[result.chosen]
 
 
-def test_draws_of_all_levels_share_their_random_numbers_and_repeat(model):
+@pytest.mark.parametrize("n_steps", [20, "auto"])
+def test_draws_of_all_levels_share_their_random_numbers_and_repeat(model, n_steps):
+    """Steps that the fit has measured are taken in single precision, whose random numbers had been others."""
     seen = []
+    model.set_params(n_steps=n_steps)
+    model.model_ = dataclasses.replace(model.model_, sampling_grid=(20, "uniform"))
 
     def count(rows, reference):
         seen.append(rows)
