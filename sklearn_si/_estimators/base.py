@@ -27,6 +27,7 @@ from ..distributed import current_group
 from ..interpolants import GAMMAS, INTERPOLANTS, Interpolant
 from ..networks import ACTIVATIONS
 from ..preprocessing import MAPS
+from ..preprocessing._support import check_ends, read_support
 from ..solvers import SOLVERS
 from .distillation import DistillationMethods
 from .memory import FitMemory, open_memory
@@ -60,6 +61,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         "condition_dropout": [Interval(numbers.Real, 0, 1, closed="left")],
         "condition_kinds": [dict, None],
         "dequantize": [StrOptions({"auto"}), "array-like", None],
+        "support": [StrOptions({"real", "positive"}), tuple, list, dict],
         "network": [StrOptions({"mlp"}), callable],
         "hidden_layer_sizes": [StrOptions({"auto"}), "array-like", Interval(numbers.Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -163,16 +165,24 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         recipe = dataclasses.replace(self._recipe(), **steps)
         with checkpoint:
             with group.together():
-                X0, X1, *grids = dequantized_ends(
-                    X0, X1, self.dequantize, self._column_names(), checkpoint.seed, group, self._forecasts()
-                )
-                problem = make_problem(recipe, X0, X1, condition, checkpoint, warm, row_weights, self._column_names())
-            problem.group = group
+                support, X0, X1, *grids = self._supported_ends(X0, X1, checkpoint.seed, group)
+                ends = (X if X is None or support is None else support.transform(X).astype(X.dtype) for X in (X0, X1))
+                problem = make_problem(recipe, *ends, condition, checkpoint, warm, row_weights, self._column_names())
+            problem.group, problem.support = group, support
             problem.base_grid, problem.target_grid = grids
             if group.size > 1:
                 names = list(vars(self).get("feature_names_in_", ()))
                 share_problem(recipe, problem, condition, names, told_params(self))
             return self._learn(recipe, problem, X0, X1, condition, memory)
+
+    def _supported_ends(self, X0, X1, seed, group):
+        """The support, both samples within it and dequantised, and the grids of both."""
+        names = self._column_names()
+        support = read_support(self.support, names)
+        ends = dequantized_ends(X0, X1, self.dequantize, names, seed, group, self._forecasts(), support)
+        if support is not None:
+            check_ends(support, X0, X1, ends[2:], names)
+        return support, *ends
 
     def _learn(self, recipe, problem, X0, X1, condition, memory):
         """Fit to a problem, or recall what an equal fit has left, and keep the model."""
@@ -233,8 +243,8 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         density = clone(self).set_params(
             interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
             base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
-            condition_dropout=0.0, condition_kinds=None, dequantize=None, warm_start=False, max_time=max_time,
-            checkpoint=None, memory=None,
+            condition_dropout=0.0, condition_kinds=None, dequantize=None, support="real", warm_start=False,
+            max_time=max_time, checkpoint=None, memory=None,
         )  # fmt: skip
         vars(density).pop("_skl_callbacks", None)  # those of the bridge, which a clone shares: they propagate, or not
         return density
@@ -300,7 +310,8 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
 
     def _transport(self, X, forward, condition):
         self.model_.refuse_forecast("transform")
-        X = self._centred(X, self.model_.transport_grids(forward)[0])
+        if forward or self.model_.base_map is not None or self.model_.is_mirror:  # else they are normal
+            X = self._placed(X, self.model_.transport_grids(forward)[0])
         moved, error = self.model_.transport(X, forward, self._evaluation(strict=False), condition)
         warn_missed(error, self.ode_tol)
         return moved

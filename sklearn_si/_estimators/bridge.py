@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from .._model.lost_rows import settled
 from .._model.redraws import draw_rows
 from .._model.settings import Sampling
+from .._model.units import returned
 from .._training.losses import TIME_DISTRIBUTIONS
 from .._training.problem import fit_problem, make_problem
 from .._training.recipe import Recipe
@@ -32,6 +33,7 @@ from .._utils.tensors import (
 from .._utils.weights import weighted_samples
 from ..couplings import OwnPairs
 from ..distributed import current_group
+from ..preprocessing._support import check_ends, read_support
 from ..solvers import sdeint, time_grid
 from .base import BaseInterpolant
 from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs, train_rows
@@ -79,6 +81,8 @@ class SchroedingerBridge(ModelEstimator):
     base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
         The density of the base, on which `score_samples` depends, as in `InterpolantDiffusion`; "flow" is an
         `InterpolantFlow`.
+    support : str, tuple or dict, default="real"
+        Where columns live, as in `InterpolantDiffusion`. The reference process is then Brownian on the line.
     n_steps : int, default=100
         Number of steps of `sample` and `sample_plan`; with method="mixture" the latter draws without steps. May be
         changed after fit.
@@ -163,8 +167,7 @@ class SchroedingerBridge(ModelEstimator):
             for name in (
                 "base_density", "ode_tol", "hidden_layer_sizes", "activation", "batch_size", "learning_rate_init",
                 "max_iter", "max_time", "tol", "n_iter_no_change", "early_stopping", "validation_fraction", "device",
-                "checkpoint", "memory",
-                "verbose", "random_state",
+                "checkpoint", "memory", "support", "verbose", "random_state",
             )
         },
     }  # fmt: skip
@@ -177,6 +180,7 @@ class SchroedingerBridge(ModelEstimator):
         n_rounds=1,
         preprocessing="auto",
         base_density="flow",
+        support="real",
         n_steps=100,
         ode_tol=1e-3,
         time_distribution="auto",
@@ -202,6 +206,7 @@ class SchroedingerBridge(ModelEstimator):
         self.n_rounds = n_rounds
         self.preprocessing = preprocessing
         self.base_density = base_density
+        self.support = support
         self.n_steps = n_steps
         self.ode_tol = ode_tol
         self.time_distribution = time_distribution
@@ -261,8 +266,12 @@ class SchroedingerBridge(ModelEstimator):
         self._warn_repeats(X0, X1)
         samples = {"X0": X0, "X1": X1, "sample_weight": row_weights}
         memory = open_memory(self, samples | {"names": list(vars(self).get("feature_names_in_", ()))})
+        support = read_support(self.support, self._column_names())
+        if support is not None:
+            check_ends(support, X0, X1, (None, None), self._column_names())
+            X0, X1 = (None if X is None else support.transform(X).astype(X.dtype) for X in (X0, X1))
         with open_checkpoint(self, samples) as checkpoint:
-            return self._fit(X0, X1, row_weights, checkpoint, memory)
+            return self._fit(X0, X1, row_weights, checkpoint, memory, support)
 
     def _warn_repeats(self, X0, X1):
         """Warn of columns that have no density, where one is promised."""
@@ -274,8 +283,8 @@ class SchroedingerBridge(ModelEstimator):
             )
             warn_repeats(samples, self._column_names(), None, ways_out)
 
-    def _fit(self, X0, X1, row_weights, checkpoint, memory):
-        """The fit to validated samples."""
+    def _fit(self, X0, X1, row_weights, checkpoint, memory, support):
+        """The fit to validated samples on the line."""
         from_normal = X1 is None
         if from_normal:
             rng = np.random.default_rng([checkpoint.seed, BASE_STREAM])
@@ -284,7 +293,7 @@ class SchroedingerBridge(ModelEstimator):
             X0, X1 = (mean + deviation * noise).astype(X0.dtype), X0
         recipe = self._recipe()
         problem = make_problem(recipe, X0, X1, None, checkpoint, weights=row_weights, names=self._column_names())
-        problem.tasks = Tasks(self, X0, X1)
+        problem.tasks, problem.support = Tasks(self, X0, X1), support
         if memory.recall(self):
             self._renew_base()
             problem.tasks.end({"model_": self.model_})
@@ -446,14 +455,15 @@ class SchroedingerBridge(ModelEstimator):
                 return sdeint(drift, epsilon, x, times, generator)
 
         def draw(rows):
-            return map_out.inverse_transform(as_array(follow(x[rows], generator), np.float64))
+            partners = map_out.inverse_transform(as_array(follow(x[rows], generator), np.float64))
+            return returned(partners, X.dtype, model.support)
 
         partners = draw_rows(draw, X.shape, X.dtype, given=x, chunk=len(x), advice="fit longer, or raise n_steps")
         return self._wrapped(partners)
 
     def _checked(self, X):
         self._ready()
-        return self._validate_rows(X)
+        return self._in_support(self._validate_rows(X))
 
     @torch.no_grad()
     def _plan_mean(self, X, forward, scaled_base):
@@ -466,7 +476,7 @@ class SchroedingerBridge(ModelEstimator):
         with np.errstate(over="ignore", invalid="ignore"):
             moved = as_array(x + sign * drift, np.float64)
             if not (scaled_base and not forward):
-                moved = map_out.inverse_transform(moved)
+                moved = returned(map_out.inverse_transform(moved), X.dtype, model.support)
             moved = moved.astype(X.dtype, copy=False)
         return settled(moved, "taking the mean of the plan", strict=False)
 

@@ -154,7 +154,8 @@ class DensityMethods(AsksModel):
             When the density of the base cannot be differentiated.
         """
         check_is_fitted(self)
-        X, time = self._validate_rows(X), time_of(t)
+        time = time_of(t)
+        X = self._in_support(self._validate_rows(X), self.model_.grid_at(float(time)))
         return log_density_gradient(self.model_, X, time, self._evaluation(strict=False), condition)
 
     def density_ratio(self, X, *, condition=None, return_error=False):
@@ -196,7 +197,8 @@ class DensityMethods(AsksModel):
         """
         model = self._ready()
         model.require_score("density_ratio")
-        ratio, error = density_ratio(model, self._validate_rows(X), self._evaluation(strict=False), condition)
+        X = self._in_support(self._validate_rows(X), model.target_grid)
+        ratio, error = density_ratio(model, X, self._evaluation(strict=False), condition)
         return (ratio, error) if return_error else ratio
 
     def importance_weights(self, X, *, condition=None):
@@ -262,7 +264,7 @@ class DensityMethods(AsksModel):
 
     def _log_density(self, X, condition=None, time=_END, strict=True):
         """Log-density of validated rows in data units, and its estimated error."""
-        X = self._centred(X, self.model_.grid_at(float(time)))
+        X = self._placed(X, self.model_.grid_at(float(time)))
         if not self._scores_chain():
             return log_density(self.model_, X, time, self._evaluation(strict), condition)
         if time != 1:
@@ -274,7 +276,7 @@ class DensityMethods(AsksModel):
 
     def _chain(self, X, condition, n_paths, strict=True):
         """The summary of the path weights of validated rows."""
-        X = self._centred(X, self.model_.target_grid)
+        X = self._placed(X, self.model_.target_grid)
         return chain_log_density(self.model_, X, self._sampling(), self._evaluation(strict), n_paths, condition)
 
 

@@ -19,6 +19,7 @@ from .._utils.tensors import PATH_STREAM, as_array, as_tensor, make_generator, n
 from ..couplings import OwnPairs
 from ..exceptions import IntegrationError
 from ..preprocessing import AffineMap
+from ..preprocessing._support import on_line
 from ..solvers import odeint, sdeint, time_grid
 from .fields import time_of
 from .model_access import AsksModel
@@ -191,10 +192,11 @@ class DiagnosticMethods(AsksModel):
         return diagnose(self.model_, *self._held_out(X0, X1), self._sampling(), self._evaluation())
 
     def _held_out(self, X0: Any, X1: Any) -> tuple[Any, Any]:
-        X0 = self._validate_rows(X0)
+        model = self.model_
+        X0 = self._in_support(self._validate_rows(X0), model.target_grid if X1 is None else model.base_grid, "X0")
         if self.model_.base_map is not None and X1 is None:
             raise ValueError("The model was fitted to two samples: pass held-out rows of both, X0 and X1.")
-        return X0, None if X1 is None else validate_rows(self, X1, "X1")
+        return X0, None if X1 is None else self._in_support(validate_rows(self, X1, "X1"), model.target_grid, "X1")
 
     def _schedule_at(self, times):
         fields, schedule = self.model_.fields(np.float64, torch.device("cpu")), self._sampling().noise_schedule
@@ -210,7 +212,7 @@ class DiagnosticMethods(AsksModel):
 def fisher_divergence(model, X0, X1, evaluation, reference):
     """The Fisher divergence on held-out rows; a reference of None means the model's own score function."""
     X0, X1 = (None if X is None else X[:_N_FISHER_ROWS] for X in (X0, X1))
-    scale, rows = model.units.scale, []
+    units, rows = model.units, []
     times, weights, points = path_points(model, X0, X1, _N_FISHER_TIMES)
     for t, X in zip(times, points, strict=True):
         moment = time_of(t)
@@ -221,7 +223,8 @@ def fisher_divergence(model, X0, X1, evaluation, reference):
             with nameless():
                 score = reference.score_function(X, t)
                 db = _velocity(model, X, t, evaluation) - reference.velocity(X, t)
-        gaps = scale.push_forward(own - score), scale.push_forward(own), scale.transform(db + 0 * X)
+        gaps = (units.score_to_scaled(s, X) for s in (own - score, own))
+        gaps = *gaps, units.velocity_to_scaled(db + 0 * X, X)
         with np.errstate(over="ignore"):
             rows.append([(gap**2).sum(1) for gap in gaps])
     gap, information, db = np.swapaxes(_finite(np.array(rows)), 0, 1)
@@ -312,12 +315,12 @@ def path_points(model, X0, X1, n_times):
 def field_errors(model, X0, X1, evaluation, reference):
     """Nodes and weights of time, and the mean |Db|^2, |Ds|^2 and Db . Ds at them, in scaled units."""
     times, weights, points = path_points(model, X0, X1, _N_TIMES)
-    scale, errors = model.units.scale, []
+    units, errors = model.units, []
     for t, X in zip(times, points, strict=True):
         with nameless():
             b, s = reference.velocity(X, t), reference.score_function(X, t)
-        db = scale.transform(_velocity(model, X, t, evaluation) - b)
-        ds = scale.push_forward(_score(model, X, t, evaluation) - s)
+        db = units.velocity_to_scaled(_velocity(model, X, t, evaluation) - b, X)
+        ds = units.score_to_scaled(_score(model, X, t, evaluation) - s, X)
         with np.errstate(over="ignore", invalid="ignore"):
             errors.append([(db**2).sum(1).mean(), (ds**2).sum(1).mean(), (db * ds).sum(1).mean()])
     return np.array(times), weights, *_finite(np.array(errors)).T
@@ -426,7 +429,7 @@ def _consistency(model, X0, X1, evaluation, report):
     """Distance of the score function from the gradient of the ODE's log-density, relative to the latter."""
     if model.is_mirror or not model.has_score or not model.has_gradient:
         return
-    if not isinstance(model.target_map, AffineMap):
+    if not isinstance(on_line(model.target_map), AffineMap):
         return  # the path has no data units
     found = fisher_divergence(model, X0, X1, evaluation, None)
     report.fisher_divergence, report.fisher_divergence_error = found.relative, found.relative_error

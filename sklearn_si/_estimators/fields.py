@@ -12,7 +12,7 @@ from .._model.fitted import warn_missed
 from .._model.likelihood import GRID_SPACING, transport_rows
 from .._model.lost_rows import settled, unknown_where_lost
 from .._model.sampling import check_schedule
-from .._model.units import DataUnits
+from .._model.units import DataUnits, returned
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, evaluation_dtype, make_generator, normal
 from ..solvers import sdeint, time_grid
 from ..solvers._grids import KINK
@@ -23,7 +23,8 @@ class FieldMethods(AsksModel):
     """Velocity, score function, denoiser, prediction of the target, interpolation and trajectories.
 
     In data units x_t = c(t) + D x_t', with c = alpha m0 + beta m1 the path of the centres and D the scale, so that
-    b = c_dot + D b', s = D^-T s', and eta is the same.
+    b = c_dot + D b', s = D^-T s', and eta is the same. Where columns have a support this is so on the line, and the
+    path in data units is its image.
     """
 
     def velocity(self, X, t, *, condition=None):
@@ -133,6 +134,11 @@ class FieldMethods(AsksModel):
             raise ValueError(
                 "predict_target needs a path that is linear in space: E[x1 | x_t] has no closed form here."
             )
+        if model.support is not None:
+            raise ValueError(
+                "predict_target is a mean, which the map of a support to the line does not keep: fit with "
+                "support='real', or take the mean of rows that are drawn (trajectory with noise)."
+            )
         if model.interpolant.has_noise:
             model.require_score("predict_target")
         return self._field(X, t, condition, Fields.target, DataUnits.target_to_data)
@@ -155,7 +161,7 @@ class FieldMethods(AsksModel):
             The points, in data units.
         """
         check_is_fitted(self)
-        X0, X1 = self._points(X0, "X0"), self._points(X1, "X1")
+        X0, X1 = (self._in_support(self._points(X, name), None, name) for X, name in ((X0, "X0"), (X1, "X1")))
         if len(X0) != len(X1):
             raise ValueError(f"X0 has {len(X0)} rows and X1 has {len(X1)}: expected pairs, row i with row i.")
         model, moment, cpu = self.model_, time_of(t), torch.device("cpu")
@@ -165,7 +171,7 @@ class FieldMethods(AsksModel):
         generator = make_generator(self._seed_of(random_state), PATH_STREAM)
         z = normal(x0.shape, generator, like=x0) if path.has_noise else None
         x = as_array(path.point(moment, x0, x1, z), np.float64)
-        return model.units.to_data(x, moment).astype(X1.dtype, copy=False)
+        return returned(model.units.to_data(x, moment), X1.dtype, model.support)
 
     @torch.no_grad()
     def trajectory(self, X, n_times=11, *, start=0.0, stop=1.0, noise_level=0.0, condition=None, random_state=None):
@@ -200,7 +206,7 @@ class FieldMethods(AsksModel):
         model = self._ready()
         _check_trajectory(n_times, start, stop, noise_level)
         model.refuse_forecast("trajectory")
-        X = self._points(X, "X")
+        X = self._in_support(self._points(X, "X"))
         sampling = dataclasses.replace(self._sampling(), noise_level=float(noise_level))
         generator = None
         if noise_level > 0:
@@ -213,7 +219,7 @@ class FieldMethods(AsksModel):
     def _field(self, X, t, condition, field, to_data):
         """One field at one time, in data units."""
         check_is_fitted(self)
-        model, X = self.model_, self._points(X, "X")
+        model, X = self.model_, self._in_support(self._points(X, "X"))
         return model.field(X, time_of(t), field, to_data, self._evaluation(strict=False), condition)
 
 
@@ -241,7 +247,7 @@ def _trajectory(model, X, times, sampling, evaluation, generator, condition):
         )
     with np.errstate(over="ignore", invalid="ignore"):
         moments = zip(as_array(states, np.float64), times, strict=True)
-        paths = np.stack([units.to_data(x, t) for x, t in moments]).astype(X.dtype, copy=False)
+        paths = np.stack([returned(units.to_data(x, t), X.dtype, units.support) for x, t in moments])
     paths = settled(paths.swapaxes(0, 1), "following a trajectory", evaluation.strict)
     if error is not None:
         warn_missed(unknown_where_lost(error, paths), evaluation.tolerance)

@@ -93,6 +93,13 @@ class InterpolantFlow(BaseInterpolant):
         the variable with noise at the centre of the cell, which estimates log(probability of the value / width of its
         cell); its mean over the noise is a lower bound of that. Values that fit did not see are scored as they are,
         with a warning.
+    support : str, tuple or dict, default="real"
+        Where columns live: "real", "positive", or a pair (low, high) in the units of the column, of which one may be
+        None; one for all columns, or a dict by name or position, in which other columns are "real". A smooth map leads
+        to the line first (the logarithm above one bound, the normal quantile between two), densities count its
+        Jacobian, and rows that are drawn are never on a bound or outside. Rows of fit that are, are refused, unless
+        `dequantize` covers their column. It holds for X0 and X1 alike, and at all times of the path; `base_density` is
+        then that of rows on the line.
     network : "mlp" or callable, default="mlp"
         The network of each field. A callable(n_features, n_conditions) returns a torch Module whose forward(t, x,
         condition=None) takes t of shape () or (n,), x of shape (n, n_features) and a condition of shape (n,
@@ -158,12 +165,12 @@ class InterpolantFlow(BaseInterpolant):
         The denoiser eta(t, x), in scaled units; None where it follows from the velocity or is not known.
     interpolant_ : Interpolant
         The path, in scaled units.
-    preprocessing_ : AffineMap or MarginalMap
+    preprocessing_ : AffineMap, MarginalMap or SupportedMap
         The map from data units to scaled units at the target.
-    base_preprocessing_ : AffineMap or None
+    base_preprocessing_ : AffineMap, SupportedMap or None
         The map from data units to scaled units at the base of two samples; None with a normal base.
     base_density_ : estimator or None
-        The density of the base after a fit of two samples, in data units.
+        The density of the base after a fit of two samples, in data units (on the line, where columns have a support).
     base_sample_ : ndarray of shape (n_samples_0, n_features) or None
         The rows from which `sample` starts: X0, or X with interpolant="mirror"; None with a normal base.
     condition_codec_ : object or None
@@ -231,6 +238,7 @@ class InterpolantFlow(BaseInterpolant):
         condition_dropout=0.0,
         condition_kinds=None,
         dequantize=None,
+        support="real",
         network="mlp",
         hidden_layer_sizes="auto",
         activation="silu",
@@ -268,6 +276,7 @@ class InterpolantFlow(BaseInterpolant):
         self.condition_dropout = condition_dropout
         self.condition_kinds = condition_kinds
         self.dequantize = dequantize
+        self.support = support
         self.network = network
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

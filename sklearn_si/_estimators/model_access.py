@@ -79,6 +79,20 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
             )
         return centred
 
+    def _placed(self, X: np.ndarray, grid: Grid | None, name: str = "X") -> np.ndarray:
+        """Rows with repeated values at the centres of their cells, refused where one lies outside the support."""
+        support = self.model_.support
+        if support is None:
+            return self._centred(X, grid)
+        support.check(X, name, self._column_names(), () if grid is None else grid.columns)
+        X = self._centred(X, grid)
+        support.check(X, name, self._column_names())
+        return X
+
+    def _in_support(self, X: np.ndarray, grid: Grid | None = None, name: str = "X") -> np.ndarray:
+        """Rows as they are where all columns are real, else as `_placed` has them."""
+        return X if self.model_.support is None else self._placed(X, grid, name)
+
     def _seed_of(self, random_state: Any) -> int:
         """The seed of one draw."""
         return draw_seed(self.random_state if random_state is None else random_state)

@@ -153,7 +153,7 @@ class ModelEstimator(
             raise ValueError(
                 "resample needs interpolant='mirror': other models move rows to another distribution (`transform`)."
             )
-        X, sampling = self._centred(self._validate_rows(X), model.target_grid), self._sampling()
+        X, sampling = self._placed(self._validate_rows(X), model.target_grid), self._sampling()
         model.check_sampling(sampling)
         generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
         return self._wrapped(model.resample(X, sampling, generator, condition, self._guidance()))

@@ -31,6 +31,8 @@ from ..persistence._pickling import HoldsNetworks
 from ..preprocessing import AffineMap
 from ..preprocessing._conditions import ConditionCodec
 from ..preprocessing._grids import Grid
+from ..preprocessing._support import Support, on_line, support_of, supported
+from .base_parts import flow_parts
 from .fields import Fields
 from .flow_map import FlowMap
 from .levels import ASSUMED, Level, LikelihoodCalibration
@@ -40,7 +42,7 @@ from .ratio import Ratio
 from .redraws import draw_rows
 from .sampling import check_forecast_noise, check_noise, forecast, generate
 from .settings import Evaluation, Sampling
-from .units import DataUnits
+from .units import DataUnits, returned
 
 # What to do when rows cannot be drawn, by steps of a grid and by steps that adapt.
 _ADVICE = "fit longer, lower noise_level or raise n_steps"
@@ -79,12 +81,12 @@ class FittedModel(HoldsNetworks):
         The networks, by the name of the field that each has learned.
     velocity, denoiser : Module
         The fields that follow from these; the denoiser is None where the velocity gives it, or where nothing does.
-    base_map, target_map : AffineMap or MarginalMap
+    base_map, target_map : AffineMap, MarginalMap or SupportedMap
         Data units to scaled units at both ends; the former is None for a normal base.
     base_sample : ndarray of shape (n_samples_0, n_features) or None
         The rows from which `sample` starts, in data units; None for a normal base.
     base_density : estimator or None
-        The density of the base of a bridge.
+        The density of the base of a bridge, on the line where the columns have a support.
     condition_codec : ConditionCodec or None
         What encodes a condition.
     coupling : Coupling
@@ -159,6 +161,23 @@ class FittedModel(HoldsNetworks):
     def n_features(self) -> int:
         """Number of columns."""
         return self.target_map.n_features
+
+    @property
+    def support(self) -> Support | None:
+        """Where the columns live; None where all are real."""
+        return support_of(self.target_map)
+
+    def within(self, support: Support | None) -> "FittedModel":
+        """A model of rows on the line as that of rows in a support."""
+        if support is None:
+            return self
+        rows = self.base_sample
+        return dataclasses.replace(
+            self,
+            base_map=supported(support, self.base_map),
+            target_map=supported(support, self.target_map),
+            base_sample=None if rows is None else returned(support.inverse_transform(rows), rows.dtype, support),
+        )
 
     @property
     def units(self) -> DataUnits:
@@ -273,7 +292,7 @@ class FittedModel(HoldsNetworks):
         X: np.ndarray,
         time: Tensor,
         evaluate: Callable[[Fields, Tensor, Tensor], Tensor],
-        to_data: Callable[[DataUnits, np.ndarray, Tensor], np.ndarray],
+        to_data: Callable[[DataUnits, np.ndarray, Tensor, np.ndarray], np.ndarray],
         evaluation: Evaluation,
         condition: Any = None,
     ) -> np.ndarray:
@@ -283,7 +302,7 @@ class FittedModel(HoldsNetworks):
         fields = self.fields(X.dtype, evaluation.device, condition, len(X), evaluation.guidance)
         x = as_tensor(self.units.to_scaled(X, time), dtype, evaluation.device)
         value = settled(as_array(evaluate(fields, time.to(x), x), np.float64), "computing a field", evaluation.strict)
-        return to_data(self.units, value, time).astype(X.dtype, copy=False)
+        return to_data(self.units, value, time, X).astype(X.dtype, copy=False)
 
     # -- rows
 
@@ -332,7 +351,7 @@ class FittedModel(HoldsNetworks):
         dtype = evaluation_dtype(X.dtype, generator.device)
         x = as_tensor(self.target_map.transform(X), dtype, generator.device)
         moved = self._drawn(fields, lambda rows: x[rows], len(X), sampling, None, generator, x)
-        return moved.astype(X.dtype, copy=False)
+        return returned(moved, X.dtype, self.support, self.target_grid)
 
     def _drawn(
         self,
@@ -353,7 +372,8 @@ class FittedModel(HoldsNetworks):
             else:
                 plan: Any = cast_module(self.plan, x.dtype, x.device)
                 x = plan.draw(x, generator)
-            return _snapped(self.target_map.inverse_transform(as_array(x, np.float64)), self.target_grid)
+            X = self.target_map.inverse_transform(as_array(x, np.float64))
+            return returned(X, self.dtype, self.support, self.target_grid)
 
         chunk = None if self.plan is None else n
         advice = _ADAPTIVE_ADVICE if sampling.solver == "dopri5-adaptive" else _ADVICE
@@ -382,7 +402,8 @@ class FittedModel(HoldsNetworks):
         def draw(rows: np.ndarray) -> np.ndarray:
             numbers = torch.as_tensor(rows)
             x = forecast(fields.rows(numbers), x0[numbers], a, sampling, n_steps, generator)
-            return _snapped(self.target_map.inverse_transform(as_array(x, np.float64)), self.target_grid)
+            X = self.target_map.inverse_transform(as_array(x, np.float64))
+            return returned(X, self.dtype, self.support, self.target_grid)
 
         return draw_rows(draw, tuple(x0.shape), self.dtype, given=x0, chunk=n, advice=_ADVICE)
 
@@ -409,7 +430,9 @@ class FittedModel(HoldsNetworks):
             x, error = transport_rows(fields.rows(rows), x, start, stop, evaluation.tolerance, GRID_SPACING, node)
             end = as_array(x, np.float64)
             with np.errstate(over="ignore", invalid="ignore"):  # a heavy tail may lead beyond the largest number
-                moved[rows] = _snapped(end if map_out is None else map_out.inverse_transform(end), grid)
+                if map_out is not None:
+                    end = returned(map_out.inverse_transform(end), X.dtype, self.support, grid)
+                moved[rows] = end
             errors.append(error)
         moved = settled(moved, "following the ODE", evaluation.strict)
         return moved, unknown_where_lost(torch.cat(errors), moved)
@@ -444,8 +467,8 @@ class FittedModel(HoldsNetworks):
                 "base_density='flow', 'normal' or a density estimator such as GaussianMixture."
             )
         if self.base_model is not None:
-            return _flow_parts(self.base_model, self.base_map)
-        base, base_map = self.base_density, self.base_map
+            return flow_parts(self.base_model, on_line(self.base_map))
+        base, base_map = self.base_density, on_line(self.base_map)
 
         def parts(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
             X = base_map.inverse_transform(as_array(x, np.float64))
@@ -455,29 +478,8 @@ class FittedModel(HoldsNetworks):
         return parts
 
 
-def _snapped(X: np.ndarray, grid: Grid | None) -> np.ndarray:
-    """Rows in data units with the values of a grid."""
-    return X if grid is None else grid.snap(X)
-
-
 def _guided(network: Any, guidance: float) -> Any:
     return network if guidance == 1 else GuidedField(network, guidance)
-
-
-def _flow_parts(base: FittedModel, base_map: AffineMap) -> Parts:
-    """Terms of the density of a base that is a flow: its own solve at the same level, in tensors throughout."""
-    inner = base.target_map
-    # x -> data units -> the scaled units of the base's own flow: one affine map
-    matrix = inner.transform(inner.centre + base_map.without_centre().inverse_transform(np.eye(len(inner.centre))))
-    shift = inner.transform(base_map.centre[None])[0]
-    jacobian = float(inner.log_abs_det_jacobian(shift[None])[0] - base_map.log_abs_det_jacobian(shift[None])[0])
-
-    def parts(x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
-        moved = x @ as_tensor(matrix, x.dtype, x.device) + as_tensor(shift, x.dtype, x.device)
-        own, error = base.density_parts(moved, level)
-        return torch.cat([own, torch.full_like(own[:, :1], jacobian)], 1), error
-
-    return parts
 
 
 def warn_missed(error: Tensor, tolerance: float) -> None:

@@ -20,6 +20,7 @@ from ..exceptions import ProcessGroupError
 from ..interpolants import GAMMAS, Interpolant, make_interpolant
 from ..preprocessing._conditions import ConditionCodec, columns_of, joined
 from ..preprocessing._maps import check_has_density, check_range, check_two_sample_kind
+from ..preprocessing._support import on_line, same_support
 from .base_density import WAY_OUT, check_base, fit_base_density
 from .calibrated import calibrated
 from .checkpoint import NO_CHECKPOINT
@@ -95,6 +96,8 @@ class Problem:
         """The rounds of all trainings in order, after those that a warm start continues from."""
         before = [] if self.warm is None else self.warm.history.rounds
         return before + [{"training": name, **one} for name, history in self.trainings for one in history.rounds]
+
+    support: Any = None  # where the columns live; the samples are then on the line already
 
     def left(self, max_time):
         """Seconds that a limit leaves to the rest of the fit; a little at least, so that every part takes a step."""
@@ -450,7 +453,7 @@ def _warm_run(recipe, problem):
     _check_warm_start(problem, model)
     if problem.interpolant.is_learned:  # the path continues as it was left
         problem.interpolant = model.interpolant
-    maps = model.base_map, model.target_map
+    maps = on_line(model.base_map), on_line(model.target_map)
     run = Run(recipe, problem, None, maps=maps, networks=dict(model.learned))
     run.earlier = problem.warm.history
     return run
@@ -468,6 +471,10 @@ def _check_warm_start(problem, model):
         old, new = ("one", "two") if problem.two_samples else ("two", "one")
         raise ValueError(
             f"warm_start=True continues from a fit of {old} sample(s), but fit was given {new} sample(s): {way_out}"
+        )
+    if not same_support(problem.support, model.support):
+        raise ValueError(
+            f"warm_start=True continues from a fit with {model.support}, but this fit has {problem.support}: {way_out}"
         )
     n_old = 0 if model.condition_codec is None else model.condition_codec.n_outputs_
     n_new = 0 if problem.codec is None else problem.codec.n_outputs_

@@ -7,9 +7,10 @@ import numpy as np
 from .._utils.callers import users_level
 from .._utils.tensors import REPEATS_STREAM
 from ..preprocessing._grids import ColumnGrid, Grid, chosen_columns, describe_repeats, repeated_columns
+from ..preprocessing._support import bounds_of
 
 
-def dequantized(X, dequantize, names, rng, group):
+def dequantized(X, dequantize, names, rng, group, support=None):
     """A sample with noise within the cells of its repeated values, and the grid of these (None without such columns).
 
     Parameters
@@ -22,6 +23,8 @@ def dequantized(X, dequantize, names, rng, group):
     rng : numpy Generator
     group : Single or Group
         The processes that fit together: they have one grid.
+    support : Support, default=None
+        Where the columns live, beyond which no cell reaches.
     """
     told = group.objects(chosen_columns(dequantize, X, names))
     columns = sorted(set().union(*told))
@@ -29,17 +32,19 @@ def dequantized(X, dequantize, names, rng, group):
         return X, None
     values = group.objects([np.unique(X[:, j]) for j in columns])
     grid = Grid({
-        j: ColumnGrid.of(np.concatenate(parts)) for j, parts in zip(columns, zip(*values, strict=True), strict=True)
+        j: ColumnGrid.of(np.concatenate(parts), *bounds_of(support, j))
+        for j, parts in zip(columns, zip(*values, strict=True), strict=True)
     })  # fmt: skip
-    return grid.scatter(X, rng), grid
+    X = grid.scatter(X, rng)
+    return X if support is None else support.inside(X, X.dtype).astype(X.dtype), grid
 
 
-def dequantized_ends(X0, X1, dequantize, names, seed, group, is_forecast):
+def dequantized_ends(X0, X1, dequantize, names, seed, group, is_forecast, support=None):
     """Both samples of a fit dequantised, and the grids of base and target; start rows of forecasts stay as they are."""
     (X0, grid0), (X1, grid1) = (
         (X, None)
         if X is None or (is_forecast and end == 0)
-        else dequantized(X, dequantize, names, np.random.default_rng([seed, REPEATS_STREAM, end]), group)
+        else dequantized(X, dequantize, names, np.random.default_rng([seed, REPEATS_STREAM, end]), group, support)
         for end, X in enumerate((X0, X1))
     )
     return X0, X1, *((None, grid0) if X1 is None else (grid0, grid1))

@@ -453,7 +453,7 @@ class Run:
             base_grid=problem.base_grid,
             target_grid=problem.target_grid,
         )
-        return model, self._record_of(history)
+        return model.within(problem.support), self._record_of(history)
 
     def _record_of(self, history: History) -> dict[str, Any]:
         """How the training went, with that of the fits that a warm start has continued from."""

@@ -1,6 +1,7 @@
-"""Maps between data units and scaled units, and encoders of conditions."""
+"""Maps between data units and scaled units, supports of columns, and encoders of conditions."""
 
 from ._maps import AFFINE, MAPS, MARGINAL, AffineMap, MarginalMap, fit_one_sample_map, fit_two_sample_maps
+from ._support import Support, SupportedMap
 
 __all__ = [
     "AFFINE",
@@ -8,6 +9,8 @@ __all__ = [
     "MARGINAL",
     "AffineMap",
     "MarginalMap",
+    "Support",
+    "SupportedMap",
     "fit_one_sample_map",
     "fit_two_sample_maps",
 ]

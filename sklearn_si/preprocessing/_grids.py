@@ -93,7 +93,7 @@ def chosen_columns(dequantize: str | Iterable | None, X: np.ndarray, names: Sequ
                 f"[{dequantize!r}]."
             )
         return [column.position for column in repeated_columns(X)]
-    chosen = sorted({_position(column, names) for column in dequantize})
+    chosen = sorted({column_position(column, names, "dequantize") for column in dequantize})
     for j in chosen:
         if np.ptp(X[:, j]) == 0:
             raise ValueError(
@@ -103,14 +103,15 @@ def chosen_columns(dequantize: str | Iterable | None, X: np.ndarray, names: Sequ
     return chosen
 
 
-def _position(column: object, names: Sequence) -> int:
+def column_position(column: object, names: Sequence, parameter: str) -> int:
+    """The position of a column that a parameter names, by its name or by its position."""
     for j, name in enumerate(names):
         if isinstance(column, str) == isinstance(name, str) and not isinstance(column, bool) and column == name:
             return j
     if isinstance(column, (int, np.integer)) and not isinstance(column, bool) and 0 <= column < len(names):
         return int(column)
     raise ValueError(
-        f"dequantize names the column {column!r}, but expected one of {list(names)}, or a position from 0 to "
+        f"{parameter} names the column {column!r}, but expected one of {list(names)}, or a position from 0 to "
         f"{len(names) - 1}."
     )
 
@@ -123,20 +124,22 @@ class ColumnGrid:
     ----------
     values : ndarray of shape (n_values,)
         At least two, ascending.
+    low, high : float, default=-inf and inf
+        Bounds of the column, beyond which no cell reaches.
     """
 
-    def __init__(self, values: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray, low: float = -np.inf, high: float = np.inf) -> None:
         values = np.asarray(values, dtype=np.float64)
         between = values[:-1] + np.diff(values) / 2
-        first, last = 2 * values[0] - between[0], 2 * values[-1] - between[-1]
+        first, last = max(low, 2 * values[0] - between[0]), min(high, 2 * values[-1] - between[-1])
         self.values, self.edges = values, np.concatenate([[first], between, [last]])
 
     @classmethod
-    def of(cls, column: np.ndarray) -> "ColumnGrid":
-        """The grid of the values of a column; values that differ by rounding count as one."""
+    def of(cls, column: np.ndarray, low: float = -np.inf, high: float = np.inf) -> "ColumnGrid":
+        """The grid of the values of a column within bounds; values that differ by rounding count as one."""
         values = np.unique(column)
         apart = np.diff(values) > _ROUNDING * np.spacing(np.abs(values[1:]))
-        return cls(values[np.append(True, apart)])
+        return cls(values[np.append(True, apart)], low, high)
 
     @property
     def widths(self) -> np.ndarray:

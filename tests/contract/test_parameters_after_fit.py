@@ -97,6 +97,7 @@ OTHERS = {
     "memory": ["of_the_next_fits"],
     "dequantize": ["auto", None],
     "calibrate": [True],
+    "support": ["positive", {0: (-99, 99)}],
     "constraints": [None],
     "verbose": [3],
     "base": ["boosting"],

@@ -8,8 +8,10 @@ import numpy as np
 from sklearn.utils.validation import check_array
 
 from ..._training.validation_split import n_held_out
+from ..._utils.frame_names import is_pandas, names_of, narwhals_series
 from ..._utils.tensors import CALIBRATION_STREAM, FIT_STREAM
-from ...preprocessing._grids import Grid, chosen_columns
+from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
+from ...preprocessing._support import bounds_of
 from ..flow import InterpolantFlow
 from .calibration import (
     CALIBRATION_SHARE,
@@ -116,10 +118,10 @@ def calibrated(members, device, codes, Y, weight, kept):
     return calibrations(Mixture(members, device), codes[kept], Y[kept], own, largest)
 
 
-def target_grid(dequantize, Y, weight):
-    """The cells of the columns of a target that repeat values."""
-    repeated = chosen_columns(dequantize, Y, list(range(Y.shape[1])))
-    grid = Grid.of(Y, repeated)
+def target_grid(dequantize, Y, weight, support, names):
+    """The cells of the columns of a target that repeat values, which end at the bounds of the columns."""
+    repeated = chosen_columns(dequantize, Y, names)
+    grid = Grid({j: ColumnGrid.of(Y[:, j], *bounds_of(support, j)) for j in repeated})
     # shares of many values, each of few rows, would be noise in the density
     if Y.shape[1] == 1 and repeated and len(grid.columns[0].values) <= FEW_VALUES:
         return Grid({0: ScoreGrid.of(Y[:, 0], weight)})
@@ -134,6 +136,22 @@ def checked_target(y):
     if Y.ndim not in (1, 2):
         raise ValueError(f"y has {Y.ndim} dimensions, but expected (n_samples,) or (n_samples, n_outputs).")
     return Y
+
+
+def target_names(y):
+    """The names of the columns of y; None where they have none."""
+    series = y if is_pandas(y, "Series") else narwhals_series(y)
+    names = names_of(y) if series is None else [series.name]
+    return None if names == [None] else names
+
+
+def refuse_support_of_flow(flow):
+    """Raise where the flow inside has a support, which would be that of standardised targets."""
+    if flow is not None and flow.support != "real":
+        raise ValueError(
+            f"Got flow with support={flow.support!r}, but the flow learns standardised targets: set support= of "
+            "InterpolantRegressor."
+        )
 
 
 def refuse_constant(Y):

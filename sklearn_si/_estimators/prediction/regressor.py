@@ -23,6 +23,7 @@ from ..._utils.tensors import REPEATS_STREAM, SAMPLE_STREAM, draw_seed, resolve_
 from ..._utils.weights import weighted_rows
 from ...distributed import current_group
 from ...preprocessing._conditions import ConditionCodec
+from ...preprocessing._support import read_support
 from ..flow import InterpolantFlow
 from ..memory import open_memory
 from .calibration import marginal_scores, marginal_values
@@ -32,11 +33,14 @@ from .fitting import (
     calibrated,
     checked_target,
     refuse_constant,
+    refuse_support_of_flow,
     rows_to_calibrate,
     target_grid,
+    target_names,
 )
 from .mixture import Mixture
 from .report import predictive_report
+from .scores import ScoreGrid
 
 
 @registered("InterpolantRegressor")
@@ -71,6 +75,11 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         conformal prediction, `Calibration`); with weights, over rows that are drawn by their weights. Quantiles,
         distribution function, log-density, mean and draws of one output follow the same correction; of several outputs,
         intervals, quantiles and distribution functions do.
+    support : str, tuple or dict, default="real"
+        Where columns of y live: "real", "positive", or a pair (low, high), of which one may be None; one for all
+        columns, or a dict by name or position. Draws, quantiles and means are then within, densities integrate to one
+        there, and everything is learned on the line that a smooth map leads to, as in `InterpolantFlow`. A value of y
+        on a bound or outside is refused, unless `dequantize` covers its column.
     condition_kinds : dict or None, default=None
         How columns of X are read, by name (by position in an array): "categorical" or "continuous". Other columns of
         numbers and dates are continuous, all else is categorical.
@@ -96,6 +105,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         up to 64 repeated values, of its normal scores.
     calibrations_ : list of Calibration or None
         The correction for each output; None with calibrate=False.
+    support_ : Support or None
+        Where the columns of y live; None where all are real.
     grid_ : Grid
         The values and cells of the columns of y that repeat values.
     n_outputs_ : int
@@ -123,6 +134,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
         "dequantize": [StrOptions({"auto"}), "array-like", None],
         "calibrate": ["boolean"],
+        "support": [StrOptions({"real", "positive"}), tuple, list, dict],
         "condition_kinds": [dict, None],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
@@ -138,6 +150,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         n_estimators=1,
         dequantize="auto",
         calibrate=False,
+        support="real",
         condition_kinds=None,
         validation_fraction=0.1,
         max_time=None,
@@ -146,7 +159,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         random_state=None,
     ):
         self.flow, self.base, self.n_estimators, self.dequantize = flow, base, n_estimators, dequantize
-        self.calibrate, self.condition_kinds = calibrate, condition_kinds
+        self.calibrate, self.support, self.condition_kinds = calibrate, support, condition_kinds
         self.validation_fraction, self.max_time = validation_fraction, max_time
         self.device, self.memory, self.random_state = device, memory, random_state
 
@@ -185,7 +198,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
 
     def _fit(self, X, y, sample_weight):
         began, X = time.perf_counter(), self._checked(X, reset=True)
-        Y = checked_target(y)
+        Y, names = checked_target(y), target_names(y)
+        refuse_support_of_flow(self.flow)
         self._is_column, self.n_outputs_ = Y.ndim == 2, 1 if Y.ndim == 1 else Y.shape[1]
         X, weight = weighted_rows(X, sample_weight)
         Y, _ = weighted_rows(Y.reshape(len(Y), -1), sample_weight, "y")
@@ -195,8 +209,11 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         rows, kept = rows_to_calibrate(len(Y), self.calibrate, seed)
         refuse_constant(Y[rows])
         own = None if weight is None else weight[rows]
-        self.grid_ = target_grid(self.dequantize, Y[rows], own)
-        Y = self.grid_.scatter(Y, np.random.default_rng([seed, REPEATS_STREAM]))
+        self._names = list(range(Y.shape[1])) if names is None else names
+        self.support_ = read_support(self.support, self._names)
+        self.grid_ = target_grid(self.dequantize, Y[rows], own, self.support_, self._names)
+        self._check_support(Y)
+        Y = self._to_line(self.grid_.scatter(Y, np.random.default_rng([seed, REPEATS_STREAM])))
         search = Search(
             self.flow,
             self.base,
@@ -260,20 +277,23 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
             return self._at_scores(X, [calibration.inverse(z) for calibration in self.calibrations_])
         codes = self._codes(X)
         if self.n_outputs_ == 1:
-            return self._snapped(self._mixture().quantiles(codes, levels)[..., None])
+            return self._shaped_values(self._to_data(self._mixture().quantiles(codes, levels)[..., None]))
         return self._snapped(np.moveaxis(np.quantile(self._at_nodes(codes)[0], levels, axis=1), 0, 1))
 
     def _at_scores(self, X, scores):
         """Values of each output at its own scores before the calibration."""
         codes, mixture = self._codes(X), self._mixture()
         if self.n_outputs_ == 1:
-            return self._snapped(mixture.at_scores(codes, scores[0])[..., None])
+            return self._shaped_values(self._to_data(mixture.at_scores(codes, scores[0])[..., None]))
         at, _ = mixture.nodes(codes, self.n_outputs_)
-        return self._snapped(np.stack([marginal_values(at[..., j], z) for j, z in enumerate(scores)], axis=-1))
+        values = np.stack([marginal_values(at[..., j], z) for j, z in enumerate(scores)], axis=-1)
+        return self._shaped_values(self._to_data(values))
 
     def _snapped(self, values):
         """Values of the columns of repeated values, in the shape of the answer."""
-        values = self.grid_.snap(values.reshape(-1, self.n_outputs_)).reshape(values.shape)
+        return self._shaped_values(self.grid_.snap(values.reshape(-1, self.n_outputs_)).reshape(values.shape))
+
+    def _shaped_values(self, values):
         return values if self._is_column else values[..., 0]
 
     def predict_interval(self, X, coverage=0.9):
@@ -325,10 +345,10 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
             places = np.searchsorted(grid.values, Y[:, j], side="right")
             Y[:, j] = np.concatenate([[-np.inf], grid.edges[1:-1], [np.inf]])[places]
         if self.n_outputs_ == 1:
-            return self._shaped(np.exp(self._mixture().log_cdf(codes, Y[:, 0]))[:, None])
-        at = self._at_nodes(codes)[0]
+            return self._shaped(np.exp(self._mixture().log_cdf(codes, self._to_line(Y)[:, 0]))[:, None])
         if self.calibrations_ is None:
-            return (at <= Y[:, None]).mean(1)
+            return (self._at_nodes(codes)[0] <= Y[:, None]).mean(1)
+        (at, _), Y = self._mixture().nodes(codes, self.n_outputs_), self._to_line(Y)
         pairs = enumerate(self.calibrations_)
         return ndtr(np.column_stack([own.forward(marginal_scores(at[..., j], Y[:, j])) for j, own in pairs]))
 
@@ -347,12 +367,16 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
             outputs, the log-density at the centres of the cells, which estimates that.
         """
         codes, Y, mixture = self._codes(X), self._targets(X, y), self._mixture()
+        self._check_support(Y)
         if self.n_outputs_ == 1 and self.grid_.columns:
             grid = self.grid_.columns[0]
             cells, edges = grid.cells(Y[:, 0]), grid.edges.copy()
-            width, edges[0], edges[-1] = grid.widths[cells], -np.inf, np.inf
+            width, edges = grid.widths[cells], self._to_line(edges[:, None])[:, 0]
+            edges[0], edges[-1] = -np.inf, np.inf
             return mixture.log_mass(codes, edges[cells], edges[cells + 1]) - np.log(width)
-        return mixture.log_density(codes, self.grid_.centre(Y)[0])
+        Y = self.grid_.centre(Y)[0]
+        log_density = mixture.log_density(codes, self._to_line(Y))
+        return log_density if self._line is None else log_density + self._line.log_abs_det_jacobian(Y)
 
     def sample(self, X, n_draws=1, random_state=None):
         """Draw y given X.
@@ -373,7 +397,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         seed = draw_seed(self.random_state if random_state is None else random_state)
         rows, rng = np.tile(np.arange(len(codes)), n_draws), np.random.default_rng([seed, SAMPLE_STREAM])
         drawn = self._mixture().draw(codes, rows, self.n_outputs_, rng)
-        draws = self.grid_.snap(drawn).reshape(n_draws, len(codes), self.n_outputs_)
+        draws = self._to_data(drawn).reshape(n_draws, len(codes), self.n_outputs_)
         return draws if self._is_column else draws[..., 0]
 
     def diagnose(self, X, y):
@@ -415,7 +439,33 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
             mass = mixture.masses(codes, grid.edges[1:-1])
             return np.broadcast_to(grid.values[:, None], (*mass.shape, 1)), mass
         at, weights = mixture.nodes(codes, self.n_outputs_)
-        return self.grid_.snap(at.reshape(-1, self.n_outputs_)).reshape(at.shape), weights
+        return self._to_data(at), weights
+
+    @property
+    def _line(self):
+        """The support by whose map targets are learned; normal scores of few values are on the line already."""
+        is_scored = any(isinstance(grid, ScoreGrid) for grid in self.grid_.columns.values())
+        return None if is_scored else self.support_
+
+    def _check_support(self, Y):
+        """Raise where a target lies outside, or on a bound if its column has no cells."""
+        if self.support_ is not None:
+            self.support_.check(Y, "y", self._names, self.grid_.columns)
+
+    def _to_line(self, Y):
+        """Targets, or ends of their cells, on the line; those on a bound or beyond are infinite."""
+        if self._line is None:
+            return Y
+        low, high = self._line.low, self._line.high
+        moved = self._line.transform(self._line.inside(Y))
+        return np.where(low >= Y, -np.inf, np.where(high <= Y, np.inf, moved))
+
+    def _to_data(self, Y):
+        """Targets of any leading shape in the units of y, within their support and with the values of their grid."""
+        rows = Y.reshape(-1, self.n_outputs_)
+        if self._line is not None:
+            rows = self._line.inside(self._line.inverse_transform(rows))
+        return self.grid_.snap(rows).reshape(Y.shape)
 
     def _shaped(self, values):
         return values if self._is_column else values[:, 0]
