@@ -27,7 +27,7 @@ from ..distributed import current_group
 from ..interpolants import GAMMAS, INTERPOLANTS, Interpolant
 from ..networks import ACTIVATIONS
 from ..preprocessing import MAPS
-from ..preprocessing._support import check_ends, read_support
+from ..preprocessing._support import check_ends, images, read_support
 from ..solvers import SOLVERS
 from .distillation import DistillationMethods
 from .memory import FitMemory, open_memory
@@ -166,8 +166,9 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         with checkpoint:
             with group.together():
                 support, X0, X1, *grids = self._supported_ends(X0, X1, checkpoint.seed, group)
-                ends = (X if X is None or support is None else support.transform(X).astype(X.dtype) for X in (X0, X1))
-                problem = make_problem(recipe, *ends, condition, checkpoint, warm, row_weights, self._column_names())
+                base, target = images(support, X0, X1)
+                names = self._column_names()
+                problem = make_problem(recipe, base, target, condition, checkpoint, warm, row_weights, names)
             problem.group, problem.support = group, support
             problem.base_grid, problem.target_grid = grids
             if group.size > 1:

@@ -33,7 +33,7 @@ from .._utils.tensors import (
 from .._utils.weights import weighted_samples
 from ..couplings import OwnPairs
 from ..distributed import current_group
-from ..preprocessing._support import check_ends, read_support
+from ..preprocessing._support import check_ends, images, read_support
 from ..solvers import sdeint, time_grid
 from .base import BaseInterpolant
 from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs, train_rows
@@ -269,7 +269,7 @@ class SchroedingerBridge(ModelEstimator):
         support = read_support(self.support, self._column_names())
         if support is not None:
             check_ends(support, X0, X1, (None, None), self._column_names())
-            X0, X1 = (None if X is None else support.transform(X).astype(X.dtype) for X in (X0, X1))
+        X0, X1 = images(support, X0, X1)
         with open_checkpoint(self, samples) as checkpoint:
             return self._fit(X0, X1, row_weights, checkpoint, memory, support)
 

@@ -223,8 +223,8 @@ def fisher_divergence(model, X0, X1, evaluation, reference):
             with nameless():
                 score = reference.score_function(X, t)
                 db = _velocity(model, X, t, evaluation) - reference.velocity(X, t)
-        gaps = (units.score_to_scaled(s, X) for s in (own - score, own))
-        gaps = *gaps, units.velocity_to_scaled(db + 0 * X, X)
+        in_scaled = units.score_to_scaled(own - score, X), units.score_to_scaled(own, X)
+        gaps = *in_scaled, units.velocity_to_scaled(db + 0 * X, X)
         with np.errstate(over="ignore"):
             rows.append([(gap**2).sum(1) for gap in gaps])
     gap, information, db = np.swapaxes(_finite(np.array(rows)), 0, 1)

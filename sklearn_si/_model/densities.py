@@ -151,7 +151,8 @@ def density_ratio(
     if model.ratio is not None:
         model.fields(X.dtype, evaluation.device, condition, len(X), evaluation.guidance)  # refuses a condition
         model.ratio.refuse_without_overlap()
-        ratio, error = model.ratio.evaluate(X)
+        # the Jacobian of a support is the same for both densities
+        ratio, error = model.ratio.evaluate(X if model.support is None else model.support.transform(X))
         return ratio.astype(X.dtype, copy=False), error.astype(X.dtype, copy=False)
     _, fields = scaled_rows(model, X, torch.ones((), dtype=torch.float64), evaluation, condition)
     units, device = model.units, evaluation.device

@@ -85,6 +85,7 @@ class Problem:
     base_weight: np.ndarray | None = None  # of the rows, of mean one; None where all weigh the same
     target_weight: np.ndarray | None = None
     names: Any = None  # of the columns
+    support: Any = None  # where the columns live; the samples are then on the line already
     trainings: list = dataclasses.field(default_factory=list)  # the name and the history of each, in order
 
     def begun(self, name):
@@ -97,7 +98,6 @@ class Problem:
         before = [] if self.warm is None else self.warm.history.rounds
         return before + [{"training": name, **one} for name, history in self.trainings for one in history.rounds]
 
-    support: Any = None  # where the columns live; the samples are then on the line already
 
     def left(self, max_time):
         """Seconds that a limit leaves to the rest of the fit; a little at least, so that every part takes a step."""

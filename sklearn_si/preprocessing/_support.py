@@ -159,6 +159,13 @@ def check_ends(support: Support, X0: np.ndarray, X1: np.ndarray | None, grids: S
         support.check(X, name, names, () if grid is None else grid.columns)
 
 
+def images(support: Support | None, *samples: np.ndarray | None) -> list:
+    """Samples, or None, on the line, in their own dtype."""
+    if support is None:
+        return list(samples)
+    return [None if X is None else support.transform(X).astype(X.dtype) for X in samples]
+
+
 def read_support(support: object, names: Sequence) -> Support | None:
     """The support that the parameter of that name declares; None where all columns are real.
 
@@ -218,7 +225,7 @@ def _innermost(bound: float, dtype: Any, inwards: float) -> float:
     return float(nearest if is_inside else np.nextafter(nearest, np.dtype(dtype).type(inwards)))
 
 
-def _to_line(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def _to_line(x: np.ndarray, low: Any, high: Any) -> np.ndarray:
     with np.errstate(divide="ignore"):  # a bound itself: an infinite number
         if np.isinf(high):
             return np.log(x - low)
@@ -229,7 +236,7 @@ def _to_line(x: np.ndarray, low: float, high: float) -> np.ndarray:
         return np.where(below < 0.5, ndtri(below), -ndtri(above))
 
 
-def _from_line(y: np.ndarray, low: float, high: float) -> np.ndarray:
+def _from_line(y: np.ndarray, low: Any, high: Any) -> np.ndarray:
     if np.isinf(high):
         return low + np.exp(y)
     if np.isinf(low):

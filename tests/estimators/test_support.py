@@ -262,6 +262,21 @@ def test_conditions_and_weights_are_as_without_a_support():
     np.testing.assert_allclose(model.score_samples(asked[0], condition=asked[1]), expected, atol=1e-4)
 
 
+def test_a_ratio_of_densities_is_learned_on_the_line():
+    rows = table().to_numpy()
+    ends = rows[:100], rows[100:] * [1.5, 1.0, 1.0]
+    model, by_hand = (
+        InterpolantDiffusion(support=support, base_density=None, **TINY) for support in ({0: "positive"}, "real")
+    )
+    logs = [X.copy() for X in ends]
+    for X in logs:
+        X[:, 0] = np.log(X[:, 0])
+    expected = by_hand.fit(*logs).density_ratio(logs[1])
+    np.testing.assert_allclose(model.fit(*ends).density_ratio(ends[1]), expected, atol=1e-4)
+    with pytest.raises(ValueError, match="column 0 of X are outside"):
+        model.density_ratio(-ends[1])
+
+
 def test_a_base_flow_of_a_bridge_lives_on_the_line():
     """Its density plus the Jacobian is that of a fit by hand to the images."""
     rows = table().to_numpy()
