@@ -98,7 +98,6 @@ class Problem:
         before = [] if self.warm is None else self.warm.history.rounds
         return before + [{"training": name, **one} for name, history in self.trainings for one in history.rounds]
 
-
     def left(self, max_time):
         """Seconds that a limit leaves to the rest of the fit; a little at least, so that every part takes a step."""
         seconds = self.group.mean(time.perf_counter() - self.began) + self.checkpoint.seconds

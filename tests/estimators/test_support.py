@@ -11,7 +11,13 @@ from sklearn.base import clone
 
 import sklearn_si
 from oracles import MixtureDensity, mixture, mixture_log_density, sample_mixture, with_exact_fields
-from sklearn_si import InterpolantDiffusion, InterpolantFlow, InterpolantRegressor, SchroedingerBridge
+from sklearn_si import (
+    InterpolantClassifier,
+    InterpolantDiffusion,
+    InterpolantFlow,
+    InterpolantRegressor,
+    SchroedingerBridge,
+)
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.preprocessing import Support
 
@@ -386,8 +392,36 @@ def test_targets_on_a_bound_are_refused_or_dequantised(priced):
 
 def test_a_support_of_the_flow_inside_is_refused(priced):
     X, y = priced
-    with pytest.raises(ValueError, match="set support= of InterpolantRegressor"):
+    with pytest.raises(ValueError, match="set support= of the estimator around it"):
         InterpolantRegressor(InterpolantFlow(support="positive")).fit(X, y)
+
+
+def test_the_classes_of_a_classifier_have_densities_within(priced):
+    X, y = table(), table().x.to_numpy() > 0
+    model = InterpolantClassifier(FLOW, support={"price": "positive"}, random_state=0).fit(X, y)
+    by_hand = InterpolantClassifier(FLOW, random_state=0).fit(X.assign(price=np.log(X.price)), y)
+    logs = X.assign(price=np.log(X.price))
+    np.testing.assert_allclose(model.predict_proba(X), by_hand.predict_proba(logs), atol=1e-3)
+    np.testing.assert_allclose(model.score_samples(X), by_hand.score_samples(logs) - logs.price, atol=1e-3)
+    with pytest.raises(ValueError, match="column 'price' of X are outside"):
+        model.predict(X.assign(price=-1.0))
+
+
+@pytest.mark.parametrize("support", [{"price": "positive", "share": (0, 1)}, "real"])
+def test_calibrated_answers_agree_within_a_support(priced, support):
+    X, y = priced
+    noise = np.random.default_rng(1).normal(size=len(y))
+    targets = {1: y, 2: pd.DataFrame({"price": y, "share": stats.norm.cdf(np.log(y) + noise)})}
+    for n, Y in targets.items():
+        own = "positive" if n == 1 and support != "real" else support
+        model = InterpolantRegressor(FLOW, "normal", calibrate=True, support=own, random_state=0).fit(X, Y)
+        bounds = model.predict_interval(X[:5], 0.6)
+        for k, level in enumerate((0.2, 0.8)):
+            held = model.predict_cdf(X[:5], bounds[:, k])
+            assert (held <= 0.21).all() if k == 0 else (held >= 0.79).all(), (n, level, held)
+        if support != "real":
+            assert (bounds > 0).all() and (model.sample(X[:5], 9) > 0).all()
+        assert np.isfinite(model.predict_log_density(X[:5], Y[:5])).all()
 
 
 def test_a_regressor_with_a_support_is_saved(priced, tmp_path):

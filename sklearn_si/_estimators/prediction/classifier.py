@@ -22,10 +22,12 @@ from ..._utils.names import registered
 from ..._utils.tensors import FIT_STREAM, REPEATS_STREAM, draw_seed
 from ..._utils.weights import part_of_weights, weighted_rows
 from ...distributed import current_group
-from ...preprocessing._grids import Grid, chosen_columns
+from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
+from ...preprocessing._support import bounds_of, read_support
 from ..flow import InterpolantFlow
 from ..memory import open_memory
 from .calibration import Calibration
+from .fitting import refuse_support_of_flow
 
 # Rows of the whole sample that count beside those of a class in its mean and in its deviation.
 _ROWS_OF_A_MEAN = 1
@@ -89,6 +91,8 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
     dequantize : None, "auto" or list, default="auto"
         Columns of X with repeated values, such as counts, which get uniform noise within cells in fit, as in
         `InterpolantFlow`; "auto" finds them.
+    support : str, tuple or dict, default="real"
+        Where columns of X live, as in `InterpolantFlow`: the densities of the classes are then those of rows within.
     validation_fraction : float, default=0.1
         Share of the rows of each class that are held out: they stop the training, and their densities are those that
         `abstains` compares with.
@@ -107,6 +111,8 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         The fitted flow of the standardised rows; its condition is the position of a class in `classes_`.
     scales_ : ClassScales
         The means and deviations of the classes.
+    support_ : Support or None
+        Where the columns of X live; None where all are real.
     grid_ : Grid
         The values and cells of the columns of X that repeat values.
     classes_ : ndarray of shape (n_classes,)
@@ -136,6 +142,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         "flow": [InterpolantFlow, None],
         "priors": ["array-like", None],
         "dequantize": [StrOptions({"auto"}), "array-like", None],
+        "support": [StrOptions({"real", "positive"}), tuple, list, dict],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
         "device": [str, torch.device],
@@ -148,18 +155,15 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         flow=None,
         priors=None,
         dequantize="auto",
+        support="real",
         validation_fraction=0.1,
         max_time=None,
         device="auto",
         memory=None,
         random_state=None,
     ):
-        self.flow, self.priors, self.dequantize, self.validation_fraction = (
-            flow,
-            priors,
-            dequantize,
-            validation_fraction,
-        )
+        self.flow, self.priors, self.dequantize, self.support = flow, priors, dequantize, support
+        self.validation_fraction = validation_fraction
         self.max_time, self.device, self.memory, self.random_state = max_time, device, memory, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -209,8 +213,13 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         held = _held_out(codes, self.validation_fraction, np.random.default_rng([seed, FIT_STREAM]))
         train = np.setdiff1d(np.arange(len(codes)), held)
         names = list(getattr(self, "feature_names_in_", range(X.shape[1])))
-        self.grid_ = Grid.of(X, chosen_columns(self.dequantize, X, names))
+        refuse_support_of_flow(self.flow)
+        self.support_, repeated = read_support(self.support, names), chosen_columns(self.dequantize, X, names)
+        self.grid_ = Grid({j: ColumnGrid.of(X[:, j], *bounds_of(self.support_, j)) for j in repeated})
+        self._check_support(X)
         rows = self.grid_.scatter(X, np.random.default_rng([seed, REPEATS_STREAM]))
+        if self.support_ is not None:
+            rows = self.support_.transform(self.support_.inside(rows, X.dtype)).astype(X.dtype)
         self.scales_ = ClassScales.of(rows[train], codes[train], part_of_weights(weight, train), len(self.classes_))
         flow = InterpolantFlow() if self.flow is None else clone(self.flow)
         flow.set_params(
@@ -327,12 +336,23 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
     def _log_densities(self, X):
         """Log p(x | c), of shape (n_samples, n_classes)."""
         k = len(self.classes_)
-        rows, codes = np.tile(self.grid_.centre(X)[0], (k, 1)), np.repeat(np.arange(k), len(X))
+        self._check_support(X)
+        X, jacobian = self.grid_.centre(X)[0], 0.0
+        if self.support_ is not None:
+            jacobian = self.support_.log_abs_det_jacobian(X)[:, None]
+            X = self.support_.transform(X).astype(X.dtype)
+        rows, codes = np.tile(X, (k, 1)), np.repeat(np.arange(k), len(X))
         self.flow_.set_params(device=self.device)
         with nameless():
             value = self.flow_.score_samples(self.scales_.transform(rows, codes), condition=codes)
         value = value.astype(np.float64) - np.log(self.scales_.scales).sum(1)[codes]
-        return value.reshape(k, len(X)).T
+        return value.reshape(k, len(X)).T + jacobian
+
+    def _check_support(self, X):
+        """Raise where a row lies outside, or on a bound if its column has no cells."""
+        if self.support_ is not None:
+            names = list(getattr(self, "feature_names_in_", range(X.shape[1])))
+            self.support_.check(X, "X", names, self.grid_.columns)
 
     def _log_priors(self):
         if self.priors is None:

@@ -146,11 +146,11 @@ def target_names(y):
 
 
 def refuse_support_of_flow(flow):
-    """Raise where the flow inside has a support, which would be that of standardised targets."""
+    """Raise where the flow inside has a support, which would be that of standardised columns."""
     if flow is not None and flow.support != "real":
         raise ValueError(
-            f"Got flow with support={flow.support!r}, but the flow learns standardised targets: set support= of "
-            "InterpolantRegressor."
+            f"Got flow with support={flow.support!r}, but the flow learns standardised columns: set support= of "
+            "the estimator around it."
         )
 
 
