@@ -10,7 +10,7 @@ import torch
 from sklearn.base import _fit_context, clone
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from .._model.fitted import warn_missed
+from .._model.lost_rows import warn_missed
 from .._model.sampling import DENOISED, check_forecast_noise, check_noise
 from .._model.settings import Sampling
 from .._training.base_density import BASE_DENSITIES
@@ -255,6 +255,9 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
 
     def _guidance(self) -> float:
         return self.guidance
+
+    def _asks_distilled(self) -> bool:
+        return self.solver == "distilled"
 
     def transform(self, X, *, condition=None):
         """Move rows to the other end of the path along the ODE: X to a standard normal, or X0 to X1.

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._model.densities import chain_log_density, log_density, log_density_gradient
 from .._model.fields import Fields
-from .._model.fitted import warn_missed
+from .._model.lost_rows import warn_missed
 from .._model.units import DataUnits
 from .._training.batches import Sampler
 from .._training.losses import TIME_DISTRIBUTIONS

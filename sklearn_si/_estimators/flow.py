@@ -63,7 +63,8 @@ class InterpolantFlow(BaseInterpolant):
         sizes by `ode_tol`), "denoising" (Gaussian base) or "distilled" (after `distill`); for the SDE:
         "euler-maruyama", "stochastic-heun" or "stochastic-heun-denoised" (its last step is E[x1 | x_t], without noise).
         "auto" is "rk4" for the ODE and "stochastic-heun" for the SDE. A callable takes (f, x, times), with dx/dt = f(t,
-        x), and returns x at the last time. May be changed after fit.
+        x), and returns x at the last time. After `distill(log_density=True)`, "distilled" serves densities and
+        `transform` as well. May be changed after fit.
     ode_tol : float, default=1e-3
         Largest error of log-densities (in nats) and of transported rows (in scaled units, relative to 1 + their size).
         Each row is solved with finer steps until it is met; rows that miss it are counted in an `IntegrationWarning`.

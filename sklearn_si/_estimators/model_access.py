@@ -35,11 +35,15 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
 
     def _evaluation(self, strict: bool = True) -> Evaluation:
         """How fields are followed; `strict` says whether a row that becomes infinite or NaN is an error, or NaN."""
-        return Evaluation(resolve_device(self.device), self.ode_tol, self._guidance(), strict)
+        return Evaluation(resolve_device(self.device), self.ode_tol, self._guidance(), strict, self._asks_distilled())
 
     def _guidance(self) -> float:
         """The weight of the condition."""
         return 1.0
+
+    def _asks_distilled(self) -> bool:
+        """Whether distilled maps serve densities and transported rows, after a `distill` that has learned them."""
+        return False
 
     def _ready(self) -> FittedModel:
         """The fitted model, once the parameters have been checked."""

@@ -173,6 +173,7 @@ def _with_velocity(model, field, pilots):
         sampling_grid=choose_grid(Fields(field.interpolant, field), pilots, None),
         coupling=OwnPairs(noise_level=0.0),
         flow_map=None,
+        density_map=None,
         likelihood_calibration=None,
         is_rectified=True,
     )

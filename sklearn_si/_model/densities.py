@@ -9,10 +9,11 @@ from torch import Tensor
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, blocks, evaluation_dtype, make_generator
 from ..exceptions import NoDensityError
 from .fields import Fields
-from .fitted import FittedModel, warn_missed
+from .fitted import FittedModel
 from .levels import ASSUMED, Level, LikelihoodCalibration
 from .likelihood import GRID_SPACING, density_parts, log_density_ratio, ode_log_density
-from .lost_rows import settled, unknown_where_lost
+from .lost_rows import settled, unknown_where_lost, warn_missed
+from .one_pass import distilled_log_density, with_unsolved
 from .sde_likelihood import path_log_weights, summarise
 from .settings import Evaluation, Sampling
 
@@ -53,12 +54,21 @@ def log_density(
     dtype = evaluation_dtype(X.dtype, device)
     anchor, parts = model.anchor()
     calibration = _calibration(model, t, evaluation, condition)
+    density_map = model.one_pass(evaluation) if t == 1 else None
     density, errors = np.empty(len(X), X.dtype), []
     for rows in blocks(len(X), _BLOCK_ROWS):
         x = as_tensor(model.units.to_scaled(X[rows], time), dtype, device)
-        value, error = ode_log_density(
-            fields.rows(rows), x, t, anchor, parts, evaluation.tolerance, GRID_SPACING, calibration
-        )
+        some = fields.rows(rows)
+
+        def solve(rows: Tensor | slice, x: Tensor = x, fields: Fields = some) -> tuple[Tensor, Tensor]:
+            asked = anchor, parts, evaluation.tolerance, GRID_SPACING, calibration
+            return ode_log_density(fields.rows(rows), x[rows], t, *asked)
+
+        if density_map is None:
+            value, error = solve(slice(None))
+        else:
+            value, error = distilled_log_density(density_map, x, some.condition)
+            value, error = with_unsolved(value, error, evaluation.tolerance, solve)
         with np.errstate(over="ignore", invalid="ignore"):
             density[rows] = as_array(value, np.float64) + model.target_map.log_abs_det_jacobian(X[rows])
         errors.append(error)

@@ -1,7 +1,6 @@
 """A fitted model: what a fit leaves, enough to answer every question and nothing of the estimator that asks."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._utils.callers import users_level
 from .._utils.names import registered
 from .._utils.tensors import (
     SAMPLE_STREAM,
@@ -23,7 +21,7 @@ from .._utils.tensors import (
 )
 from .._utils.weights import rows_by_weight
 from ..couplings import Coupling
-from ..exceptions import IntegrationWarning, NoDensityError
+from ..exceptions import NoDensityError
 from ..interpolants import Interpolant
 from ..networks import GuidedField
 from ..networks._fields import drop_condition
@@ -36,8 +34,9 @@ from .base_parts import flow_parts
 from .fields import Fields
 from .flow_map import FlowMap
 from .levels import ASSUMED, Level, LikelihoodCalibration
-from .likelihood import GRID_SPACING, Parts, density_parts, middle_parts, standard_normal_parts, transport_rows
+from .likelihood import GRID_SPACING, Parts, density_parts, middle_parts, standard_normal_parts
 from .lost_rows import settled, unknown_where_lost
+from .one_pass import DensityMap, check_guidance, moved_rows
 from .ratio import Ratio
 from .redraws import draw_rows
 from .sampling import check_forecast_noise, check_noise, forecast, generate
@@ -48,7 +47,7 @@ from .units import DataUnits, returned
 _ADVICE = "fit longer, lower noise_level or raise n_steps"
 _ADAPTIVE_ADVICE = "raise ode_tol, or use a fixed-step solver"
 # Fields of a model that are networks or dicts of them.
-_NETWORKS = ("learned", "velocity", "denoiser", "flow_map", "plan")
+_NETWORKS = ("learned", "velocity", "denoiser", "flow_map", "density_map", "plan")
 # Rows of one block that is transported, which bounds the memory beside input and output.
 _BLOCK_ROWS = 2**16
 
@@ -107,8 +106,10 @@ class FittedModel(HoldsNetworks):
         What draws rows in place of a solver.
     flow_map : FlowMap or None
         The distilled map, and
+    density_map : DensityMap or None
+        the distilled map back with its log-density, and
     distilled_guidance : float
-        the weight of the condition that it was distilled with.
+        the weight of the condition that they were distilled with.
     is_rectified : bool
         Whether the velocity is that of straight paths between the flow's own pairs.
     base_grid, target_grid : Grid or None
@@ -138,6 +139,7 @@ class FittedModel(HoldsNetworks):
     forecast_noise: float | None = None
     plan: Any = None
     flow_map: FlowMap | None = None
+    density_map: DensityMap | None = None
     distilled_guidance: float = 1.0
     is_rectified: bool = False
     base_grid: Grid | None = None
@@ -383,12 +385,15 @@ class FittedModel(HoldsNetworks):
         """The distilled flow map, or an error that says how to get one."""
         if self.flow_map is None:
             raise ValueError("solver='distilled' needs a distilled flow map: call distill() after fit.")
-        if self.distilled_guidance != guidance:
-            raise ValueError(
-                f"The flow map was distilled with guidance={self.distilled_guidance:g}, but guidance is {guidance:g}: "
-                "call distill(condition=) again, or use solver='auto'."
-            )
+        check_guidance(self.distilled_guidance, guidance)
         return self.flow_map
+
+    def one_pass(self, evaluation: Evaluation) -> DensityMap | None:
+        """The distilled map that serves densities and transported rows; None where the ODE does."""
+        if not evaluation.one_pass or self.density_map is None:
+            return None
+        check_guidance(self.distilled_guidance, evaluation.guidance)
+        return self.density_map
 
     def forecast(self, X0: np.ndarray, n: int, sampling: Sampling, generator: torch.Generator) -> np.ndarray:
         """Continuations of start rows, one for all or one for each, in data units."""
@@ -423,11 +428,13 @@ class FittedModel(HoldsNetworks):
         device = evaluation.device
         dtype = evaluation_dtype(X.dtype, device)
         fields = self.fields(X.dtype, device, condition, len(X), evaluation.guidance)
+        density_map = self.one_pass(evaluation)
+        maps = None if density_map is None else (density_map, self.flow_map)
         moved, errors = np.empty(X.shape, X.dtype), []
         for rows in blocks(len(X), _BLOCK_ROWS):
             x = as_tensor(X[rows] if map_in is None else map_in.transform(X[rows]), dtype, device)
-            node = self.interpolant.gaussian_time
-            x, error = transport_rows(fields.rows(rows), x, start, stop, evaluation.tolerance, GRID_SPACING, node)
+            own, ends, node = fields.rows(rows), (start, stop), self.interpolant.gaussian_time
+            x, error = moved_rows(own, x, ends, node, evaluation.tolerance, maps)
             end = as_array(x, np.float64)
             with np.errstate(over="ignore", invalid="ignore"):  # a heavy tail may lead beyond the largest number
                 if map_out is not None:
@@ -480,17 +487,3 @@ class FittedModel(HoldsNetworks):
 
 def _guided(network: Any, guidance: float) -> Any:
     return network if guidance == 1 else GuidedField(network, guidance)
-
-
-def warn_missed(error: Tensor, tolerance: float) -> None:
-    """Warn of rows whose stated error is above the tolerance."""
-    known = error[torch.isfinite(error)]  # rows that became infinite or NaN are told of by themselves
-    missed = int((known > tolerance).sum())
-    if missed:
-        warnings.warn(
-            f"{missed} of {len(error)} rows are not within ode_tol={tolerance:g} (worst stated error "
-            f"{float(known.max()):.2g}): the field is not smooth there, or the tolerance is below the rounding "
-            "of the rows' dtype; use float64 rows or a larger ode_tol.",
-            IntegrationWarning,
-            stacklevel=users_level(),
-        )

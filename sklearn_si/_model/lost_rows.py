@@ -45,3 +45,17 @@ def unknown_where_lost(error: Tensor, values: np.ndarray) -> Tensor:
     """The stated errors of values by row, NaN where the values are."""
     lost = torch.as_tensor(np.isnan(values.reshape(len(values), -1)).any(1), device=error.device)
     return error.masked_fill(lost, torch.nan)
+
+
+def warn_missed(error: Tensor, tolerance: float) -> None:
+    """Warn of rows whose stated error is above the tolerance."""
+    known = error[torch.isfinite(error)]  # rows that became infinite or NaN are told of by themselves
+    missed = int((known > tolerance).sum())
+    if missed:
+        warnings.warn(
+            f"{missed} of {len(error)} rows are not within ode_tol={tolerance:g} (worst stated error "
+            f"{float(known.max()):.2g}): the field is not smooth there, or the tolerance is below the rounding "
+            "of the rows' dtype; use float64 rows or a larger ode_tol.",
+            IntegrationWarning,
+            stacklevel=users_level(),
+        )

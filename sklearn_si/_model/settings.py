@@ -67,9 +67,12 @@ class Evaluation:
         Weight of the condition.
     strict : bool, default=True
         Whether a row that becomes infinite or NaN is an error; else its result is NaN, with a warning.
+    one_pass : bool, default=False
+        Whether distilled maps serve densities and transported rows where there are some.
     """
 
     device: torch.device
     tolerance: float = 1e-3
     guidance: float = 1.0
     strict: bool = True
+    one_pass: bool = False

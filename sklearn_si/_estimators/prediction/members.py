@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 
 from ..._model.densities import log_density
-from ..._model.fitted import warn_missed
+from ..._model.lost_rows import warn_missed
 from ..._model.settings import Evaluation
 from ..._utils.input_checks import nameless
 from ..._utils.names import registered

@@ -1,0 +1,306 @@
+"""How a density map is learned: from paths of the fitted ODE with their divergence, and then as a whole."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .._model.fields import Fields
+from .._model.levels import ASSUMED, Level, LikelihoodCalibration
+from .._model.likelihood import Parts, follow, gauss_legendre, standard_normal_log_density
+from .._model.one_pass import DensityMap, StatedErrors
+from .._utils.tensors import DISTILL_STREAM, make_generator
+from ..networks._fields import ResidualField
+from ..networks._perceptrons import FiLMNetwork
+from ..networks._steps import StepNetwork
+from ..solvers import time_grid
+from .loop import Scores, Settings, train
+
+# Nats to which the paths are solved.
+_PATH_TOLERANCE = 0.03
+# Fewest steps and nodes between two times of the map.
+_LEAST = Level(4, 5)
+# Rows that are followed at a time.
+_ROWS_PER_SOLVE = 1024
+# One row in so many starts farther out than the base, by a factor of up to 1 + `_WIDER`: rows of a table do as well.
+_WIDE_EVERY = 4
+_WIDER = 0.4
+# Where between the ends of a step its network has its time.
+_TIME_IN_STEP = 0.3
+# Ridge of the least squares of the outputs, in units of the mean square of a feature.
+_RIDGE = 1e-3
+# Every so manyth row is taken for least squares.
+_LEAST_SQUARES_EVERY = 4
+# Products of slopes in each network.
+_RANK = 128
+# Nats below which an error of a log-density counts by its square, and weight of the states beside it.
+_SMALL_ERROR = 0.1
+_WEIGHT_OF_STATES = 0.03
+# Rows on which a round is validated, and points in a gradient step.
+_VALIDATION_ROWS = 4096
+_BATCH = 1024
+# Widths of the network of stated errors, its gradient steps, and the quantile of the log errors that it learns.
+_ERROR_WIDTHS = (64, 64)
+_ERROR_STEPS = 1500
+_ERROR_QUANTILE = 0.95
+# Added to errors before their logarithm, in nats or relative to a row.
+_LEAST_ERROR = 1e-4
+# Share of rows whose stated error covers the true one.
+_COVERED = 0.994
+
+
+class Paths(NamedTuple):
+    """Solutions of the ODE from t = 1 to 0.
+
+    Parameters
+    ----------
+    times : Tensor of shape (n_steps + 1,)
+        From 1 to 0.
+    states : Tensor of shape (n_steps + 1, n, d)
+    changes : Tensor of shape (n_steps, n)
+        What each step adds to the log-density.
+    density : Tensor of shape (n,)
+        The log-density at t = 1.
+    condition : Tensor or None
+        One row for each row.
+    is_normal : bool
+        Whether the log-density at t = 0 is normal, and so in none of the changes.
+    is_own : Tensor of shape (n,)
+        Whether the path starts from a row of the base, and not farther out.
+    """
+
+    times: Tensor
+    states: Tensor
+    changes: Tensor
+    density: Tensor
+    condition: Tensor | None
+    is_normal: bool
+    is_own: Tensor
+
+    def rows(self, rows: slice | Tensor) -> "Paths":
+        """Those of some rows."""
+        condition = None if self.condition is None else self.condition[rows]
+        states, changes, density = self.states[:, rows], self.changes[:, rows], self.density[rows]
+        return Paths(self.times, states, changes, density, condition, self.is_normal, self.is_own[rows])
+
+    def target(self, k: int) -> Tensor:
+        """What step k leads to: the next state and the change of the log-density."""
+        return torch.cat([self.states[k + 1], self.changes[k][:, None]], 1)
+
+
+@torch.no_grad()
+def solve_paths(
+    fields: Fields,
+    x: Tensor,
+    n_steps: int,
+    base_parts: Parts | None,
+    calibration: LikelihoodCalibration | None,
+    generator: torch.Generator,
+) -> Paths:
+    """The paths of rows of the base, with their log-densities; those that are lost or far off are left out.
+
+    Parameters
+    ----------
+    fields : Fields
+        The velocity, in scaled units.
+    x : Tensor of shape (n, d)
+        Rows at t = 0.
+    n_steps : int
+        Steps of the map.
+    base_parts : callable or None
+        Terms of the log-density of the base; None for a normal one.
+    calibration : LikelihoodCalibration or None
+        Of the model.
+    generator : torch.Generator
+        By which some rows of a normal base are taken farther out.
+    """
+    is_own = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    if base_parts is None:
+        is_own[::_WIDE_EVERY] = False
+        factors = 1 + _WIDER * torch.rand((len(x), 1), generator=generator, dtype=x.dtype, device=x.device)
+        x = torch.where(is_own[:, None], x, factors * x)
+    calibration = calibration or ASSUMED
+    level = calibration.at(_PATH_TOLERANCE).measured(_PATH_TOLERANCE)[-1]
+    own = (math.ceil(part / n_steps) for part in level)
+    level = Level(*own).union(_LEAST)
+    spacing = "quadratic" if fields.interpolant.path_type == "one-sided" else "logit"
+    grid = time_grid(n_steps, spacing).tolist()
+    blocks = torch.arange(len(x)).split(_ROWS_PER_SOLVE)
+    solved = [_path(fields.rows(rows), x[rows], grid, level, base_parts) for rows in blocks]
+    states, changes, density = (torch.cat(part, 1) for part in zip(*solved, strict=True))
+    kept = torch.isfinite(states).all(2).all(0) & torch.isfinite(density[0])
+    times = torch.tensor(grid[::-1])
+    return Paths(times, states, changes, density[0], fields.condition, base_parts is None, is_own).rows(kept)
+
+
+def _path(
+    fields: Fields, x: Tensor, times: list[float], level: Level, base_parts: Parts | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States and changes of the log-density from t = 1 to 0, and the log-density at 1."""
+    value = standard_normal_log_density(x) if base_parts is None else base_parts(x, level)[0].sum(1)
+    states, changes = [x], [torch.zeros_like(value) if base_parts is None else value]
+    spacing = "logit" if len(times) == 2 else "uniform"
+    for start, stop in itertools.pairwise(times):
+        end, values, _ = follow(fields, states[-1], start, stop, level, spacing)
+        states.append(end)
+        changes.append(-(torch.as_tensor(gauss_legendre(level.n_nodes)[1]).to(x) @ values))
+    density = value + sum(changes[1:])
+    first = changes.pop(0)
+    changes[0] = changes[0] + first
+    return torch.stack(states[::-1]), torch.stack(changes[::-1]), density[None]
+
+
+def fit_density_map(
+    fields: Fields, paths: Paths, widths: Sequence[int], activation: str, settings: Settings, seed: int
+) -> DensityMap:
+    """The map, learned from paths; the first eighth of them is for validation.
+
+    Its networks start from that of the velocity where this is one of ours, and its outputs from least squares. All
+    steps are then trained together: by the log-density that they end with, and by the states between.
+
+    Parameters
+    ----------
+    fields : Fields
+    paths : Paths
+    widths, activation
+        Of the networks.
+    settings : Settings
+        Of their training.
+    seed : int
+    """
+    n_val = min(_VALIDATION_ROWS, len(paths.density) // 8)
+    learned, held = paths.rows(slice(n_val, None)), paths.rows(slice(0, n_val))
+    density_map = _first_map(fields, learned, widths, activation, make_generator(seed, DISTILL_STREAM + 300))
+    generator = make_generator(seed, DISTILL_STREAM + 400, paths.density.device)
+
+    def loss() -> Tensor:
+        rows = torch.randint(len(learned.density), (_BATCH,), generator=generator, device=generator.device)
+        return _loss(density_map, learned.rows(rows))
+
+    @torch.no_grad()
+    def score() -> float:
+        return -float(_loss(density_map, held))
+
+    networks = nn.ModuleDict({"steps": density_map.networks})
+    train(networks, loss, Scores(score, start=score), dataclasses.replace(settings, learning_rate_init=1e-3))
+    return density_map.requires_grad_(False).eval()
+
+
+def _loss(density_map: DensityMap, paths: Paths) -> Tensor:
+    """The mean error of the log-density, and of the states in units of what the linear maps leave."""
+    states, value = density_map.steps(paths.states[0], lambda network, x: network(x, paths.condition))
+    errors = nn.functional.smooth_l1_loss(value, paths.density, beta=_SMALL_ERROR)
+    between = zip(states, paths.states[1:], density_map.sizes, strict=True)
+    return errors + _WEIGHT_OF_STATES * sum(((x - y) / size[:-1]).square().mean() for x, y, size in between)
+
+
+@torch.no_grad()
+def _first_map(
+    fields: Fields, paths: Paths, widths: Sequence[int], activation: str, generator: torch.Generator
+) -> DensityMap:
+    """Linear maps by least squares, and networks whose outputs are fitted to the rest."""
+    d = paths.states.shape[2]
+    networks, parts = [], []
+    n_conditions = 0 if paths.condition is None else paths.condition.shape[1]
+    for k, (start, stop) in enumerate(itertools.pairwise(paths.times.tolist())):
+        x, y = paths.states[k], paths.target(k)
+        linear = _least_squares(torch.cat([x, torch.ones_like(x[:, :1])], 1), y, 1e-9)
+        rest = y - x @ linear[:-1] - linear[-1]
+        size = rest.std(0).clamp(min=1e-6)
+        parts.append((linear[:-1], linear[-1], size))
+        time = start + _TIME_IN_STEP * (stop - start)
+        network = StepNetwork(
+            d, d + 1, widths, activation, time, n_conditions=n_conditions, rank=_RANK, generator=generator
+        ).to(x.device)
+        _start_from(network, fields.velocity_network, d)
+        _fit_outputs(network, x, rest / size, paths.condition)
+        networks.append(network)
+    matrices, shifts, sizes = (torch.stack(part) for part in zip(*parts, strict=True))
+    return DensityMap(networks, matrices, shifts, sizes, paths.is_normal)
+
+
+def _least_squares(features: Tensor, values: Tensor, ridge: float) -> Tensor:
+    """Coefficients of the values, in the dtype of the features."""
+    some, y = features.double(), values.double()
+    gram = some.T @ some
+    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(gram, some.T @ y).to(features.dtype)
+
+
+def _start_from(network: StepNetwork, velocity: Any, d: int) -> None:
+    """Give a network the layers of that of the velocity, at its own time and for unscaled rows."""
+    if not isinstance(velocity, ResidualField) or type(velocity.network) is not FiLMNetwork:
+        return
+    fitted = velocity.network
+    for own, weights in zip(network.weights, fitted.weights, strict=True):
+        own.copy_(weights)
+    ends = torch.stack([torch.zeros(d), torch.ones(d)]).to(network.bias)
+    scaled = velocity.preconditioning(network.time.to(network.bias), ends)[2]
+    network.weights[0].mul_(scaled[1] - scaled[0])
+    network.modulation.copy_(fitted.modulation)
+
+
+def _fit_outputs(network: StepNetwork, x: Tensor, values: Tensor, condition: Tensor | None) -> None:
+    """Fit the outputs of a network to values."""
+    rows = slice(None, None, _LEAST_SQUARES_EVERY)
+    features = network.features(x[rows], None if condition is None else condition[rows])
+    coefficients = _least_squares(torch.cat([features, torch.ones_like(features[:, :1])], 1), values[rows], _RIDGE)
+    width = network.output.shape[1]
+    network.output.copy_(coefficients[:width].T)
+    network.products.copy_(coefficients[width:-1].T)
+    network.bias.copy_(coefficients[-1])
+
+
+def fit_errors(
+    x: Tensor, errors: Tensor, condition: Tensor | None, activation: str, settings: Settings, seed: int
+) -> StatedErrors:
+    """Stated errors of a map as a function of the row, from true ones of rows that it was not learned from.
+
+    Half of the rows are for the function, the others for the factor by which it covers all but .6 %.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d)
+    errors : Tensor of shape (n, n_kinds)
+    condition : Tensor or None
+    activation : str
+        Of the network.
+    settings : Settings
+        Of which its own follow.
+    seed : int
+    """
+    half = len(x) // 2
+    generator = make_generator(seed, DISTILL_STREAM + 500)
+    n_conditions = 0 if condition is None else condition.shape[1]
+    network = StepNetwork(
+        x.shape[1], errors.shape[1], _ERROR_WIDTHS, activation, 1.0, n_conditions=n_conditions, generator=generator
+    ).to(x.device)
+    logs = (errors + _LEAST_ERROR).log()
+    with torch.no_grad():
+        network.bias.copy_(logs[:half].quantile(_ERROR_QUANTILE, dim=0))
+
+    def loss_of(rows: Tensor | slice) -> Tensor:
+        gap = logs[rows] - network(x[rows], None if condition is None else condition[rows])
+        return torch.maximum(_ERROR_QUANTILE * gap, (_ERROR_QUANTILE - 1) * gap).mean()
+
+    def loss() -> Tensor:
+        return loss_of(torch.randint(half, (min(half, _BATCH),), generator=generator))
+
+    steps = min(_ERROR_STEPS, settings.max_iter)
+    own = dataclasses.replace(settings, learning_rate_init=3e-3, max_iter=steps, max_time=None)
+    train(nn.ModuleDict({"errors": network}), loss, Scores(), own)
+    network.requires_grad_(False).eval()
+    ratios = (errors[half:] / network.in_blocks(x[half:], None if condition is None else condition[half:]).exp()).sort(
+        0
+    )
+    factors = ratios.values[min(len(ratios.values) - 1, math.ceil(_COVERED * len(ratios.values)))]
+    return StatedErrors(network, factors, x.square().sum(1).max())
+
+
+def row_errors(rows: Tensor, exact: Tensor) -> Tensor:
+    """The largest coordinate of errors, relative to 1 + the largest coordinate of the row."""
+    return (rows - exact).abs().amax(1) / (1 + exact.abs().amax(1))

@@ -1,0 +1,107 @@
+"""The network of one step of a flow with its log-density."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .._utils.names import registered
+from ._perceptrons import ACTIVATIONS, FiLMNetwork, _uniform
+
+# Rows of a block, and what the columns of a product are padded to: a product of matrices in single precision then has
+# the same value for a row at every place of every batch.
+_BLOCK = 256
+_COLUMNS = 16
+
+
+@registered("networks.StepNetwork")
+class StepNetwork(FiLMNetwork):
+    """A FiLM network at one time, with outputs beside those of the state, and with products of its slopes.
+
+    h_k = act(a_k),    a_k = s_k * (W_k h_{k-1}) + c_k,    F = W_o h_L + w_o + V prod_k (P_k act'(a_k) + p_k)
+
+    A divergence is linear in the slopes act' of each layer, so that a product of this kind of high rank holds it for
+    every x at once; its integral over a step is near to one.
+
+    Parameters
+    ----------
+    n_features, n_conditions : int
+        Number of columns of x, and of the condition.
+    n_outputs : int
+        Number of columns of F.
+    hidden_layer_sizes : tuple of int
+        Widths of the hidden layers.
+    activation : {"silu", "tanh", "softplus"}
+        The activation.
+    time : float
+        The time of its modulation.
+    rank : int
+        Number of products of slopes; 0 for none.
+    generator : torch.Generator
+        The source of the initial weights.
+    """
+
+    time: Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int,
+        hidden_layer_sizes: Sequence[int],
+        activation: str,
+        time: float,
+        *,
+        n_conditions: int = 0,
+        rank: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(n_features, n_conditions, hidden_layer_sizes, activation, generator)
+        self.output = nn.Parameter(torch.zeros(n_outputs, hidden_layer_sizes[-1]))
+        self.bias = nn.Parameter(torch.zeros(n_outputs))
+        sizes = hidden_layer_sizes if rank else ()
+        self.factors = nn.ParameterList(_uniform((rank, m), math.sqrt(1 / m), generator) for m in sizes)
+        self.shifts = nn.ParameterList(_uniform((rank,), math.sqrt(1 / m), generator) for m in sizes)
+        self.products = nn.Parameter(torch.zeros(n_outputs, rank))
+        self.register_buffer("time", torch.tensor(time))
+
+    def features(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The last hidden layer and the products of slopes, side by side, of which F is an affine function."""
+        modulation, _ = self.prepare(self.time, x, condition)
+        act, h, products = ACTIVATIONS[self.activation], x, torch.ones_like(x[:, :0])
+        if not len(self.factors):
+            for w, (s, c) in zip(self._matrices, self.modulate(modulation, h.dtype), strict=True):
+                h = act[0](torch.addcmul(c, h @ w.T, s))
+            return h
+        products = torch.ones_like(self.products[0])
+        layers = zip(self._matrices, self.factors, self.shifts, self.modulate(modulation, h.dtype), strict=True)
+        for w, factor, shift, (s, c) in layers:
+            h, slope = act[1](torch.addcmul(c, h @ w.T, s))
+            products = products * torch.addmm(shift, slope, factor.T)
+        return torch.cat([h, products], 1)
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """F from the features."""
+        return torch.addmm(self.bias, features, torch.cat([self.output, self.products], 1).T)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """F(x), of shape (n, n_outputs)."""
+        return self.of_features(self.features(x, condition))
+
+    @torch.no_grad()
+    def in_blocks(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """F(x) in the precision of the weights, the same for a row whatever its batch is."""
+        dtype, n_outputs = self.bias.dtype, len(self.bias)
+        weights = nn.functional.pad(torch.cat([self.output, self.products], 1), (0, 0, 0, -n_outputs % _COLUMNS))
+        values = []
+        for start in range(0, len(x), _BLOCK):
+            rows = _block(x, start, dtype)
+            given = None if condition is None else _block(condition, start, dtype)
+            values.append((self.features(rows, given) @ weights.T)[:, :n_outputs])
+        return torch.cat(values)[: len(x)] + self.bias
+
+
+def _block(x: Tensor, start: int, dtype: torch.dtype) -> Tensor:
+    """The rows of a block, with zeros for those that the last one lacks."""
+    some = x[start : start + _BLOCK].to(dtype)
+    return some if len(some) == _BLOCK else nn.functional.pad(some, (0, 0, 0, _BLOCK - len(some)))
