@@ -14,5 +14,6 @@ AFTER_FIT = {
     "TransformedDensity": (),
     "TableCodec": ("unseen", "dequantize", "random_state"),
     "TableSynthesizer": ("device", "random_state"),
+    "DensityOutlierDetector": ("contamination",),
     "InterpolantImputer": ("average", "keep_empty_features"),
 }

@@ -4,6 +4,8 @@ import inspect
 
 import pytest
 import sklearn
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.fixes import parse_version
@@ -15,6 +17,7 @@ from sklearn_si import (
     InterpolantRegressor,
     SchroedingerBridge,
 )
+from sklearn_si.outliers import DensityOutlierDetector
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
 SMALL = {"max_iter": 3, "hidden_layer_sizes": (8,), "n_steps": 4, "random_state": 0}
@@ -37,6 +40,8 @@ ESTIMATORS = [
     TableCodec(random_state=0),
     TableSynthesizer(flow=SMALL_FLOW, max_iter=3, random_state=0),
     InterpolantImputer(TableSynthesizer(flow=SMALL_FLOW, max_iter=3), random_state=0),
+    DensityOutlierDetector(GaussianMixture(2), random_state=0),
+    DensityOutlierDetector(KernelDensity(), robust=True, random_state=0),
 ]
 
 # Public functions that neither check_estimator nor parametrize_with_checks calls.
@@ -75,6 +80,8 @@ def expected_failed_checks(estimator):
             **dict.fromkeys(NEED_A_TARGET, "predict_proba needs the name of a column, which no check passes"),
             **dict.fromkeys(WEIGHTED, "weights mean repeated rows in distribution: batches are drawn by weight"),
         }
+    if isinstance(estimator, DensityOutlierDetector):
+        return dict.fromkeys(WEIGHTED, "which rows are kept for p-values depends on how many there are")
     if isinstance(estimator, (InterpolantRegressor, InterpolantClassifier)):
         return dict.fromkeys(WEIGHTED, "weights mean repeated rows in distribution: batches are drawn by weight")
     if isinstance(estimator, (TableCodec, InterpolantImputer)):
@@ -123,6 +130,7 @@ def test_expected_failures_are_strict_where_scikit_learn_can():
         TableCodec,
         TableSynthesizer,
         InterpolantImputer,
+        DensityOutlierDetector,
     ],
 )
 def test_every_parameter_has_a_constraint_and_a_line_in_the_docstring(cls):

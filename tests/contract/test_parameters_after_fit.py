@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from sklearn_si import (
@@ -19,6 +20,7 @@ from sklearn_si import (
 )
 from sklearn_si._utils.after_fit import AFTER_FIT
 from sklearn_si.networks import MLP
+from sklearn_si.outliers import DensityOutlierDetector
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
 RNG = np.random.default_rng(0)
@@ -59,6 +61,7 @@ MODELS = {
     "transformed": (lambda: TransformedDensity(PowerTransformer(), InterpolantFlow(**SMALL)), (X1,), {}),
     "regressor": (lambda: InterpolantRegressor(TINY_FLOW, "normal", random_state=0), (X1, X1[:, 0]), {}),
     "classifier": (lambda: InterpolantClassifier(TINY_FLOW, random_state=0), (X1, LEVEL), {}),
+    "detector": (lambda: DensityOutlierDetector(GaussianMixture(), random_state=0), (X1,), {}),
     "codec": (lambda: TableCodec(random_state=0), (TABLE,), {}),
     "synthesizer": (synthesizer, (TABLE,), {}),
     "imputer": (lambda: InterpolantImputer(synthesizer(), random_state=0), (TABLE,), {}),
@@ -101,6 +104,8 @@ OTHERS = {
     "constraints": [None],
     "verbose": [3],
     "base": ["boosting"],
+    "robust": [True],
+    "calibration_fraction": [0.5],
     "n_estimators": [2],
     "epsilon": [2.0],
     "method": ["mixture", "network"],
@@ -127,6 +132,7 @@ OTHERS = {
 }
 # Other values of those that may be changed.
 CHANGES = {
+    "contamination": [0.3],
     "noise_level": [0.6, 0.2],
     "noise_schedule": ["constant"],
     "n_steps": [2],
@@ -148,9 +154,9 @@ CODED = TableCodec(random_state=0).fit(TABLE).encode(TABLE[:8], random_state=1)
 MATRIX = TableCodec(random_state=0).fit(TABLE).transform(TABLE[:8])
 
 # Methods that learn, or speak of parameters.
-LEARNING = {"fit", "fit_transform", "distill", "rectify", "tune_noise_level"}
+LEARNING = {"fit_predict", "fit", "fit_transform", "distill", "rectify", "tune_noise_level"}
 # Methods that tell of the parameters which may be changed.
-TELLING = {"sample", "score_samples", "transform", "optimal_noise_level"}
+TELLING = {"sample", "score_samples", "transform", "optimal_noise_level", "decision_function"}
 PARAMETERS = {"get_params", "set_params", "get_metadata_routing", "set_output", "set_callbacks"}
 
 
@@ -237,8 +243,16 @@ def questions(name, model, given):
         "abstains": lambda: model.abstains(b, share=0.5),
         "score": lambda: model.score(b, LEVEL[:5]),
     }
-    if name in ("regressor", "classifier"):
-        return of_regressors if name == "regressor" else of_classifiers
+    of_detectors = {
+        "score_samples": lambda: model.score_samples(b),
+        "decision_function": lambda: model.decision_function(b),
+        "predict": lambda: model.predict(b),
+        "p_values": lambda: model.p_values(b),
+        "attributions": lambda: model.attributions(b),
+    }
+    by_name = {"regressor": of_regressors, "classifier": of_classifiers, "detector": of_detectors}
+    if name in by_name:
+        return by_name[name]
     return {"TableSynthesizer": of_tables, "TableCodec": of_codecs, "InterpolantImputer": of_imputers}.get(
         type(model).__name__, of_rows
     )

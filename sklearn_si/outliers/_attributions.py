@@ -1,0 +1,105 @@
+"""Log-densities of each cell given the other cells of its row, by quadrature over one column at a time."""
+
+import numpy as np
+
+# Nodes of the first grid of a column, half of them at quantiles and half evenly spaced.
+_FIRST_NODES = 18
+# Nodes that each refinement adds for each row by shares of its mass, and around its peak, in widths of the latter ...
+_ADDED_NODES = 6
+_AROUND = (0.15, 0.35, 0.65, 1.1, 2.0)
+# ... and the number of refinements.
+_REFINEMENTS = 3
+# Where the grid goes beyond a column, in ranges of its values: a strange cell may move the others far.
+_BEYOND = (0.25, 0.75, 2.0, 5.0)
+# Rows of one call of the density.
+_ROWS_PER_CALL = 2**15
+# Log-density of what has none.
+_NOTHING = -1e30
+
+
+def cell_log_densities(log_density, X, reference):
+    """Log p(x_j | the other cells) = log p(x) - log int p(x with v in the place of x_j) dv.
+
+    Parameters
+    ----------
+    log_density : callable
+        Rows -> log-densities.
+    X : ndarray of shape (n, d)
+    reference : ndarray of shape (m, d)
+        Rows whose ranges and quantiles place the first nodes.
+
+    Returns
+    -------
+    values : ndarray of shape (n, d)
+    """
+    return np.column_stack([_of_column(log_density, X, j, _first_nodes(reference[:, j])) for j in range(X.shape[1])])
+
+
+def _first_nodes(values):
+    low, high = values.min(), values.max()
+    beyond = np.array(_BEYOND) * (high - low or 1.0)
+    half = _FIRST_NODES // 2
+    inside = [np.quantile(values, (np.arange(half) + 0.5) / half), np.linspace(low, high, half)]
+    return np.unique(np.concatenate([low - beyond, *inside, high + beyond]))
+
+
+def _of_column(log_density, X, j, first):
+    """The values of one column: its cells are nodes themselves, and each refinement follows the mass of its row."""
+    own = X[:, j].astype(np.float64)
+    ends = np.minimum(own, first[0]), np.maximum(own, first[-1])
+    nodes = np.column_stack([own, np.tile(first, (len(X), 1))])
+    values = _at_nodes(log_density, X, j, nodes)
+    of_cells = values[:, 0].copy()
+    nodes, values = _sorted(nodes, values)
+    for _ in range(_REFINEMENTS):
+        added = np.clip(_where_the_mass_is(nodes, values), ends[0][:, None], ends[1][:, None])
+        nodes, values = _sorted(np.hstack([nodes, added]), np.hstack([values, _at_nodes(log_density, X, j, added)]))
+    parts = _of_intervals(nodes, values)
+    largest = parts.max(1)
+    return of_cells - (largest + np.log(np.exp(parts - largest[:, None]).sum(1)))
+
+
+def _sorted(nodes, values):
+    order = np.argsort(nodes, axis=1, kind="stable")
+    return np.take_along_axis(nodes, order, 1), np.take_along_axis(values, order, 1)
+
+
+def _at_nodes(log_density, X, j, nodes):
+    """Log-densities of the rows with each of their nodes in one column."""
+    n, k = nodes.shape
+    found = np.empty(n * k)
+    flat = nodes.ravel()
+    for start in range(0, n * k, _ROWS_PER_CALL):
+        stop = min(start + _ROWS_PER_CALL, n * k)
+        rows = X[np.arange(start, stop) // k].copy()
+        rows[:, j] = flat[start:stop]
+        found[start:stop] = log_density(rows)
+    return np.where(np.isfinite(found), found, _NOTHING).reshape(n, k)
+
+
+def _of_intervals(nodes, values):
+    """Logarithms of the integrals between neighbouring nodes, of a density whose logarithm is linear there."""
+    a, b = values[:, :-1], values[:, 1:]
+    high, step = np.maximum(a, b), np.abs(b - a)
+    # (1 - e^-step) / step
+    mean = np.where(step > 1e-8, -np.expm1(-step) / np.where(step > 1e-8, step, 1.0), 1.0)
+    with np.errstate(divide="ignore"):
+        return high + np.log(mean) + np.log(np.diff(nodes, axis=1))
+
+
+def _where_the_mass_is(nodes, values):
+    """New nodes for each row: at evenly spaced shares of its mass, and around its largest value."""
+    parts = _of_intervals(nodes, values)
+    shares = np.exp(parts - parts.max(1, keepdims=True))
+    reached = np.cumsum(shares, axis=1)
+    wanted = (np.arange(_ADDED_NODES) + 0.5) / _ADDED_NODES * reached[:, -1:]
+    places = (reached[:, None, :] < wanted[:, :, None]).sum(2).clip(max=parts.shape[1] - 1)
+    before = np.take_along_axis(np.hstack([np.zeros((len(nodes), 1)), reached]), places, 1)
+    inside = (wanted - before) / np.take_along_axis(shares, places, 1).clip(min=1e-300)
+    low, high = np.take_along_axis(nodes, places, 1), np.take_along_axis(nodes, places + 1, 1)
+    by_mass = low + np.clip(inside, 0.02, 0.98) * (high - low)
+    # beside a peak a density whose logarithm is linear up to a far node has too little mass, and would get no nodes
+    peak = values.argmax(1)[:, None]
+    width = np.exp(parts.max(1, keepdims=True) - np.take_along_axis(values, peak, 1)) * reached[:, -1:]
+    around = np.array(_AROUND)
+    return np.hstack([by_mass, np.take_along_axis(nodes, peak, 1) + width * np.concatenate([-around, around])])

@@ -1,0 +1,336 @@
+"""Outliers as rows of low density, with p-values from rows that the density has not seen."""
+
+import copy
+import numbers
+from typing import ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _num_samples,
+    check_is_fitted,
+    has_fit_parameter,
+    validate_data,
+)
+
+from .._estimators.base import BaseInterpolant
+from .._estimators.flow import InterpolantFlow
+from .._utils.input_checks import check_cells, dtypes_of, nameless, validate_rows
+from .._utils.links import LinkedEstimator
+from .._utils.names import registered
+from .._utils.tensors import draw_seed
+from .._utils.weights import check_weights, part_of_weights, resampled
+from ..tables import TableSynthesizer
+from ._attributions import cell_log_densities
+from ._calibration import Calibration
+from ._low_capacity import fit_low_capacity
+
+# The level of contamination="auto": about one usual row in a hundred is called an outlier.
+_LEVEL = 0.01
+# Tolerance of the log-densities of a quadrature, in nats.
+_TOLERANCE = 1e-2
+# Rows at the least: some train, some are kept.
+_FEWEST = 4
+# The score of a row whose density is zero, or too small to be computed.
+_LOWEST = float(np.finfo(np.float64).min)
+
+
+@registered("DensityOutlierDetector")
+class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
+    """Outliers as rows of low density, with p-values that hold whatever the density.
+
+    p(x) = (1 + #{i : log p(x_i) <= log p(x)}) / (1 + m)
+
+    over m calibration rows x_i of fit, which neither train nor validate the density: conformal p-values (Vovk,
+    Gammerman & Shafer 2005, "Algorithmic learning in a random world"; Bates et al. 2023, arXiv 2104.08279). For new
+    rows from the distribution of the rows of fit, P(p <= u) <= u.
+
+    Parameters
+    ----------
+    estimator : estimator or None, default=None
+        A density with `fit` and `score_samples`, of this library or of scikit-learn (GaussianMixture, KernelDensity); a
+        clone of it is fitted. A TableSynthesizer takes tables with columns of any kind. None is InterpolantFlow().
+    contamination : "auto" or float, default="auto"
+        The share of the rows of fit that `predict` calls outliers, in (0, 0.5]. "auto" takes the rows with p-values of
+        at most 0.01 (with less than 99 calibration rows, with the lowest possible one); a calibration row counts as
+        such if a row with a lower score would. May be changed after fit.
+    robust : bool, default=False
+        Whether rows of fit may be outliers that are alike. A flexible density learns a tight clump of them as usual
+        rows. With True, the log-density is reflected at that of a mixture of few components plus a constant, log p ->
+        b - abs(log p - b), and the components are fitted to the 90 % of the rows that they explain best: what only the
+        flexible density believes in counts as strange. The clump must have less than 6 % of the rows. Columns must be
+        numbers.
+    calibration_fraction : float, default=0.2
+        Share of the rows of fit that are kept for p-values; at least one.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the calibration rows, and of an estimator whose own `random_state` is None.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted density.
+    offset_ : float
+        The threshold of `score_samples`; it follows `contamination`.
+    calibration_indices_ : ndarray of shape (m,)
+        The positions of the calibration rows in X.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if fit was given a frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from sklearn_si.outliers import DensityOutlierDetector
+    >>> X = np.random.default_rng(0).normal(size=(1000, 2))
+    >>> detector = DensityOutlierDetector(GaussianMixture(), random_state=0).fit(X)
+    >>> detector.predict([[0.0, 0.0], [5.0, 5.0]])
+    array([ 1, -1])
+    >>> detector.p_values([[5.0, 5.0]]).round(3)
+    array([0.005])
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "contamination": [StrOptions({"auto"}), Interval(numbers.Real, 0, 0.5, closed="right")],
+        "robust": ["boolean"],
+        "calibration_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, estimator=None, contamination="auto", robust=False, calibration_fraction=0.2, random_state=None):
+        self.estimator = estimator
+        self.contamination = contamination
+        self.robust = robust
+        self.calibration_fraction = calibration_fraction
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit the density to a part of the rows, and score the others.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            Rows, most of them usual.
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, finite and not negative; only their ratios count. Rows of weight zero are left out. A
+            density whose `fit` takes no weights is fitted to rows that are drawn by them. P-values are then those of
+            weighted conformal prediction (Tibshirani et al. 2019, arXiv 1904.06019).
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            When there are fewer than 4 rows, when weights are negative, not finite or all zero, or when robust=True is
+            asked for a table with columns that are no numbers.
+        """
+        X, weight, numbers_of = self._rows_of_fit(X, sample_weight)
+        seed, n = draw_seed(self.random_state), _num_samples(X)
+        order = np.random.default_rng(seed).permutation(n)
+        n_held = min(max(1, round(self.calibration_fraction * n)), n - 2)
+        held, train = np.sort(order[:n_held]), np.sort(order[n_held:])
+        estimator = _seeded(InterpolantFlow() if self.estimator is None else clone(self.estimator), seed)
+        rows = _safe_indexing(X, train)
+        with nameless():
+            _fit_density(estimator, rows, part_of_weights(weight, train), seed)
+        self.estimator_ = estimator
+        self._low_capacity = fit_low_capacity(rows, seed).capping(rows, self._density(rows)) if self.robust else None
+        scores = self._scores(X)
+        self._calibration = Calibration(scores[held], scores, part_of_weights(weight, held), weight)
+        self._reference = None if self._is_table() else rows
+        self.calibration_indices_ = numbers_of[held]
+        return self
+
+    def _rows_of_fit(self, X, sample_weight):
+        """Checked rows with a weight, their weights of mean one (None for equal ones), and their numbers."""
+        if self._is_table():
+            if self.robust:
+                raise ValueError("Got robust=True with a TableSynthesizer, but it needs numbers alone: use a flow.")
+            _check_feature_names(self, X, reset=True)
+            self.n_features_in_ = X.shape[1]
+        else:
+            X = validate_data(self, check_cells(X, "X"), dtype=dtypes_of(X), ensure_min_samples=2)
+        n, self._weight_unit = _num_samples(X), 1.0
+        taken, weight = np.arange(n), None
+        if sample_weight is not None:
+            weight = check_weights(sample_weight, n, "X", "sample_weight")
+            taken = np.flatnonzero(weight)
+            self._weight_unit = float(weight[taken].mean())
+            X, weight = _safe_indexing(X, taken), weight[taken] / self._weight_unit
+        if len(taken) < _FEWEST:
+            raise ValueError(
+                f"Found {len(taken)} sample(s), while a minimum of {_FEWEST} is required: some rows train the density, "
+                "others are kept for p-values."
+            )
+        return X, weight, taken
+
+    def _is_table(self):
+        """Whether the density reads tables with columns of any kind."""
+        return isinstance(self.estimator, TableSynthesizer)
+
+    def _rows(self, X):
+        check_is_fitted(self)
+        if isinstance(self.estimator_, TableSynthesizer):
+            return X
+        return validate_rows(self, X)
+
+    def _density(self, X):
+        """Log-densities of checked rows in double precision; the lowest number where a density is zero."""
+        with nameless():
+            value = np.asarray(self.estimator_.score_samples(X), dtype=np.float64)
+        if np.isposinf(value).any():
+            raise ValueError(
+                f"{type(self.estimator_).__name__} gives {int(np.isposinf(value).sum())} rows an infinite density: add "
+                "noise to repeated values, for example by InterpolantFlow(dequantize='auto')."
+            )
+        return np.where(np.isfinite(value), value, _LOWEST)
+
+    def _scores(self, X):
+        value = self._density(X)
+        return value if self._low_capacity is None else self._low_capacity.capped(X, value)
+
+    def score_samples(self, X):
+        """The log-density of rows, with robust=True the reflected one; the lower, the stranger.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            In nats. A row whose density is zero or cannot be computed has the lowest number in double precision.
+        """
+        return self._scores(self._rows(X))
+
+    @property
+    def offset_(self):
+        """The threshold of `score_samples`."""
+        check_is_fitted(self)
+        share = self.contamination
+        if isinstance(share, str) and share == "auto":
+            return self._calibration.threshold(_LEVEL)
+        if not isinstance(share, numbers.Real) or not 0 < share <= 0.5:
+            raise ValueError(f"Got contamination={share!r}, but expected 'auto' or a number in (0, 0.5].")
+        return self._calibration.quantile(share)
+
+    def decision_function(self, X):
+        """The score of rows minus the threshold: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            ``score_samples(X) - offset_``, in nats.
+        """
+        return np.maximum(self.score_samples(X) - self.offset_, _LOWEST)
+
+    def predict(self, X):
+        """Whether rows are outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 for outliers, 1 for other rows.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def p_values(self, X, sample_weight=None):
+        """Conformal p-values of new rows: small for outliers.
+
+        p(x) = (w(x) + sum_i w_i 1[s_i <= s(x)]) / (w(x) + sum_i w_i)
+
+        with the scores s_i and the weights w_i of the calibration rows (Tibshirani et al. 2019, arXiv 1904.06019); all
+        weights are 1 after a fit without weights. To find outliers among many rows with a share of false ones of at
+        most q, reject by Benjamini and Hochberg: ``scipy.stats.false_discovery_control(p) <= q``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows that were not given to fit.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, in the units of the weights of fit; None is the mean of those.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            None is below 1 / (m + 1) with m calibration rows.
+        """
+        scores, weight = self.score_samples(X), None
+        if sample_weight is not None:
+            weight = check_weights(sample_weight, len(scores), "X", "sample_weight") / self._weight_unit
+        return self._calibration.p_values(scores, weight)
+
+    def attributions(self, X):
+        """Log-densities of each cell given the other cells of its row: the lowest one is the likeliest to be wrong.
+
+        log p(x_j | x_-j) = log p(x) - log int p(x_1, ..., v, ..., x_d) dv
+
+        The integral is computed over one column at a time by adaptive quadrature of about 70 nodes for each cell,
+        exact for any density up to its nodes. A density of an ODE is solved to 0.01 nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        values : ndarray of shape (n_samples, n_features)
+            In nats, per unit of each column. To compare columns of different units, add the logarithms of their
+            standard deviations.
+
+        Raises
+        ------
+        ValueError
+            When the columns of the density are no numbers.
+        """
+        X = self._rows(X)
+        if self._reference is None:
+            raise ValueError("attributions needs columns of numbers, but the density is that of a TableSynthesizer.")
+        density = copy.copy(self)
+        density.estimator_ = _loosened(self.estimator_)
+        return cell_log_densities(density._density, X, self._reference)
+
+
+def _seeded(estimator, seed):
+    """The estimator with a seed, where it has none of its own."""
+    if estimator.get_params(deep=False).get("random_state", seed) is None:
+        estimator.set_params(random_state=seed)
+    return estimator
+
+
+def _fit_density(estimator, rows, weight, seed):
+    if weight is None:
+        estimator.fit(rows)
+    elif has_fit_parameter(estimator, "sample_weight"):
+        estimator.fit(rows, sample_weight=weight)
+    else:
+        estimator.fit(_safe_indexing(rows, resampled(weight, len(weight), np.random.default_rng(seed))))
+
+
+def _loosened(estimator):
+    """The same density, solved less exactly where that is a matter of choice."""
+    if not isinstance(estimator, BaseInterpolant):
+        return estimator
+    loose = copy.copy(estimator)
+    return loose.set_params(ode_tol=max(estimator.ode_tol, _TOLERANCE))
