@@ -6,7 +6,8 @@ import torch
 from .._utils.tensors import SAMPLE_STREAM, make_generator, resolve_device
 from ..exceptions import rows_among
 from ._given_cells import overlaid
-from ._masked import draw_codes
+from ._masked import draw_codes, log_mass
+from ._ties import decide_ties, impossible_ties
 from ._values import ABSENT, ASKED, GIVEN
 
 __all__ = ["complete"]
@@ -38,6 +39,7 @@ def complete(model, known, seed, without_gaps=False):
 def _drawn(model, known, seed, without_gaps):
     codes, values, layout = known.codes.copy(), known.values.copy(), model._layout
     columns, device = model.codec_.columns_, resolve_device(model.device)
+    _decide_ties(model, known, codes, values, np.random.default_rng([seed, SAMPLE_STREAM + 101]), without_gaps)
     given = layout.have_values(codes) & ~np.isnan(values[:, layout.valued])
     for j, column in enumerate(columns):
         if column.n_codes == 1:
@@ -46,14 +48,19 @@ def _drawn(model, known, seed, without_gaps):
         cells, shown = layout.tensors(codes, values, device)
         # a stream of its own: the flow draws the values from the same seed, and they must not follow the codes
         generator = make_generator(seed, SAMPLE_STREAM + 100, device)
-        forbidden = [columns[j].gap_codes if without_gaps else () for j in layout.coded]
+        forbidden = _forbidden(model, known, without_gaps)
         restricted = [k for k, j in enumerate(layout.coded) if j in known.allowed]
-        for k in restricted:
-            forbidden[k] = torch.as_tensor(~known.allowed[layout.coded[k]], device=device)
         # what is known of several columns together is told to the others by the one that stands for them
         order = restricted + [k for k in range(len(layout.coded)) if k not in restricted]
         drawn = draw_codes(model.masked_network_, cells, shown, order, generator, forbidden)
         codes[:, layout.coded] = drawn.cpu().numpy()
+        for j, rows in impossible_ties(model.codec_.ties_, columns, codes, known.codes):
+            codes[rows, j] = -1
+            cells, shown = layout.tensors(codes[rows], values[rows], device)
+            k = layout.coded.index(j)
+            ruled_out = {k: [columns[j].tie_code, *(columns[j].gap_codes if without_gaps else ())]}
+            drawn = draw_codes(model.masked_network_, cells, shown, [k], generator, ruled_out)
+            codes[rows, j] = drawn[:, k].cpu().numpy()
     if layout.valued:
         states = np.where(layout.have_values(codes), np.where(given, GIVEN, ASKED), ABSENT)
         asked = (states == ASKED).any(1)
@@ -64,3 +71,43 @@ def _drawn(model, known, seed, without_gaps):
                 drawn = model.value_model_.sample(filled, *told, states[asked], seed)
             values[np.ix_(asked, layout.valued)] = drawn
     return codes, values
+
+
+def _decide_ties(model, known, codes, values, rng, without_gaps):
+    """Draw which known numbers are those of other columns that are not known, in place."""
+    layout, network, device = model._layout, model.masked_network_, resolve_device(model.device)
+    columns = model.codec_.columns_
+    if not model.codec_.ties_ or all(reading is None for reading in known.readings):
+        return
+
+    @torch.no_grad()
+    def score(codes, k):
+        cells, nothing = layout.tensors(codes, np.full(codes.shape, np.nan), device)
+        nothing = torch.full_like(nothing, torch.nan)
+        mass = log_mass(network, cells, nothing, range(len(layout.coded)))
+        gaps = torch.as_tensor(columns[k].gap_codes, device=device)
+        if without_gaps and len(gaps) and (codes[:, k] < 0).all():
+            missing = network.column(layout.coded.index(k), cells, nothing)[:, gaps].double().exp().sum(1)
+            mass += torch.log1p(-missing.clamp(max=1 - 1e-6))
+        return mass.cpu().numpy()
+
+    decide_ties(model.codec_.ties_, columns, codes, values, known.readings, score, rng)
+
+
+def _forbidden(model, known, without_gaps):
+    """For each column with several codes those that are ruled out: a list, or a mask of shape (n_rows, n_codes)."""
+    columns, coded = model.codec_.columns_, model._layout.coded
+    device = resolve_device(model.device)
+    forbidden = [columns[j].gap_codes if without_gaps else () for j in coded]
+    for relation in model.codec_.relations_.joint if without_gaps else ():
+        if relation.members[0] in coded:
+            forbidden[coded.index(relation.members[0])] = relation.gapped
+    for j in known.allowed:
+        if j in coded:
+            ruled_out = ~known.allowed[j]
+            if without_gaps:
+                gapped = np.isin(np.arange(ruled_out.shape[1]), model.codec_.relations_.joint_of(j).gapped)
+                # cells that stand with missing values alone leave any combination without them
+                ruled_out = np.where((ruled_out | gapped).all(1)[:, None], gapped, ruled_out | gapped)
+            forbidden[coded.index(j)] = torch.as_tensor(ruled_out, device=device)
+    return forbidden

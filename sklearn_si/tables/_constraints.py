@@ -20,6 +20,8 @@ _FIRST_ROWS = 2000
 # Levels of a column, and rows of a level in the mean, where found combinations are concerned.
 _MOST_LEVELS = 200
 _ROWS_OF_A_LEVEL = 10
+# Least share of the rows in which columns with missing values have values together, where sums are looked for.
+_COMPLETE = 0.2
 # Largest relative error of a sum that is one.
 _ROUNDING = 1e-9
 
@@ -90,7 +92,7 @@ class FixedCombinations:
 
 
 def find_constraints(names, series, readings, kinds):
-    """The relations that hold in every row, and would not by chance.
+    """The relations that hold in every row in which their columns have values, and would not by chance.
 
     Parameters
     ----------
@@ -111,9 +113,9 @@ def find_constraints(names, series, readings, kinds):
     numbers = [j for j in free if names[j] not in taken and _is_measured(readings[j])][:_MOST_COLUMNS]
     for sort in dict.fromkeys(_sort(series[j], readings[j]) for j in numbers):
         some = [j for j in numbers if _sort(series[j], readings[j]) == sort]
-        rows = _complete_numbers(readings, some)
-        if len(some) < 2 or len(rows) < _BROKEN_ROWS:
+        if len(some) < 2 or len(readings[some[0]].gaps) < _BROKEN_ROWS:
             continue
+        rows = _numbers(readings, some)
         sums = _sums(rows) if sort == "numbers" else []
         totals = {total for total, _ in sums}
         found += [Sum(names[some[total]], tuple(names[some[p]] for p in parts)) for total, parts in sums]
@@ -132,61 +134,69 @@ def _is_measured(reading):
     return reading.is_number and len(np.unique(present[:_FIRST_ROWS])) >= _DISTINCT and np.isfinite(present).all()
 
 
-def _complete_numbers(readings, some):
-    """The rows in which no column of numbers has a missing value; columns with many missing values become NaN."""
-    columns = [readings[j].values.astype(np.float64) for j in some]
-    gaps = np.column_stack([readings[j].gaps > 0 for j in some]) if some else np.empty((0, 0), dtype=bool)
-    # A column with missing values is not part of any relation that is found.
-    return np.where(gaps.any(0), np.nan, np.column_stack(columns)) if some else np.empty((0, 0))
+def _numbers(readings, some):
+    """Columns of numbers beside each other, NaN where a value is missing."""
+    return np.column_stack([np.where(readings[j].gaps > 0, np.nan, readings[j].values) for j in some])
 
 
 def _inequalities(rows, totals):
     """Pairs (low, high) of columns: for each `high` the `low` from which it differs least."""
-    n, d = rows.shape
-    first, pairs = rows[:_FIRST_ROWS], []
-    scales, shuffled = rows.std(0), rows[np.random.default_rng(0).permutation(n)]
+    d, first, pairs = rows.shape[1], rows[:_FIRST_ROWS], []
     for high in range(d):
         if high in totals:
             continue
         with np.errstate(invalid="ignore"):
-            lows = np.flatnonzero((first <= first[:, [high]]).all(0))
-        best = None
-        for low in lows:
-            if low == high or (rows[:, low] > rows[:, high]).any():
-                continue
-            by_chance = (shuffled[:, low] > rows[:, high]).mean()
-            spread = (rows[:, high] - rows[:, low]).std()
-            if by_chance < max(_BROKEN_BY_CHANCE, _BROKEN_ROWS / n) or spread >= scales[high] or spread == 0:
-                continue
-            if best is None or spread < best[0]:
-                best = spread, low
-        if best is not None:
-            pairs.append((int(best[1]), high))
+            lows = np.flatnonzero(~(first > first[:, [high]]).any(0))
+        spreads = {low: _spread(rows[:, low], rows[:, high]) for low in lows if low != high}
+        best = min(spreads, key=spreads.__getitem__, default=None)
+        if best is not None and spreads[best] < np.inf:
+            pairs.append((int(best), high))
     return pairs
 
 
+def _spread(low, high):
+    """The deviation of high - low; infinity unless low <= high holds in all complete rows, and would not by chance."""
+    complete = ~(np.isnan(low) | np.isnan(high))
+    low, high = low[complete], high[complete]
+    if len(low) < _BROKEN_ROWS or (low > high).any():
+        return np.inf
+    by_chance = (np.random.default_rng(0).permutation(low) > high).mean()
+    spread = (high - low).std()
+    rare = by_chance < max(_BROKEN_BY_CHANCE, _BROKEN_ROWS / len(low))
+    return np.inf if rare or spread >= high.std() or spread == 0 else spread
+
+
 def _sums(rows):
-    """Pairs of a column and the columns whose sum it is in every row."""
-    n, d = rows.shape
-    usable = [j for j in range(d) if not np.isnan(rows[:, j]).any()]
+    """Pairs of a column and the columns whose sum it is in every complete row."""
+    usable, n = _complete_together(rows)
+    complete = rows[~np.isnan(rows[:, usable]).any(1)]
     found: list = []
     used: set = set()
     for total in usable:
         others = [j for j in usable if j != total and j not in {t for t, _ in found}]
         if total in used or not others or n <= len(others):
             continue
-        some = rows[:_FIRST_ROWS]
-        weights = np.linalg.lstsq(some[:, others] / _scale(rows[:, others]), some[:, total], rcond=None)[0]
-        weights = weights / _scale(rows[:, others])
+        some = complete[:_FIRST_ROWS]
+        weights = np.linalg.lstsq(some[:, others] / _scale(complete[:, others]), some[:, total], rcond=None)[0]
+        weights = weights / _scale(complete[:, others])
         parts = [j for j, w in zip(others, weights, strict=True) if abs(w - 1) < 1e-6]
         rest = [w for w in weights if abs(w - 1) >= 1e-6]
         if len(parts) < 2 or np.abs(rest).max(initial=0) > 1e-6:
             continue
-        error = np.abs(rows[:, total] - rows[:, parts].sum(1)).max()
-        if error <= _ROUNDING * np.abs(rows[:, parts]).sum(1).max():
+        error = np.nanmax(np.abs(rows[:, total] - rows[:, parts].sum(1)))
+        if error <= _ROUNDING * np.nanmax(np.abs(rows[:, parts]).sum(1)):
             found.append((total, parts))
             used.update(parts)
     return found
+
+
+def _complete_together(rows):
+    """Columns that have values in many rows together, and the number of these; those with fewest values go first."""
+    present = ~np.isnan(rows)
+    usable = list(range(rows.shape[1]))
+    while len(usable) > 1 and present[:, usable].all(1).sum() < max(_BROKEN_ROWS, _COMPLETE * len(rows)):
+        usable.remove(min(usable, key=lambda j: present[:, j].sum()))
+    return usable, int(present[:, usable].all(1).sum())
 
 
 def _scale(columns):
@@ -205,30 +215,44 @@ def _combinations(names, readings, free):
     # where two columns determine each other, the first one leads
     for lead in sorted(labels, key=lambda j: -labels[j].max()):
         led = [j for j in labels if j != lead and not {j, lead} & taken and _determines(labels[lead], labels[j])]
+        # which cells are missing makes combinations of its own
+        while led and not _are_few(np.column_stack([labels[j] for j in (lead, *led)])):
+            led.remove(min(led, key=lambda j: (labels[j] >= 0).sum()))
         if led:
             found.append(FixedCombinations(tuple(names[j] for j in sorted([lead, *led]))))
             taken.update([lead, *led])
     return found
 
 
+def _are_few(labels):
+    """Whether the combinations of some columns, missing cells counted, have many rows each in the mean."""
+    return len(np.unique(labels, axis=0)) <= min(_MOST_LEVELS, len(labels) / _ROWS_OF_A_LEVEL)
+
+
 def _labels(reading):
-    """The levels of a column as integers; None where there are too few or too many."""
-    if (reading.gaps > 0).any():
+    """The levels of a column as integers, -1 where one is missing; None where there are too few or too many."""
+    present = reading.gaps == 0
+    if not present.any():
         return None
+    labels, cells = np.full(len(present), -1), reading.values[present]
     if reading.is_number:
-        _, labels = np.unique(reading.values, return_inverse=True)
+        labels[present] = np.unique(cells, return_inverse=True)[1]
     else:
         place: dict = {}
         try:
-            labels = np.array([place.setdefault(value, len(place)) for value in reading.values.tolist()])
+            labels[present] = [place.setdefault(value, len(place)) for value in cells.tolist()]
         except TypeError:  # cells that cannot be compared are refused, with their column's name, by the codec
             return None
     n_levels = labels.max() + 1
-    return labels if 2 < n_levels <= min(_MOST_LEVELS, len(labels) / _ROWS_OF_A_LEVEL) else None
+    return labels if 2 < n_levels <= min(_MOST_LEVELS, len(cells) / _ROWS_OF_A_LEVEL) else None
 
 
 def _determines(lead, led):
-    """Whether each level of one column stands with a single level of another, in rows enough to tell."""
+    """Whether each level of one column stands with a single level of another, in complete rows enough to tell."""
+    complete = (lead >= 0) & (led >= 0)
+    if len(np.unique(lead[complete])) <= lead.max():
+        return False  # of some levels no row tells
+    lead, led = lead[complete], led[complete]
     pairs = np.unique(np.column_stack([lead, led]), axis=0)
     if len(pairs) > lead.max() + 1:
         return False

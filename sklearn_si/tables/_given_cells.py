@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 
+from ._far_cells import bounded, bounded_rests
+
 __all__ = ["Known", "is_given", "known_cells", "nothing_known", "overlaid", "written"]
 
 
@@ -54,7 +56,7 @@ def known_cells(codec, X, name, gaps=False, without=()):
         raw[j] = None
     if all(reading is None for reading in raw):
         return nothing_known(len(X), n_columns)
-    readings = relations.forward(raw, asked=not gaps)
+    readings = bounded_rests(codec, relations.forward(bounded(codec, raw, name), asked=not gaps), name)
     if all(reading is None for reading in readings):
         n = next(len(reading.gaps) for reading in raw if reading is not None)
         known = nothing_known(n, n_columns)

@@ -10,7 +10,8 @@ from .._utils.names import registered
 from ._columns import find_lattice
 from ._constraints import FixedCombinations, Inequality, Sum, find_constraints
 from ._given_cells import is_given, overlaid
-from ._rounding import floored, lowered, rounded
+from ._joint import bind_joint
+from ._rounding import at_least, at_most, floored, held, lowered, rounded
 
 __all__ = ["Relations", "bind"]
 
@@ -37,6 +38,8 @@ class LinearRelation:
         Rests of a sum up to this size are rounding.
     source_power : int or None
         10 to the number of decimals of the first source.
+    dtypes : tuple of str
+        Those that hold the numbers of the target and of each source: double or single precision.
     """
 
     constraint: Inequality | Sum
@@ -49,6 +52,7 @@ class LinearRelation:
     bounds: tuple
     tolerance: float
     source_power: int | None = None
+    dtypes: tuple = ()
 
     @property
     def columns(self):
@@ -79,88 +83,29 @@ class LinearRelation:
     def made(self, rest, base):
         """The target, with its decimals and within its bounds as far as the relation allows."""
         made = rounded(base + rest, self.power)
-        if self.least is not None and self.power is not None:
+        if self.least is not None and self.power is None:
+            made = np.maximum(held(made, self.dtypes[0]), self.above(base))
+        elif self.least is not None:
             made = np.where(self.breaks(self.rest(made, base)), made + 1 / self.power, made)
         made = rounded(made, self.power)
         inside = np.clip(made, *self.bounds[0])
         return np.where(self.breaks(self.rest(inside, base)), made, inside)
 
+    def above(self, base):
+        """The least targets of an inequality beside some sums of sources."""
+        if self.power is not None:
+            return base + self.least
+        return at_least(base.astype(np.float64), self.dtypes[0], self.constraint.strict)
+
+    def below(self, target):
+        """The largest source of an inequality beside some targets."""
+        if self.source_power is not None:
+            return floored(target - self.least, self.source_power)
+        return at_most(target.astype(np.float64), self.dtypes[1], self.constraint.strict)
+
     def breaks(self, rest):
         """Whether rests are those of rows that break the relation."""
         return rest != 0 if self.least is None else rest < self.least
-
-
-@registered("tables.JointRelation")
-@dataclasses.dataclass
-class JointRelation:
-    """Columns whose cells are modelled as one: which of the seen combinations they are.
-
-    Parameters
-    ----------
-    constraint : FixedCombinations
-    members : list of int
-    combinations : list of tuple
-        Of each combination the cells: pairs of a value (None at a gap) and the number of the kind of gap (0 for none).
-    kinds : list of tuple
-        The kinds of gap of each member.
-    n_unseen : float
-        Combinations of seen cells that were not seen.
-    """
-
-    constraint: FixedCombinations
-    members: list
-    combinations: list
-    kinds: list
-    n_unseen: float
-
-    @property
-    def columns(self):
-        """The places of its columns."""
-        return self.members
-
-    @property
-    def log_room(self):
-        """The log of the number of combinations that were not seen."""
-        return np.log(self.n_unseen)
-
-    def levels(self, j):
-        """The levels of a member, and which of them each combination has, of shape (n_combinations, n_levels)."""
-        k = self.members.index(j)
-        found = [combination[k][0] for combination in self.combinations]
-        order = sorted({v for v in found if v is not None}, key=lambda v: (type(v).__name__, v))
-        numbers = all(type(v) in (int, float) for v in order)
-        levels = np.empty(len(order), dtype=object)
-        levels[:] = order
-        member = np.array([[v == level for level in order] for v in found], dtype=np.float64)
-        return (levels.astype(type(order[0])) if numbers else levels), member
-
-    def labels(self, readings):
-        """The place of each row's combination, -1 for one that was not seen."""
-        place = {combination: k for k, combination in enumerate(self.combinations)}
-        cells = [_cells(readings[j], kinds) for j, kinds in zip(self.members, self.kinds, strict=True)]
-        return np.array([place.get(row, -1) for row in zip(*cells, strict=True)], dtype=np.int64)
-
-    def allowed(self, readings, n):
-        """Of n rows, the combinations that agree with the cells that they have; None where no cell is known."""
-        fits = np.ones((n, len(self.combinations)), dtype=bool)
-        for k, (j, kinds) in enumerate(zip(self.members, self.kinds, strict=True)):
-            if readings[j] is None:
-                continue
-            place: dict = {}
-            column = np.array([place.setdefault(c[k], len(place)) for c in self.combinations])
-            cells = _cells(readings[j], kinds)
-            own = np.array([place.get(cell, -1) for cell in cells])
-            known = np.resize(readings[j].gaps == 0, n)
-            fits &= ~known[:, None] | (np.resize(own, n)[:, None] == column)
-        return None if np.all(fits) else np.where(np.any(fits, axis=1)[:, None], fits, True)
-
-
-def _cells(reading, kinds):
-    """Cells that can be compared: (value, 0), or (None, number of the kind of gap among some)."""
-    names = [str(kind) for kind in kinds]
-    gaps = np.array([0, *(names.index(str(kind)) + 1 if str(kind) in names else -1 for kind in reading.kinds)])
-    numbers = gaps[reading.gaps].tolist()
-    return [(None, g) if g else (value, 0) for value, g in zip(reading.values.tolist(), numbers, strict=True)]
 
 
 @registered("tables.Relations")
@@ -190,6 +135,10 @@ class Relations:
     def constraints(self):
         """The relations as users say them."""
         return [relation.constraint for relation in [*self.joint, *self.linear]]
+
+    def joint_of(self, j):
+        """The relation of which a column stands for all members."""
+        return next(relation for relation in self.joint if relation.members[0] == j)
 
     def forward(self, readings, asked=False):
         """Readings as they are modelled; if missing values are `asked` for, a rest is unknown without its sources."""
@@ -229,6 +178,10 @@ class Relations:
 
     def _settled(self, cells, drawn, readings):
         """Cells of which the unknown ones keep all relations, from the drawn rest of each target."""
+        for relation in self.linear:
+            for j, dtype in zip(relation.columns, relation.dtypes, strict=True):
+                values, gaps = cells[j]
+                cells[j] = np.where(is_given(readings[j], len(gaps)), values, held(values, dtype)), gaps
         rests = {r.target: r.possible(drawn[r.target][0], cells) for r in self.linear}
         drawn = {target: (rest, drawn[target][1]) for target, rest in rests.items()}
         ceilings = self._ceilings(cells, readings)
@@ -254,10 +207,10 @@ class Relations:
             high, (low,) = relation.target, relation.sources
             known = is_given(readings[high], len(cells[high][1]))
             value, bounded = found.get(high, (cells[high][0], known))
-            most, bounded = np.where(known, cells[high][0], value) - relation.least, known | bounded
+            most, bounded = relation.below(np.where(known, cells[high][0], value)), known | bounded
             other, also = found.get(low, (most, bounded))
             least = np.where(also & bounded, np.minimum(most, other), np.where(bounded, most, other))
-            found[low] = floored(least, relation.source_power), also | bounded
+            found[low] = least, also | bounded
         return {j: ceiling for j, ceiling in found.items() if ceiling[1].any()}
 
     @staticmethod
@@ -298,7 +251,7 @@ class Relations:
             high = np.where(rows, np.minimum(most, high), high)
         for relation in self.linear:
             if relation.target == j and relation.least is not None:
-                low = np.maximum(low, relation.base(cells) + relation.least)
+                low = np.maximum(low, relation.above(relation.base(cells)))
         return low, high
 
     def mended(self, cells, readings):
@@ -369,7 +322,7 @@ def bind(constraints, series, readings, kinds):
     for constraint in constraints or ():
         _check_names(constraint, names)
         if isinstance(constraint, FixedCombinations):
-            relations.joint.append(_bind_joint(constraint, names, readings, gap_kinds))
+            relations.joint.append(bind_joint(constraint, names, readings, gap_kinds))
         else:
             relations.linear.append(_bind_linear(constraint, names, series, readings))
     _check_owners(relations)
@@ -450,7 +403,10 @@ def _bind_linear(constraint, names, series, readings):
     least: Any = None if isinstance(constraint, Sum) else 0
     if least is not None and constraint.strict:
         least = 1 if fine == 1 else 1 / fine if fine else np.finfo(float).tiny
-    return LinearRelation(constraint, target, sources, stand_ins, least, power, fine, bounds, tolerance, powers[1])
+    dtypes = tuple(str(series[j].float_dtype or np.dtype(np.float64)) for j in (target, *sources))
+    return LinearRelation(
+        constraint, target, sources, stand_ins, least, power, fine, bounds, tolerance, powers[1], dtypes
+    )
 
 
 def _alike(series, readings, j, k):
@@ -463,12 +419,3 @@ def _target_first(constraint):
     if isinstance(constraint, Sum):
         return constraint.columns
     return constraint.high, constraint.low
-
-
-def _bind_joint(constraint, names, readings, gap_kinds):
-    members = [names.index(name) for name in constraint.columns]
-    kinds = [gap_kinds[j] for j in members]
-    cells = [_cells(readings[j], kinds[k]) for k, j in enumerate(members)]
-    combinations = list(dict.fromkeys(zip(*cells, strict=True)))
-    possible = float(np.prod([float(len(set(column))) for column in cells]))
-    return JointRelation(constraint, members, combinations, kinds, max(1.0, possible - len(combinations)))

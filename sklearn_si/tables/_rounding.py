@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["floored", "lowered", "rounded"]
+__all__ = ["at_least", "at_most", "floored", "held", "lowered", "rounded"]
 
 
 def rounded(numbers, power):
@@ -26,3 +26,24 @@ def lowered(numbers, ceiling):
         return numbers
     most, rows = ceiling
     return np.where(rows & (numbers > most), most, numbers).astype(numbers.dtype)
+
+
+def held(numbers, dtype):
+    """Numbers as a dtype holds them."""
+    if numbers.dtype.kind == "i" or np.dtype(dtype) == numbers.dtype:
+        return numbers
+    with np.errstate(over="ignore"):
+        return numbers.astype(dtype).astype(np.float64)
+
+
+def at_least(numbers, dtype, strict=False):
+    """The least numbers of a dtype that are not below some, or are above them."""
+    return -at_most(-numbers, dtype, strict)
+
+
+def at_most(numbers, dtype, strict=False):
+    """The largest numbers of a dtype that are not above some, or are below them."""
+    near = held(numbers, dtype)
+    beyond = near >= numbers if strict else near > numbers
+    lower = np.nextafter(near.astype(dtype), np.array(-np.inf, dtype=dtype)).astype(np.float64)
+    return np.where(beyond, lower, near)

@@ -18,6 +18,7 @@ from .._estimators.memory import open_memory
 from .._estimators.resume import open_checkpoint
 from .._model.lost_rows import settled
 from .._utils.callbacks import FollowedEstimator, Tasks
+from .._utils.callers import users_level
 from .._utils.frames import index_of
 from .._utils.input_checks import all_or_nothing, check_count
 from .._utils.links import LinkedEstimator
@@ -82,8 +83,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         Seconds of training. Gives up reproducibility.
     constraints : "auto", None or list, default="auto"
         Relations between columns that every row keeps which is drawn or completed: `Inequality`, `Sum` and
-        `FixedCombinations`. "auto" finds them: those that hold in every row and would not by chance. It looks for
-        inequalities and sums among columns without missing values only; name those of other columns in a list.
+        `FixedCombinations`. "auto" finds them: those that hold in every row in which their columns have values, and
+        would not by chance.
     validation_fraction : float, default=0.1
         Share of the rows held out, but at least 50, or a fifth where there are fewer than 250; they choose the weights
         that are kept. A `flow` that is given has a share of its own.
@@ -337,7 +338,9 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         -------
         log_density : ndarray of shape (n_samples,)
             In nats, in units of the continuous columns. A cell that fit has not seen (a level, a gap where there were
-            none) has no mass of its own: its row is scored by the other cells, and a warning counts such rows. Where
+            none) has no mass of its own: its row is scored by the other cells, and a warning counts such rows. After a
+            fit of n rows, breaking a relation of `constraints_` has the mass of one unseen row in n + 2, spread evenly
+            over what could stand there; a warning counts such rows too. Where
             values are absent, the density of the others is exact as far as the flow has learned that what stands in
             the place of absent ones is independent of them.
         """
@@ -374,6 +377,13 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         relations, total, owned = self.codec_.relations_, np.zeros(len(codes)), []
         for relation, j, rows in relations.broken(raw):
             mass = 1 / (relations.n_rows + 2)
+            if rows.any():
+                warnings.warn(
+                    f"{int(rows.sum())} of {len(rows)} rows break {relation.constraint}, which holds in all rows of "
+                    f"fit: breaking it has the mass of one unseen row, {mass:.2g}.",
+                    UserWarning,
+                    stacklevel=users_level(),
+                )
             total += np.where(rows, np.log(mass) - relation.log_room, np.log1p(-mass))
             codes[rows, j], values[rows, j] = -1, np.nan
             owned.append(j)

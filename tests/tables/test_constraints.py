@@ -86,8 +86,9 @@ def test_a_part_follows_the_known_sum(fitted):
 
 def test_given_cells_that_break_a_relation_win_with_a_warning(fitted):
     wrong = pd.DataFrame({"start": pd.to_datetime(["2022-05-01"]), "end": pd.to_datetime(["2021-01-01"])})
-    with pytest.warns(UserWarning, match=r"1 of 1 rows of given break Inequality\(low='start', high='end'"):
+    with pytest.warns(UserWarning, match=r"1 of 1 rows of given break Inequality\(low='start', high='end'") as caught:
         drawn = fitted.sample(given=wrong, random_state=0)
+    assert len(caught) == 1
     pd.testing.assert_frame_equal(drawn[["start", "end"]], wrong)
     with pytest.raises(ValueError, match=r"Column 'region' of given holds \['east'\], which fit has not seen"):
         fitted.sample(given=pd.DataFrame({"region": ["east"]}))
@@ -108,7 +109,9 @@ def test_probabilities_of_a_column_that_others_determine(fitted):
 def test_a_row_that_breaks_a_relation_has_the_mass_of_one_unseen_row(fitted):
     rows = contracts(50, 4)
     wrong = rows.assign(bill=rows.bill + 5)
-    fine, odd = fitted.score_samples(rows), fitted.score_samples(wrong)
+    fine = fitted.score_samples(rows)
+    with pytest.warns(UserWarning, match=r"50 of 50 rows break Sum\(.*one unseen row, 0.00083\."):
+        odd = fitted.score_samples(wrong)
     train = contracts(1200, 0)
     room = np.log(train.bill.max() - train.bill.min() + 0.01)
     np.testing.assert_allclose(odd - fine, -np.log(1202) - room - np.log1p(-1 / 1202))
@@ -150,6 +153,56 @@ def test_strict_inequalities_are_strict():
     model = TableSynthesizer(**SMALL, constraints=[Inequality("low", "high", strict=True)], random_state=0).fit(frame)
     drawn = model.sample(2000, random_state=0)
     assert (drawn.high > drawn.low).all()
+
+
+@pytest.mark.parametrize("dtypes", [("float64", "float64"), ("float32", "float32"), ("float64", "float32")])
+def test_strict_inequalities_without_a_grid_are_strict(dtypes):
+    """Where one number plus the least rest is that number itself, and where single precision rounds both to one."""
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=500).astype(dtypes[0])
+    high = (low + 1e-6 * rng.exponential(size=500) ** 6).astype(dtypes[1])
+    frame = pd.DataFrame({"low": low, "high": high})[high > low].reset_index(drop=True)
+    model = TableSynthesizer(**SMALL, constraints=[Inequality("low", "high", strict=True)], random_state=0).fit(frame)
+    for given in (None, frame[["low"]], frame[["high"]]):
+        drawn = model.sample(3000 if given is None else None, given=given, random_state=0)
+        assert (drawn.high > drawn.low).all() and tuple(map(str, drawn.dtypes)) == dtypes
+
+
+def test_relations_are_found_among_complete_rows():
+    rng, frame = np.random.default_rng(0), contracts(800, 0)
+    holes = pd.DataFrame(rng.uniform(size=frame.shape) < 0.15, columns=list(frame))
+    train = frame.mask(holes)
+    model = TableSynthesizer(**SMALL, random_state=0).fit(train)
+    found = {
+        Inequality("start", "end"), Sum("bill", ("base", "extra")), FixedCombinations(("town", "region")),
+    }  # fmt: skip
+    assert set(model.constraints_) == found
+    drawn = model.sample(2000, random_state=0)
+    assert broken(drawn[drawn.town.notna() & drawn.region.notna()]) == (0, 0, 0)
+    assert np.abs(drawn.isna().mean() - train.isna().mean()).max() < 0.05
+    filled = model.impute(train, random_state=0)
+    assert filled.notna().all(axis=None) and broken(filled) == (0, 0, 0)
+
+
+def test_relations_that_few_complete_rows_tell_of_are_not_found():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=300), "b": rng.normal(size=300) + 8, "c": rng.normal(size=300)})
+    frame["d"] = frame.a + frame.c
+    frame.loc[10:, "d"] = np.nan
+    frame.loc[:280, "b"] = np.nan
+    assert TableSynthesizer(max_iter=1, random_state=0).fit(frame).constraints_ == []
+
+
+def test_columns_of_a_combination_are_filled_where_some_combinations_have_missing_values():
+    """A combination with a missing value fits what is known of a row, and left the cell as it was."""
+    frame = contracts(600, 0)[["town", "region", "base"]]
+    frame.loc[np.random.default_rng(0).uniform(size=600) < 0.2, "region"] = None
+    frame.loc[frame.town == "f", "region"] = None  # one that stands with missing values alone
+    model = TableSynthesizer(max_iter=20, constraints=[FixedCombinations(("town", "region"))], random_state=0)
+    filled = model.fit(frame).impute(frame, random_state=0)
+    assert filled.notna().all(axis=None)
+    known = filled[filled.town != "f"]
+    assert broken(known.assign(start=0, end=0, extra=0, bill=known.base))[2] == 0
 
 
 FRAME = contracts(200, 5)
@@ -280,3 +333,41 @@ def test_a_sum_of_a_part_with_missing_values_is_kept_wherever_all_have_a_value()
     for given in (None, {"b": 10.0}, {"a": 150.0}):
         rows = table.sample(20_000, given=given, random_state=0).dropna()
         assert (rows["a"] + rows["b"] - rows["c"]).abs().max() < 0.011
+
+
+def payments(n, seed):
+    """Payments of which three in ten are the bill, large ones more often; a fifth of the bills is missing."""
+    rng = np.random.default_rng(seed)
+    bill = rng.gamma(2, 500, size=n).round(2)
+    paid = np.where(rng.uniform(size=n) < 0.3, bill, rng.gamma(1, 300, size=n).round(2))
+    frame = pd.DataFrame({"paid": paid, "bill": bill})
+    frame.loc[rng.uniform(size=n) < 0.2, "bill"] = np.nan
+    return frame
+
+
+@pytest.fixture(scope="module")
+def fitted_payments():
+    return TableSynthesizer(**SMALL, random_state=0).fit(payments(1500, 0))
+
+
+def test_numbers_whose_source_is_missing_are_numbers_of_their_own(fitted_payments):
+    """A number of an unknown source was the middle of its column."""
+    train, model = payments(1500, 0), fitted_payments
+    assert len(model.codec_.ties_) == 1
+    drawn = model.sample(5000, random_state=0)
+    alone = drawn.paid[drawn.bill.isna()]
+    assert len(alone) > 500 and alone.value_counts().max() < 10
+    assert abs((drawn.paid == drawn.bill).mean() - (train.paid == train.bill).mean()) < 0.03
+
+
+def test_a_source_that_is_not_known_may_equal_a_number_that_is(fitted_payments):
+    """Neither given nor imputed sources ever did."""
+    train, model = payments(1500, 0), fitted_payments
+    given = model.sample(given=train[["paid"]], random_state=0)
+    imputed = model.impute(train[["paid"]].assign(bill=np.nan), random_state=0)
+    real, large = train.paid == train.bill, train.paid > 500
+    for drawn, share in ((given, real.mean()), (imputed, real[train.bill.notna()].mean())):
+        np.testing.assert_array_equal(drawn.paid, train.paid)
+        equal = drawn.paid == drawn.bill
+        assert abs(equal.mean() - share) < 0.07
+        assert equal[large].mean() > equal[~large].mean() + 0.15
