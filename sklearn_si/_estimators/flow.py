@@ -1,11 +1,16 @@
 """The deterministic model: a velocity, its ODE, its exact log-density."""
 
+from typing import ClassVar
+
+from sklearn.utils._param_validation import StrOptions
+
 from .._utils.names import registered
 from .base import BaseInterpolant
+from .conditionals import ConditionalMethods
 
 
 @registered("InterpolantFlow")
-class InterpolantFlow(BaseInterpolant):
+class InterpolantFlow(ConditionalMethods, BaseInterpolant):
     """A normalizing flow, or a deterministic map between two samples, learned by regression on random paths.
 
     dX_t/dt = b(t, X_t),    b = argmin E|b(t, x_t) - dx_t/dt|^2,    x_t = I(t, x0, x1) + gamma(t) z
@@ -85,6 +90,11 @@ class InterpolantFlow(BaseInterpolant):
         How columns of ``condition=`` are read, by name (by position in an array): "categorical" or "continuous". For
         columns that are left out, and with None for all, numbers and dates are continuous, and everything else is
         categorical.
+    conditionals : {"any"} or None, default=None
+        Whether the model learns the distribution of any columns given any others beside that of whole rows. With "any"
+        it is trained under random masks: ``sample(given=)`` draws the missing cells of rows, and ``score_samples(X,
+        given=, columns=)`` has conditional and marginal log-densities. It needs one sample; maps are by column (no
+        whitening, no Gaussian mixture).
     dequantize : None, "auto" or list, default=None
         Columns (names or positions) with repeated values, such as counts, rounded or capped numbers. In fit their
         values get uniform noise within a cell, which ends halfway to the neighbouring values (the two outer cells are
@@ -220,6 +230,11 @@ class InterpolantFlow(BaseInterpolant):
     True
     """
 
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseInterpolant._parameter_constraints,
+        "conditionals": [StrOptions({"any"}), None],
+    }
+
     def __init__(
         self,
         interpolant="linear",
@@ -238,6 +253,7 @@ class InterpolantFlow(BaseInterpolant):
         guidance=1.0,
         condition_dropout=0.0,
         condition_kinds=None,
+        conditionals=None,
         dequantize=None,
         support="real",
         network="mlp",
@@ -276,6 +292,7 @@ class InterpolantFlow(BaseInterpolant):
         self.guidance = guidance
         self.condition_dropout = condition_dropout
         self.condition_kinds = condition_kinds
+        self.conditionals = conditionals
         self.dequantize = dequantize
         self.support = support
         self.network = network

@@ -133,6 +133,11 @@ def _check_rectifiable(model):
             "rectify would take the middle of an encoding-decoding path away, from which its density follows: use "
             "interpolant='linear'."
         )
+    if model.masked_map is not None:
+        raise ValueError(
+            "rectify changes the velocity of whole rows alone, so that the answers of conditionals='any' would no "
+            "longer agree with it: fit with conditionals=None."
+        )
     if model.sampling_grid is None or model.denoiser is not None or model.condition_codec is not None:
         raise ValueError(
             "rectify needs an unconditional flow from a base: use InterpolantFlow without a condition, and not "

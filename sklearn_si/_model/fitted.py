@@ -27,8 +27,8 @@ from ..networks import GuidedField
 from ..networks._fields import drop_condition
 from ..persistence._pickling import HoldsNetworks
 from ..preprocessing import AffineMap
-from ..preprocessing._conditions import ConditionCodec
 from ..preprocessing._grids import Grid
+from ..preprocessing._masked import MaskedMap
 from ..preprocessing._support import Support, on_line, support_of, supported
 from .base_parts import flow_parts
 from .fields import Fields
@@ -119,6 +119,8 @@ class FittedModel(HoldsNetworks):
         The weights by which rows of `base_sample` are drawn; None where all weigh the same.
     ratio : Ratio or None
         The ratio of the densities of target and base, as learned from the rows of both; None where it is integrated.
+    masked_map : MaskedMap or None
+        The map of a model that answers for any columns given any others, whose `learned` field is "masked".
     """
 
     interpolant: Interpolant
@@ -129,7 +131,7 @@ class FittedModel(HoldsNetworks):
     target_map: Any
     base_sample: np.ndarray | None = None
     base_density: Any = None
-    condition_codec: ConditionCodec | None = None
+    condition_codec: Any = None
     coupling: Coupling = dataclasses.field(default_factory=Coupling)
     dtype: Any = np.float64
     seed: int = 0
@@ -146,6 +148,7 @@ class FittedModel(HoldsNetworks):
     target_grid: Grid | None = None
     base_weight: np.ndarray | None = None
     ratio: Ratio | None = None
+    masked_map: MaskedMap | None = None
 
     # -- its networks, for files and pickles
 
@@ -270,9 +273,10 @@ class FittedModel(HoldsNetworks):
         velocity = _guided(cast_module(self.velocity, dtype, device), guidance)
         known = self.denoiser is not None
         denoiser = _guided(cast_module(self.denoiser, dtype, device), guidance) if known else None
-        return Fields(self.interpolant, velocity, denoiser, self._encoded(condition, n_rows, dtype, device))
+        return Fields(self.interpolant, velocity, denoiser, self.encoded(condition, n_rows, dtype, device))
 
-    def _encoded(self, condition: Any, n_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    def encoded(self, condition: Any, n_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """The encoded condition, a row for each; None for a model without one."""
         codec = self.condition_codec
         if codec is None:
             if condition is not None:

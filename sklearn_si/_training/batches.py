@@ -147,6 +147,11 @@ class Sampler:
         return self.coupling(self.x0[rows0], self.x1[rows1], condition, generator)
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether rows have a condition."""
+        return self.condition is not None
+
+    @property
     def _whole(self) -> bool:
         if self.x0 is None or any(weight is not None for weight in self.weights.values()):
             return False  # the rows of a pool are drawn by weight
@@ -293,7 +298,7 @@ class Batches:
             self._thread.shutdown(cancel_futures=True)
 
     def _count_rows_per_time(self, n: int) -> int:
-        shares = self.sampler.condition is None and n % _ROWS_PER_TIME == 0 and n >= _ROWS_PER_TIME * _FEWEST_TIMES
+        shares = not self.sampler.is_conditional and n % _ROWS_PER_TIME == 0 and n >= _ROWS_PER_TIME * _FEWEST_TIMES
         # the drift of a forecast has the start row among its features
         return _ROWS_PER_TIME if shares and "forecast" not in self.networks else 1
 

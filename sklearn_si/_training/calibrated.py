@@ -28,7 +28,7 @@ def calibrated(run: Run, model: FittedModel, n_points: int) -> FittedModel:
     if not n_rows:
         return model
     rows = _held_out_rows(run, n_rows)
-    x, base, calibration = run.x1[rows].double(), model.base_model, None
+    x, base, calibration = run.joint_rows(rows), model.base_model, None
     of_base = None if base is None else base.likelihood_calibration
     with problem.interruptible(lambda: True, "in the calibration of its log-densities, which are solved as usual."):
         calibration = problem.group.first(lambda: calibrate(fields.rows(rows), x, *model.anchor(), of_base))

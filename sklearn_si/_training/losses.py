@@ -175,6 +175,15 @@ def forecast_regression(
     return _regression(field, t, x, x0, path.mean_dot(t, x0, x1) - noise, weighted=True)
 
 
+def masked_regression(
+    field: Any, path: Interpolant, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None, condition: Tensor
+) -> Regression:
+    """Mean of |b - dx_t/dt|^2 / c_out(t)^2 over the columns that are asked for; the other columns are zero."""
+    regression, asked = velocity_regression(field, path, t, x0, x1, z, condition), field.asked(condition)
+    scale = asked if regression.scale is None else regression.scale * asked
+    return regression._replace(scale=scale)
+
+
 # What each name of the parameter `fields` learns, and by which loss.
 REGRESSIONS: dict[str, Callable[..., Regression]] = {
     "velocity": velocity_regression,
@@ -182,6 +191,7 @@ REGRESSIONS: dict[str, Callable[..., Regression]] = {
     "denoiser": denoiser_regression,
     "score": score_regression,
     "forecast": forecast_regression,
+    "masked": masked_regression,
 }
 
 

@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from ..exceptions import FitDivergedError
-from ..preprocessing import AFFINE, MARGINAL, AffineMap
+from ..preprocessing import AFFINE, MARGINAL
+from .masked_run import make_run
 from .mixture_init import FOLDS, Budget, find_mixture, refit
-from .run import VALIDATION_ROWS, Run, has_likelihood_validation, train_run
+from .run import VALIDATION_ROWS, has_likelihood_validation, train_run
 from .weighting import by_weight
 
 # Share of the steps that each map gets before the choice, in a fit of 20 s or of 1,000 steps; in longer ones the share
@@ -67,7 +68,7 @@ def train_best(recipe, problem, settings):
     """A trained run; for one sample, the best on validation rows of several."""
     kind = recipe.preprocessing
     if not has_likelihood_validation(problem):
-        run = Run(recipe, problem, "standardize" if kind == "auto" else kind)
+        run = make_run(recipe, problem, "standardize" if kind == "auto" else kind)
         told = "between its trainings: what the last left is kept."
         with problem.interruptible(lambda: run.history is not None, told):
             (recipe.train or train_run)(run, settings)
@@ -77,7 +78,7 @@ def train_best(recipe, problem, settings):
         if kind == "auto":
             selection.choose_start()
         else:
-            selection.start = Run(recipe, problem, kind)
+            selection.start = make_run(recipe, problem, kind)
         selection.finish()
     return selection.winner()
 
@@ -128,21 +129,23 @@ class Selection:
 
     def choose_start(self):
         """The map, and whether the network is built around a Gaussian mixture."""
-        # one column has nothing to whiten
-        for kind in AFFINE if self.problem.target.shape[1] > 1 else AFFINE[:1]:
-            self.short_run(Run(self.recipe, self.problem, kind))
+        # one column has nothing to whiten, and under masks no column may be mixed with one that is not known
+        by_column = self.problem.target.shape[1] == 1 or self.recipe.conditionals is not None
+        for kind in AFFINE[:1] if by_column else AFFINE:
+            self.short_run(make_run(self.recipe, self.problem, kind))
         if not self.recipe.affine_only:
             # what follows the columns' own maps is what suits the columns themselves
             whiten = bool(self.runs) and self.best().kind == AFFINE[1]
-            run = Run(self.recipe, self.problem, MARGINAL[whiten])
-            if not isinstance(run.target_map, AffineMap):
+            run = make_run(self.recipe, self.problem, MARGINAL[whiten])
+            if not run.has_data_units:
                 self.short_run(run)
         if not self.runs:
             raise self.failure
         leaders = sorted(self.runs, key=lambda run: -run.history.best_score)[:2]
         extrapolated_score, self.start = max((self.extend(run) for run in leaders), key=lambda look: look[0])
-        # a foreign network, or a condition, has no mixture's closed form
-        if self.recipe.network == "mlp" and self.problem.codec is None and not self.interrupted:
+        # a foreign network, a condition, or a mask, has no mixture's closed form
+        ours = self.recipe.network == "mlp" and self.recipe.conditionals is None
+        if ours and self.problem.codec is None and not self.interrupted:
             rival = self.mixture_run()
             if rival is not None and rival.history.best_score > self.extend_once_more(extrapolated_score, rival):
                 self.start = rival
@@ -152,7 +155,7 @@ class Selection:
         longer = self.short_run(self.continuation(run), run.history.best_score, shares) or run
         score = longer.history.best_score
         extrapolated_score = score + gains * (score - run.history.best_score)
-        return extrapolated_score - (0 if isinstance(run.target_map, AffineMap) else _PRICE_OF_FIELDS), longer
+        return extrapolated_score - (0 if run.has_data_units else _PRICE_OF_FIELDS), longer
 
     def extend_once_more(self, extrapolated_score, rival):
         """The extrapolated score after twice the steps, where that may still decide against a mixture."""
@@ -165,7 +168,7 @@ class Selection:
     def continuation(self, run):
         """A run from the weights of another."""
         networks, number = copy.deepcopy(dict(run.networks)), len(self.runs)
-        longer = Run(self.recipe, self.problem, run.kind, run.mixture, like=run, networks=networks, number=number)
+        longer = make_run(self.recipe, self.problem, run.kind, run.mixture, like=run, networks=networks, number=number)
         longer.steps = run.steps + (0 if run.history is None else run.history.n_iter)
         return longer
 
@@ -198,13 +201,13 @@ class Selection:
     def mixture_run(self):
         """A short run around the best mixture, in the units of the start or of an affine map; None if none leads."""
         runs = [self.start]
-        if not isinstance(self.start.target_map, AffineMap):
+        if not self.start.has_data_units:
             runs += [run for run in self.runs if run.kind == AFFINE[1]][:1]
         best = self.best_mixture(runs)
         if best is None:
             return None
         return self.short_run(
-            Run(self.recipe, self.problem, best[0].kind, best[1], like=best[0], number=len(self.runs))
+            make_run(self.recipe, self.problem, best[0].kind, best[1], like=best[0], number=len(self.runs))
         )
 
     def mixture_seconds(self):
@@ -226,7 +229,7 @@ class Selection:
         if found is None:
             return None
         run, parts = runs[found[0]], found[1]
-        start = Run(self.recipe, problem, run.kind, parts, like=run)
+        start = make_run(self.recipe, problem, run.kind, parts, like=run)
         # one that starts behind what the network has reached, gains less
         leads = start.likelihood_of(problem.target_val)() > self.start.history.best_score
         return (run, parts) if leads else None

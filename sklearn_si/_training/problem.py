@@ -26,9 +26,10 @@ from .calibrated import calibrated
 from .checkpoint import NO_CHECKPOINT
 from .loop import History, Settings
 from .losses import FIELDS
+from .masked_run import check_conditionals, make_run
 from .preprocessing_choice import train_best
 from .ratio_of_samples import SHARE_OF_RATIO, learns_ratio, with_ratio
-from .run import Run, has_likelihood_validation
+from .run import has_likelihood_validation
 from .validation_split import split_samples
 
 # Gradient steps of max_iter="auto" for two samples.
@@ -182,6 +183,9 @@ def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None
         check_two_sample_kind(recipe.preprocessing)
     _check_learned(recipe, interpolant)
     fields = ("forecast",) if recipe.forecasts else _learned_fields(recipe, interpolant)
+    if recipe.conditionals is not None:
+        check_conditionals(recipe, base, target, interpolant)
+        fields = ("masked",)
     codec, encoded = _encode(recipe, condition, len(target))
     _check_densities(recipe, interpolant, base, target, names)
     base_train, target_train, base_val, target_val = split_samples(recipe, coupling, base, target, checkpoint.seed)
@@ -452,8 +456,9 @@ def _warm_run(recipe, problem):
     _check_warm_start(problem, model)
     if problem.interpolant.is_learned:  # the path continues as it was left
         problem.interpolant = model.interpolant
-    maps = on_line(model.base_map), on_line(model.target_map)
-    run = Run(recipe, problem, None, maps=maps, networks=dict(model.learned))
+    target_map = model.target_map if model.masked_map is None else model.masked_map.on_line()
+    maps = on_line(model.base_map), on_line(target_map)
+    run = make_run(recipe, problem, None, maps=maps, networks=dict(model.learned))
     run.earlier = problem.warm.history
     return run
 

@@ -45,6 +45,7 @@ class Recipe:
     guidance: float = 1.0
     condition_dropout: float = 0.0
     condition_kinds: dict | None = None
+    conditionals: str | None = None
     time_distribution: str = "auto"
     network: Any = "mlp"
     hidden_layer_sizes: Any = "auto"

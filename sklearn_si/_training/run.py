@@ -36,8 +36,6 @@ from .._utils.tensors import (
 from ..couplings import paired
 from ..distributed import SHARED_ROWS, Single, strided
 from ..networks import (
-    ComposedVelocity,
-    DenoiserOfScore,
     FiLMNetwork,
     ForecastField,
     MixtureVelocity,
@@ -45,9 +43,10 @@ from ..networks import (
 )
 from ..networks._fields import StraightScales
 from ..networks._perceptrons import Perceptron
-from ..preprocessing import fit_one_sample_map, fit_two_sample_maps
+from ..preprocessing import AffineMap, fit_one_sample_map, fit_two_sample_maps
 from ..solvers import odeint, time_grid
 from .batches import Batches, Sampler, held_out_loss
+from .composed import compose
 from .lazy_rows import part_of, scaled_rows
 from .loop import History, Scores, count_rounds, train
 from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
@@ -83,6 +82,8 @@ VALIDATION_ROWS = 256
 _FEW_VALIDATION_ROWS = 64
 # Seconds of `max_time` below which a fit is short.
 _SHORT = 10.0
+# Learned fields of which the log-likelihood of held-out rows follows.
+JUDGED = (("velocity",), ("masked",))
 # Points (pairs and times) over which the validation loss of two samples is averaged.
 _VALIDATION_DRAWS = 4096
 
@@ -97,7 +98,7 @@ def has_bf16():
 
 def has_likelihood_validation(problem):
     """Whether runs can be compared by the log-likelihood of held-out rows."""
-    return not problem.two_samples and problem.target_val is not None and problem.fields == ("velocity",)
+    return not problem.two_samples and problem.target_val is not None and problem.fields in JUDGED
 
 
 class Run:
@@ -157,6 +158,15 @@ class Run:
     def log_jacobian(self, rows):
         """The log |det dx'/dx| of the map at some rows of X1."""
         return self.target_map.log_abs_det_jacobian(self.problem.target[rows])
+
+    @property
+    def has_data_units(self):
+        """Whether the map is affine, so that fields have data units."""
+        return isinstance(self.target_map, AffineMap)
+
+    def joint_rows(self, rows):
+        """Some rows of the target in the units of the fitted model, in double precision."""
+        return self.x1[rows].double()
 
     def _scaled(self, X, scaling):
         return None if X is None else scaled_rows(X, scaling, self.device)
@@ -343,7 +353,11 @@ class Run:
         problem, dropout = self.problem, self.recipe.condition_dropout
         weights = tensors_of(problem, rows0, rows1, self.device)
         x1, latent_noise = part_of(self.x1, rows1), problem.interpolant.has_noise
-        return Sampler(x0, x1, condition, problem.coupling, latent_noise, dropout, weights)
+        return self.make_sampler(x0, x1, condition, problem.coupling, latent_noise, dropout, weights)
+
+    def make_sampler(self, *args):
+        """The source of batches, with the parameters of `Sampler`."""
+        return Sampler(*args)
 
     def _validation(self, settings):
         """The score of a round: log-likelihood for a normal base, else minus the loss."""
@@ -362,10 +376,8 @@ class Run:
 
     def likelihood_of(self, rows, most=None):
         """A function that gives the mean log-density of rows in data units, by a coarse grid (to .01 nats)."""
-        few = self.recipe.max_time is not None and self.recipe.max_time < _SHORT
-        most = most or (_FEW_VALIDATION_ROWS if few else VALIDATION_ROWS)
         weight, path = self.problem.target_weight, self.problem.interpolant
-        rows = first_rows(weight, rows, most)
+        rows = first_rows(weight, rows, self.n_validation_rows(most))
         condition = None if self.condition is None else self.condition[rows]
         fields = Fields(path, self.networks["velocity"], condition=condition)
         middle = path.gaussian_time
@@ -378,6 +390,11 @@ class Run:
             return self.problem.group.mean_over_rows(mean_by_weight(value.sum(1), weight, rows) + jacobian)
 
         return likelihood
+
+    def n_validation_rows(self, most=None):
+        """The largest number of rows that are scored, unless it is given."""
+        few = self.recipe.max_time is not None and self.recipe.max_time < _SHORT
+        return most or (_FEW_VALIDATION_ROWS if few else VALIDATION_ROWS)
 
     @torch.no_grad()
     def base_rows(self):
@@ -479,18 +496,3 @@ def train_run(run, settings):
         run.keep_history()
         settings = remaining(settings)
     run.train(settings)
-
-
-def compose(interpolant, learned):
-    """The velocity and the denoiser (or None) from the learned fields."""
-    denoiser = learned.get("denoiser")
-    if "score" in learned:
-        denoiser = DenoiserOfScore(interpolant, learned["score"])
-    if "velocity" in learned or "forecast" in learned:
-        return learned.get("velocity", learned.get("forecast")), denoiser
-    if not isinstance(denoiser, PreconditionedField | DenoiserOfScore):
-        raise ValueError(
-            "A network factory gives the denoiser without its score, so the velocity cannot be composed from it at "
-            "both ends: use fields='b+eta' or network='mlp'."
-        )
-    return ComposedVelocity(interpolant, denoiser.as_score(), learned.get("drift")), denoiser

@@ -45,20 +45,57 @@ def dtypes_of(X):
     return DTYPES
 
 
-def validate_rows(estimator, X, name="X"):
+def validate_rows(estimator, X, name="X", allow_nan=False):
     """Rows as an array with the columns of fit: those of X must be in the order of fit, others are found by name."""
+    finite = "allow-nan" if allow_nan else True
     X = check_cells(X if name == "X" else in_order(X, _names(estimator), name), name)
     if name == "X" and not _nameless.get():
-        return validate_data(estimator, X, dtype=dtypes_of(X), reset=False)
+        return validate_data(estimator, X, dtype=dtypes_of(X), reset=False, ensure_all_finite=finite)
     if not _nameless.get():
         _check_feature_names(estimator, X, reset=False)
-    X = check_array(X, dtype=dtypes_of(X), input_name=name)
+    X = check_array(X, dtype=dtypes_of(X), input_name=name, ensure_all_finite=finite)
     if X.shape[1] != estimator.n_features_in_:
         raise ValueError(
             f"{name} has {X.shape[1]} features, but expected {estimator.n_features_in_} as in X0 of fit: pass the same "
             "columns."
         )
     return X
+
+
+def check_finite_columns(X, positions, names, name):
+    """Raise a ValueError that names the columns, of some, in which values are missing."""
+    bad = [j for j in positions if np.isnan(X[:, j]).any()]
+    if bad:
+        raise ValueError(
+            f"{name} has NaN in the columns {[names[j] for j in bad]} ({int(np.isnan(X[:, bad]).any(1).sum())} rows), "
+            "which the question needs: leave those rows out, or name other columns in given= and columns=."
+        )
+
+
+def column_positions(columns, names, parameter):
+    """The positions of the columns that a parameter lists, by name or by position; none for None."""
+    if columns is None:
+        return []
+    if isinstance(columns, str):
+        raise ValueError(f"Got {parameter}={columns!r}, but expected a list of columns, such as [{columns!r}].")
+    found = [column_position(column, names, parameter) for column in columns]
+    repeated = [names[j] for j in sorted({j for j in found if found.count(j) > 1})]
+    if repeated:
+        raise ValueError(f"{parameter} names the columns {repeated} more than once.")
+    return found
+
+
+def column_position(column, names, parameter):
+    """The position of a column, given by its name or by its position."""
+    for j, name in enumerate(names):
+        if isinstance(column, str) == isinstance(name, str) and not isinstance(column, bool) and column == name:
+            return j
+    if isinstance(column, (int, np.integer)) and not isinstance(column, bool) and 0 <= column < len(names):
+        return int(column)
+    raise ValueError(
+        f"{parameter} names the column {column!r}, but expected one of {list(names)}, or a position from 0 to "
+        f"{len(names) - 1}."
+    )
 
 
 def validate_points(estimator, X, name):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from .._utils.input_checks import column_position
 from .._utils.names import registered
 from ..distributed import SHARED_ROWS, strided
 
@@ -101,19 +102,6 @@ def chosen_columns(dequantize: str | Iterable | None, X: np.ndarray, names: Sequ
                 "to the next value. Drop the column."
             )
     return chosen
-
-
-def column_position(column: object, names: Sequence, parameter: str) -> int:
-    """The position of a column that a parameter names, by its name or by its position."""
-    for j, name in enumerate(names):
-        if isinstance(column, str) == isinstance(name, str) and not isinstance(column, bool) and column == name:
-            return j
-    if isinstance(column, (int, np.integer)) and not isinstance(column, bool) and 0 <= column < len(names):
-        return int(column)
-    raise ValueError(
-        f"{parameter} names the column {column!r}, but expected one of {list(names)}, or a position from 0 to "
-        f"{len(names) - 1}."
-    )
 
 
 @registered("preprocessing.ColumnGrid")

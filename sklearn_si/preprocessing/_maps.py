@@ -93,6 +93,14 @@ class AffineMap:
         """The value log |det dx'/dx| at each row, for rows in data units."""
         return np.full(len(X), -self.log_abs_det)
 
+    def log_slopes(self, X: np.ndarray) -> np.ndarray:
+        """The log-derivative of each column, of the shape of X, for rows in data units; of maps by column alone."""
+        return np.broadcast_to(-np.log(self.scale), X.shape)
+
+    def followed_by(self, centre: np.ndarray, matrix: np.ndarray) -> "AffineMap":
+        """The map whose scaled units are y, with x' = centre + matrix y; of maps by column alone."""
+        return AffineMap(self.centre + self.scale * centre, self.scale[:, None] * matrix)
+
     @staticmethod
     def _apply(X: np.ndarray, scale: np.ndarray) -> np.ndarray:
         return X * scale if scale.ndim == 1 else X @ scale.T
@@ -145,6 +153,14 @@ class MarginalMap:
     def log_abs_det_jacobian(self, X: np.ndarray) -> np.ndarray:
         """The value log |det dx'/dx| at each row, for rows in data units."""
         return self._forward(X)[1].sum(1) - self.affine.log_abs_det
+
+    def log_slopes(self, X: np.ndarray) -> np.ndarray:
+        """The log-derivative of each column, of the shape of X, for rows in data units; of maps by column alone."""
+        return self._forward(X)[1] - np.log(self.affine.scale)
+
+    def followed_by(self, centre: np.ndarray, matrix: np.ndarray) -> "MarginalMap":
+        """The map whose scaled units are y, with x' = centre + matrix y; of maps by column alone."""
+        return MarginalMap(self.columns, self.affine.followed_by(centre, matrix))
 
     def pull_back_score(self, score: np.ndarray, X: np.ndarray) -> np.ndarray:
         """The gradient of a log-density in data units at rows in data units, from that in scaled units."""

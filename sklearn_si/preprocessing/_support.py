@@ -294,6 +294,10 @@ class SupportedMap:
         """The value log |det dx'/dx| at each row, for rows in data units."""
         return self.support.log_abs_det_jacobian(X) + self.line_map.log_abs_det_jacobian(self.support.transform(X))
 
+    def log_slopes(self, X: np.ndarray) -> np.ndarray:
+        """The log-derivative of each column, for rows in data units; of line maps by column alone."""
+        return self.support.log_slopes(X) + self.line_map.log_slopes(self.support.transform(X))
+
     def pull_back_score(self, score: np.ndarray, X: np.ndarray) -> np.ndarray:
         """The gradient of a log-density in data units at rows in data units, from that in scaled units."""
         on_line = self.line_map.pull_back_score(score, self.support.transform(X))

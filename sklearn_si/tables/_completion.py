@@ -5,10 +5,10 @@ import torch
 
 from .._utils.tensors import SAMPLE_STREAM, make_generator, resolve_device
 from ..exceptions import rows_among
+from ..preprocessing._patterns import ABSENT, ASKED, GIVEN
 from ._given_cells import overlaid
 from ._masked import draw_codes, log_mass
 from ._ties import decide_ties, impossible_ties
-from ._values import ABSENT, ASKED, GIVEN
 
 __all__ = ["complete"]
 

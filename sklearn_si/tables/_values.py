@@ -1,7 +1,5 @@
 """The values of a table given its codes and any of the values: an interpolant flow around a normal distribution."""
 
-import dataclasses
-
 import numpy as np
 import torch
 from scipy.special import ndtr
@@ -13,6 +11,7 @@ from .._training.recipe import split_rows
 from .._utils.input_checks import nameless
 from .._utils.names import registered
 from .._utils.weights import effective_rows, part_of_weights, resampled
+from ..preprocessing._patterns import ABSENT, ASKED, GIVEN, ConditionalNormals, conditional_normals, covariance_of
 from ._bins import SmoothBins
 
 __all__ = ["ValueModel"]
@@ -27,12 +26,8 @@ _CUT_OFF = 0.01
 _MASKS = 256
 # Rows from which the normal distribution is estimated.
 _MOMENT_ROWS = 20_000
-# Rounds of expectation and maximisation.
-_ROUNDS = 30
 # Ridges that are tried.
 _RIDGES = np.logspace(-1, 4, 6)
-# Share of the mean variance that is added to each variance, so that the distribution has a density.
-_LEAST = 1e-6
 # Patterns of missing values whose matrices are computed at a time.
 _PATTERNS_PER_BLOCK = 2048
 # Largest number of levels of a column by which covariances may differ.
@@ -43,10 +38,6 @@ _CHOICE_ROWS = 5000
 _FOLDS = 5
 # Weights of the pooled covariance in that of a group, in rows per column, that are tried.
 _WEIGHTS = (1.0, 4.0, 16.0)
-# States of a value: it is to be drawn, it is known, or it is neither.
-ASKED = 0
-GIVEN = 1
-ABSENT = 2
 
 
 def split_originals(n_originals):
@@ -100,16 +91,6 @@ def _cut_off(column):
     """The mass of a normal distribution beyond the bounds of a column, where drawn numbers are cut off."""
     ends = column.bins.forward(np.array(column.bounds, dtype=np.float64), np.zeros(2, dtype=np.int64))[0]
     return ndtr(ends[0]) + ndtr(-ends[1])
-
-
-@dataclasses.dataclass
-class _Law:
-    """Of some patterns, the regression on what is given and the spread of what is asked for."""
-
-    gain: np.ndarray  # (k, d, d): on the columns that are given
-    root: np.ndarray  # (k, d, d): symmetric, the identity where nothing is asked for
-    inverse_root: np.ndarray
-    log_det: np.ndarray  # (k,): of the root
 
 
 @registered("tables.ValueModel")
@@ -210,9 +191,12 @@ class ValueModel:
             groups = np.where(codes[:, self.group_column_] < 0, last, codes[:, self.group_column_])
         pairs, which = np.unique(np.column_stack([groups, states]), axis=0, return_inverse=True)
         parts = np.split(pairs, range(_PATTERNS_PER_BLOCK, len(pairs), _PATTERNS_PER_BLOCK))
-        gaussians = [_conditional_laws(self.covariances_[part[:, 0]], part[:, 1:]) for part in parts]
-        fields = [f.name for f in dataclasses.fields(_Law)]
-        return _Law(*(np.concatenate([getattr(one, name) for one in gaussians]) for name in fields)), which.reshape(-1)
+        normals = [
+            conditional_normals(torch.as_tensor(self.covariances_[part[:, 0]]), torch.as_tensor(part[:, 1:]))
+            for part in parts
+        ]
+        joined = (torch.cat(parts).numpy() for parts in zip(*normals, strict=True))
+        return ConditionalNormals(*joined), which.reshape(-1)
 
     def sample(self, values, features, codes, states, random_state):
         """Values with those that are asked for drawn given the others."""
@@ -265,29 +249,11 @@ def _apply(matrices, rows):
     return np.einsum("nij,nj->ni", matrices, rows)
 
 
-def _conditional_laws(covariances, patterns):
-    """The normal distributions of what is asked for given what is given, for each pattern of states."""
-    sigma = torch.tensor(covariances)  # a copy: one that is broadcast is not writable
-    states = torch.as_tensor(patterns)
-    given, asked, one = states == GIVEN, states == ASKED, torch.eye(sigma.shape[-1], dtype=sigma.dtype)
-    both = given[:, :, None] & given[:, None, :]
-    known = torch.where(both, sigma, one)
-    cross = torch.where(given[:, :, None], sigma, 0.0)
-    gain = torch.linalg.solve(known, cross).mT  # (k, d, d), zero on columns that are not given
-    rest = sigma - gain @ cross
-    both = asked[:, :, None] & asked[:, None, :]
-    values, axes = torch.linalg.eigh(torch.where(both, rest, one))
-    values = values.clamp(min=_LEAST * float(sigma.diagonal(dim1=-2, dim2=-1).mean()))
-    root = (axes * values.sqrt()[:, None, :]) @ axes.mT
-    inverse = (axes * values.rsqrt()[:, None, :]) @ axes.mT
-    return _Law(gain.numpy(), root.numpy(), inverse.numpy(), 0.5 * values.log().sum(1).numpy())
-
-
 def _covariances(residuals, codes):
     """The covariances of the groups of one column and, last, that of all rows; and the column, None where none is."""
     complete = ~np.isnan(residuals).any(1)
     _, column, weight = _chosen_groups(residuals[complete][:_CHOICE_ROWS], codes[complete][:_CHOICE_ROWS])
-    pooled = _covariance(residuals)
+    pooled = covariance_of(residuals)
     if column is None:
         return pooled[None], None
     return _of_groups(residuals, codes[:, column], pooled, weight, codes[:, column].max() + 1), column
@@ -310,7 +276,7 @@ def _of_groups(residuals, labels, pooled, weight, n_groups):
     for k in range(n_groups):
         rows = residuals[labels == k]
         share = len(rows) / (len(rows) + weight * residuals.shape[1])
-        own = _covariance(rows) if len(rows) > 1 else pooled
+        own = covariance_of(rows) if len(rows) > 1 else pooled
         found.append(share * own + (1 - share) * pooled)
     return np.stack([*found, pooled])
 
@@ -323,7 +289,7 @@ def _held_out_density(rows, labels, weight):
     folds, total = np.arange(n) % _FOLDS, 0.0
     for fold in range(_FOLDS):
         train, held = rows[folds != fold], rows[folds == fold]
-        pooled = _covariance(train)
+        pooled = covariance_of(train)
         groups, covariances = np.zeros(len(held), dtype=int), pooled[None]
         if labels is not None:
             covariances = _of_groups(train, labels[folds != fold], pooled, weight, labels.max() + 1)
@@ -332,36 +298,3 @@ def _held_out_density(rows, labels, weight):
         z = np.linalg.solve(factors[groups], held[:, :, None])[:, :, 0]
         total -= 0.5 * (z**2).sum() + np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)[groups].sum()
     return total / n
-
-
-def _covariance(residuals):
-    """The covariance of rows with missing values: expectation and maximisation, shrunk as the number of rows asks.
-
-    Each round fills the missing values by their conditional means and adds the conditional covariances (Dempster, Laird
-    & Rubin 1977).
-    """
-    n = len(residuals)
-    absent = np.isnan(residuals)
-    filled = np.where(absent, 0.0, residuals)
-    covariance = np.diag(np.maximum((filled**2).sum(0) / np.maximum((~absent).sum(0), 1), _LEAST))
-    if not absent.any():
-        return _shrunk(filled.T @ filled / n, n)
-    patterns, which = np.unique(np.where(absent, ASKED, GIVEN), axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    counts = np.bincount(which)
-    for _ in range(_ROUNDS):
-        gaussian = _conditional_laws(np.broadcast_to(covariance, (len(patterns), *covariance.shape)), patterns)
-        spread = gaussian.root @ gaussian.root * (patterns == ASKED)[:, :, None]
-        completed = np.where(absent, _apply(gaussian.gain[which], filled), filled)
-        covariance = (completed.T @ completed + np.einsum("k,kij->ij", counts, spread)) / n
-        covariance = _shrunk(covariance, n)
-    return covariance
-
-
-def _shrunk(covariance, n):
-    """With few rows, off-diagonal entries a little smaller; the diagonal never nil."""
-    d, scale = len(covariance), np.sqrt(np.maximum(covariance.diagonal(), _LEAST))
-    correlation = covariance / np.outer(scale, scale)
-    share = min(0.5, d / (n + d) * 0.1)
-    correlation = (1 - share) * correlation + share * np.eye(d)
-    return correlation * np.outer(scale, scale) + _LEAST * scale.mean() ** 2 * np.eye(d)

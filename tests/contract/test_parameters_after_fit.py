@@ -51,6 +51,7 @@ def synthesizer():
 # The models that are asked: what makes them, what they are fitted to, and what their methods are given.
 MODELS = {
     "flow": (lambda: InterpolantFlow(**SMALL, condition_dropout=0.2), (X1,), {"condition": CONDITION}),
+    "flow of any columns": (lambda: InterpolantFlow(**SMALL, conditionals="any"), (X1,), {}),
     "flow of two samples": (lambda: InterpolantFlow(**NORMAL), (X0, X1), {}),
     "diffusion": (lambda: InterpolantDiffusion(**SMALL, n_steps=4), (X1,), {}),
     "diffusion of two samples": (lambda: InterpolantDiffusion(**NORMAL, n_steps=4), (X0, X1), {}),
@@ -101,6 +102,7 @@ OTHERS = {
     "dequantize": ["auto", None],
     "calibrate": [True],
     "support": ["positive", {0: (-99, 99)}],
+    "conditionals": ["any", None],
     "constraints": [None],
     "verbose": [3],
     "base": ["boosting"],
@@ -253,6 +255,12 @@ def questions(name, model, given):
     by_name = {"regressor": of_regressors, "classifier": of_classifiers, "detector": of_detectors}
     if name in by_name:
         return by_name[name]
+    of_any = {
+        "sample": lambda: (model.sample(6), model.sample(given=[[1.5, np.nan], [np.nan, 2.0]])),
+        "score_samples": lambda: (model.score_samples(b, given=[1], return_error=True), model.score_samples(b)),
+    }
+    if name == "flow of any columns":
+        return of_rows | of_any
     return {"TableSynthesizer": of_tables, "TableCodec": of_codecs, "InterpolantImputer": of_imputers}.get(
         type(model).__name__, of_rows
     )
