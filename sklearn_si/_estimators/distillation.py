@@ -306,8 +306,8 @@ def distill_density(model, n_steps, condition, evaluation, settings):
         forth = model.flow_map(base, held.condition)
         errors = torch.stack([(value - held.density).abs().float(), row_errors(back.float(), base)], 1)
     given = held.condition, activation, settings, seed
-    density_map.errors = fit_errors(target, errors, *given)
-    density_map.map_errors = fit_errors(base, row_errors(forth, target)[:, None], *given)
+    density_map.errors = fit_errors((target, back), errors, *given)
+    density_map.map_errors = fit_errors((base, forth), row_errors(forth, target)[:, None], *given)
     report = _density_report(density_map, held, evaluation.tolerance)
     with torch.no_grad():
         again = model.flow_map(back.float(), held.condition)
@@ -320,7 +320,7 @@ def _density_report(density_map, held, tolerance):
     """Errors of the one-pass density on rows of the model; those that start farther out are left out."""
     held = held.rows(held.is_own)
     back, value = density_map(held.states[0], held.condition)
-    gap, stated = value - held.density, density_map.errors(held.states[0], held.condition)[:, 0]
+    gap, stated = value - held.density, density_map.errors(held.states[0], back, held.condition)[:, 0]
     log_mass = torch.logsumexp(gap, 0) - math.log(len(gap))
     return {
         "log_density_error": float(gap.abs().median()),

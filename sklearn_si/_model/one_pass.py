@@ -15,9 +15,9 @@ from .likelihood import GRID_SPACING, standard_normal_log_density, transport_row
 
 @registered("model.StatedErrors")
 class StatedErrors(nn.Module):
-    """Errors of a distilled map as a function of the row.
+    """Errors of a distilled map as a function of the row and of where the map takes it.
 
-    e(x) = c exp(G(x)) where |x|^2 <= reach,    infinite beyond
+    e(x) = c exp(G(x, y)) where |x|^2 <= reach,    infinite beyond
 
     with G fitted to a high quantile of log errors of rows that the map has not seen, and c such that e covers those of
     others (split conformal prediction: Lei et al. 2018, arXiv 1604.04173).
@@ -41,9 +41,9 @@ class StatedErrors(nn.Module):
         self.register_buffer("factors", factors)
         self.register_buffer("reach", reach)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The stated errors, of shape (n, n_kinds), in double precision."""
-        error = self.factors.double() * self.network.in_blocks(x, condition).double().exp()
+    def forward(self, x: Tensor, y: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The stated errors of a map from x to y, of shape (n, n_kinds), in double precision."""
+        error = self.factors.double() * self.network.in_blocks(torch.cat([x, y], 1), condition).double().exp()
         return torch.where(x.square().sum(1, keepdim=True) <= self.reach, error, torch.inf)
 
 
@@ -68,9 +68,9 @@ class DensityMap(nn.Module):
     Attributes
     ----------
     errors : StatedErrors
-        Of the log-density and of the row of the base, as functions of the row of the target.
+        Of the log-density and of the row of the base.
     map_errors : StatedErrors
-        Of the distilled flow map in the other direction, as a function of the row of the base.
+        Of the distilled flow map in the other direction.
     """
 
     matrices: Tensor
@@ -108,7 +108,8 @@ class DensityMap(nn.Module):
 def distilled_log_density(density_map: DensityMap, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
     """Log-densities of rows in scaled units at t = 1 by a map, and their stated errors."""
     own = cast_module(density_map, torch.float32, x.device)
-    return own(x, condition)[1].to(x.dtype), own.errors(x, condition)[:, 0].to(x.dtype)
+    y, value = own(x, condition)
+    return value.to(x.dtype), own.errors(x, y, condition)[:, 0].to(x.dtype)
 
 
 @torch.no_grad()
@@ -128,11 +129,12 @@ def distilled_rows(
     """
     own = cast_module(density_map, torch.float32, x.device)
     if to_base:
-        return own(x, condition)[0].to(x.dtype), own.errors(x, condition)[:, 1].to(x.dtype)
+        y = own(x, condition)[0]
+        return y.to(x.dtype), own.errors(x, y, condition)[:, 1].to(x.dtype)
     assert flow_map is not None  # it is distilled before the other one
     given = None if condition is None else condition.float()
-    moved = cast_module(flow_map, torch.float32, x.device)(x.float(), given)
-    return moved.to(x.dtype), own.map_errors(x, condition)[:, 0].to(x.dtype)
+    y = cast_module(flow_map, torch.float32, x.device)(x.float(), given)
+    return y.to(x.dtype), own.map_errors(x, y, condition)[:, 0].to(x.dtype)
 
 
 def moved_rows(
