@@ -53,6 +53,8 @@ class ConditionCodec:
         What messages call the columns.
     """
 
+    input_name = "condition"  # of models in files that do not say it
+
     def __init__(self, droppable, kinds=None, input_name="condition"):
         self.droppable, self.kinds, self.input_name = droppable, kinds, input_name
 
@@ -224,7 +226,7 @@ def _fitted(series, reading, kind, input_name):
 class _Coded:
     """The check for missing values, which both codecs share."""
 
-    name: object
+    input_name: str = "condition"  # that of files which do not say it
     has_missing: bool
     input_name: str
 
