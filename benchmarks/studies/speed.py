@@ -13,6 +13,8 @@ sides is the same network, the same batch and the same number of threads; accura
     score    exact log-densities at 1e-3 nats: dopri5 and one VJP a column, zuko's exact trace, KernelDensity
     default  microseconds a row at the default ode_tol, true errors and how many the stated ones cover, with and without
              what fit measures of the model, beside dopri5 with autograd (of our own, its evaluations counted)
+    densities  microseconds a row at the default ode_tol and in one pass, in double and single precision, beside
+             torchdiffeq's dopri5 (its evaluations counted), zuko's NSF and MAF, KernelDensity (speed_densities.py)
     sample   rows at the sliced W2 of the exact flow: torchdiffeq's dopri5 at 1e-5, our steps, our distilled map
     quality  seconds to the test log-likelihood that zuko's NSF has after two minutes (protein)
     scaling  cost and memory as rows and columns grow
@@ -34,6 +36,7 @@ from sklearn.neighbors import KernelDensity
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+import speed_densities
 from likelihood import AT, at_error, contenders, log_normal, protein, standardized, trace_by_vjps, unit_probes
 from sklearn_si import InterpolantFlow
 from sklearn_si.metrics import sliced_wasserstein
@@ -320,6 +323,23 @@ def at_default(args, flow, rows):
             print(f"{line}   mean error {off.mean():.1e}   covered {(off <= error + 1e-7).mean():.4f}", flush=True)
 
 
+# ------------------------------------------------------------------------------------- densities
+
+
+def densities(args):
+    """What a row costs by every way to a log-density."""
+    for d in args.columns:
+        X = mixed_tails(d, n=speed_densities.KERNEL_ROWS + 5 * args.rows)
+        rows, X = X[: 5 * args.rows], X[5 * args.rows :]
+        flow = InterpolantFlow(max_iter=args.fit_steps, device="cpu", random_state=0).fit(X[:20_000])
+        one_pass = copy.copy(flow)
+        one_pass.distill(4, log_density=True, max_iter=args.distill_steps).set_params(solver="distilled")
+        for dtype in (np.float64, np.float32):
+            print(f"  d = {d}, {np.dtype(dtype).name}")
+            found = speed_densities.contenders(flow, one_pass, X, rows, args.rows, dtype)
+            speed_densities.report(found, args.rounds)
+
+
 # ---------------------------------------------------------------------------------------- sample
 
 
@@ -457,7 +477,10 @@ def draw(costs, by_columns, path):
     figure.savefig(path, dpi=110)
 
 
-PARTS = {"train": train, "score": score, "default": default, "sample": sample, "quality": quality, "scaling": scaling}
+PARTS = {
+    "train": train, "score": score, "default": default, "densities": densities, "sample": sample, "quality": quality,
+    "scaling": scaling,
+}  # fmt: skip
 
 
 def main():
@@ -468,8 +491,9 @@ def main():
     parser.add_argument("--threads", type=int, nargs="*", default=[1])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rows", type=int, default=200, help="of score")
-    parser.add_argument("--columns", type=int, nargs="*", default=[2, 5, 10, 20, 43], help="of default")
+    parser.add_argument("--columns", type=int, nargs="*", default=[2, 5, 10, 20, 43], help="of default and densities")
     parser.add_argument("--fit-steps", type=int, default=6000, help="of default")
+    parser.add_argument("--distill-steps", type=int, default=4000, help="of densities")
     parser.add_argument("--samples", type=int, default=50_000, help="of sample")
     parser.add_argument("--seeds", type=int, default=1, help="of quality")
     parser.add_argument("--picture", help="of scaling: a file to draw the costs to")
