@@ -226,9 +226,9 @@ def _fitted(series, reading, kind, input_name):
 class _Coded:
     """The check for missing values, which both codecs share."""
 
-    input_name: str = "condition"  # that of files which do not say it
+    name: object
     has_missing: bool
-    input_name: str
+    input_name: str = "condition"  # that of files which do not say it
 
     def _check_missing(self, missing):
         if missing.any() and not self.has_missing:
