@@ -53,10 +53,13 @@ class ConditionCodec:
         What messages call the columns.
     """
 
-    input_name = "condition"  # of models in files that do not say it
-
     def __init__(self, droppable, kinds=None, input_name="condition"):
-        self.droppable, self.kinds, self.input_name = droppable, kinds, input_name
+        self.droppable, self.kinds, self._input_name = droppable, kinds, input_name
+
+    @property
+    def input_name(self):
+        """What messages call the columns; files of the first format do not say it."""
+        return vars(self).get("_input_name", "condition")
 
     def fit(self, condition):
         """Learn the kinds, the maps and the categories of the columns."""
@@ -228,7 +231,11 @@ class _Coded:
 
     name: object
     has_missing: bool
-    input_name: str = "condition"  # that of files which do not say it
+
+    @property
+    def input_name(self):
+        """What messages call the columns; files of the first format do not say it."""
+        return vars(self).get("_input_name", "condition")
 
     def _check_missing(self, missing):
         if missing.any() and not self.has_missing:
@@ -301,7 +308,7 @@ class _Quantity(_Coded):
     kind = "number"
 
     def __init__(self, name, reading, unit=None, input_name="condition"):
-        self.name, self.quantity, self.unit, self.input_name = name, reading.quantity, unit, input_name
+        self.name, self.quantity, self.unit, self._input_name = name, reading.quantity, unit, input_name
         x = self._checked(reading)
         self.has_missing = bool((reading.gaps > 0).any())
         # of dates, differences are what floats hold
@@ -403,7 +410,7 @@ class _Classes(_Coded):
     kind = "category"
 
     def __init__(self, name, reading, input_name="condition"):
-        self.name, self.quantity, self.input_name = name, reading.quantity, input_name
+        self.name, self.quantity, self._input_name = name, reading.quantity, input_name
         self.has_missing = bool((reading.gaps > 0).any())
         present = reading.values[reading.gaps == 0].tolist()
         try:
