@@ -1,6 +1,6 @@
 """Stochastic interpolants as scikit-learn estimators."""
 
-from . import outliers, tables  # noqa: F401 - so that their files can be loaded
+from . import outliers, resampling, tables  # noqa: F401 - so that their files can be loaded
 from ._estimators.bridge import SchroedingerBridge
 from ._estimators.diffusion import InterpolantDiffusion
 from ._estimators.flow import InterpolantFlow

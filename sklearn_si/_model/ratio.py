@@ -11,6 +11,8 @@ from .._utils.tensors import blocks
 
 # Scaled units beyond which a column counts as this far out: a ratio is not extrapolated.
 _FARTHEST = 6.0
+# Columns up to which their products are features of a quadratic function.
+_MOST_COLUMNS = 30
 # Rows that are evaluated at a time.
 _BLOCK_ROWS = 2**14
 # Log-ratio towards its own sample above which a row has no partner in the other: one of them to a hundred of its own.
@@ -63,8 +65,9 @@ class RatioUnits:
 
 
 def quadratic_features(z: np.ndarray) -> np.ndarray:
-    """1, the columns, and the products of any two of them."""
-    i, j = np.triu_indices(z.shape[1])
+    """1, the columns, and the products of any two of them; of many columns the squares alone."""
+    d = z.shape[1]
+    i, j = np.triu_indices(d) if d <= _MOST_COLUMNS else (np.arange(d), np.arange(d))
     return np.column_stack([np.ones(len(z)), z, z[:, i] * z[:, j]])
 
 

@@ -15,5 +15,7 @@ AFTER_FIT = {
     "TableCodec": ("unseen", "dequantize", "random_state"),
     "TableSynthesizer": ("device", "random_state"),
     "DensityOutlierDetector": ("contamination",),
+    "DensityRatioWeights": (),
+    "TableResampler": (),
     "InterpolantImputer": ("average", "keep_empty_features"),
 }

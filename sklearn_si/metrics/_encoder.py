@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.frames import Table
+from .._utils.names import registered
 
 # The number that replaces infinity in sums and thresholds.
 LARGEST = float(np.finfo(np.float32).max)
@@ -12,6 +13,7 @@ LARGEST = float(np.finfo(np.float32).max)
 _TREE_LEVELS = 254
 
 
+@registered("metrics.TableEncoder")
 class TableEncoder:
     """Encode tables as arrays of numbers, by the column types, ranges and categories of a reference table.
 
