@@ -11,7 +11,7 @@ from sklearn.base import _fit_context, clone
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .._model.lost_rows import warn_missed
-from .._model.sampling import DENOISED, check_forecast_noise, check_noise
+from .._model.sampling import DENOISED, check_noise
 from .._model.settings import Sampling
 from .._training.base_density import BASE_DENSITIES
 from .._training.loop import History
@@ -192,8 +192,6 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         problem.tasks = Tasks(self, X0, X1, {name: rows for name, rows in given.items() if rows is not None} or None)
         if not problem.is_forecast:
             check_noise(self._sampling(), problem.interpolant, problem.fields != ("velocity",))
-        else:
-            check_forecast_noise(self.noise_level, self.gamma_scale / 2)
         if memory.recall(self):
             self._renew_base()
             problem.tasks.end({"model_": self.model_})

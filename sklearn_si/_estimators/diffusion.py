@@ -57,8 +57,8 @@ class InterpolantDiffusion(BaseInterpolant):
         normal distribution with the moments of X0; "standard_normal" is N(0, I) in data units; an estimator needs `fit`
         and `score_samples`. None saves the time of the fit, and `score_samples` raises.
     noise_level : float, default=1.0
-        Size of the diffusion epsilon(t) in `sample`, in scaled units squared per unit of time; 0 is the ODE. May be
-        changed after fit.
+        Size of the diffusion epsilon(t) in `sample`, in scaled units squared per unit of time; 0 is the ODE. For
+        start="condition" see there. May be changed after fit.
     noise_schedule : {"gamma", "constant", "optimal"} or callable, default="gamma"
         The dependence of the noise on time: epsilon(t) = noise_level * schedule(t), with the schedule gamma(t)
         (alpha(t) with a Gaussian base), 1, the minimiser of the bound of the Kullback-Leibler divergence (Gaussian base
@@ -108,8 +108,10 @@ class InterpolantDiffusion(BaseInterpolant):
         `noise_level`. May be changed after fit.
     start : {"base", "condition"}, default="base"
         "condition" is forecasting: sampling from p(x1 | x0) (2303.08797, sec. 3.1). ``fit(X0, X1)`` then takes pairs of
-        rows, and ``sample(n, condition=x0)`` draws rows of X1 given rows of X0. The process starts from the given row,
-        its noise level is fixed at gamma_scale / 2, and it has no density.
+        rows, and ``sample(n, condition=x0)`` draws rows of X1 given rows of X0. The process starts from the given row
+        and has no density. Training begins with the linear regression of X1 on X0 with normal residuals. `noise_level`
+        is then in units of the noise of training, gamma_scale / 2, with a constant schedule (2403.13724): 1 is the
+        Foellmer process itself.
     support : str, tuple or dict, default="real"
         Where columns live: "real", "positive", or a pair (low, high) in the units of the column, of which one may be
         None; one for all columns, or a dict by name or position, in which other columns are "real". A smooth map leads

@@ -25,6 +25,10 @@ class NoiseTuningMethods(AsksModel):
     noise_level: float
     n_steps: Any
 
+    def _start_rows(self, start: Any, n_samples: int) -> np.ndarray:
+        """The rows that a forecast starts from: one for all, or one for each."""
+        raise NotImplementedError  # a leaf that forecasts has them
+
     def tune_noise_level(self, X, levels=None, scoring="energy", n_draws=10, *, condition=None, random_state=None):
         """Choose the noise level by comparing drawn rows with held-out rows, without a refit.
 
@@ -47,7 +51,8 @@ class NoiseTuningMethods(AsksModel):
         n_draws : int, default=10
             Draws at each level, each of as many rows as X has; at least 2.
         condition : array-like, default=None
-            The condition of each row of X, if the model was fitted with a condition.
+            The condition of each row of X, if the model was fitted with a condition. With start="condition", the row
+            from which each row of X followed; pairs of both are then compared.
         random_state : int, RandomState instance or None, default=None
             Seed of the draws; None means the estimator's own.
 
@@ -63,9 +68,10 @@ class NoiseTuningMethods(AsksModel):
             When a level is not a finite number of at least 0, or when the model does not know its score function.
         """
         model = self._ready()
-        model.refuse_forecast("tune_noise_level")
         _check_draws(n_draws)
         X = self._validate_rows(X)
+        if model.is_forecast:
+            scoring = _of_pairs(scoring, self._start_rows(condition, len(X))[:_MOST_ROWS])
         given = {} if condition is None else {"condition": _first_rows(condition, len(X))}
         X = X[:_MOST_ROWS]
         levels, before = _checked_levels(levels), (self.noise_level, self.n_steps)
@@ -92,6 +98,17 @@ class NoiseTuningMethods(AsksModel):
             return self.n_steps
         own = 100 if self.n_steps == "auto" else int(self.n_steps)
         return max(own, min(_MOST_STEPS, math.ceil(own * max(1.0, level))))
+
+
+def _of_pairs(scoring, X0):
+    """A scoring of forecasts: it compares pairs of a start row and what followed it."""
+    score = energy_score if scoring == "energy" else scoring
+
+    def of_pairs(rows, X):
+        starts = np.broadcast_to(X0, X.shape)
+        return score(np.hstack([starts, rows]), np.hstack([starts, X]))
+
+    return of_pairs
 
 
 def energy_score(rows, X):

@@ -39,7 +39,7 @@ from .lost_rows import settled, unknown_where_lost
 from .one_pass import DensityMap, check_guidance, moved_rows
 from .ratio import Ratio
 from .redraws import draw_rows
-from .sampling import check_forecast_noise, check_noise, forecast, generate
+from .sampling import check_noise, forecast, generate
 from .settings import Evaluation, Sampling
 from .units import DataUnits, returned
 
@@ -253,9 +253,8 @@ class FittedModel(HoldsNetworks):
 
     def check_sampling(self, sampling: Sampling) -> None:
         """Raise where the fields cannot serve a noise level or a schedule."""
-        if self.forecast_noise is not None:
-            check_forecast_noise(sampling.noise_level, self.forecast_noise)
-            return
+        if self.is_forecast:
+            return  # the drift gives the score function given the start row
         check_noise(sampling, self.interpolant, self.denoiser is not None, self.is_rectified)
 
     # -- fields

@@ -1,5 +1,7 @@
 """Rows at t = 1 from rows at t = 0: by the ODE, the SDE, or from given rows; in scaled units."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,6 @@ from .settings import Sampling
 
 DENOISED = "stochastic-heun-denoised"
 _SDE_WITHOUT_NOISE = {"euler-maruyama": "euler", "stochastic-heun": "heun", DENOISED: "heun"}
-# The noise level of an InterpolantDiffusion that nobody has set, which a forecast takes for its own.
-_UNSET_LEVEL = 1.0
 
 
 def check_noise(sampling: Sampling, interpolant: Interpolant, knows_score: bool, rectified: bool = False) -> None:
@@ -28,15 +28,6 @@ def check_noise(sampling: Sampling, interpolant: Interpolant, knows_score: bool,
             "give the score function there: use InterpolantDiffusion, or noise_level=0."
         )
     check_schedule(sampling.noise_schedule, interpolant)
-
-
-def check_forecast_noise(level: float, fixed: float) -> None:
-    """Refuse a noise level that is not the one with which the drift of a forecast was trained."""
-    if level not in (fixed, _UNSET_LEVEL):
-        raise ValueError(
-            f"Got noise_level={level:g}, but with start='condition' it is fixed at gamma_scale / 2 = {fixed:g} by "
-            "the training: leave it, or change gamma_scale and fit again."
-        )
 
 
 def check_schedule(schedule: Schedule, interpolant: Interpolant) -> None:
@@ -132,13 +123,30 @@ def sde_solver(sampling: Sampling) -> str:
 def forecast(
     fields: Fields, x0: Tensor, a: float, sampling: Sampling, n_steps: int, generator: torch.Generator
 ) -> Tensor:
-    """Continuations of given rows: dX = u dt + sqrt(2 a) dW from X_0 = x0 (2303.08797, sec. 3.1)."""
+    """Continuations of given rows: dX = u dt + sqrt(2 a) dW from X_0 = x0 (2303.08797, sec. 3.1).
+
+    With a noise level k other than 1 the diffusion is k a, and the distribution of X at every time is the same:
+
+    dX = [u + (k - 1) a s] dt + sqrt(2 k a) dW,    2 a s = u - (x - x0) / t
+
+    (2403.13724, with s the score of x_t given x0). The first step, at whose start s is not known, has k = 1.
+    """
     solver = sde_solver(sampling)
     if solver == DENOISED:
         raise ValueError(f"solver={solver!r} has no meaning with start='condition': use 'auto' or 'euler-maruyama'.")
-    times = time_grid(n_steps, "uniform").to(x0)
+    times, level = time_grid(n_steps, "uniform").to(x0), sampling.noise_level
 
     def drift(t: Tensor, x: Tensor, e: Tensor) -> Tensor:
         return fields.velocity(t, x)
 
-    return sdeint(drift, lambda t: torch.full_like(t, a), x0, times, generator, solver)
+    def tuned(t: Tensor, x: Tensor, e: Tensor) -> Tensor:
+        u = fields.velocity(t, x)
+        return u + (level - 1) / 2 * (u - (x - x0) / t)
+
+    def constant(epsilon: float) -> Callable[[Tensor], Tensor]:
+        return lambda t: torch.full_like(t, epsilon)
+
+    if level == 1:
+        return sdeint(drift, constant(a), x0, times, generator, solver)
+    x = sdeint(drift, constant(a), x0, times[:2], generator, solver)
+    return sdeint(tuned, constant(level * a), x, times[1:], generator, solver)

@@ -147,9 +147,9 @@ class Sampler:
         return self.coupling(self.x0[rows0], self.x1[rows1], condition, generator)
 
     @property
-    def is_conditional(self) -> bool:
-        """Whether rows have a condition."""
-        return self.condition is not None
+    def shares_times(self) -> bool:
+        """Whether what the network computes from time may be the same for several rows."""
+        return self.condition is None
 
     @property
     def _whole(self) -> bool:
@@ -298,7 +298,7 @@ class Batches:
             self._thread.shutdown(cancel_futures=True)
 
     def _count_rows_per_time(self, n: int) -> int:
-        shares = not self.sampler.is_conditional and n % _ROWS_PER_TIME == 0 and n >= _ROWS_PER_TIME * _FEWEST_TIMES
+        shares = self.sampler.shares_times and n % _ROWS_PER_TIME == 0 and n >= _ROWS_PER_TIME * _FEWEST_TIMES
         # the drift of a forecast has the start row among its features
         return _ROWS_PER_TIME if shares and "forecast" not in self.networks else 1
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._utils.tensors import column
 from ..interpolants import Interpolant
 from ..networks._divergence import Field
-from ..networks._fields import ResidualField
+from ..networks._fields import ForecastField, ResidualField
 
 # Distributions of t in training, as quantile functions. They weight the times of the loss, and leave its minimiser.
 TIME_DISTRIBUTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -172,7 +172,10 @@ def forecast_regression(
     """
     x = path.point(t, x0, x1, z)
     noise = column(torch.sqrt(2 * field.a * t / (1 - t)), x) * z
-    return _regression(field, t, x, x0, path.mean_dot(t, x0, x1) - noise, weighted=True)
+    target = path.mean_dot(t, x0, x1) - noise
+    if isinstance(field, ForecastField):
+        target = target - field.closed(t, x, x0)
+    return _regression(field, t, x, x0, target, weighted=True)
 
 
 def masked_regression(

@@ -10,11 +10,10 @@ from .._model.fields import Fields
 from .._model.likelihood import COARSE, GRID_SPACING, density_parts, middle_parts, standard_normal_parts
 from .._utils.tensors import FIT_STREAM, make_generator
 from .._utils.weights import effective_rows
-from ..networks import FiLMNetwork
 from ..networks._fields import StraightScales
-from ..networks._masked import MaskedVelocity
+from ..networks._masked import MaskedVelocity, ToldNetwork
 from ..preprocessing import AffineMap
-from ..preprocessing._masked import TOLD_PER_COLUMN, MaskedMap, told, whitened
+from ..preprocessing._masked import MaskedMap, told, told_of_whole_rows, whitened
 from ..preprocessing._patterns import ABSENT, ASKED, GIVEN, covariance_of, shrunk
 from ..preprocessing._support import supported
 from .batches import Sampler
@@ -29,7 +28,7 @@ _PATTERNS = 32
 _JOINT, _MARGINAL, _COMPLEMENT = 2, 1, 4
 _KINDS = 8
 # Patterns under which held-out rows are scored, beside the joint density of all columns.
-_VALIDATION_PATTERNS = 8
+_VALIDATION_PATTERNS = 4
 
 
 def draw_states(n: int, d: int, generator: torch.Generator) -> Tensor:
@@ -61,7 +60,8 @@ class MaskedSampler(Sampler):
         As in `Sampler`.
     """
 
-    is_conditional = True
+    # what is told is an input of the first layer: rows may share a time
+    shares_times = True
 
     def __init__(self, column_map: MaskedMap, *args: Any) -> None:
         super().__init__(*args)
@@ -103,9 +103,9 @@ class MaskedRun(Run):
     def _build_networks(self):
         recipe, problem, d = self.recipe, self.problem, self.x1.shape[1]
         generator = make_generator(problem.seed, FIT_STREAM + 100 * list(REGRESSIONS).index("masked"))
-        n_conditions = TOLD_PER_COLUMN * d + (0 if problem.codec is None else problem.codec.n_outputs_)
+        n_told = len(told_of_whole_rows(d)) + (0 if problem.codec is None else problem.codec.n_outputs_)
         path = problem.interpolant if problem.interpolant.is_linear else StraightScales(problem.interpolant)
-        network = FiLMNetwork(d, n_conditions, self.widths, recipe.activation, generator)
+        network = ToldNetwork(d, n_told, self.widths, recipe.activation, generator)
         return {"masked": MaskedVelocity(path, network)}
 
     def make_sampler(self, *args):

@@ -46,7 +46,7 @@ from ..networks._perceptrons import Perceptron
 from ..preprocessing import AffineMap, fit_one_sample_map, fit_two_sample_maps
 from ..solvers import odeint, time_grid
 from .batches import Batches, Sampler, held_out_loss
-from .composed import compose
+from .composed import compose, normal_transition
 from .lazy_rows import part_of, scaled_rows
 from .loop import History, Scores, count_rounds, train
 from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
@@ -215,7 +215,7 @@ class Run:
                 return recipe.network(d, n_conditions)
         network = FiLMNetwork(d, n_conditions, self.widths, recipe.activation, generator)
         if target == "forecast":
-            return ForecastField(network, recipe.gamma_scale / 2)
+            return ForecastField(network, recipe.gamma_scale / 2, normal_transition(self))
         if self.mixture is not None:
             return MixtureVelocity(problem.interpolant, network, *self.mixture)
         path = problem.interpolant if problem.interpolant.is_linear else StraightScales(problem.interpolant)

@@ -349,14 +349,53 @@ class DenoiserOfScore(Field):
         return self.score
 
 
+@registered("networks.NormalTransition")
+class NormalTransition(nn.Module):
+    """The linear Gaussian distribution of a row given the one before it: x1 | x0 ~ N(c + A x0, S).
+
+    Parameters
+    ----------
+    constant : Tensor of shape (d,)
+        c, in scaled units.
+    matrix : Tensor of shape (d, d)
+        A.
+    covariance : Tensor of shape (d, d)
+        S, positive definite.
+    """
+
+    constant: Tensor
+    matrix: Tensor
+    axes: Tensor
+    variances: Tensor
+
+    def __init__(self, constant: Tensor, matrix: Tensor, covariance: Tensor) -> None:
+        super().__init__()
+        variances, axes = torch.linalg.eigh(covariance)
+        self.register_buffer("constant", constant)
+        self.register_buffer("matrix", matrix)
+        self.register_buffer("axes", axes)
+        self.register_buffer("variances", variances)
+
+    def drift(self, t: Tensor, x: Tensor, x0: Tensor, a: float) -> Tensor:
+        """The exact drift of the process from x0 that ends in this distribution.
+
+        u = m - x0 + (S - 2a) [t S + 2a (1 - t)]^-1 (x - (1 - t) x0 - t m),    m = c + A x0
+        """
+        t = column(t, x)
+        mean = self.constant + x0 @ self.matrix.T
+        rest = (x - x0 - t * (mean - x0)) @ self.axes
+        slope = (self.variances - 2 * a) / (t * self.variances + 2 * a * (1 - t))
+        return mean - x0 + (slope * rest) @ self.axes.T
+
+
 @registered("networks.ForecastField")
 class ForecastField(ResidualField):
     """The drift u = b + a s of a process that starts from a given row (arXiv 2303.08797, section 3.1).
 
-    u(t, x | x0) = c_out(t) F(t, x, x0),    c_out^2 = 1 + 2 a t / (1 - t + floor)
+    u(t, x | x0) = g(t, x | x0) + c_out(t) F(t, x, x0),    c_out^2 = 1 + 2 a t / (1 - t + floor)
 
     The factor c_out is the size of the regression target d_t I - sqrt(2 a t / (1 - t)) z. The floor bounds it at t = 1,
-    where u is bounded as well.
+    where u is bounded as well. With F = 0 the process draws from the linear Gaussian model of its transition.
 
     Parameters
     ----------
@@ -364,20 +403,31 @@ class ForecastField(ResidualField):
         The network F, with x0 as its condition.
     a : float
         The noise level, in scaled units.
+    transition : NormalTransition or None, default=None
+        What g belongs to; None is g = 0.
     """
 
-    def __init__(self, network: FiLMNetwork, a: float) -> None:
+    def __init__(self, network: FiLMNetwork, a: float, transition: NormalTransition | None = None) -> None:
         super().__init__()
-        self.network, self.a = network, a
+        self.network, self.a, self.transition = network, a, transition
 
     def output_scale(self, t: Tensor) -> Tensor:
         """The factor c_out, of the shape of t."""
         return torch.sqrt(1 + 2 * self.a * t / (1 - t + _NOISE_FLOOR**2))
 
+    def closed(self, t: Tensor, x: Tensor, x0: Tensor) -> Tensor:
+        """The drift g of the linear Gaussian model."""
+        return torch.zeros_like(x) if self.transition is None else self.transition.drift(t, x, x0, self.a)
+
     def preconditioning(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Zeros, since there is no closed form, c_out, and x itself."""
+        """Zeros, since the closed form needs the start row as well, c_out, and x itself."""
         # the condition is the start row at t = 0: the network sees how far x has come from it
         return torch.zeros_like(x), column(self.output_scale(t), x), x
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The drift u(t, x | x0), of shape (n, d)."""
+        assert condition is not None  # the start row
+        return self.closed(t, x, condition) + super().forward(t, x, condition)
 
     def instants(self, times: Tensor) -> None:
         """The start row is needed beside the times."""

@@ -1,5 +1,8 @@
 """The velocity of any columns given any others: one network, told what is given and what is asked for."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,9 +11,50 @@ from .._utils.tensors import column
 from ..interpolants import Interpolant
 from ._divergence import Field
 from ._fields import PreconditionedField, ResidualField
-from ._perceptrons import N_TIME_FEATURES, FiLMNetwork
+from ._perceptrons import FiLMNetwork
 
 __all__ = ["MaskedVelocity"]
+
+
+@registered("networks.ToldNetwork")
+class ToldNetwork(FiLMNetwork):
+    """A perceptron whose layers are scaled and shifted by time, and whose first layer sees beside x what is told.
+
+    h_1 = act( s_1(t) * (W_x x + W_c told) + c_1(t) ),    and the other layers as in `FiLMNetwork`
+
+    Scales by what is told would cost as much as all layers, and rows that share a time could not share their scales.
+
+    Parameters
+    ----------
+    n_features, n_told : int
+        Number of columns of x, and of what is told.
+    hidden_layer_sizes, activation, generator
+        As in `FiLMNetwork`.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_told: int,
+        hidden_layer_sizes: Sequence[int],
+        activation: str,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(n_features, 0, hidden_layer_sizes, activation, generator)
+        first = self.weights[0]
+        bound = math.sqrt(3 / n_told)
+        of_told = torch.empty((len(first), n_told)).uniform_(-bound, bound, generator=generator)
+        first.data = torch.cat([first.data, of_told], 1)
+
+    @property
+    def widths(self) -> list[int]:
+        """Widths of the hidden layers."""
+        return [len(w) for w in self.weights]
+
+    def prepare(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """The features of time with a constant, and x with what is told beside it."""
+        features, x = super().prepare(t, x)
+        return features, x if condition is None else torch.cat([x, condition.to(x.dtype)], 1)
 
 
 @registered("networks.MaskedVelocity")
@@ -27,11 +71,13 @@ class MaskedVelocity(ResidualField):
     ----------
     interpolant : Interpolant
         A one-sided path.
-    network : FiLMNetwork
+    network : ToldNetwork
         The network F.
     """
 
-    def __init__(self, interpolant: Interpolant, network: FiLMNetwork) -> None:
+    network: ToldNetwork
+
+    def __init__(self, interpolant: Interpolant, network: ToldNetwork) -> None:
         super().__init__()
         self.interpolant, self.network = interpolant, network
 
@@ -73,39 +119,42 @@ class MaskedVelocity(ResidualField):
     def instants(self, times: Tensor) -> None:
         """What is given is needed beside the times."""
 
-    def restricted(self, columns: Tensor, constant: Tensor | None = None) -> PreconditionedField:
-        """The velocity of some columns alone, as a field of so many features.
+    def restricted(self, columns: Tensor) -> PreconditionedField:
+        """The velocity of some columns alone, those that are asked for, as a field of so many features."""
+        of, first, d = self.network, self.network.weights[0].detach(), self.n_features
+        network = ToldNetwork(len(columns), first.shape[1] - d, of.widths, of.activation, torch.Generator())
+        _share(network, of, torch.cat([first[:, columns], first[:, d:]], 1), of.modulation.detach())
+        network.output.data, network.bias.data = of.output.detach()[columns].clone(), of.bias.detach()[columns].clone()
+        return self._around(network, len(columns))
+
+    def joint(self, told: Tensor) -> PreconditionedField:
+        """The velocity of all columns given nothing; what is left of the condition is that of the user.
 
         Parameters
         ----------
-        columns : Tensor of int
-            Those that are asked for.
-        constant : Tensor of shape (3 d,), default=None
-            What is told of all rows alike: the field then has no such condition.
+        told : Tensor of shape (n_told,)
+            What is told of such rows, the same of all: it becomes a part of the shifts of the first layer.
         """
-        of = self.network
-        n_conditions = of.modulation.shape[1] - N_TIME_FEATURES - 1
-        n_left = n_conditions - (0 if constant is None else len(constant))
-        widths = [len(w) for w in of.weights]
-        # the weights that it starts from are replaced
-        network = FiLMNetwork(len(columns), n_left, widths, of.activation, torch.Generator())
-        network = network.to(of.output)
-        modulation = of.modulation.detach()
-        if constant is not None:
-            some = slice(N_TIME_FEATURES, N_TIME_FEATURES + len(constant))
-            shift = modulation[:, some] @ constant.to(modulation)
-            modulation = torch.cat([modulation[:, : some.start], modulation[:, some.stop :]], 1)
-            modulation[:, -1] += shift
-        network.modulation.data = modulation.clone()
-        for new, old in zip(network.weights, of.weights, strict=True):
-            new.data = old.detach().clone()
-        network.weights[0].data = of.weights[0].detach()[:, columns].clone()
-        network.output.data, network.bias.data = of.output.detach()[columns].clone(), of.bias.detach()[columns].clone()
-        one = torch.ones(len(columns)).to(of.output)
+        of, first, d = self.network, self.network.weights[0].detach(), self.n_features
+        own = d + len(told)
+        n_own, width = first.shape[1] - own, len(first)
+        settings = of.widths, of.activation, torch.Generator()
+        network = ToldNetwork(d, n_own, *settings) if n_own else FiLMNetwork(d, 0, *settings)
+        modulation = of.modulation.detach().clone()
+        # s (W x + w) + c = s W x + (c + s w)
+        modulation[width : 2 * width] += (first[:, d:own] @ told.to(first))[:, None] * modulation[:width]
+        _share(network, of, torch.cat([first[:, :d], first[:, own:]], 1), modulation)
+        network.output.data, network.bias.data = of.output.detach().clone(), of.bias.detach().clone()
+        return self._around(network, d)
+
+    def _around(self, network: FiLMNetwork, d: int) -> PreconditionedField:
+        network = network.to(self.network.output)
+        one = torch.ones(d).to(network.output)
         return PreconditionedField(self.interpolant, network, "velocity", one, one).requires_grad_(False).eval()
 
-    def joint(self) -> PreconditionedField:
-        """The velocity of all columns given nothing; what is left of the condition is that of the user."""
-        d = self.n_features
-        constant = torch.cat([torch.zeros(2 * d), torch.ones(d)])
-        return self.restricted(torch.arange(d), constant)
+
+def _share(network: FiLMNetwork, of: FiLMNetwork, first: Tensor, modulation: Tensor) -> None:
+    """Give a network the inner layers of another, with a first layer and a modulation of its own."""
+    for new, old in zip(network.weights, of.weights, strict=True):
+        new.data = old.detach().clone()
+    network.weights[0].data, network.modulation.data = first.clone(), modulation.clone()

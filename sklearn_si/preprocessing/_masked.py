@@ -14,8 +14,8 @@ __all__ = ["MaskedMap"]
 
 # Scaled units beyond which a given value tells the network less and less.
 _BEND = 4.0
-# Inputs of the network for each column: its value, whether it is given, and whether it is asked for.
-TOLD_PER_COLUMN = 3
+# Octaves of the waves of a given value's rank, by which values that are near are told apart.
+OCTAVES = 0
 
 
 @registered("preprocessing.MaskedMap")
@@ -99,6 +99,8 @@ def whitened(v: Tensor, normals: ConditionalNormals, states: Tensor) -> Tensor:
 def told(v: Tensor, states: Tensor) -> Tensor:
     """What the network is told of rows: given values, pulled in where they are large, and the state of each column.
 
+    In parts of d columns each: values, which are given, which are asked for, and waves of the ranks of those given.
+
     Parameters
     ----------
     v : Tensor of shape (..., d)
@@ -108,4 +110,14 @@ def told(v: Tensor, states: Tensor) -> Tensor:
     given = (states == GIVEN).to(v)
     size = v.abs()
     shown = torch.sign(v) * (size.clamp(max=_BEND) + torch.log1p((size - _BEND).clamp(min=0)))
-    return torch.cat([torch.where(given > 0, shown, 0.0), given, (states == ASKED).to(v)], -1)
+    return torch.cat([torch.where(given > 0, shown, 0.0), given, (states == ASKED).to(v), *_waves(v, given)], -1)
+
+
+def told_of_whole_rows(d: int) -> Tensor:
+    """The same of rows of which everything is asked for, of shape (n_told,)."""
+    return told(torch.zeros(d), torch.full((d,), ASKED))
+
+
+def _waves(v: Tensor, given: Tensor) -> list[Tensor]:
+    phase = torch.pi * torch.special.ndtr(v)
+    return [given * f(phase * 2.0**k) for k in range(OCTAVES) for f in (torch.sin, torch.cos)]

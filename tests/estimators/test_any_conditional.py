@@ -13,9 +13,9 @@ import sklearn_si
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._training.masked_run import draw_states
 from sklearn_si.interpolants import Linear
-from sklearn_si.networks import FiLMNetwork, velocity_and_divergence
-from sklearn_si.networks._masked import MaskedVelocity
-from sklearn_si.preprocessing._masked import MaskedMap, told, whitened
+from sklearn_si.networks import velocity_and_divergence
+from sklearn_si.networks._masked import MaskedVelocity, ToldNetwork
+from sklearn_si.preprocessing._masked import MaskedMap, told, told_of_whole_rows, whitened
 from sklearn_si.preprocessing._patterns import ABSENT, ASKED, GIVEN
 
 SMALL = {"conditionals": "any", "preprocessing": "standardize", "hidden_layer_sizes": (32, 32), "random_state": 0}
@@ -411,7 +411,7 @@ def test_a_diffusion_has_no_such_parameter():
 @pytest.fixture(scope="module")
 def field():
     generator = torch.Generator().manual_seed(0)
-    network = FiLMNetwork(4, 14, (8, 8, 8), "silu", generator)
+    network = ToldNetwork(4, len(told_of_whole_rows(4)) + 2, (8, 8, 8), "silu", generator)
     network.output.data.normal_(generator=generator)
     return MaskedVelocity(Linear(), network).double().requires_grad_(False)
 
@@ -436,7 +436,7 @@ def test_what_is_told_of_all_rows_may_be_a_part_of_the_weights(field):
     own = torch.randn((5, 2), generator=rng, dtype=torch.float64)
     t = torch.tensor(0.3, dtype=torch.float64)
     condition = torch.cat([told(x, torch.full((1, 4), ASKED)), own], 1)
-    torch.testing.assert_close(field.joint()(t, x, own), field(t, x, condition))
+    torch.testing.assert_close(field.joint(told_of_whole_rows(4))(t, x, own), field(t, x, condition))
 
 
 def test_columns_that_are_neither_given_nor_asked_for_tell_nothing(field):
