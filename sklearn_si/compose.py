@@ -141,11 +141,13 @@ class TransformedDensity(
         stacked = np.vstack(samples).astype(np.float64)
         if hasattr(transformer, "fit"):
             transformer.fit(stacked.copy(), **_weights_for(transformer, samples, row_weights))
-        for step in steps_of(transformer):
-            reason = reason_against(step)
+        names = vars(self).get("feature_names_in_")
+        for k, step in enumerate(steps_of(transformer)):
+            # what is rotated before has no names
+            reason = reason_against(step, names if k == 0 else None)
             if reason:
                 raise ValueError(f"{name_of(step)} cannot be used around a density: {reason}.")
-        check_round_trip(transformer, stacked, vars(self).get("feature_names_in_"))
+        check_round_trip(transformer, stacked, names)
         inside = [forward(transformer, X)[0] for X in samples]
         estimator = clone(self.estimator)
         with tasks.part("estimator", estimator):

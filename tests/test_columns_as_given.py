@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.preprocessing import PowerTransformer
 
 import sklearn_si
-from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si import InterpolantDiffusion, InterpolantFlow, InterpolantRegressor, TransformedDensity
 from sklearn_si.displays import DensityDisplay, SampleComparisonDisplay
 from sklearn_si.metrics import c2st, energy_distance, marginal_distances, wasserstein_distance
 from sklearn_si.preprocessing._conditions import ConditionCodec, columns_of, joined
@@ -416,6 +417,43 @@ def test_what_cannot_be_read_is_refused_by_name(cells, told):
             reader.fit(pd.DataFrame({"code": cells}))
 
 
+REFUSED = {
+    "words": (["a", 1.0], "could not convert string"),
+    "missing": ([None, 1.0], "contains NaN"),
+    "infinite": ([np.inf, 1.0], "contains infinity"),
+    "nothing": ([None, None], "contains NaN"),
+    "dates": ([datetime.datetime(2020, 1, 1)] * 2, "has dates or time differences"),
+    "spans": ([datetime.timedelta(1)] * 2, "has dates or time differences"),
+}
+FRAMES = {"pandas": pd.DataFrame, "polars": lambda d: pl.DataFrame(d, strict=False), "pyarrow": pa.table}
+
+
+@pytest.mark.parametrize("library", FRAMES)
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_column_that_is_no_number_is_named(what, library):
+    """In fit, in scores and in metrics; an array has no names."""
+    cells, told = REFUSED[what]
+    cells = [str(cell) for cell in cells] if what == "words" and library != "pandas" else cells
+    good = {"x": RNG.normal(size=N).tolist(), "odd": RNG.normal(size=N).tolist()}
+    frame = FRAMES[library]({**good, "odd": cells * (N // 2)})
+    flow, named = InterpolantFlow(**{**SMALL, "max_iter": 1}), rf"(?s){told}.*\['odd'\]"
+    with pytest.raises(ValueError, match=named):
+        flow.fit(frame)
+    with pytest.raises(ValueError, match=named):
+        flow.fit(FRAMES[library](good)).score_samples(frame)
+    if not what.endswith("s"):
+        with pytest.raises(ValueError, match=named):
+            energy_distance(frame, FRAMES[library](good))
+
+
+def test_columns_of_a_target_and_of_a_transformer_are_named():
+    X = pd.DataFrame({"a": np.exp(RNG.normal(size=N)), "b": RNG.normal(size=N) ** 4})
+    with pytest.raises(ValueError, match="Column 'b' of y holds one value"):
+        InterpolantRegressor().fit(X, X.assign(b=1.0))
+    with pytest.raises(ValueError, match=r"in columns \['b'\]"):
+        TransformedDensity(PowerTransformer(), InterpolantFlow(**SMALL)).fit(X.assign(a=RNG.normal(size=N)))
+
+
 def test_large_whole_numbers_come_back():
     frame = pd.DataFrame({"n": 2**60 + RNG.integers(10**9, size=N), "u": np.arange(N).astype("uint64"), "k": 2**62})
     frame.loc[::2, "k"] += 1
@@ -429,6 +467,7 @@ ODD = {
     "integer categories": lambda n: pd.Series(pd.Categorical(RNG.integers(3, size=n), categories=[2, 0, 1, 7])),
     "decimals": lambda n: pd.Series([decimal.Decimal(int(k)) / 100 for k in RNG.integers(10**4, size=n)], dtype=object),
     "dates": lambda n: pd.Series(columns(n)["date"], dtype=object),
+    "nothing of pyarrow": lambda n: pd.Series([None] * n, dtype=pd.ArrowDtype(pa.null())),
     "arrow timestamps": lambda n: pd.Series(columns(n)["datetime"]).astype(pd.ArrowDtype(pa.timestamp("us", "UTC"))),
 }
 
@@ -444,7 +483,7 @@ def test_odd_columns_are_learned_drawn_and_saved(odd, tmp_path):
     pd.testing.assert_frame_equal(sklearn_si.load(tmp_path / "table.si").sample(30), drawn)
     assert table.codec_.columns_[0].ordered == (odd in ("intervals", "periods"))
     kept = table.sample(given=frame[["odd"]])
-    assert (kept["odd"] == frame["odd"]).all()
+    assert ((kept["odd"] == frame["odd"]) | kept["odd"].isna() & frame["odd"].isna()).all()
 
 
 @pytest.mark.parametrize(

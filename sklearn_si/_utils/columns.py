@@ -166,7 +166,7 @@ class Series:
 
     def _cells(self, column):
         """The objects of a column of objects; None for other columns."""
-        if str(self.dtype) == "null[pyarrow]":
+        if str(self.dtype) == _NOTHING:
             return None
         if self.backend == "narwhals":
             return None if self._time_unit else column.to_list()
@@ -283,7 +283,7 @@ class Series:
 
     def _read_extension(self, column):
         kind = getattr(self.dtype, "kind", "O")
-        if str(self.dtype) == "null[pyarrow]":
+        if str(self.dtype) == _NOTHING:
             return _read_objects([None] * len(column), None)
         missing = column.isna().to_numpy().astype(np.int64)
         kinds = (getattr(self.dtype, "na_value", np.nan),) if missing.any() else ()
@@ -330,6 +330,8 @@ class Series:
 
     def _write_pandas(self, values, gaps, kinds):
         pd = importlib.import_module("pandas")
+        if str(self.dtype) == _NOTHING:  # which pyarrow makes of None alone
+            return pd.Series([None] * len(values), dtype=self.dtype, name=self.name)
         if self._is_sparse:
             return Series(self.name, self.dtype.subtype, "pandas").write(values, gaps, kinds).astype(self.dtype)
         if self.is_date:
@@ -360,6 +362,8 @@ class Series:
 # Dtypes of text in pandas, whose cells need not be inspected, and of single precision in all libraries.
 _TEXT = ("str", "string", "large_string[pyarrow]")
 _SINGLE = ("Float32", "float[pyarrow]")
+# The dtype of pyarrow's columns without any value.
+_NOTHING = "null[pyarrow]"
 # The methods by which narwhals counts time differences and dates in a unit.
 _TOTALS = {
     "ns": "total_nanoseconds", "us": "total_microseconds", "ms": "total_milliseconds", "s": "total_seconds",

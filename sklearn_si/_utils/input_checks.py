@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, check_array, validate_data
 
-from .frame_names import in_order, names_of
+from .frame_names import in_order, names_of, narwhals_frame
 
 DTYPES = (np.float64, np.float32)
 # Names of single precision in numpy, polars, pandas with missing values, and pyarrow.
@@ -17,6 +17,9 @@ _SINGLE = ("float32", "Float32", "float[pyarrow]")
 # How the names of such columns begin, in numpy, pandas, pyarrow and polars.
 _DATED_DTYPES = ("date", "time", "period", "duration")
 _DATED_TYPES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
+
+# Largest number of columns that an error names.
+_FEW_NAMES = 30
 
 _nameless = contextvars.ContextVar("sklearn_si_nameless", default=False)
 
@@ -49,11 +52,12 @@ def validate_rows(estimator, X, name="X", allow_nan=False):
     """Rows as an array with the columns of fit: those of X must be in the order of fit, others are found by name."""
     finite = "allow-nan" if allow_nan else True
     X = check_cells(X if name == "X" else in_order(X, _names(estimator), name), name)
-    if name == "X" and not _nameless.get():
-        return validate_data(estimator, X, dtype=dtypes_of(X), reset=False, ensure_all_finite=finite)
-    if not _nameless.get():
-        _check_feature_names(estimator, X, reset=False)
-    X = check_array(X, dtype=dtypes_of(X), input_name=name, ensure_all_finite=finite)
+    with naming_columns(X, finite):
+        if name == "X" and not _nameless.get():
+            return validate_data(estimator, X, dtype=dtypes_of(X), reset=False, ensure_all_finite=finite)
+        if not _nameless.get():
+            _check_feature_names(estimator, X, reset=False)
+        X = check_array(X, dtype=dtypes_of(X), input_name=name, ensure_all_finite=finite)
     if X.shape[1] != estimator.n_features_in_:
         raise ValueError(
             f"{name} has {X.shape[1]} features, but expected {estimator.n_features_in_} as in X0 of fit: pass the same "
@@ -101,7 +105,8 @@ def column_position(column, names, parameter):
 def validate_points(estimator, X, name):
     """Rows as an array with as many columns as in fit; columns with the names of fit are put in its order."""
     X = check_cells(by_names(estimator, X, name), name)
-    X = check_array(X, dtype=dtypes_of(X), input_name=name)
+    with naming_columns(X):
+        X = check_array(X, dtype=dtypes_of(X), input_name=name)
     if X.shape[1] != estimator.n_features_in_:
         who = type(estimator).__name__
         raise ValueError(f"{name} has {X.shape[1]} features, but {who} expects {estimator.n_features_in_}.")
@@ -123,7 +128,8 @@ def validate_samples(estimator, X0, X1):
     """The samples of a fit: two arrays, or one array and None."""
     with _ways_out():
         X0 = check_cells(X0, "X0")
-        X0 = validate_data(estimator, X0, dtype=dtypes_of(X0), ensure_min_samples=2)
+        with naming_columns(X0):
+            X0 = validate_data(estimator, X0, dtype=dtypes_of(X0), ensure_min_samples=2)
     if not is_sample(X1, "X1"):
         check_labels(X1, X0)
         return X0, None
@@ -132,6 +138,27 @@ def validate_samples(estimator, X0, X1):
     if len(X1) < 2:
         raise ValueError(f"Found array with {len(X1)} sample(s) in X1, while a minimum of 2 is required.")
     return X0, X1
+
+
+@contextlib.contextmanager
+def naming_columns(X, finite=True):
+    """A context in which the checks of scikit-learn name the columns of a frame at which they stumble."""
+    try:
+        yield
+    except ValueError as error:
+        told = _told_columns(X, lambda cells: _is_refused(cells, finite))
+        if not told:
+            raise
+        raise ValueError(f"{error}{told}") from error
+
+
+def _is_refused(cells, finite):
+    """Whether cells are something else than numbers, which are finite or missing as they may be."""
+    try:
+        check_array(cells.reshape(-1, 1), dtype=np.float64, ensure_all_finite=finite)
+    except (TypeError, ValueError):
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -152,7 +179,7 @@ def _way_out(message):
     if "unique column names" in message:
         return "\nRename the columns, or pass X.to_numpy()."
     if "could not convert string" in message:
-        return ". Of this library, TableSynthesizer learns columns of text, and `condition=` accepts them."
+        return "\nOf this library, TableSynthesizer learns columns of text, and `condition=` accepts them."
     return ""
 
 
@@ -230,14 +257,26 @@ def check_cells(X, name):
         )
     if isinstance(dtype, np.dtype) and dtype.kind == "f" and not dtype.isnative:
         return np.asarray(X, dtype=dtype.newbyteorder("="))
-    values: Any = X if hasattr(X, "dtype") or hasattr(X, "dtypes") else np.asarray(X)
-    dtypes = list(values.dtypes) if np.ndim(getattr(values, "dtypes", 0)) else [values.dtype]
+    frame: Any = narwhals_frame(X)  # None for those of pandas and for arrays
+    values: Any = X if frame is not None or hasattr(X, "dtype") or hasattr(X, "dtypes") else np.asarray(X)
+    dtypes = list(values.dtypes) if np.ndim(getattr(values, "dtypes", 0)) else [getattr(values, "dtype", None)]
+    dtypes = dtypes if frame is None else list(frame.schema.values())
     dated = any(str(dtype).lower().startswith(_DATED_DTYPES) for dtype in dtypes)
     if not dated and any(str(dtype) == "object" for dtype in dtypes):
         dated = any(isinstance(value, _DATED_TYPES) for value in np.asarray(values, dtype=object).flat)
     if dated:
         raise ValueError(
             f"{name} has dates or time differences, which are not numbers of a known unit: convert them first, for "
-            "example to days since a date of your choice."
+            "example to days since a date of your choice." + _told_columns(X, _is_dated)
         )
     return X
+
+
+def _told_columns(X, is_at_fault):
+    """A sentence that names the columns of a frame of which something is true; an empty one for arrays."""
+    bad = [own for own in names_of(X) or () if is_at_fault(np.asarray(X[own]))]
+    return f"\nThe columns at fault are {bad[:_FEW_NAMES]}." if bad else ""
+
+
+def _is_dated(cells):
+    return cells.dtype.kind in "mM" or any(isinstance(cell, _DATED_TYPES) for cell in cells.flat)

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 from .._utils.frame_names import in_order, names_of
+from .._utils.input_checks import naming_columns
 from .._utils.weights import check_weights
 
 # All floats beyond this one are whole numbers.
@@ -13,8 +14,10 @@ _MOST_COUNT = 2.0**53
 def same_columns(X, reference):
     """Both samples as finite arrays in float64, with equally many columns; columns of frames are matched by name."""
     X = in_order(X, names_of(reference), "X", "reference")
-    X = check_array(X, dtype=np.float64, input_name="X")
-    reference = check_array(reference, dtype=np.float64, input_name="reference")
+    with naming_columns(X):
+        X = check_array(X, dtype=np.float64, input_name="X")
+    with naming_columns(reference):
+        reference = check_array(reference, dtype=np.float64, input_name="reference")
     if X.shape[1] != reference.shape[1]:
         raise ValueError(
             f"X has {X.shape[1]} columns and reference has {reference.shape[1]}, but a distance needs the same columns "

@@ -11,7 +11,17 @@ import zoneinfo
 from collections.abc import Callable
 
 import numpy as np
-from sklearn import decomposition, dummy, linear_model, mixture, neighbors, pipeline, preprocessing
+from sklearn import (
+    decomposition,
+    dummy,
+    feature_selection,
+    impute,
+    linear_model,
+    mixture,
+    neighbors,
+    pipeline,
+    preprocessing,
+)
 from torch import nn
 
 from .._utils.names import BY_NAME, NAMES
@@ -24,10 +34,11 @@ _MOST_LEVELS = 8
 # Numbers in such a name are smaller than this.
 _MOST_OF_A_NAME = 2**16
 _FOREIGN = (
-    decomposition.PCA, dummy.DummyRegressor, linear_model.RidgeCV, mixture.BayesianGaussianMixture,
-    mixture.GaussianMixture, pipeline.Pipeline, preprocessing.MaxAbsScaler, preprocessing.MinMaxScaler,
-    preprocessing.OneHotEncoder, preprocessing.PowerTransformer, preprocessing.QuantileTransformer,
-    preprocessing.RobustScaler, preprocessing.StandardScaler, nn.Linear, nn.ModuleDict, nn.ModuleList, nn.ParameterList,
+    decomposition.PCA, dummy.DummyRegressor, feature_selection.VarianceThreshold, impute.SimpleImputer,
+    linear_model.RidgeCV, mixture.BayesianGaussianMixture, mixture.GaussianMixture, pipeline.Pipeline,
+    preprocessing.MaxAbsScaler, preprocessing.MinMaxScaler, preprocessing.OneHotEncoder, preprocessing.PowerTransformer,
+    preprocessing.QuantileTransformer, preprocessing.RobustScaler, preprocessing.StandardScaler,
+    nn.Linear, nn.ModuleDict, nn.ModuleList, nn.ParameterList,
 )  # fmt: skip
 
 

@@ -94,12 +94,17 @@ def check_round_trip(transformer, X, names=None):
     allowed = np.sqrt(eps) * np.ptp(X, axis=0) + 64 * eps * np.abs(X).max(axis=0)
     columns = np.flatnonzero((np.abs(back - X) > allowed).any(axis=0))
     if len(columns):
-        told = columns.tolist() if names is None else [names[j] for j in columns]
+        told = told_columns(columns, names)
         raise ValueError(
             f"The inverse_transform of {name_of(transformer)} does not map the rows back to themselves in columns "
             f"{told} (largest error {np.abs(back - X).max():.2g}), but a density needs a bijection. Use "
             "another transformer, or scale the columns first (a Pipeline that begins with StandardScaler)."
         )
+
+
+def told_columns(columns, names):
+    """The names of some columns; their numbers where they have none."""
+    return columns.tolist() if names is None else [names[j] for j in columns]
 
 
 def name_of(transformer):
@@ -159,7 +164,7 @@ def _jacobian_rule(step):
 _OWN_MAP = "a map of your own onto the whole space, with inverse_transform and log_abs_det_jacobian(X)"
 
 
-def reason_against(step):
+def reason_against(step, names=None):
     """Why a fitted step is not a bijection onto the whole space, and what to do; None if it is one."""
     if not hasattr(step, "inverse_transform"):
         return f"it has no inverse_transform, which samples need. Use StandardScaler, or {_OWN_MAP}"
@@ -180,7 +185,7 @@ def reason_against(step):
     if isinstance(step, PCA):
         return _reason_against_pca(step)
     if isinstance(step, PowerTransformer):
-        return _reason_against_power(step)
+        return _reason_against_power(step, names)
     return None
 
 
@@ -200,7 +205,7 @@ def _reason_against_pca(step):
     return None
 
 
-def _reason_against_power(step):
+def _reason_against_power(step, names):
     if step.method == "box-cox":
         bounded, onto = step.lambdas_ != 0, "is not 0"
     else:
@@ -208,8 +213,9 @@ def _reason_against_power(step):
     if not bounded.any():
         return None
     found = ", ".join(f"{value:.3g}" for value in step.lambdas_[bounded][:_NAMED])
+    columns = told_columns(np.flatnonzero(bounded), names)
     return (
-        f"its lambda {onto} in columns {np.flatnonzero(bounded).tolist()} ({found}), so its image is bounded and "
+        f"its lambda {onto} in columns {columns} ({found}), so its image is bounded and "
         f"samples of the estimator may have no preimage. Use RobustScaler, or {_OWN_MAP} (the logarithm for positive "
         "columns, for example)"
     )

@@ -15,6 +15,8 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.feature_selection import VarianceThreshold
+from sklearn.impute import SimpleImputer
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
@@ -427,11 +429,19 @@ def test_files_of_one_model_are_the_same_to_the_bit(path, monkeypatch):
 
 
 def test_a_pipeline_of_scikit_learn_is_saved(tmp_path):
-    steps = StandardScaler(), PCA(whiten=True), "passthrough", InterpolantFlow(**SMALL)
+    steps = (
+        SimpleImputer(),
+        VarianceThreshold(),
+        StandardScaler(),
+        PCA(whiten=True),
+        "passthrough",
+        InterpolantFlow(**SMALL),
+    )
     pipe = make_pipeline(*steps).set_output(transform="pandas").fit(pd.DataFrame(X0, columns=["a", "b"]))
     sklearn_si.save(pipe, tmp_path / "pipe.si")
     again = sklearn_si.load(tmp_path / "pipe.si")
     frame = pd.DataFrame(X1, columns=["a", "b"])
+    frame.loc[3, "b"] = np.nan
     assert again.score(frame) == pipe.score(frame)
     assert again.transform(frame).equals(pipe.transform(frame))
     assert list(again.named_steps) == list(pipe.named_steps)

@@ -154,13 +154,14 @@ def refuse_support_of_flow(flow):
         )
 
 
-def refuse_constant(Y):
-    """Raise where a column holds one value, or where there are too few rows."""
+def refuse_constant(Y, names=None):
+    """Raise where a column, of a name or a number, holds one value, or where there are too few rows."""
     if len(Y) < 3:
         raise ValueError(f"Got n_samples={len(Y)}, while a minimum of 3 is required to learn a distribution.")
     constant = np.flatnonzero(np.ptp(Y, axis=0) == 0)
     if len(constant):
+        name = constant[0] if names is None else repr(names[constant[0]])
         raise ValueError(
-            f"Column {constant[0]} of y holds one value ({Y[0, constant[0]]:g}), which has no distribution to learn: "
+            f"Column {name} of y holds one value ({Y[0, constant[0]]:g}), which has no distribution to learn: "
             "leave it out."
         )

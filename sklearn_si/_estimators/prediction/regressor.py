@@ -203,11 +203,11 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         self._is_column, self.n_outputs_ = Y.ndim == 2, 1 if Y.ndim == 1 else Y.shape[1]
         X, weight = weighted_rows(X, sample_weight)
         Y, _ = weighted_rows(Y.reshape(len(Y), -1), sample_weight, "y")
-        refuse_constant(Y)
+        refuse_constant(Y, names)
         self.codec_ = ConditionCodec(False, self.condition_kinds, "X").fit(X)
         codes, seed = self.codec_.transform(X, len(Y)), draw_seed(self.random_state)
         rows, kept = rows_to_calibrate(len(Y), self.calibrate, seed)
-        refuse_constant(Y[rows])
+        refuse_constant(Y[rows], names)
         own = None if weight is None else weight[rows]
         self._names = list(range(Y.shape[1])) if names is None else names
         self.support_ = read_support(self.support, self._names)
