@@ -110,6 +110,9 @@ class Column:
         Their grid.
     bounds : tuple of float
         The least and the largest.
+    end_share : float
+        The share of drawn values at either end of the bounds, at the least: without it most tables would lack the
+        extremes, and the range of the column with them.
     origin : int or None
         Of int64 numbers, the least ordinary one: differences from it are what floats hold exactly.
     merged, level_shares : ndarray or None
@@ -130,6 +133,7 @@ class Column:
     bins: SmoothBins | GridBins | None = None
     lattice: Lattice | None = None
     bounds: tuple | None = None
+    end_share: float = 0.0
     origin: int | None = None
     merged: np.ndarray | None = None
     level_shares: np.ndarray | None = None
@@ -300,12 +304,20 @@ class Column:
         ordinary = self.is_value(codes)
         spikes = (codes >= self.n_bins) & (codes < self.n_bins + len(self.levels))
         with np.errstate(over="ignore"):
-            x = np.clip(self.bins.inverse(values[ordinary], codes[ordinary]), *self.bounds)
+            x = self._within_bounds(self.bins.inverse(values[ordinary], codes[ordinary]))
         x = x if self.lattice is None else np.clip(self.lattice.round(x), *self.bounds)
         whole = self.origin is not None
         numbers = np.zeros(len(codes), dtype=np.int64 if whole else np.float64)
         numbers[ordinary], numbers[spikes] = np.rint(x) if whole else x, self.levels[codes[spikes] - self.n_bins]
         return numbers + self.origin if whole else numbers
+
+    def _within_bounds(self, x):
+        """Numbers within the bounds; the outermost share of them stands at the bounds."""
+        low, high = self.bounds
+        if self.end_share and isinstance(self.bins, SmoothBins) and not self.bins.spline.is_line:
+            outer = self.bins.spline.inverse(ndtri([self.end_share, 1 - self.end_share]))
+            x = np.where(x <= outer[0], low, np.where(x >= outer[1], high, x))
+        return np.clip(x, low, high)
 
     def on_grid(self, numbers):
         """The numbers of a continuous column, on the grid of those of fit."""

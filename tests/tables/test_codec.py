@@ -238,3 +238,21 @@ def test_whole_numbers_that_floats_do_not_tell_apart_are_compared_with_floats():
     readings = Table.of(frame).readings(frame)
     assert len(real) < 120
     assert _by_chance(*readings) == pytest.approx((n_real**2).sum() / 120)
+
+
+def test_most_drawn_tables_have_the_extremes_of_a_column():
+    """A value far from all others would be missing from nearly all of them, and the range of the column with it."""
+    n, rng = 8000, np.random.default_rng(0)
+    x = np.append(rng.exponential(size=n - 2), [-9.0, 40.0])
+    codec = TableCodec()
+    codec._fit(pd.DataFrame({"x": x}), binned=True)
+    column = codec.columns_[0]
+    tables = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        codes = rng.choice(column.n_codes, size=n, p=column.shares)
+        tables.append(column.decode(codes, rng.standard_normal(n), rng)[0])
+    drawn = np.array(tables)
+    for end, reached in ((-9.0, drawn.min(1)), (40.0, drawn.max(1))):
+        assert (reached == end).mean() > 0.8
+        assert 1 < (drawn == end).sum(1).mean() < 4
