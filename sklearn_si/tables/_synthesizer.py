@@ -71,8 +71,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         What models the values; None is InterpolantFlow(preprocessing="standardize", learning_rate_init=1e-3), with
         the `validation_fraction` of the table.
     hidden_layer_sizes : "auto" or tuple of (int, int), default="auto"
-        Width and number of the blocks of the network of the codes; "auto" is (64, 1), (128, 2) or (256, 2) by the
-        number of rows.
+        Width and number of the blocks of the network of the codes; "auto" is (64, 1), (128, 2), (256, 2) or (512, 2)
+        by the number of rows.
     dropout : float, default=0.4
         Share of its hidden units that is dropped at each row of a step.
     learning_rate_init : float, default=2e-3
