@@ -210,7 +210,7 @@ class MaskedNetwork(nn.Module):
 
 def auto_sizes(n):
     """Width and depth for n rows."""
-    return (64, 1) if n < 1000 else (128, 2) if n < 5000 else (256, 2) if n < 10_000 else (512, 2)
+    return (64, 1) if n < 1000 else (128, 2) if n < 5000 else (256, 2) if n < 20_000 else (512, 2)
 
 
 def _scores(ranks):
