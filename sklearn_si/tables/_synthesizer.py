@@ -279,8 +279,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         ValueError
             When `given` has an unknown column, or a level that fit has not seen.
         IntegrationError
-            When more than 1 % of the rows become infinite or NaN in each of four draws; fewer are drawn again, and
-            counted in an `IntegrationWarning`.
+            When more than 1 % of the rows, and more than ten, become infinite or NaN in each of four draws; fewer are
+            counted in an `IntegrationWarning`, and their numbers follow a normal distribution given their categories.
         """
         check_is_fitted(self)
         given = None if isinstance(given, dict) and not given else given

@@ -1,5 +1,7 @@
 """The values of a table given its codes and any of the values: an interpolant flow around a normal distribution."""
 
+import warnings
+
 import numpy as np
 import torch
 from scipy.special import ndtr
@@ -8,9 +10,12 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
 
 from .._training.recipe import split_rows
+from .._utils.callers import users_level
 from .._utils.input_checks import nameless
 from .._utils.names import registered
+from .._utils.tensors import SAMPLE_STREAM
 from .._utils.weights import effective_rows, part_of_weights, resampled
+from ..exceptions import IntegrationError, IntegrationWarning
 from ..preprocessing._patterns import ABSENT, ASKED, GIVEN, ConditionalNormals, conditional_normals, covariance_of
 from ._bins import SmoothBins
 
@@ -38,6 +43,9 @@ _CHOICE_ROWS = 5000
 _FOLDS = 5
 # Weights of the pooled covariance in that of a group, in rows per column, that are tried.
 _WEIGHTS = (1.0, 4.0, 16.0)
+# Rows that become infinite in each of their draws, and their share, up to which the others are drawn all the same.
+_FEW_LOST = 10
+_LOST_SHARE = 0.01
 
 
 def split_originals(n_originals):
@@ -202,13 +210,34 @@ class ValueModel:
         """Values with those that are asked for drawn given the others."""
         gaussian, which = self._laws(states, codes)
         condition = self._condition(values, features, states)
-        with nameless():
-            u = self.flow_.sample(len(values), condition=condition, random_state=random_state)
+        u = self._drawn(condition, random_state)
         centre = self._centre(features)
         given, asked = states == GIVEN, states == ASKED
         known = np.where(given, values - centre, 0.0)
         drawn = centre + _apply(gaussian.gain[which], known) + _apply(gaussian.root[which], np.where(asked, u, 0.0))
         return np.where(asked, drawn, values)
+
+    def _drawn(self, condition, seed):
+        """Rows of the flow; a few that become infinite in each draw follow the normal distribution around it."""
+        n, d = len(condition), self.covariances_.shape[-1]
+        try:
+            with nameless():
+                return self.flow_.sample(n, condition=condition, random_state=seed)
+        except IntegrationError as error:
+            lost = np.zeros(n, dtype=bool)
+            lost[np.asarray(error.rows, dtype=int)] = True
+            if not lost.any() or lost.sum() > max(_FEW_LOST, _LOST_SHARE * n):
+                raise
+        warnings.warn(
+            f"{int(lost.sum())} of {n} rows became infinite or NaN in each draw of their values, which follow the "
+            "normal distribution given their categories instead. Fit longer if these are many.",
+            IntegrationWarning,
+            stacklevel=users_level(),
+        )
+        u = np.random.default_rng([seed, SAMPLE_STREAM]).standard_normal((n, d))
+        if not lost.all():
+            u[~lost] = self._drawn(condition[~lost], (seed + 1) % 2**32)
+        return u
 
     def log_density(self, values, features, codes, states):
         """The log-density of what is asked for given the rest."""

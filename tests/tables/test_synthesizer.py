@@ -1,5 +1,6 @@
 """The model of whole rows: exact masses and densities, any part given, gaps, seeds."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -19,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from oracles import column_kinds
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.tables import InterpolantImputer, TableSynthesizer, _learning
 from sklearn_si.tables._masked import mask_rows
 
@@ -317,6 +319,29 @@ def test_the_history_shows_the_rounds_of_both_models_and_those_taken_back():
     of_values = rounds[(rounds.training == "values: train") & ~rounds.taken_back]
     assert of_values.validation_score.tolist() == model.value_model_.flow_.validation_scores_
     assert model.validation_scores_ == rounds[~rounds.taken_back].validation_score.tolist()
+
+
+class Lost(InterpolantFlow):
+    """A flow of which the rows with some conditions become infinite in every draw."""
+
+    def sample(self, n_samples=1, *, condition=None, random_state=None):
+        lost = np.flatnonzero(condition[:, 0] > 0)
+        if len(lost):
+            raise IntegrationError("lost", lost)
+        return super().sample(n_samples, condition=condition, random_state=random_state)
+
+
+def test_a_few_rows_that_are_lost_in_every_draw_do_not_end_the_others(fitted):
+    model, given = copy.deepcopy(fitted), mixed_rows(200, 3)[["a"]]
+    model.value_model_.flow_.__class__ = Lost
+    given["a"] = np.where(np.arange(200) < 4, "no", "yes")
+    with pytest.warns(IntegrationWarning, match="4 of 200 rows became infinite or NaN in each draw of their values"):
+        drawn = model.sample(given=given, random_state=0)
+    assert np.isfinite(drawn.x).all() and (drawn.x[:4] < 1.5).all()
+    with pytest.warns(IntegrationWarning, match="1 of 1 rows"):
+        assert np.isfinite(model.sample(given={"a": "no"}, random_state=0).x).all()
+    with pytest.raises(IntegrationError, match="lost"):
+        model.sample(given={"a": np.repeat("no", 200)}, random_state=0)
 
 
 def gapped(n, seed):
