@@ -16,7 +16,7 @@ from ..exceptions import FitDivergedError
 from .checkpoint import NO_RECORD
 from .optimizer import AdamWithEMA
 
-# Fewest gradient steps of one validation round: a validation costs as much as some thirty steps.
+# Fewest gradient steps of one validation round, but for first ones: a validation costs as much as some thirty steps.
 ROUND = 100
 # Steps over which the learning rate warms up.
 _WARM_UP = 200
@@ -49,6 +49,7 @@ class Settings:
     verbose: int
     time_distribution: str
     growth: float = 0.06  # steps of a round, as a share of the steps so far, if these are more than `ROUND`
+    first_round: int = ROUND  # steps of the first round; rounds double until they have `ROUND` steps
 
 
 @dataclasses.dataclass
@@ -288,7 +289,8 @@ def _finished(history: History, clock: _Clock, settings: Settings) -> bool:
 
 def _length(n_iter: int, settings: Settings) -> int:
     """Steps of the round that follows so many steps."""
-    return min(max(ROUND, int(settings.growth * n_iter)), settings.max_iter - n_iter)
+    shortest = min(ROUND, max(settings.first_round, n_iter))
+    return min(max(shortest, int(settings.growth * n_iter)), settings.max_iter - n_iter)
 
 
 def count_rounds(settings: Settings) -> int | None:

@@ -24,7 +24,7 @@ from ..preprocessing._support import on_line, same_support
 from .base_density import WAY_OUT, check_base, fit_base_density
 from .calibrated import calibrated
 from .checkpoint import NO_CHECKPOINT
-from .loop import History, Settings
+from .loop import ROUND, History, Settings
 from .losses import FIELDS
 from .masked_run import check_conditionals, make_run
 from .preprocessing_choice import train_best
@@ -54,6 +54,9 @@ _MANY_ROWS = 10_000
 _LEAST_SHARE = 0.02
 # Stale rounds of n_iter_no_change="auto", where no other rule ends the training.
 _STALE_ROUNDS = 20
+# Steps after which a fit with a condition is validated first: of 300 rows with 50 codes the best weights came after 40
+# steps, and those of the hundredth step had lost .4 nats.
+_FIRST_ROUND = 10
 
 
 @dataclasses.dataclass
@@ -425,7 +428,8 @@ def _settings(recipe, problem):
     times = recipe.time_distribution
     if times == "auto":
         times = "logit-normal" if problem.two_samples else "data-end"
-    names = [f.name for f in dataclasses.fields(Settings) if f.name not in ("time_distribution", "growth")]
+    own = ("time_distribution", "growth", "first_round")
+    names = [f.name for f in dataclasses.fields(Settings) if f.name not in own]
     values = {name: getattr(recipe, name) for name in names}
     judged = has_likelihood_validation(problem)
     if values["max_iter"] == "auto":
@@ -436,7 +440,9 @@ def _settings(recipe, problem):
     values["batch_size"] = max(1, values["batch_size"] // problem.group.size)
     if values["n_iter_no_change"] == "auto":
         values["n_iter_no_change"] = math.inf if judged else _STALE_ROUNDS
-    return Settings(**values, time_distribution=times)
+    patient = recipe.n_iter_no_change == "auto"  # a given patience counts rounds of the usual length
+    first = _FIRST_ROUND if judged and patient and problem.codec is not None else ROUND
+    return Settings(**values, time_distribution=times, first_round=first)
 
 
 def _auto_steps(problem):

@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_si import InterpolantClassifier, InterpolantFlow, load, save
-from sklearn_si._estimators.prediction.classifier import _held_out
+from sklearn_si._estimators.prediction.classifier import _held_out, _power
 
 RNG = np.random.default_rng(0)
 Y = RNG.choice(["a", "b", "c"], p=[0.6, 0.3, 0.1], size=400)
@@ -31,12 +31,14 @@ def test_probabilities_are_near_those_of_the_true_densities(model):
 
 
 def test_bayes_rule_holds_for_given_priors(model):
+    model = clone(model).set_params(calibrate=False).fit(X, Y)
     other = clone(model)
     vars(other).update({name: value for name, value in vars(model).items() if name not in model.get_params()})
     other.set_params(priors=[0.1, 0.1, 0.8])
     ratio = np.array([0.1, 0.1, 0.8]) / model.class_prior_
     expected = model.predict_proba(X) * ratio
     np.testing.assert_allclose(other.predict_proba(X), expected / expected.sum(1, keepdims=True), rtol=1e-6)
+    assert model.power_ == 1
     np.testing.assert_allclose(
         other.score_samples(X), model.score_samples(X) + np.log((model.predict_proba(X) * ratio).sum(1))
     )
@@ -61,6 +63,19 @@ def test_rows_far_from_all_classes_are_abstained_from_and_others_at_the_stated_r
         assert not model.abstains(X, share=0.001).any()
     with pytest.raises(ValueError, match="Got share=0, but expected"):
         model.abstains(X, share=0)
+
+
+def test_probabilities_that_are_too_sure_are_mended_by_a_power():
+    rng = np.random.default_rng(2)
+    y = rng.integers(2, size=5000)
+    ratio = rng.normal(np.where(y == 1, 0.5, -0.5))  # the log of p(x | 1) / p(x | 0)
+    densities = np.column_stack([np.zeros(5000), ratio])
+    assert _power(densities, None, y, np.log([0.5, 0.5])) == 1
+    assert _power(4 * densities, None, y, np.log([0.5, 0.5])) == pytest.approx(0.25, rel=0.1)
+    # rows that were solved for no class say nothing
+    densities[:10] = np.nan
+    assert _power(4 * densities, np.ones(5000), y, np.log([0.5, 0.5])) == pytest.approx(0.25, rel=0.1)
+    assert _power(np.full((3, 2), np.nan), None, y[:3], np.log([0.5, 0.5])) == 1
 
 
 def test_rare_classes_keep_a_row_to_learn_from():

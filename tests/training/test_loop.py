@@ -208,6 +208,14 @@ def test_rounds_grow_with_the_steps_so_far(growth, ends):
     assert seen == ends
 
 
+def test_rounds_double_until_they_have_their_usual_length():
+    script, seen = Script([float(k) for k in range(9)]), []
+    validate = script.validate
+    script.validate = lambda: seen.append(script.n_losses) or validate()
+    script.train(max_iter=500, growth=0.0, first_round=10)
+    assert seen == [10, 20, 40, 80, 160, 260, 360, 460, 500]
+
+
 @pytest.mark.parametrize(
     ("scores", "tol", "n_rounds", "best"),
     [

@@ -8,6 +8,7 @@ from typing import ClassVar
 import joblib
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -20,7 +21,7 @@ from ..._utils.input_checks import all_or_nothing, nameless
 from ..._utils.links import LinkedEstimator
 from ..._utils.names import registered
 from ..._utils.tensors import FIT_STREAM, REPEATS_STREAM, draw_seed
-from ..._utils.weights import part_of_weights, weighted_rows
+from ..._utils.weights import effective_rows, part_of_weights, weighted_rows
 from ...distributed import current_group
 from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
 from ...preprocessing._support import bounds_of, read_support
@@ -32,6 +33,10 @@ from .fitting import refuse_support_of_flow
 # Rows of the whole sample that count beside those of a class in its mean and in its deviation.
 _ROWS_OF_A_MEAN = 1
 _ROWS_OF_A_DEVIATION = 5
+# Bounds of the logarithm of the power of the densities, and the log-likelihood that a power has to gain over 1 (as AIC
+# asks for each parameter).
+_LOG_POWERS = (-5.0, 0.0)
+_LEAST_GAIN = 1.0
 # How far the sum of given priors may be from one.
 _ROUNDING = 1e-6
 
@@ -73,12 +78,14 @@ class ClassScales:
 class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
     """A classifier by Bayes' rule, from one flow of the rows given their class.
 
-    P(c | x) = pi_c p(x | c) / p(x),    p(x) = sum_k pi_k p(x | k)
+    P(c | x) = pi_c p(x | c)^tau / sum_k pi_k p(x | k)^tau,    p(x) = sum_k pi_k p(x | k)
 
     (Hastie, Tibshirani & Friedman 2009, "The elements of statistical learning", 4.3). In class c the rows are
     x = m_c + s_c T(z | c), with the means m_c and the deviations s_c of its columns, z standard normal and T an
     `InterpolantFlow` that has the class as its condition, so that rare classes share what the network learns from
-    others. Beside probabilities there is the density p(x), which tells the rows that resemble none of fit.
+    others. With tau = 1 this is Bayes' rule; errors of densities of many columns add up and make probabilities too
+    sure, which a lower power mends (temperature scaling: Guo et al. 2017, arXiv 1706.04599). Beside probabilities there
+    is the density p(x), which tells the rows that resemble none of fit.
 
     Parameters
     ----------
@@ -93,9 +100,12 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         `InterpolantFlow`; "auto" finds them.
     support : str, tuple or dict, default="real"
         Where columns of X live, as in `InterpolantFlow`: the densities of the classes are then those of rows within.
+    calibrate : bool, default=True
+        Whether tau is chosen by the likelihood of the classes of the held-out rows, where these tell it from 1; else it
+        is 1.
     validation_fraction : float, default=0.1
-        Share of the rows of each class that are held out: they stop the training, and their densities are those that
-        `abstains` compares with.
+        Share of the rows of each class that are held out: they stop the training and choose tau, and their densities
+        are those that `abstains` compares with.
     max_time : float or None, default=None
         Seconds of training. The result then depends on the speed of the machine, and is not reproducible.
     device : str or torch.device, default="auto"
@@ -117,6 +127,8 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         The values and cells of the columns of X that repeat values.
     classes_ : ndarray of shape (n_classes,)
         The classes.
+    power_ : float
+        Tau.
     class_prior_ : ndarray of shape (n_classes,)
         Shares of the classes in fit, by weight.
     n_features_in_ : int
@@ -143,6 +155,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         "priors": ["array-like", None],
         "dequantize": [StrOptions({"auto"}), "array-like", None],
         "support": [StrOptions({"real", "positive"}), tuple, list, dict],
+        "calibrate": ["boolean"],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
         "device": [str, torch.device],
@@ -156,6 +169,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         priors=None,
         dequantize="auto",
         support="real",
+        calibrate=True,
         validation_fraction=0.1,
         max_time=None,
         device="auto",
@@ -163,7 +177,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         random_state=None,
     ):
         self.flow, self.priors, self.dequantize, self.support = flow, priors, dequantize, support
-        self.validation_fraction = validation_fraction
+        self.calibrate, self.validation_fraction = calibrate, validation_fraction
         self.max_time, self.device, self.memory, self.random_state = max_time, device, memory, random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -231,6 +245,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
             flow._fit_part(rows, condition=codes, sample_weight=weight, split=lambda n, fraction, rng: (train, held))
         self.flow_ = flow
         self._held_out = self._log_densities(X[held]), part_of_weights(weight, held)
+        self.power_ = _power(*self._held_out, codes[held], np.log(self.class_prior_)) if self.calibrate else 1.0
         self._largest_weight = 1.0 if weight is None else float(weight.max())
 
     def predict(self, X):
@@ -273,10 +288,9 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         log_probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`; where no density could be solved, those of the priors.
         """
-        joint = np.nan_to_num(self._joint(X), nan=-np.inf)
-        unknown = np.isinf(joint).all(1)
-        joint[unknown] = self._log_priors()
-        return log_softmax(joint, axis=1)
+        densities = np.nan_to_num(self._densities(X), nan=-np.inf)
+        densities[np.isinf(densities).all(1)] = 0.0
+        return log_softmax(self.power_ * densities + self._log_priors(), axis=1)
 
     def score_samples(self, X):
         """Log p(x), the log-density of the rows over all classes.
@@ -290,7 +304,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         log_density : ndarray of shape (n_samples,)
             In nats. A row that becomes infinite or NaN is NaN, with an `IntegrationWarning`.
         """
-        return logsumexp(self._joint(X), axis=1)
+        return logsumexp(self._densities(X) + self._log_priors(), axis=1)
 
     def abstains(self, X, share=0.05):
         """Whether rows resemble those of fit so little that a class should not be told.
@@ -327,11 +341,10 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
             )
         return ~(value >= least)
 
-    def _joint(self, X):
-        """Log p(x, c), of shape (n_samples, n_classes)."""
+    def _densities(self, X):
+        """Log p(x | c) of rows of a question, of shape (n_samples, n_classes)."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return self._log_densities(X) + self._log_priors()
+        return self._log_densities(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
 
     def _log_densities(self, X):
         """Log p(x | c), of shape (n_samples, n_classes)."""
@@ -365,6 +378,31 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
             )
         with np.errstate(divide="ignore"):
             return np.log(priors)
+
+
+def _power(densities, weight, codes, log_priors):
+    """The power of the densities by which known classes are likeliest; 1 where they hardly tell it from that.
+
+    Parameters
+    ----------
+    densities : ndarray of shape (n, n_classes)
+        Log p(x | c).
+    weight : ndarray of shape (n,) or None
+    codes : ndarray of int of shape (n,)
+    log_priors : ndarray of shape (n_classes,)
+    """
+    known = np.isfinite(densities).all(1)
+    rows, weight = np.arange(known.sum()), None if weight is None else weight[known]
+    if not len(rows):
+        return 1.0
+
+    def loss(log_power):
+        scores = log_softmax(np.exp(log_power) * densities[known] + log_priors, axis=1)
+        return -np.average(scores[rows, codes[known]], weights=weight)
+
+    found = minimize_scalar(loss, bounds=_LOG_POWERS, method="bounded")
+    gain = (loss(0.0) - found.fun) * effective_rows(len(rows), weight)
+    return float(np.exp(found.x)) if gain > _LEAST_GAIN else 1.0
 
 
 def _held_out(codes, fraction, rng):
