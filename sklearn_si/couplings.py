@@ -70,6 +70,24 @@ class Independent(Coupling):
     as_drawn = True
 
 
+@registered("couplings.NearestImage")
+class NearestImage(Coupling):
+    """Pair rows at random on circles: normal rows become those of the base, targets the images nearest to them.
+
+    Parameters
+    ----------
+    path : TorusPath
+    """
+
+    def __init__(self, path: Interpolant) -> None:
+        self.path = path
+
+    def __call__(self, x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
+        """Rows of the base, and the nearest images of x1."""
+        x0 = self.path.base_from_normal(x0)
+        return x0, self.path.nearest(x0, x1), condition
+
+
 @registered("couplings.Paired")
 class Paired(Coupling):
     """Pair row i of the base with row i of the target, as they are given."""

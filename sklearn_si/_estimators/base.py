@@ -27,7 +27,7 @@ from ..distributed import current_group
 from ..interpolants import GAMMAS, INTERPOLANTS, Interpolant
 from ..networks import ACTIVATIONS
 from ..preprocessing import MAPS
-from ..preprocessing._support import check_ends, images, read_support
+from ..preprocessing._support import check_ends, circles_of, images, read_support
 from ..solvers import SOLVERS
 from .distillation import DistillationMethods
 from .memory import FitMemory, open_memory
@@ -167,6 +167,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
             with group.together():
                 support, X0, X1, *grids = self._supported_ends(X0, X1, checkpoint.seed, group)
                 base, target = images(support, X0, X1)
+                recipe = dataclasses.replace(recipe, circular=circles_of(support))
                 names = self._column_names()
                 problem = make_problem(recipe, base, target, condition, checkpoint, warm, row_weights, names)
             problem.group, problem.support = group, support

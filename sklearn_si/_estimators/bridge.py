@@ -33,7 +33,7 @@ from .._utils.tensors import (
 from .._utils.weights import weighted_samples
 from ..couplings import OwnPairs
 from ..distributed import current_group
-from ..preprocessing._support import check_ends, images, read_support
+from ..preprocessing._support import check_ends, images, read_support, refuse_circles
 from ..solvers import sdeint, time_grid
 from .base import BaseInterpolant
 from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs, train_rows
@@ -267,6 +267,7 @@ class SchroedingerBridge(ModelEstimator):
         samples = {"X0": X0, "X1": X1, "sample_weight": row_weights}
         memory = open_memory(self, samples | {"names": list(vars(self).get("feature_names_in_", ()))})
         support = read_support(self.support, self._column_names())
+        refuse_circles(support, "SchroedingerBridge, whose processes have noise")
         if support is not None:
             check_ends(support, X0, X1, (None, None), self._column_names())
         X0, X1 = images(support, X0, X1)

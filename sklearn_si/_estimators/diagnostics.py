@@ -394,6 +394,8 @@ def _latent(model, X, evaluation, report):
         return
     Z, error = model.transport(X, True, evaluation)
     warn_missed(error, evaluation.tolerance)
+    # uniform angles are tested as normal ones
+    Z = as_array(model.interpolant.normal_from_base(as_tensor(Z, torch.float64, "cpu")), np.float64)
     report.latent_ks = np.array([stats.kstest(column, "norm").pvalue for column in Z.T])
     report.mahalanobis_ks = stats.kstest((Z**2).sum(1), stats.chi2(Z.shape[1]).cdf).pvalue
     # Bonferroni: the smallest of d p-values

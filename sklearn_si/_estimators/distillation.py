@@ -247,6 +247,8 @@ def distill(model, n_steps, condition, evaluation, settings):
     settings : Settings
         Of the training of the map.
     """
+    if model.interpolant.circular:
+        raise ValueError("distill learns a map between lines, not around circles: sample by the ODE (solver='auto').")
     if model.sampling_grid is None:
         raise ValueError("distill needs a flow from a base: a mirror model, or one with start='condition', has none.")
     if (condition is None) != (model.condition_codec is None):

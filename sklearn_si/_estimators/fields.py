@@ -167,6 +167,7 @@ class FieldMethods(AsksModel):
         x0 = as_tensor(model.units.base.transform(X0), torch.float64, cpu)
         x1 = as_tensor(model.target_map.transform(X1), torch.float64, cpu)
         path = model.interpolant.two_sided()
+        x1 = path.nearest(x0, x1)
         generator = make_generator(self._seed_of(random_state), PATH_STREAM)
         z = normal(x0.shape, generator, like=x0) if path.has_noise else None
         x = as_array(path.point(moment, x0, x1, z), np.float64)

@@ -105,12 +105,13 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         cell); its mean over the noise is a lower bound of that. Values that fit did not see are scored as they are,
         with a warning.
     support : str, tuple or dict, default="real"
-        Where columns live: "real", "positive", or a pair (low, high) in the units of the column, of which one may be
-        None; one for all columns, or a dict by name or position, in which other columns are "real". A smooth map leads
-        to the line first (the logarithm above one bound, the normal quantile between two), densities count its
-        Jacobian, and rows that are drawn are never on a bound or outside. Rows of fit that are, are refused, unless
-        `dequantize` covers their column. It holds for X0 and X1 alike, and at all times of the path; `base_density` is
-        then that of rows on the line.
+        Where columns live: "real", "positive", a pair (low, high) in the units of the column, of which one may be
+        None, or ("circular", low, high) of an angle (one sample, no noise); one for all columns, or a dict by name or
+        position, in which other columns are "real". A smooth map leads to the line first (the logarithm above one
+        bound, the normal quantile between two), densities count its Jacobian, and rows that are drawn are never on a
+        bound or outside. Rows of fit that are, are refused, unless `dequantize` covers their column. It holds for X0
+        and X1 alike, and at all times of the path; `base_density` is then that of rows on the line. Angles have a
+        uniform base, in radians from -pi to pi, to which `transform` leads.
     network : "mlp" or callable, default="mlp"
         The network of each field. A callable(n_features, n_conditions) returns a torch Module whose forward(t, x,
         condition=None) takes t of shape () or (n,), x of shape (n, n_features) and a condition of shape (n,

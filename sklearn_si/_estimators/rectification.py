@@ -128,6 +128,8 @@ def rectify(model, n_rounds, settings, device):
 
 
 def _check_rectifiable(model):
+    if model.interpolant.circular:
+        raise ValueError("rectify starts from a normal base, which circular columns do not have: use the flow itself.")
     if model.interpolant.gaussian_time is not None:
         raise ValueError(
             "rectify would take the middle of an encoding-decoding path away, from which its density follows: use "

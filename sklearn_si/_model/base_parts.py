@@ -1,4 +1,4 @@
-"""The density of a base that is a flow of its own."""
+"""The density of a base: normal, uniform on circles, or a flow of its own."""
 
 from typing import Any
 
@@ -7,9 +7,20 @@ import torch
 from torch import Tensor
 
 from .._utils.tensors import as_tensor
+from ..interpolants import Interpolant
 from ..preprocessing import AffineMap
 from .levels import Level
 from .likelihood import Parts
+
+
+def normal_parts(path: Interpolant) -> Parts:
+    """Terms of the density of the base of one sample: standard normal, and uniform on circles."""
+
+    def parts(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        value = path.base_log_density(x)[:, None]
+        return value, torch.zeros_like(value[:, 0])
+
+    return parts
 
 
 def flow_parts(base: Any, base_map: AffineMap) -> Parts:

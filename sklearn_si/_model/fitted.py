@@ -30,11 +30,11 @@ from ..preprocessing import AffineMap
 from ..preprocessing._grids import Grid
 from ..preprocessing._masked import MaskedMap
 from ..preprocessing._support import Support, on_line, support_of, supported
-from .base_parts import flow_parts
+from .base_parts import flow_parts, normal_parts
 from .fields import Fields
 from .flow_map import FlowMap
 from .levels import ASSUMED, Level, LikelihoodCalibration
-from .likelihood import GRID_SPACING, Parts, density_parts, middle_parts, standard_normal_parts
+from .likelihood import GRID_SPACING, Parts, density_parts, middle_parts
 from .lost_rows import settled, unknown_where_lost
 from .one_pass import DensityMap, check_guidance, moved_rows
 from .ratio import Ratio
@@ -240,10 +240,10 @@ class FittedModel(HoldsNetworks):
         """Raise where the score function is not known."""
         self.refuse_forecast(what)
         if not self.has_score:
-            raise ValueError(
-                f"{what} needs the score function, which the velocity alone does not give after a fit of two samples: "
-                "use InterpolantDiffusion, or fields='b+eta' with a gamma."
-            )
+            why = "after a fit of two samples: use InterpolantDiffusion, or fields='b+eta' with a gamma"
+            if self.interpolant.circular:
+                why = "with a base that is uniform on circles: give the sine and cosine of the angles as columns"
+            raise ValueError(f"{what} needs the score function, which the velocity alone does not give {why}.")
 
     def require_density(self) -> None:
         """Raise where no density is known at either end."""
@@ -317,7 +317,8 @@ class FittedModel(HoldsNetworks):
         torch_dtype = evaluation_dtype(np.dtype(dtype), device)
         if self.base_sample is None:
             # of one precision whatever that of the solver is, so that all solvers start from the same rows
-            return normal((n, self.n_features), generator, dtype=torch.float32, device=device).to(torch_dtype)
+            z = normal((n, self.n_features), generator, dtype=torch.float32, device=device).to(torch_dtype)
+            return self.interpolant.base_from_normal(z)
         if self.base_weight is None:
             rows = torch.randint(len(self.base_sample), (n,), generator=generator, device=device)
         else:
@@ -438,7 +439,7 @@ class FittedModel(HoldsNetworks):
             x = as_tensor(X[rows] if map_in is None else map_in.transform(X[rows]), dtype, device)
             own, ends, node = fields.rows(rows), (start, stop), self.interpolant.gaussian_time
             x, error = moved_rows(own, x, ends, node, evaluation.tolerance, maps)
-            end = as_array(x, np.float64)
+            end = as_array(self.interpolant.wrapped(x), np.float64)
             with np.errstate(over="ignore", invalid="ignore"):  # a heavy tail may lead beyond the largest number
                 if map_out is not None:
                     end = returned(map_out.inverse_transform(end), X.dtype, self.support, grid)
@@ -465,7 +466,7 @@ class FittedModel(HoldsNetworks):
     def base_parts(self) -> Parts:
         """Terms of the log-density of the base and their error, as a function of tensors in scaled units."""
         if self.base_sample is None:
-            return standard_normal_parts
+            return normal_parts(self.interpolant)
         if self.base_density is None and self.interpolant.gaussian_time is not None:
             raise NoDensityError(
                 "An encoding-decoding model takes its densities from the middle and fits none to its base, which the "

@@ -20,6 +20,11 @@ _SDE_WITHOUT_NOISE = {"euler-maruyama": "euler", "stochastic-heun": "heun", DENO
 def check_noise(sampling: Sampling, interpolant: Interpolant, knows_score: bool, rectified: bool = False) -> None:
     """Refuse a noise level or a schedule that the learned fields cannot serve."""
     level = sampling.noise_level
+    if level > 0 and interpolant.circular:
+        raise ValueError(
+            f"Got noise_level={level:g} with circular columns, but the SDE needs the score function, which "
+            "follows from a normal base and not from a uniform one: leave noise_level=0."
+        )
     if level > 0 and rectified:
         raise ValueError(f"Got noise_level={level:g}, but a rectified flow knows no score: leave noise_level=0.")
     if level > 0 and interpolant.path_type != "one-sided" and not knows_score:

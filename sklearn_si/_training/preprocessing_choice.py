@@ -129,8 +129,9 @@ class Selection:
 
     def choose_start(self):
         """The map, and whether the network is built around a Gaussian mixture."""
-        # one column has nothing to whiten, and under masks no column may be mixed with one that is not known
-        by_column = self.problem.target.shape[1] == 1 or self.recipe.conditionals is not None
+        # one column has nothing to whiten; an angle cannot be rotated, and under masks no column may be mixed with one
+        # that is not known
+        by_column = self.problem.target.shape[1] == 1 or self.recipe.conditionals is not None or self.recipe.circular
         for kind in AFFINE[:1] if by_column else AFFINE:
             self.short_run(make_run(self.recipe, self.problem, kind))
         if not self.recipe.affine_only:
@@ -143,8 +144,8 @@ class Selection:
             raise self.failure
         leaders = sorted(self.runs, key=lambda run: -run.history.best_score)[:2]
         extrapolated_score, self.start = max((self.extend(run) for run in leaders), key=lambda look: look[0])
-        # a foreign network, a condition, or a mask, has no mixture's closed form
-        ours = self.recipe.network == "mlp" and self.recipe.conditionals is None
+        # a foreign network, a condition, a mask, or an angle has no mixture's closed form
+        ours = self.recipe.network == "mlp" and self.recipe.conditionals is None and not self.recipe.circular
         if ours and self.problem.codec is None and not self.interrupted:
             rival = self.mixture_run()
             if rival is not None and rival.history.best_score > self.extend_once_more(extrapolated_score, rival):

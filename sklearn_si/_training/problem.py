@@ -14,10 +14,10 @@ from .._model.calibration import SHARE_OF_WORK
 from .._model.fitted import FittedModel
 from .._utils.callbacks import NO_TASKS
 from .._utils.weights import effective_rows
-from ..couplings import Coupling, Independent, Paired, as_coupling
+from ..couplings import Coupling, Independent, NearestImage, Paired, as_coupling
 from ..distributed import Single
 from ..exceptions import ProcessGroupError
-from ..interpolants import GAMMAS, Interpolant, make_interpolant
+from ..interpolants import GAMMAS, Interpolant
 from ..preprocessing._conditions import ConditionCodec, columns_of, joined
 from ..preprocessing._maps import check_has_density, check_range, check_two_sample_kind
 from ..preprocessing._support import on_line, same_support
@@ -27,6 +27,7 @@ from .checkpoint import NO_CHECKPOINT
 from .loop import ROUND, History, Settings
 from .losses import FIELDS
 from .masked_run import check_conditionals, make_run
+from .paths import make_path
 from .preprocessing_choice import train_best
 from .ratio_of_samples import SHARE_OF_RATIO, learns_ratio, with_ratio
 from .run import has_likelihood_validation
@@ -177,10 +178,7 @@ def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None
         check_range(X1, "X1", names)
     if recipe.forecasts:
         _check_forecast(recipe, X1, condition)
-    interpolant = make_interpolant(
-        recipe.interpolant, recipe.gamma, recipe.gamma_scale,
-        two_samples=base is not None, latent_noise=recipe.learns_denoiser,
-    )  # fmt: skip
+    interpolant = make_path(recipe, base is not None)
     coupling = _coupling(recipe, base, target, interpolant)
     if base is not None:
         check_two_sample_kind(recipe.preprocessing)
@@ -292,6 +290,8 @@ def _encode(recipe, condition, n_rows):
 
 def _coupling(recipe, base, target, interpolant):
     """The coupling of a recipe, checked against the samples and tied to the path."""
+    if interpolant.circular:
+        return NearestImage(interpolant)
     chosen = "paired" if recipe.forecasts else recipe.coupling
     coupling = as_coupling(chosen)
     # x0 must tell nothing of x1: else the velocity does not give the score

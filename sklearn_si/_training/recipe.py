@@ -33,6 +33,8 @@ class Recipe:
         train(run, settings) trains the one run of a fit that compares none; None trains it once.
     base_flow : callable, default=None
         base_flow(max_time) -> the estimator of the density of the base with base_density="flow".
+    circular : tuple of int, default=()
+        Positions of the columns that are angles.
     """
 
     interpolant: Any = "linear"
@@ -69,6 +71,7 @@ class Recipe:
     build_networks: Callable[[Any], dict] | None = None
     train: Callable[[Any, Any], None] | None = None
     base_flow: Callable[[float | None], Any] | None = None
+    circular: tuple[int, ...] = ()
 
 
 def layer_widths(sizes, n_features):

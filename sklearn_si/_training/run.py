@@ -11,15 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._model.base_parts import normal_parts
 from .._model.fields import Fields
 from .._model.fitted import FittedModel
-from .._model.likelihood import (
-    COARSE,
-    GRID_SPACING,
-    density_parts,
-    middle_parts,
-    standard_normal_parts,
-)
+from .._model.likelihood import COARSE, GRID_SPACING, density_parts, middle_parts
 from .._model.step_choice import PILOT_ROWS, choose_grid
 from .._training.losses import REGRESSIONS
 from .._utils.process import seeded_globally
@@ -43,6 +38,7 @@ from ..networks import (
 )
 from ..networks._fields import StraightScales
 from ..networks._perceptrons import Perceptron
+from ..networks._torus import torus_velocity
 from ..preprocessing import AffineMap, fit_one_sample_map, fit_two_sample_maps
 from ..solvers import odeint, time_grid
 from .batches import Batches, Sampler, held_out_loss
@@ -150,7 +146,7 @@ class Run:
         target, weight1 = spread_rows(problem.target, problem.target_train, problem.target_weight)
         target = problem.group.rows(target)
         if not problem.two_samples:
-            return None, fit_one_sample_map(target, kind, weight1)
+            return None, fit_one_sample_map(target, kind, weight1, self.recipe.circular)
         base, weight0 = spread_rows(problem.base, problem.base_train, problem.base_weight)
         base, common_centre = problem.group.rows(base), not problem.interpolant.is_linear
         return fit_two_sample_maps(base, target, kind, common_centre=common_centre, weights=(weight0, weight1))
@@ -213,6 +209,9 @@ class Run:
         if recipe.network != "mlp":
             with seeded_globally(problem.seed):
                 return recipe.network(d, n_conditions)
+        if recipe.circular:
+            v1 = v1.clamp(min=1e-6).cpu()
+            return torus_velocity(problem.interpolant, v1, n_conditions, self.widths, recipe.activation, generator)
         network = FiLMNetwork(d, n_conditions, self.widths, recipe.activation, generator)
         if target == "forecast":
             return ForecastField(network, recipe.gamma_scale / 2, normal_transition(self))
@@ -381,7 +380,7 @@ class Run:
         condition = None if self.condition is None else self.condition[rows]
         fields = Fields(path, self.networks["velocity"], condition=condition)
         middle = path.gaussian_time
-        anchor, parts = (0.0, standard_normal_parts) if middle is None else (middle, middle_parts(path, middle))
+        anchor, parts = (0.0, normal_parts(path)) if middle is None else (middle, middle_parts(path, middle))
         x, jacobian = self.x1[rows], mean_by_weight(self.log_jacobian(rows), weight, rows)
 
         @torch.no_grad()
@@ -436,7 +435,7 @@ class Run:
         rows = pilot_rows(len(self.x1), self.problem.target_weight, PILOT_ROWS, generator)
         condition = None if self.condition is None else self.condition[rows]
         if self.x0 is None:
-            x = normal((PILOT_ROWS, self.x1.shape[1]), generator, like=self.x1)
+            x = path.base_from_normal(normal((PILOT_ROWS, self.x1.shape[1]), generator, like=self.x1))
         else:
             x = self.x0[pilot_rows(len(self.x0), self.problem.base_weight, PILOT_ROWS, generator)]
         node = path.gaussian_time

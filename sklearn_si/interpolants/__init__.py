@@ -15,6 +15,7 @@ from ._named import (
     VariancePreserving,
     make_interpolant,
 )
+from ._torus import TorusPath
 
 __all__ = [
     "GAMMAS",
@@ -28,6 +29,7 @@ __all__ = [
     "LearnedSchedule",
     "Linear",
     "Mirror",
+    "TorusPath",
     "Trigonometric",
     "TrigonometricPreserving",
     "VariancePreserving",

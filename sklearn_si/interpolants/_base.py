@@ -142,6 +142,31 @@ class Interpolant:
         v = self.mean_dot(t, x0, x1)
         return v if z is None else v + column(self.gamma_dot(t), x0) * z
 
+    @property
+    def circular(self) -> tuple[int, ...]:
+        """Positions of the columns that are angles, in radians."""
+        return ()
+
+    def nearest(self, x0: Tensor, x1: Tensor) -> Tensor:
+        """The images of rows x1 that are nearest to rows x0: themselves, but on circles."""
+        return x1
+
+    def wrapped(self, x: Tensor) -> Tensor:
+        """Rows with angles within their period: themselves, but on circles."""
+        return x
+
+    def base_from_normal(self, z: Tensor) -> Tensor:
+        """Rows of the base of one sample from those of a standard normal: themselves, but on circles."""
+        return z
+
+    def normal_from_base(self, x: Tensor) -> Tensor:
+        """The inverse of `base_from_normal`."""
+        return x
+
+    def base_log_density(self, x: Tensor) -> Tensor:
+        """The log-density of the base of one sample at each row: standard normal, but on circles."""
+        return -0.5 * (x.square().sum(1) + x.shape[1] * math.log(2 * math.pi))
+
     def variance(self, t: Tensor, v0: Ends, v1: Ends, c: Tensor | None = None) -> Tensor:
         """The variance of x_t in each feature: alpha^2 v0 + beta^2 v1 + gamma^2 + 2 alpha beta c."""
         a, b = self.alpha(t), self.beta(t)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.names import registered
-from ._divergence import Field, jacobian_trace
+from ._divergence import Field, jacobian_entries, jacobian_trace
 
 # The scale s_k (None for 1) and the shift c_k of each layer.
 Modulation = list[tuple[Tensor | None, Tensor]]
@@ -192,6 +192,19 @@ class Perceptron(Field):
         """The same as `value_and_trace`, for a perceptron that is a field itself."""
         return self.value_and_trace(t, x, condition)
 
+    def value_and_derivatives(
+        self, t: Tensor, x: Tensor, condition: Tensor | None, outputs: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """F(t, x), and the derivative of F_k by each column of x, with k its entry of `outputs`, of shape (n, n_x)."""
+        features, h = self.prepare(t, x, condition)
+        act, slopes = ACTIVATIONS[self.activation][1], []
+        for w, (s, c) in zip(self._matrices, self.modulate(features, h.dtype), strict=True):
+            a = h @ w.T
+            h, slope = act(a + c if s is None else torch.addcmul(c, a, s))
+            slopes.append((slope if s is None else slope * s).expand(h.shape))
+        derivatives = jacobian_entries(self._matrices, self.output[list(outputs)], slopes)
+        return _times_transposed(h, self.output) + self.bias, derivatives
+
     @torch.no_grad()
     def forward_with_cache(
         self, features: Tensor | None, inputs: Tensor, rows_per_time: int = 1
@@ -281,6 +294,8 @@ class FiLMNetwork(Perceptron, TimeModulated):
         The activation, which is smooth, because the divergence of the field is integrated.
     generator : torch.Generator
         The source of the initial weights.
+    n_inputs : int, default=None
+        Number of columns of the input of the layers, where these are features of x; None for x itself.
     """
 
     def __init__(
@@ -290,11 +305,12 @@ class FiLMNetwork(Perceptron, TimeModulated):
         hidden_layer_sizes: Sequence[int],
         activation: str,
         generator: torch.Generator | None = None,
+        n_inputs: int | None = None,
     ) -> None:
-        super().__init__(n_features, n_features, hidden_layer_sizes, activation, generator)
+        super().__init__(n_inputs or n_features, n_features, hidden_layer_sizes, activation, generator)
         self.sides = [m for m in hidden_layer_sizes for _ in range(2)]
-        n_inputs = N_TIME_FEATURES + n_conditions
-        modulation = _uniform((sum(self.sides), n_inputs), 0.3 / math.sqrt(n_inputs), generator).data
+        n_told = N_TIME_FEATURES + n_conditions
+        modulation = _uniform((sum(self.sides), n_told), 0.3 / math.sqrt(n_told), generator).data
         # The last column belongs to a constant: scales start around 1 and shifts around 0.
         start = torch.cat([torch.full((m, 1), 1.0 - k % 2) for k, m in enumerate(self.sides)])
         self.modulation = nn.Parameter(torch.cat([modulation, start], 1))

@@ -37,6 +37,8 @@ def with_single_precision(field: nn.Module) -> nn.Module | None:
     """
     if not isinstance(field, ResidualField) or type(field.network) is not FiLMNetwork:
         return None
+    if field.network.weights[0].shape[1] != len(field.network.output):
+        return None  # the inputs are features of x
     weight = field.network.output
     if weight.device.type != "cpu" or weight.dtype != torch.float64:
         return None

@@ -114,20 +114,33 @@ class ColumnGrid:
         At least two, ascending.
     low, high : float, default=-inf and inf
         Bounds of the column, beyond which no cell reaches.
+    is_circular : bool, default=False
+        Whether both bounds are one point, across which the outermost cells meet.
     """
 
-    def __init__(self, values: np.ndarray, low: float = -np.inf, high: float = np.inf) -> None:
+    # Lower bound and period of a circular column.
+    circle: tuple[float, float] | None = None
+
+    def __init__(
+        self, values: np.ndarray, low: float = -np.inf, high: float = np.inf, is_circular: bool = False
+    ) -> None:
         values = np.asarray(values, dtype=np.float64)
         between = values[:-1] + np.diff(values) / 2
         first, last = max(low, 2 * values[0] - between[0]), min(high, 2 * values[-1] - between[-1])
+        if is_circular:
+            self.circle = low, high - low
+            last = (values[0] + values[-1] + high - low) / 2
+            first = last - (high - low)
         self.values, self.edges = values, np.concatenate([[first], between, [last]])
 
     @classmethod
-    def of(cls, column: np.ndarray, low: float = -np.inf, high: float = np.inf) -> "ColumnGrid":
+    def of(
+        cls, column: np.ndarray, low: float = -np.inf, high: float = np.inf, is_circular: bool = False
+    ) -> "ColumnGrid":
         """The grid of the values of a column within bounds; values that differ by rounding count as one."""
-        values = np.unique(column)
+        values = np.unique(np.where(column == high, low, column) if is_circular else column)
         apart = np.diff(values) > _ROUNDING * np.spacing(np.abs(values[1:]))
-        return cls(values[np.append(True, apart)], low, high)
+        return cls(values[np.append(True, apart)], low, high, is_circular)
 
     @property
     def widths(self) -> np.ndarray:
@@ -136,7 +149,11 @@ class ColumnGrid:
 
     def cells(self, x: np.ndarray) -> np.ndarray:
         """The number of the cell that contains each value, or of the nearest cell."""
-        return np.clip(np.searchsorted(self.edges, x, side="right") - 1, 0, len(self.values) - 1)
+        return np.clip(np.searchsorted(self.edges, self._unrolled(x), side="right") - 1, 0, len(self.values) - 1)
+
+    def _unrolled(self, x: np.ndarray) -> np.ndarray:
+        """Numbers of a circular column within the period that begins with the first cell."""
+        return x if self.circle is None else self.edges[0] + np.mod(x - self.edges[0], self.circle[1])
 
     def scatter(self, x: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """Points within the cells: the lower edge plus a share `uniform` of the width."""
@@ -152,8 +169,11 @@ class ColumnGrid:
         cells = self.cells(x)
         values, widths = self.values[cells], self.widths[cells]
         rounding = np.spacing(np.abs(values).astype(x.dtype)).astype(np.float64)
-        off = np.abs(x - values) > _SAME_VALUE * widths + _ROUNDING * rounding
-        return np.where(off, x, self.edges[cells] + widths / 2), off
+        off = np.abs(self._unrolled(x) - values) > _SAME_VALUE * widths + _ROUNDING * rounding
+        centre = self.edges[cells] + widths / 2
+        if self.circle is not None:
+            centre = self.circle[0] + np.mod(centre - self.circle[0], self.circle[1])
+        return np.where(off, x, centre), off
 
 
 @registered("preprocessing.Grid")

@@ -7,7 +7,7 @@ from sklearn.covariance import ledoit_wolf
 
 from .._utils.names import registered
 from ..distributed import SHARED_ROWS, strided
-from ._splines import MonotoneSpline, fit_spline
+from ._splines import MonotoneSpline, fit_spline, identity_spline
 
 __all__ = ["AFFINE", "MAPS", "MARGINAL", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]
 
@@ -270,7 +270,9 @@ def _affine_map(X: np.ndarray, kind: str, weight: np.ndarray | None = None) -> A
     return AffineMap(centre, scale) if kind == "standardize" else _whitening(X, centre, scale, weight)
 
 
-def fit_one_sample_map(X: np.ndarray, kind: str | None, weight: np.ndarray | None = None) -> AffineMap | MarginalMap:
+def fit_one_sample_map(
+    X: np.ndarray, kind: str | None, weight: np.ndarray | None = None, circular: Sequence[int] = ()
+) -> AffineMap | MarginalMap:
     """Fit the map between data units and scaled units for the density of one sample.
 
     x = centre + D x' (affine maps),    x' = A^-1 g(x) (marginal maps; see `MarginalMap`)
@@ -287,6 +289,8 @@ def fit_one_sample_map(X: np.ndarray, kind: str | None, weight: np.ndarray | Non
         The kind of map; None is the identity.
     weight : ndarray of shape (n_samples,), default=None
         Weights of the rows.
+    circular : sequence of int, default=()
+        Positions of columns that are angles, which stay as they are.
 
     Returns
     -------
@@ -302,6 +306,8 @@ def fit_one_sample_map(X: np.ndarray, kind: str | None, weight: np.ndarray | Non
     if kind is None:
         return _identity(X.shape[1])
     X = np.asarray(X, dtype=np.float64)
+    if len(circular):
+        return _around_circles(X, kind, weight, circular)
     if kind in MARGINAL:
         columns = [fit_spline(x, weight) for x in X.T]
         after = AFFINE[MARGINAL.index(kind)]
@@ -310,6 +316,21 @@ def fit_one_sample_map(X: np.ndarray, kind: str | None, weight: np.ndarray | Non
         Z = np.column_stack([g.forward(x)[0] for g, x in zip(columns, X.T, strict=True)])
         return MarginalMap(columns, _affine_map(Z, after, weight))
     return _affine_map(X, kind, weight)
+
+
+def _around_circles(
+    X: np.ndarray, kind: str, weight: np.ndarray | None, circular: Sequence[int]
+) -> AffineMap | MarginalMap:
+    """The map of the columns that are no angles, which leaves the angles as they are."""
+    lines = np.setdiff1d(np.arange(X.shape[1]), circular)
+    centre, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    found = fit_one_sample_map(X[:, lines], kind, weight) if len(lines) else _identity(0)
+    affine = found.affine if isinstance(found, MarginalMap) else found
+    centre[lines], scale[lines] = affine.centre, affine.scale
+    if isinstance(found, AffineMap):
+        return AffineMap(centre, scale)
+    columns = dict(zip(lines.tolist(), found.columns, strict=True))
+    return MarginalMap([columns.get(j, identity_spline()) for j in range(X.shape[1])], AffineMap(centre, scale))
 
 
 def check_two_sample_kind(kind: str | None) -> None:

@@ -158,6 +158,13 @@ class MonotoneSpline:
         return self.x[k] + width * xi
 
 
+def identity_spline() -> MonotoneSpline:
+    """The map g(x) = x."""
+    ends = np.array([-1.0, 1.0])
+    tail = Tail(1.0, 1.0, 1.0, None)
+    return MonotoneSpline(ends, ends, np.ones(2), tail, tail)
+
+
 # Values in order, and their weights or None.
 _Sorted = tuple[np.ndarray, np.ndarray | None]
 

@@ -1,5 +1,6 @@
 """Where columns live: smooth maps of positive and of bounded columns to the real line, with their Jacobians."""
 
+import dataclasses
 import numbers
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -11,7 +12,10 @@ from .._utils.names import registered
 from ._grids import column_position
 
 # What a column may be declared to be, for messages.
-_EXPECTED = "'real', 'positive' or a pair (low, high) of numbers with low < high, of which one may be None"
+_EXPECTED = (
+    "'real', 'positive', a pair (low, high) of numbers with low < high, of which one may be None, or "
+    "('circular', low, high)"
+)
 # log sqrt(2 pi)
 _LOG_NORMALIZER = 0.5 * np.log(2 * np.pi)
 # Bounds of a positive column.
@@ -32,6 +36,9 @@ class Support:
     ----------
     low, high : ndarray of shape (n_features,)
         Bounds in the units of the columns; infinite where there is none.
+    circular : ndarray of bool of shape (n_features,), default=None
+        Columns that are angles, whose two bounds are one point: g(x) = 2 pi (x - low) / (high - low) - pi. None is for
+        no such column.
 
     Examples
     --------
@@ -42,12 +49,16 @@ class Support:
     array([[1., 0.]])
     """
 
-    def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
+    def __init__(self, low: np.ndarray, high: np.ndarray, circular: np.ndarray | None = None) -> None:
         self.low, self.high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+        self.circular = np.zeros(len(self.low), dtype=bool) if circular is None else np.asarray(circular, dtype=bool)
 
     def __repr__(self) -> str:
         bounded = np.flatnonzero(np.isfinite(self.low) | np.isfinite(self.high))
-        told = ", ".join(f"{j} in ({self.low[j]:g}, {self.high[j]:g})" for j in bounded)
+        what = [" circular" if self.circular[j] else "" for j in bounded]
+        told = ", ".join(
+            f"{j}{word} in ({self.low[j]:g}, {self.high[j]:g})" for j, word in zip(bounded, what, strict=True)
+        )
         return f"Support({self.n_features} columns: {told})"
 
     @property
@@ -62,18 +73,18 @@ class Support:
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Rows on the line, in float64; those on a bound are infinite."""
-        return self._by_column(X, lambda j, x: _to_line(x, self.low[j], self.high[j]))
+        return self._by_column(X, lambda j, x: self._column(j).to_line(x))
 
     def inverse_transform(self, Y: np.ndarray) -> np.ndarray:
         """Rows in the units of the columns, in float64; far out they may be rounded to a bound (see `inside`)."""
         with np.errstate(over="ignore"):  # beyond the largest number, which is told of where the row is used
-            return self._by_column(Y, lambda j, y: _from_line(y, self.low[j], self.high[j]))
+            return self._by_column(Y, lambda j, y: self._column(j).from_line(y))
 
     def log_slopes(self, X: np.ndarray) -> np.ndarray:
         """The value log g'(x) of each cell."""
         slopes = np.zeros(np.shape(X))
         for j in self.bounded:
-            slopes[:, j] = _log_slope(np.asarray(X[:, j], dtype=np.float64), self.low[j], self.high[j])
+            slopes[:, j] = self._column(j).log_slope(np.asarray(X[:, j], dtype=np.float64))
         return slopes
 
     def slopes(self, X: np.ndarray) -> np.ndarray:
@@ -84,7 +95,7 @@ class Support:
         """The derivative of log g'(x) of each cell."""
         curvatures = np.zeros(np.shape(X))
         for j in self.bounded:
-            curvatures[:, j] = _curvature(np.asarray(X[:, j], dtype=np.float64), self.low[j], self.high[j])
+            curvatures[:, j] = self._column(j).curvature(np.asarray(X[:, j], dtype=np.float64))
         return curvatures
 
     def log_abs_det_jacobian(self, X: np.ndarray) -> np.ndarray:
@@ -97,6 +108,8 @@ class Support:
             return X
         X = np.array(X, dtype=np.float64)
         for j in self.bounded:
+            if self.circular[j]:
+                X[:, j] = self.low[j] + np.mod(X[:, j] - self.low[j], self.high[j] - self.low[j])
             low, high = _innermost(self.low[j], dtype, np.inf), _innermost(self.high[j], dtype, -np.inf)
             # what is not finite stays: such a row is drawn again
             X[:, j] = np.where(np.isfinite(X[:, j]), np.clip(X[:, j], low, high), X[:, j])
@@ -117,10 +130,13 @@ class Support:
         """
         for j in self.bounded:
             low, high, x = self.low[j], self.high[j], np.asarray(X[:, j], dtype=np.float64)
-            allowed = j in dequantized
+            allowed = j in dequantized or self.circular[j]
             outside = (x < low) | (x > high) if allowed else (x <= low) | (x >= high)
             if outside.any():
                 _refuse(x, outside, f"column {names[j]!r} of {name}", (low, high))
+
+    def _column(self, j: int) -> "_Interval | _Circle":
+        return (_Circle if self.circular[j] else _Interval)(self.low[j], self.high[j])
 
     def _by_column(self, X: np.ndarray, change: Any) -> np.ndarray:
         moved = np.array(X, dtype=np.float64)
@@ -147,9 +163,9 @@ def _refuse(x: np.ndarray, outside: np.ndarray, what: str, bounds: tuple[float, 
     )
 
 
-def bounds_of(support: Support | None, j: int) -> tuple[float, float]:
-    """The bounds of a column; infinite ones where no support is declared."""
-    return (-np.inf, np.inf) if support is None else (support.low[j], support.high[j])
+def bounds_of(support: Support | None, j: int) -> tuple[float, float, bool]:
+    """The bounds of a column, infinite where no support is declared, and whether they are one point."""
+    return (*_REAL, False) if support is None else (support.low[j], support.high[j], bool(support.circular[j]))
 
 
 def check_ends(support: Support, X0: np.ndarray, X1: np.ndarray | None, grids: Sequence, names: Sequence) -> None:
@@ -182,7 +198,7 @@ def read_support(support: object, names: Sequence) -> Support | None:
         When a declaration is not one of "real", "positive" and (low, high), or names a column that there is not.
     """
     if isinstance(support, dict):
-        bounds = [_REAL] * len(names)
+        bounds: list = [(*_REAL, False)] * len(names)
         positions = [column_position(column, names, "support") for column in support]
         if len(set(positions)) < len(positions):
             raise ValueError(
@@ -192,18 +208,22 @@ def read_support(support: object, names: Sequence) -> Support | None:
             bounds[j] = _bounds(declared, f"column {names[j]!r}")
     else:
         bounds = [_bounds(support, "all columns")] * len(names)
-    low, high = np.array(bounds, dtype=np.float64).T
-    return Support(low, high) if (np.isfinite(low) | np.isfinite(high)).any() else None
+    low, high, circular = np.array(bounds, dtype=np.float64).T
+    return Support(low, high, circular) if (np.isfinite(low) | np.isfinite(high)).any() else None
 
 
-def _bounds(declared: object, what: str) -> tuple[float, float]:
-    """The bounds that one declaration says."""
+def _bounds(declared: object, what: str) -> tuple[float, float, bool]:
+    """The bounds that one declaration says, and whether they are one point."""
     if isinstance(declared, str) and declared in ("real", "positive"):
-        return _REAL if declared == "real" else _POSITIVE
+        return (*(_REAL if declared == "real" else _POSITIVE), False)
+    if isinstance(declared, (tuple, list)) and len(declared) == 3 and isinstance(declared[0], str):
+        ends = [_end(value, np.inf) for value in declared[1:]]
+        if declared[0] == "circular" and None not in ends and ends[0] < ends[1] and np.isfinite(ends[1] - ends[0]):
+            return ends[0], ends[1], True
     if isinstance(declared, (tuple, list)) and len(declared) == 2:
         ends = [_end(value, default) for value, default in zip(declared, _REAL, strict=True)]
         if None not in ends and ends[0] < ends[1] and (np.isfinite(ends[1] - ends[0]) or np.isinf(ends).any()):
-            return ends[0], ends[1]
+            return ends[0], ends[1], False
     raise ValueError(f"Got support={declared!r} for {what}, but expected {_EXPECTED}.")
 
 
@@ -225,36 +245,61 @@ def _innermost(bound: float, dtype: Any, inwards: float) -> float:
     return float(nearest if is_inside else np.nextafter(nearest, np.dtype(dtype).type(inwards)))
 
 
-def _to_line(x: np.ndarray, low: Any, high: Any) -> np.ndarray:
-    with np.errstate(divide="ignore"):  # a bound itself: an infinite number
-        if np.isinf(high):
-            return np.log(x - low)
-        if np.isinf(low):
-            return -np.log(high - x)
-        # by the nearer end, which loses no digits
-        below, above = (x - low) / (high - low), (high - x) / (high - low)
-        return np.where(below < 0.5, ndtri(below), -ndtri(above))
+@dataclasses.dataclass(frozen=True)
+class _Interval:
+    """A column with a lower bound, an upper one, or both."""
+
+    low: float
+    high: float
+
+    def to_line(self, x: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore"):  # a bound itself: an infinite number
+            if np.isinf(self.high):
+                return np.log(x - self.low)
+            if np.isinf(self.low):
+                return -np.log(self.high - x)
+            # by the nearer end, which loses no digits
+            below, above = (x - self.low) / (self.high - self.low), (self.high - x) / (self.high - self.low)
+            return np.where(below < 0.5, ndtri(below), -ndtri(above))
+
+    def from_line(self, y: np.ndarray) -> np.ndarray:
+        if np.isinf(self.high):
+            return self.low + np.exp(y)
+        if np.isinf(self.low):
+            return self.high - np.exp(-y)
+        width = self.high - self.low
+        return np.where(y < 0, self.low + width * ndtr(y), self.high - width * ndtr(-y))
+
+    def log_slope(self, x: np.ndarray) -> np.ndarray:
+        y = self.to_line(x)
+        if np.isinf(self.high):
+            return -y
+        return y if np.isinf(self.low) else 0.5 * y**2 + _LOG_NORMALIZER - np.log(self.high - self.low)
+
+    def curvature(self, x: np.ndarray) -> np.ndarray:
+        if np.isinf(self.high):
+            return -1 / (x - self.low)
+        return 1 / (self.high - x) if np.isinf(self.low) else self.to_line(x) * np.exp(self.log_slope(x))
 
 
-def _from_line(y: np.ndarray, low: Any, high: Any) -> np.ndarray:
-    if np.isinf(high):
-        return low + np.exp(y)
-    if np.isinf(low):
-        return high - np.exp(-y)
-    return np.where(y < 0, low + (high - low) * ndtr(y), high - (high - low) * ndtr(-y))
+@dataclasses.dataclass(frozen=True)
+class _Circle:
+    """A column of angles, in radians from -pi to pi."""
 
+    low: float
+    high: float
 
-def _log_slope(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    y = _to_line(x, low, high)
-    if np.isinf(high):
-        return -y
-    return y if np.isinf(low) else 0.5 * y**2 + _LOG_NORMALIZER - np.log(high - low)
+    def to_line(self, x: np.ndarray) -> np.ndarray:
+        return 2 * np.pi * np.mod((x - self.low) / (self.high - self.low), 1.0) - np.pi
 
+    def from_line(self, y: np.ndarray) -> np.ndarray:
+        return self.low + (self.high - self.low) * np.mod(y / (2 * np.pi) + 0.5, 1.0)
 
-def _curvature(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    if np.isinf(high):
-        return -1 / (x - low)
-    return 1 / (high - x) if np.isinf(low) else _to_line(x, low, high) * np.exp(_log_slope(x, low, high))
+    def log_slope(self, x: np.ndarray) -> np.ndarray:
+        return np.full(x.shape, np.log(2 * np.pi / (self.high - self.low)))
+
+    def curvature(self, x: np.ndarray) -> np.ndarray:
+        return np.zeros(x.shape)
 
 
 @registered("preprocessing.SupportedMap")
@@ -308,7 +353,21 @@ def same_support(a: Support | None, b: Support | None) -> bool:
     """Whether two supports, of which either may be None, have the same bounds."""
     if a is None or b is None:
         return a is b
-    return np.array_equal(a.low, b.low) and np.array_equal(a.high, b.high)
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("low", "high", "circular"))
+
+
+def circles_of(support: Support | None) -> tuple[int, ...]:
+    """The positions of the circular columns."""
+    return () if support is None else tuple(np.flatnonzero(support.circular).tolist())
+
+
+def refuse_circles(support: Support | None, who: str) -> None:
+    """Raise where a support has circular columns, which some estimators have no use for."""
+    if circles_of(support):
+        raise ValueError(
+            f"support declares circular columns, but not for {who}: use InterpolantFlow().fit(X), or give the sine and "
+            "cosine of the angles as columns."
+        )
 
 
 def supported(support: Support | None, line_map: Any) -> Any:

@@ -24,7 +24,7 @@ from ..._utils.tensors import FIT_STREAM, REPEATS_STREAM, draw_seed
 from ..._utils.weights import effective_rows, part_of_weights, weighted_rows
 from ...distributed import current_group
 from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
-from ...preprocessing._support import bounds_of, read_support
+from ...preprocessing._support import bounds_of, read_support, refuse_circles
 from ..flow import InterpolantFlow
 from ..memory import open_memory
 from .calibration import Calibration
@@ -230,6 +230,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         refuse_support_of_flow(self.flow)
         self.support_, repeated = read_support(self.support, names), chosen_columns(self.dequantize, X, names)
         self.grid_ = Grid({j: ColumnGrid.of(X[:, j], *bounds_of(self.support_, j)) for j in repeated})
+        refuse_circles(self.support_, "InterpolantClassifier, which standardises the rows of each class")
         self._check_support(X)
         rows = self.grid_.scatter(X, np.random.default_rng([seed, REPEATS_STREAM]))
         if self.support_ is not None:
@@ -350,7 +351,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         """Log p(x | c), of shape (n_samples, n_classes)."""
         k = len(self.classes_)
         self._check_support(X)
-        X, jacobian = self.grid_.centre(X)[0], 0.0
+        X, jacobian = self.grid_.centre(X)[0], np.zeros((1, 1))
         if self.support_ is not None:
             jacobian = self.support_.log_abs_det_jacobian(X)[:, None]
             X = self.support_.transform(X).astype(X.dtype)

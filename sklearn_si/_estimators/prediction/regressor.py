@@ -23,7 +23,7 @@ from ..._utils.tensors import REPEATS_STREAM, SAMPLE_STREAM, draw_seed, resolve_
 from ..._utils.weights import weighted_rows
 from ...distributed import current_group
 from ...preprocessing._conditions import ConditionCodec
-from ...preprocessing._support import read_support
+from ...preprocessing._support import read_support, refuse_circles
 from ..flow import InterpolantFlow
 from ..memory import open_memory
 from .calibration import marginal_scores, marginal_values
@@ -211,6 +211,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         own = None if weight is None else weight[rows]
         self._names = list(range(Y.shape[1])) if names is None else names
         self.support_ = read_support(self.support, self._names)
+        refuse_circles(self.support_, "InterpolantRegressor, whose quantiles need an order")
         self.grid_ = target_grid(self.dequantize, Y[rows], own, self.support_, self._names)
         self._check_support(Y)
         Y = self._to_line(self.grid_.scatter(Y, np.random.default_rng([seed, REPEATS_STREAM])))
