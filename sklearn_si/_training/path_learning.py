@@ -1,8 +1,7 @@
 """Max-min: steps of a learned path for fixed fields, in turn with steps of the fields for a fixed path."""
 
-import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,9 @@ from .loop import Settings
 STEPS_BETWEEN = 5
 # Share of all steps in which the path is learned; in the others it is fixed, and the fields are fitted to it.
 MOVING_SHARE = 1 / 3
+# Memory of the means of the gradients and of their squares in Adam, and what is added to the root of the latter.
+_MEMORIES = (0.5, 0.99)
+_EPSILON = 1e-8
 # Entries of `action_curve_`.
 _ENTRIES = 20
 
@@ -65,27 +67,23 @@ class Ascent:
         self.sampler, self.batch, self.generator = sampler, batch, generator
         for parameter in interpolant.parameters():
             parameter.requires_grad_(True)
-        self.optimiser = torch.optim.Adam(interpolant.parameters(), interpolant.rate, betas=(0.5, 0.99))
-        self.cooling = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda k: max(0.0, 1 - progress(k)))
+        self.progress = progress
+        self.moments = [[torch.zeros_like(p) for p in interpolant.parameters()] for _ in _MEMORIES]
         self.actions: list[float] = []
 
     def state(self) -> dict[str, Any]:
         """A copy of all that changes."""
         parameters = [parameter.detach().clone() for parameter in self.interpolant.parameters()]
-        cooling = {n: v for n, v in self.cooling.state_dict().items() if n not in ("lr_lambdas", "base_lrs")}
-        adam = copy.deepcopy(self.optimiser.state_dict())
+        moments = [[m.clone() for m in some] for some in self.moments]
         points = self.generator.get_state()
-        return {
-            "parameters": parameters, "adam": adam, "cooling": cooling, "actions": list(self.actions), "points": points,
-        }  # fmt: skip
+        return {"parameters": parameters, "moments": moments, "actions": list(self.actions), "points": points}
 
     @torch.no_grad()
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         for parameter, value in zip(self.interpolant.parameters(), state["parameters"], strict=True):
             parameter.copy_(value)
-        self.optimiser.load_state_dict(state["adam"])
-        vars(self.cooling).update(state["cooling"])
+        self.moments = [[m.clone() for m in some] for some in state["moments"]]
         self.actions = list(state["actions"])
         self.generator.set_state(state["points"])
 
@@ -101,11 +99,19 @@ class Ascent:
         finally:
             for parameter, flag in zip(self.networks.parameters(), wanted, strict=True):
                 parameter.requires_grad_(flag)
-        for parameter, gradient in zip(self.interpolant.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-        self.optimiser.step()
-        self.cooling.step()
+        self._move(gradients)
         self.actions.append(2 * half_action.item())
+
+    @torch.no_grad()
+    def _move(self, gradients: Sequence[Tensor]) -> None:
+        """A step of Adam (Kingma & Ba 2015, algorithm 1); to load torch's own takes longer than a short fit may."""
+        k = len(self.actions)
+        rate = self.interpolant.rate * max(0.0, 1 - self.progress(k))
+        (first, second), (slow, fast) = self.moments, (1 - memory ** (k + 1) for memory in _MEMORIES)
+        for p, g, m, v in zip(self.interpolant.parameters(), gradients, first, second, strict=True):
+            m.lerp_(g, 1 - _MEMORIES[0])
+            v.lerp_(g * g, 1 - _MEMORIES[1])
+            p.addcdiv_(m / slow, (v / fast).sqrt_().add_(_EPSILON), value=-rate)
 
     def _terms(
         self, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None, condition: Tensor | None

@@ -25,6 +25,8 @@ from .._model.ratio import (
 )
 from .._utils.process import without_warnings
 from .._utils.tensors import RATIO_STREAM, make_generator
+from .._utils.weights import part_of_weights
+from ..distributed import strided
 from .mixture_init import Budget
 
 # Folds of the rows: each has members that were learned from the others.
@@ -34,6 +36,14 @@ _FEWEST = 10
 # Newton steps of a logistic regression, and the change of its coefficients below which they end.
 _NEWTON_STEPS = 30
 _NEWTON_TOLERANCE = 1e-6
+# Those that a regression takes, as foreseen, and the kinds of units of the columns.
+_FORESEEN_NEWTON_STEPS = 8
+_UNITS = 2
+# Products of numbers in a second, and those that a row takes beside the squares of its features.
+_PRODUCTS = 1e10
+_PRODUCTS_BESIDE = 100
+# Fewest rows of a sample that a limit of time leaves.
+_FEWEST_IN_A_HURRY = 500
 # Ridge penalties of the quadratic candidate that are tried, in rows.
 _PENALTIES = (1.0, 10.0, 100.0)
 # Components of the mixtures that are tried, and the floor of their variances in scaled units.
@@ -84,6 +94,15 @@ class RatioEffort:
     def affords(self, seconds):
         """Whether something that takes so long leaves half of the time."""
         return self.seconds is None or 2 * seconds <= self.seconds
+
+    def some_of(self, X, weight):
+        """As many rows of a sample, spread over all, as the quadratic candidates of both take half of the time for."""
+        if self.seconds is None:
+            return X, weight
+        n_products = quadratic_features(np.zeros((1, X.shape[1]))).shape[1] ** 2 + _PRODUCTS_BESIDE
+        of_row = _FOLDS * len(_PENALTIES) * _UNITS * _FORESEEN_NEWTON_STEPS * n_products / _PRODUCTS
+        some = strided(len(X), max(_FEWEST_IN_A_HURRY, int(self.seconds / 2 / (2 * of_row))))
+        return X[some], part_of_weights(weight, some)
 
 
 class _Rows:
@@ -138,7 +157,8 @@ def fit_ratio(X0, X1, seed, effort, weights=(None, None)):
     if min(len(X0), len(X1)) < _FEWEST:
         return None
     began = time.perf_counter()
-    rows = _Rows(X0, X1, weights, seed)
+    (X0, w0), (X1, w1) = (effort.some_of(X, w) for X, w in zip((X0, X1), weights, strict=True))
+    rows = _Rows(X0, X1, (w0, w1), seed)
     members = _closed_forms(rows, seed, effort)
     forms = _out_of_fold(rows, lambda k, by_units: members[k].closed_forms(by_units))
     blend = _blended(rows, forms)

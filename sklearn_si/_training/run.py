@@ -66,6 +66,8 @@ _WIDE_ENOUGH = 128
 _MOMENT_ROWS = 4096
 # Rows that are transported to the base at a time.
 _ROWS_PER_SOLVE = 4096
+# The same, where time is the limit: it is looked at after each block.
+_ROWS_IN_A_HURRY = 512
 # Share of `max_time` in which rows of the target are transported to t = 0, for the density of the base.
 _CARRIED_SHARE = 0.1
 # Largest number of rows that are transported to the base.
@@ -410,7 +412,8 @@ class Run:
         farthest = 2 * base.norm(dim=1).max()
         most = min(len(base), len(problem.target), _MOST_TRANSPORTED)
         limit, began = self.recipe.max_time, time.perf_counter()
-        for rows in torch.as_tensor(rng.permutation(len(problem.target))[:most]).split(_ROWS_PER_SOLVE):
+        size = _ROWS_PER_SOLVE if limit is None else _ROWS_IN_A_HURRY
+        for rows in torch.as_tensor(rng.permutation(len(problem.target))[:most]).split(size):
             if back and limit is not None and time.perf_counter() - began > _CARRIED_SHARE * limit:
                 break
             condition = None if self.condition is None else self.condition[rows]

@@ -2,11 +2,16 @@
 
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
+from sklearn_si._training import ratio_of_samples, run
+from sklearn_si._training.path_learning import Ascent
+from sklearn_si._training.ratio import RatioEffort
 
 X0 = np.random.default_rng(0).normal(size=(600, 2))
 X1 = np.random.default_rng(1).normal(size=(600, 2)) + 2.0
@@ -28,6 +33,51 @@ def test_the_whole_fit_takes_no_longer_than_its_limit(name):
         warnings.simplefilter("ignore")
         ESTIMATORS[name].fit(X0, X1)
     assert time.perf_counter() - began < 1.15 * LIMIT + 2
+
+
+def test_what_is_done_after_the_training_is_done_in_parts_that_a_short_limit_bounds(monkeypatch):
+    """Rows for the density of the base had been moved 4,096 at a time, and a ratio been learned from all."""
+    moved, compared = [], []
+    true = run.odeint
+
+    def odeint(f, x, *args):
+        moved.append(len(x))
+        return true(f, x, *args)
+
+    def fit_ratio(X0, X1, seed, effort, weights):
+        compared.append([len(effort.some_of(X, None)[0]) for X in (X0, X1)])
+
+    monkeypatch.setattr(run, "odeint", odeint)
+    monkeypatch.setattr(ratio_of_samples, "fit_ratio", fit_ratio)
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(5000, 10))
+    InterpolantDiffusion(max_time=0.2, random_state=0).fit(wide, wide + rng.normal(size=wide.shape))
+    assert max(moved) <= 512
+    assert compared == [[500, 500]]
+
+
+@pytest.mark.parametrize("n_columns", [2, 10, 30])
+def test_rows_of_a_ratio_are_as_many_as_its_time_is_worth(n_columns):
+    X, weight = np.zeros((20_000, n_columns)), np.arange(20_000.0)
+    counts = [len(RatioEffort(100, seconds).some_of(X, weight)[0]) for seconds in (0.01, 1.0, 1e4)]
+    assert counts == sorted(counts) and counts[0] >= 500 and counts[-1] == 20_000
+    some, own = RatioEffort(100, 0.01).some_of(X, weight)
+    assert len(own) == len(some) < 20_000 and own.max() > 15_000  # spread over all rows
+    assert RatioEffort(100).some_of(X, None)[0] is X
+
+
+def test_steps_of_a_learned_path_are_those_of_adam():
+    """Kingma & Ba 2015, algorithm 1, with a rate that falls to zero; torch's own Adam takes seconds to load."""
+    gradients = np.random.default_rng(0).normal(size=(6, 4))
+    parameter, expected, first, second = torch.nn.Parameter(torch.ones(4).double()), np.ones(4), 0.0, 0.0
+    ascent = Ascent(SimpleNamespace(parameters=lambda: [parameter], rate=0.1), None, None, 1, None, lambda k: k / 5)
+    for k, gradient in enumerate(gradients):
+        ascent._move([torch.as_tensor(gradient)])
+        ascent.actions.append(0.0)
+        first, second = 0.5 * first + 0.5 * gradient, 0.99 * second + 0.01 * gradient**2
+        root = np.sqrt(second / (1 - 0.99 ** (k + 1))) + 1e-8
+        expected = expected - 0.1 * (1 - k / 5) * (k < 5) * first / (1 - 0.5 ** (k + 1)) / root
+    np.testing.assert_allclose(parameter.detach(), expected, rtol=1e-12)
 
 
 def test_steps_as_a_numpy_integer_are_those_steps():
