@@ -145,7 +145,9 @@ def _build_pandas_dtype(parts):
     match = _PANDAS_DTYPE.fullmatch(parts["name"])
     if not match or not _is_zone(match["zone"]):
         raise ValueError(f"{parts['name']!r} is not a dtype of a column.")
-    return pd.api.types.pandas_dtype(parts["name"])
+    dtype = pd.api.types.pandas_dtype(parts["name"])
+    # before pandas 3, the text of which is "str", columns of text held objects
+    return np.dtype(object) if isinstance(dtype, np.dtype) else dtype
 
 
 def _is_zone(name):

@@ -447,3 +447,17 @@ def test_a_pipeline_of_scikit_learn_is_saved(tmp_path):
     assert list(again.named_steps) == list(pipe.named_steps)
     with pytest.raises(ValueError, match="KMeans"):
         sklearn_si.save(make_pipeline(KMeans(2), InterpolantFlow(**SMALL)), tmp_path / "other.si")
+
+
+def test_text_of_pandas_3_is_text_before_it(path, monkeypatch):
+    """There "str" is a dtype of numpy, and words were converted to floats."""
+    frame = pd.DataFrame({"word": ["a", "b", None, "a"] * 20, "x": np.arange(80.0)})
+    frame["word"] = frame.word.astype("str") if pd.__version__ >= "3" else frame.word
+    model = TableSynthesizer(max_iter=3, random_state=0).fit(frame)
+    sklearn_si.save(model, path)
+    true = pd.api.types.pandas_dtype
+    monkeypatch.setattr(pd.api.types, "pandas_dtype", lambda name: np.dtype("U") if name == "str" else true(name))
+    drawn = sklearn_si.load(path).sample(given={"x": [1.0, 2.0]}, random_state=0)
+    assert set(drawn.word.dropna()) <= {"a", "b"}
+    again = sklearn_si.load(path).impute(frame.astype({"word": object}), random_state=0)
+    assert set(again.word) == {"a", "b"}
