@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_si import InterpolantFlow, InterpolantRegressor, load, save
+from sklearn_si._estimators.prediction.fitting import chosen_base
 from sklearn_si._estimators.prediction.members import Member
 from sklearn_si._estimators.prediction.mixture import Mixture
 from sklearn_si._estimators.prediction.scores import ScoreGrid
@@ -185,6 +186,18 @@ def test_scorers_refuse_answers_of_another_shape_nan_and_weights_that_are_none()
         pinball_scorer(Fixed(np.full((50, 5), np.nan)), X[:50], Y[:50])
     with pytest.raises(ValueError, match="negative"):
         pinball_scorer(wrong, X[:50], Y[:50], np.full(50, -1.0))
+
+
+def test_a_normal_base_has_to_lead_by_a_standard_error():
+    ahead = np.array([0.5, -0.3, 0.4, -0.2, 0.1])
+    for lead, expected in ((ahead, "boosting"), (ahead + 0.2, "normal"), (-ahead, "boosting")):
+        base, scores = chosen_base({"normal": lead, "boosting": np.zeros(5)}, None)
+        assert base == expected
+        assert scores == {"normal": pytest.approx(lead.mean()), "boosting": 0.0}
+    # whole weights are repeated rows
+    weight = np.array([3.0, 1.0, 3.0, 1.0, 1.0])
+    assert chosen_base({"normal": ahead, "boosting": np.zeros(5)}, weight)[0] == "normal"
+    assert chosen_base({"normal": ahead}, None)[0] == "normal"
 
 
 def test_boosting_with_too_few_rows_says_so():

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_array
 from ..._training.validation_split import n_held_out
 from ..._utils.frame_names import is_pandas, names_of, narwhals_series
 from ..._utils.tensors import CALIBRATION_STREAM, FIT_STREAM
+from ..._utils.weights import effective_rows, part_of_weights
 from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
 from ...preprocessing._support import bounds_of
 from ..flow import InterpolantFlow
@@ -19,7 +20,7 @@ from .calibration import (
     Calibration,
     marginal_scores,
 )
-from .members import Rows, learn_member, validation_score
+from .members import Rows, learn_member, validation_values
 from .mixture import Mixture
 from .scores import ScoreGrid
 from .trees import LEAST_ROWS, N_FOLDS
@@ -64,8 +65,8 @@ class Search:
             rows = Rows(codes, Y, weight, order[n_held:], order[:n_held])
             fitted = self._with_bases(rows, base, k)
             if len(fitted) > 1 or not members:
-                scores = {name: validation_score(m, rows, self.device) for name, m in fitted.items()}
-                base = max(fitted, key=scores.__getitem__)
+                values = {name: validation_values(m, rows, self.device) for name, m in fitted.items()}
+                base, scores = chosen_base(values, part_of_weights(weight, rows.val))
             members.append(fitted[base])
         return members, base, scores
 
@@ -86,6 +87,27 @@ class Search:
             seconds = left and max(left, self.max_time / 20) / (shares - place)
             fitted[name] = learn_member(flow, rows, name == "boosting", self.seed + k, seconds)
         return fitted
+
+
+def chosen_base(values, weight):
+    """The base of the highest log-likelihood, and the mean of each; a normal base has to lead by a standard error.
+
+    A network alone is stopped by the same rows, which flatters it, and it goes astray where trees do not.
+
+    Parameters
+    ----------
+    values : dict of ndarray of shape (n_rows,)
+        Log-likelihoods of the rows that validate, by the name of the base.
+    weight : ndarray of shape (n_rows,) or None
+    """
+    scores = {name: float(np.average(own, weights=weight)) for name, own in values.items()}
+    if len(values) < 2:
+        return next(iter(values)), scores
+    lead = values["normal"] - values["boosting"]
+    mean = scores["normal"] - scores["boosting"]
+    variance = np.average((lead - mean) ** 2, weights=weight)
+    error = np.sqrt(variance / max(1.0, effective_rows(len(lead), weight) - 1))
+    return "normal" if mean > error else "boosting", scores
 
 
 def rows_to_calibrate(n, is_wanted, seed):

@@ -174,8 +174,6 @@ def _boosted(member, rows, seed):
     return member._joined(rows.codes, *(np.column_stack(part) for part in zip(*parts, strict=True)))
 
 
-def validation_score(member, rows, device):
-    """Mean log-likelihood of the rows that validate, in nats."""
-    value = member.log_density(member.given(rows.codes[rows.val]), rows.Y[rows.val], device)
-    weight = None if rows.weight is None else rows.weight[rows.val]
-    return float(np.average(value, weights=weight))
+def validation_values(member, rows, device):
+    """Log-likelihoods of the rows that validate, in nats."""
+    return member.log_density(member.given(rows.codes[rows.val]), rows.Y[rows.val], device)

@@ -60,8 +60,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         the regressor.
     base : {"auto", "normal", "boosting"}, default="auto"
         "boosting" learns a location and a scale by gradient boosting first, "normal" learns neither, and "auto" fits
-        both and takes the one with the higher log-likelihood of validation rows. Fewer than 20 training rows are too
-        few for "boosting", and "auto" is then "normal".
+        both and takes "normal" where its log-likelihood of validation rows is higher by a standard error. Fewer than
+        20 training rows are too few for "boosting", and "auto" is then "normal".
     n_estimators : int, default=1
         Number of maps, each with another seed and other validation rows; the prediction is their mixture in equal
         parts, and its quantiles are found by root finding.
