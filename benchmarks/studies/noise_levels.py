@@ -64,11 +64,9 @@ def study(args, name, steps):
     loss, error = extra.mean(), extra.std(ddof=1) / FINAL_DRAWS**0.5
     met = loss <= max(LARGEST_LOSS, 2 * error)
     curve = " ".join(f"{d:.3f}" for d in distances.mean(1))
-    print(
-        f"{name:10} {steps:5d} steps: took {result.chosen:g}, best {result.levels[best]:g}, loss {loss:.4f} +- {error:.4f} "
-        f"{'met' if met else 'missed'}; cost {cost:.2f}; test distances {curve}",
-        flush=True,
-    )
+    taken = f"took {result.chosen:g}, best {result.levels[best]:g}, loss {loss:.4f} +- {error:.4f}"
+    print(f"{name:10} {steps:5d} steps: {taken} {'met' if met else 'missed'}; cost {cost:.2f}", flush=True)
+    print(f"    test distances {curve}", flush=True)
     return met, cost
 
 

@@ -3,13 +3,16 @@
     python benchmarks/studies/paper_b.py notebook                # authors' settings against the default
     python benchmarks/studies/paper_b.py checkerboard --seeds 3  # gamma x noise level, 2-D
     python benchmarks/studies/paper_b.py mixture --seeds 3       # fields and gamma x noise level, 128-D
+    python benchmarks/studies/paper_b.py claims --records FILE   # each claim with its error
 
 `--steps` (gradient steps) fixes all figures but those of `notebook` by the seeds; `--budget` (seconds a fit) does not.
 """
 
 import argparse
 import itertools
+import json
 import math
+import pathlib
 import sys
 import time
 
@@ -372,6 +375,94 @@ def mixture_table(args):
     print_claim("brownian gamma helps the ODE", [(f"brownian against {n}", brownian, table[n][zero]) for n in others])
 
 
+# ---------------------------------------------------------------- each claim, with its error
+
+
+# Two-sided 95 % points of Student's t, by the number of seeds less one.
+T_POINTS = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
+
+
+def claims_pair(args, seed, steps):
+    """KL of the checkerboard and of the mixture after so many steps, by target, fields and level."""
+    rng, found = np.random.default_rng([seed, 3]), {}
+    problem = mixture_problem(rng, args.features)
+    modes = sample_modes(rng, args.rows, *problem)
+    points, first = (sample_modes(rng, args.samples, *problem)[:, :2] for _ in range(2))
+    reference = scott_kde(first, points)
+    targets = {
+        "mixture": (modes, lambda X: projected_kl(points, reference, X), FIELDS),
+        "checkerboard": (checkerboard(rng, args.rows), histogram_kl, ("b+eta",)),
+    }
+    args.steps = steps
+    for target, (X1, distance, all_fields) in targets.items():
+        for fields in all_fields:
+            model = fit_bridge(rng.normal(size=X1.shape), X1, "brownian", fields, args, seed)
+            for level in args.noise_levels:
+                found[f"{target} {fields} {level:g}"] = distance(sample_at(model, level, args, seed))
+    return found
+
+
+def claims(args):
+    """Each claim for each budget: the mean of paired differences over seeds with its 95 % interval."""
+    path, records = pathlib.Path(args.records), []
+    if path.exists():
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+    known = {(record["seed"], record["steps"]) for record in records}
+    for seed, steps in itertools.product(range(args.seeds), args.budgets):
+        if (seed, steps) not in known:
+            records.append({"seed": seed, "steps": steps, "found": claims_pair(args, seed, steps)})
+            with path.open("a") as file:
+                file.write(json.dumps(records[-1]) + "\n")
+    print(
+        f"Mixture in {args.features} features and checkerboard, {args.rows} rows, {args.samples} samples; KL divergence"
+    )
+    gains = {}
+    for steps in args.budgets:
+        of_budget = [r["found"] for r in sorted(records, key=lambda r: r["seed"]) if r["steps"] == steps]
+        print(f"{steps} steps, {len(of_budget)} seeds")
+        gains[steps] = print_claims(of_budget, args.noise_levels)
+    few, many = min(gains), max(gains)
+    for target in gains[few]:
+        n = min(len(gains[few][target]), len(gains[many][target]))
+        verdict(
+            "the gain by noise is larger after fewer steps", target, gains[few][target][:n] - gains[many][target][:n]
+        )
+
+
+def print_claims(records, levels):
+    """The claims of one budget; the gain by noise of each seed, by target."""
+    gains = {}
+    for target, fields in (("mixture", FIELDS), ("checkerboard", ("b+eta",))):
+        tables = {f: np.array([[r[f"{target} {f} {level:g}"] for level in levels] for r in records]) for f in fields}
+        best = {f: at_levels_of_others(table, range(1, len(levels))) for f, table in tables.items()}
+        inside = {f: at_levels_of_others(table, range(1, len(levels) - 1)) for f, table in tables.items()}
+        mean = "  ".join(f"{level:g}: {v:.4f}" for level, v in zip(levels, tables["b+eta"].mean(0), strict=True))
+        print(f"  {target}, b+eta, mean KL by noise level  {mean}")
+        gains[target] = tables["b+eta"][:, 0] - best["b+eta"]
+        verdict("an SDE is better than the ODE", target, gains[target])
+        ends = [tables["b+eta"][:, k] - inside["b+eta"] for k in (0, -1)]
+        verdict("the best level is interior", target, np.minimum(*ends))
+        if target == "mixture":
+            verdict("b is better than v", target, ((best["v+eta"] - best["b+eta"]) + (best["v+s"] - best["b+s"])) / 2)
+            verdict("eta is better than s", target, ((best["b+s"] - best["b+eta"]) + (best["v+s"] - best["v+eta"])) / 2)
+    return gains
+
+
+def at_levels_of_others(table, columns):
+    """For each seed (row), the value at the level that is best for the other seeds, so that no seed chooses its own."""
+    columns = list(columns)
+    chosen = [columns[np.delete(table, k, 0)[:, columns].mean(0).argmin()] for k in range(len(table))]
+    return table[np.arange(len(table)), chosen]
+
+
+def verdict(claim, target, differences):
+    """Seen where the mean difference is above zero by its error, not seen where it is below, else undecided."""
+    n, mean = len(differences), float(np.mean(differences))
+    half = T_POINTS[n - 1] * float(np.std(differences, ddof=1)) / n**0.5
+    told = "seen" if mean > half else "not seen" if mean < -half else "undecided"
+    print(f"    {claim} ({target}): {told}; difference {mean:+.4f} +- {half:.4f}", flush=True)
+
+
 def add_bridge_options(command, noise_levels, rows):
     command.add_argument("--budget", type=float, default=None, help="seconds a fit; the figures then vary")
     command.add_argument("--rows", type=int, default=rows, help="training rows of each end")
@@ -393,17 +484,22 @@ def add_notebook_options(command):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    runs = {"checkerboard": checkerboard_table, "mixture": mixture_table, "notebook": notebook}
+    runs = {"checkerboard": checkerboard_table, "mixture": mixture_table, "notebook": notebook, "claims": claims}
     for name, function in runs.items():
         command = commands.add_parser(name, help=function.__doc__)
         command.set_defaults(run=function)
-        command.add_argument("--seeds", type=int, default=1 if name == "notebook" else 3)
+        command.add_argument("--seeds", type=int, default={"notebook": 1, "claims": 5}.get(name, 3))
         command.add_argument("--steps", type=int, default=None, help="gradient steps")
     add_notebook_options(commands.choices["notebook"])
     add_bridge_options(commands.choices["checkerboard"], [0.0, 0.15, 0.5, 2.0], 50_000)
     commands.choices["checkerboard"].add_argument("--test-rows", type=int, default=2000)
     add_bridge_options(commands.choices["mixture"], [0.0, 0.03, 0.2, 1.0], 20_000)
     commands.choices["mixture"].add_argument("--features", type=int, default=128)
+    add_bridge_options(commands.choices["claims"], [0.0, 0.1, 0.5, 2.0], 2000)
+    commands.choices["claims"].add_argument("--features", type=int, default=8)
+    commands.choices["claims"].add_argument("--budgets", type=int, nargs="+", default=[100, 300, 1000])
+    commands.choices["claims"].add_argument("--records", required=True, help="file of what was measured, continued")
+    commands.choices["claims"].set_defaults(samples=4000, sde_steps=50, noise_schedule="gamma")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.run(args)

@@ -75,13 +75,11 @@ def reweighted(args):
             kl = (exact - model.fit(X, sample_weight=weight).score_samples(test)).mean()
             kl_fresh = (exact - model.fit(fresh).score_samples(test)).mean()
             gaps.append(kl - kl_fresh)
-            print(
-                f"d = {d}, seed {seed}: {len(fresh)} effective rows; KL {kl:.4f} by weights, {kl_fresh:.4f} by fresh rows"
-            )
+            told = f"KL {kl:.4f} by weights, {kl_fresh:.4f} by fresh rows"
+            print(f"d = {d}, seed {seed}: {len(fresh)} effective rows; {told}", flush=True)
         verdict = "met" if np.mean(gaps) <= LARGEST_GAP else "missed"
-        print(
-            f"d = {d}: mean difference {np.mean(gaps):+.4f} +- {standard_error(gaps):.4f}; at most {LARGEST_GAP}: {verdict}"
-        )
+        gap = f"{np.mean(gaps):+.4f} +- {standard_error(gaps):.4f}"
+        print(f"d = {d}: mean difference {gap}; at most {LARGEST_GAP}: {verdict}", flush=True)
 
 
 def standard_error(values):
@@ -119,21 +117,33 @@ def share_distance(column, weight, drawn):
     return max(distances)
 
 
-def print_margins(name, frame, weight, drawn):
-    """Each column's distance in units of its noise, and that of the data without weights."""
-    n = effective(weight)
-    print(f"{name}: {len(frame)} rows, {n:.0f} effective; distance / 95 % point of its noise (without weights)")
-    found = []
+def margin_distances(frame, weight, drawn):
+    """The distance of each margin of drawn rows from the weighted one, in units of the 95 % point of its noise."""
+    distances, n = {}, effective(weight)
     for column in frame:
         if pd.api.types.is_numeric_dtype(frame[column]):
-            x, noise = frame[column].to_numpy(float), KS_POINT * np.sqrt(1 / n + 1 / len(drawn))
-            distance, before = (weighted_ks(x, weight, np.asarray(y, float)) / noise for y in (drawn[column], x))
+            x, y = frame[column].to_numpy(float), np.asarray(drawn[column], float)
+            distances[column] = weighted_ks(x, weight, y) / (KS_POINT * np.sqrt(1 / n + 1 / len(y)))
         else:
-            distance, before = (share_distance(frame[column], weight, y) for y in (drawn[column], frame[column]))
-        found.append(distance)
-        print(f"    {column:8} {distance:5.2f} ({before:.2f})")
-    inside = sum(distance <= 1 for distance in found)
-    print(f"    within the noise: {inside} of {len(found)}, largest {max(found):.2f}", flush=True)
+            distances[column] = share_distance(frame[column], weight, drawn[column])
+    return distances
+
+
+def print_margins(name, model, frame, weight):
+    """The margins after a fit by weights; beside them what weights change, and what a fit without them misses."""
+    ones, n = np.ones(len(frame)), round(effective(weight))
+    some = frame.sample(n, random_state=0)  # as many rows as the weighted ones are worth
+    weighted = margin_distances(frame, weight, model.fit(frame, sample_weight=weight).sample(DRAWN))
+    own = margin_distances(some, ones[:n], model.fit(some).sample(DRAWN))
+    change = margin_distances(frame, weight, frame)
+    print(
+        f"{name}: {len(frame)} rows, {n} effective; in units of the noise: weighted fit, plain fit, change by weights"
+    )
+    for column in frame:
+        print(f"    {column:8} {weighted[column]:5.2f} {own[column]:5.2f} {change[column]:5.2f}")
+    print(
+        f"    largest  {max(weighted.values()):5.2f} {max(own.values()):5.2f} {max(change.values()):5.2f}", flush=True
+    )
 
 
 def margins(args):
@@ -143,10 +153,8 @@ def margins(args):
     weight = survey_weights(frame, rng)
     numbers = frame.select_dtypes("number").astype(float)
     flow = InterpolantFlow(dequantize="auto", random_state=0).set_output(transform="pandas")
-    flow.fit(numbers, sample_weight=weight)
-    print_margins("flow", numbers, weight, flow.sample(DRAWN))
-    table = TableSynthesizer(random_state=0).fit(frame, sample_weight=weight)
-    print_margins("table", frame, weight, table.sample(DRAWN))
+    print_margins("flow", flow, numbers, weight)
+    print_margins("table", TableSynthesizer(random_state=0), frame, weight)
 
 
 # ---------------------------------------------------------------- integer weights and repeated rows
