@@ -51,6 +51,10 @@ _COMPONENTS = (1, 2, 4, 8, 16)
 _FLOOR = 1e-3
 # Components by which the time that mixtures take is foreseen.
 _FORESEEN_COMPONENTS = 4
+# Rows of both samples below which the time is too short for mixtures.
+_LEAST_ROWS = 1500
+# Relative difference of weights that is rounding.
+_ROUNDING = 1e-12
 # Rows by which their number is chosen, at the most, and the share that judges.
 _CHOICE_ROWS = 4000
 _JUDGING_SHARE = 0.25
@@ -91,9 +95,9 @@ class RatioEffort:
     n_steps: int
     seconds: float | None = None
 
-    def affords(self, seconds):
-        """Whether something that takes so long leaves half of the time."""
-        return self.seconds is None or 2 * seconds <= self.seconds
+    def share(self, seconds):
+        """The share that half of the time is of what something would take, at most one."""
+        return 1.0 if self.seconds is None else min(1.0, self.seconds / (2 * seconds))
 
     def some_of(self, X, weight):
         """As many rows of a sample, spread over all, as the quadratic candidates of both take half of the time for."""
@@ -125,6 +129,12 @@ class _Rows:
     @property
     def n_folds(self):
         return int(self.fold.max()) + 1
+
+    def drawn(self, some, rng):
+        """Numbers of some rows of one sample; drawn by weight where they have weights."""
+        numbers, weight = np.flatnonzero(some), self.weight[some]
+        equal = np.ptp(weight) <= _ROUNDING * weight.max()
+        return numbers if equal else rng.choice(numbers, len(numbers), p=weight / weight.sum())
 
     def loss(self, log_ratio):
         """The mean logistic loss, both samples alike."""
@@ -210,8 +220,10 @@ def _closed_forms(rows, seed, effort):
     """The members of all folds, without networks."""
     quadratics = {name: _quadratics(rows, z) for name, z in rows.by_units.items()}
     mixtures: dict = {}
-    if effort.n_steps >= _LEAST_STEPS and effort.affords(_mixture_seconds(rows)):
-        mixtures = {name: _mixtures(rows, z, seed) for name, z in rows.by_units.items()}
+    if effort.n_steps >= _LEAST_STEPS:
+        most = int(len(rows.y) * effort.share(_mixture_seconds(rows)))
+        if most >= min(_LEAST_ROWS, len(rows.y)):
+            mixtures = {name: _mixtures(rows, z, seed, most) for name, z in rows.by_units.items()}
     return [
         RatioMember({name: w[k] for name, w in quadratics.items()}, {name: m[k] for name, m in mixtures.items()})
         for k in range(rows.n_folds)
@@ -266,14 +278,15 @@ def _mixture_seconds(rows):
     return _FOLDS * len(rows.by_units) * (Budget.cost(_FORESEEN_COMPONENTS, *rows.X.shape) + 2 * Budget.cost(1, 0, 0))
 
 
-def _mixtures(rows, z, seed):
-    """For each fold the mixtures of base and target."""
-    of_samples = []
+def _mixtures(rows, z, seed, most):
+    """For each fold the mixtures of base and target, from a part of the rows where they are more than `most`."""
+    rng, of_samples = np.random.default_rng([seed, RATIO_STREAM, 2]), []
+    taken = rng.permutation(len(rows.y)) < most
     for label in (0.0, 1.0):
-        some = rows.y == label
-        n_components = _n_components(z[some], seed)
-        fits = [_mixture(z[some & (rows.fold != k)], n_components, seed) for k in range(rows.n_folds)]
-        of_samples.append([_parts(m) for m in fits])
+        some = taken & (rows.y == label)
+        n_components = _n_components(z[rows.drawn(some, rng)], seed)
+        drawn = [rows.drawn(some & (rows.fold != k), rng) for k in range(rows.n_folds)]
+        of_samples.append([_parts(_mixture(z[numbers], n_components, seed)) for numbers in drawn])
     return list(zip(*of_samples, strict=True))
 
 

@@ -9,7 +9,7 @@ from ..distributed import strided
 from .ratio import RatioEffort, fit_ratio
 
 # Share of `max_time` that the ratio may take.
-SHARE_OF_RATIO = 0.1
+SHARE_OF_RATIO = 0.15
 # Steps of the networks of the ratio for one of the fields, where `max_time` is not the limit.
 _SHARE_OF_STEPS = 3
 # Rows of each sample, at the most.
