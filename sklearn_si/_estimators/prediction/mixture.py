@@ -12,6 +12,8 @@ from .calibration import Calibration, cell_masses, normal_scores
 
 # Rounds of root finding for a quantile of a mixture.
 _ROUNDS = 7
+# Error of a score that ends them: that of the solver is as large.
+_NEAR = 3e-4
 # Base nodes of a mean of one output: equally spaced, so that a jump of the map (between two humps of y) shifts the mean
 # by no more than a fiftieth of it; Gauss-Hermite nodes are a third of a deviation apart or more.
 _NODES = 128
@@ -133,19 +135,25 @@ class Mixture:
     def _between(self, given, target, found):
         """The roots of z(y) = target, which lie between those of the members: by regula falsi.
 
-        The left side is nearly linear in y; the Illinois rule halves the value of an end that was kept twice.
+        The left side is nearly linear in y; the Illinois rule halves the value of an end that was kept twice. Points
+        that are near enough are left out of later rounds.
         """
-        low, high = found.min(0), found.max(0)
+        y, low, high = found.mean(0), found.min(0), found.max(0)
         ends = [np.minimum(self._scores(given, low) - target, 0.0), np.maximum(self._scores(given, high) - target, 0.0)]
-        y, kept = (low + high) / 2, np.zeros(len(target))
+        open_, kept = np.flatnonzero(high > low), np.zeros(len(target))
         for _ in range(_ROUNDS):
-            width = ends[1] - ends[0]
-            y = np.where(width > 0, (low * ends[1] - high * ends[0]) / np.where(width > 0, width, 1.0), low)
-            value = self._scores(given, y) - target
-            left = value < 0
-            ends[0] = np.where(left, value, np.where(kept > 0, ends[0] / 2, ends[0]))
-            ends[1] = np.where(left, np.where(kept < 0, ends[1] / 2, ends[1]), value)
-            low, high, kept = np.where(left, y, low), np.where(left, high, y), np.where(left, -1.0, 1.0)
+            if not len(open_):
+                break
+            below, above, left, right = ends[0][open_], ends[1][open_], low[open_], high[open_]
+            width = above - below
+            y[open_] = np.where(width > 0, (left * above - right * below) / np.where(width > 0, width, 1.0), left)
+            value = self._scores([own.rows(open_) for own in given], y[open_]) - target[open_]
+            is_left, before = value < 0, kept[open_]
+            ends[0][open_] = np.where(is_left, value, np.where(before > 0, below / 2, below))
+            ends[1][open_] = np.where(is_left, np.where(before < 0, above / 2, above), value)
+            low[open_], high[open_] = np.where(is_left, y[open_], left), np.where(is_left, right, y[open_])
+            kept[open_] = np.where(is_left, -1.0, 1.0)
+            open_ = open_[np.abs(value) > _NEAR]
         return y
 
     def nodes(self, codes, n_outputs):
