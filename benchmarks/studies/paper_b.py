@@ -161,6 +161,7 @@ def fit_bridge(X0, X1, gamma, fields, args, seed):
         preprocessing=None if args.raw_units else "auto",
         base_density="standard_normal",
         noise_schedule=args.noise_schedule,
+        hidden_layer_sizes=args.hidden or "auto",
         max_iter=args.steps or 3000,
         max_time=args.budget,
         random_state=seed,
@@ -467,6 +468,7 @@ def add_bridge_options(command, noise_levels, rows):
     command.add_argument("--budget", type=float, default=None, help="seconds a fit; the figures then vary")
     command.add_argument("--rows", type=int, default=rows, help="training rows of each end")
     command.add_argument("--samples", type=int, default=50_000)
+    command.add_argument("--hidden", type=int, nargs="+", default=None, help="widths of the hidden layers")
     command.add_argument("--sde-steps", type=int, default=200)
     command.add_argument("--ode-steps", type=int, default=32)
     command.add_argument("--noise-levels", type=float, nargs="+", default=noise_levels, help="the first is 0: the ODE")
@@ -499,7 +501,7 @@ def main():
     commands.choices["claims"].add_argument("--features", type=int, default=8)
     commands.choices["claims"].add_argument("--budgets", type=int, nargs="+", default=[100, 300, 1000])
     commands.choices["claims"].add_argument("--records", required=True, help="file of what was measured, continued")
-    commands.choices["claims"].set_defaults(samples=4000, sde_steps=50, noise_schedule="gamma")
+    commands.choices["claims"].set_defaults(samples=4000, sde_steps=50, noise_schedule="gamma", hidden=[64, 64])
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.run(args)

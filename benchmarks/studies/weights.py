@@ -61,7 +61,7 @@ class Mixture:
 def reweighted(args):
     """KL of a weighted fit and of a fit to fresh rows, in two and eight columns."""
     print(f"{args.rows} rows; KL(q || model) on {TEST_ROWS} fresh rows, in nats")
-    for d in (2, 8):
+    for d in args.columns:
         gaps = []
         for seed in range(args.seeds):
             rng = np.random.default_rng([seed, d])
@@ -186,6 +186,7 @@ def main():
     parser.add_argument("--data", help="diamonds.csv.gz")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--columns", type=int, nargs="+", default=[2, 8], help="of the mixtures")
     args = parser.parse_args()
     {"mixture": reweighted, "margins": margins, "repeats": repeats}[args.what](args)
 
