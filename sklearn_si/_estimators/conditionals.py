@@ -1,7 +1,6 @@
 """Any columns given any others: the questions that a fit under masks answers."""
 
 import numpy as np
-import torch
 from sklearn.utils.validation import check_is_fitted
 
 from .._model.conditionals import complete, conditional_log_density
@@ -68,7 +67,7 @@ class ConditionalMethods(AsksModel):
         if model.support is not None:
             grid = model.target_grid
             model.support.check(X, "given", self._column_names(), () if grid is None else grid.columns)
-        generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, torch.device("cpu"))
+        generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
         drawn = complete(model, self._centred_cells(X), sampling, generator, condition)
         return self._wrapped(np.where(np.isnan(X), drawn, X))
 

@@ -181,10 +181,15 @@ def forecast_regression(
 def masked_regression(
     field: Any, path: Interpolant, t: Tensor, x0: Tensor, x1: Tensor, z: Tensor | None, condition: Tensor
 ) -> Regression:
-    """Mean of |b - dx_t/dt|^2 / c_out(t)^2 over the columns that are asked for; the other columns are zero."""
+    """Mean over rows of the mean of |b - dx_t/dt|^2 / c_out(t)^2 over the columns that are asked for.
+
+    Questions about few columns count as much as those about many: else what is asked given nearly all others, where
+    there is most to learn a column, would hardly count.
+    """
     regression, asked = velocity_regression(field, path, t, x0, x1, z, condition), field.asked(condition)
-    scale = asked if regression.scale is None else regression.scale * asked
-    return regression._replace(scale=scale)
+    weight = torch.sqrt(asked.shape[1] / asked.sum(1, keepdim=True))
+    scale = weight * asked if regression.scale is None else regression.scale * weight * asked
+    return regression._replace(offset=regression.offset * weight, scale=scale)
 
 
 # What each name of the parameter `fields` learns, and by which loss.

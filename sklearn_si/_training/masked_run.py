@@ -122,46 +122,49 @@ class MaskedRun(Run):
         return whitened(self.x1[rows].double()[None], self.target_map.normals(states), states)[0]
 
     def likelihood_of(self, rows, most=None):
-        """A function that gives the log-density per column times their number, in data units, under fixed masks.
+        """A function that gives the mean log-density per column times their number, in data units, under fixed masks.
 
-        All rows are scored once whole, and once under one of some masks.
+        Every second row is scored whole, and the others under one of some masks.
         """
         rows = first_rows(self.problem.target_weight, rows, self.n_validation_rows(most))
         d = self.x1.shape[1]
         masks = draw_states(_KINDS * _VALIDATION_PATTERNS, d, make_generator(self.problem.seed, FIT_STREAM + 500))
         # whole rows apart, and of the other kinds as many as in training
         masks = masks[torch.arange(len(masks)) % _KINDS >= _JOINT][:_VALIDATION_PATTERNS]
-        parts = [(torch.full((d,), ASKED), rows)]
-        parts += [(mask, rows[k :: len(masks)]) for k, mask in enumerate(masks) if len(rows[k :: len(masks)])]
+        parts = [(torch.full((d,), ASKED), rows[::2])]
+        parts += [(mask, rows[1::2][k :: len(masks)]) for k, mask in enumerate(masks)]
+        parts = [(mask, some) for mask, some in parts if len(some)]
         pieces = [self._piece(mask, some) for mask, some in parts]
-        n_columns = sum(int((mask == ASKED).sum()) * len(some) for mask, some in parts)
 
         @torch.no_grad()
         def likelihood():
-            total = sum(piece() for piece in pieces)
-            return self.problem.group.mean_over_rows(total * d / n_columns)
+            return self.problem.group.mean_over_rows(d * sum(piece() for piece in pieces) / len(rows))
 
         return likelihood
 
     def _piece(self, mask, rows):
-        """A function that gives the sum of the log-densities of some rows under one mask."""
+        """A function that gives the sum of the log-densities of some rows under one mask, per column."""
         path, asked = self.problem.interpolant, (mask == ASKED).nonzero()[:, 0]
         v, states = self.x1[rows], mask[None].to(self.device)
         normals = self.target_map.normals(states)
         u = whitened(v[None], normals, states)[0][:, asked]
-        condition = told(v, states)
-        if self.condition is not None:
-            condition = torch.cat([condition, self.condition[rows]], 1)
+        own = None if self.condition is None else self.condition[rows]
+        is_whole = len(asked) == len(mask)
+        known = [] if is_whole else [told(v, states)]
+        known += [] if own is None else [own]
+        condition = torch.cat(known, 1) if known else None
         slopes = self.log_jacobian(rows)[:, asked.numpy()].sum(1) - float(normals.log_det[0])
         jacobian = mean_by_weight(slopes, self.problem.target_weight, rows)
         middle = path.gaussian_time
         anchor, parts = (0.0, standard_normal_parts) if middle is None else (middle, middle_parts(path, middle))
 
         def total():
-            field: Any = self.networks["masked"]
-            fields = Fields(path, field.restricted(asked.to(self.device)), condition=condition)
+            of: Any = self.networks["masked"]
+            field = of.joint(told_of_whole_rows(len(mask))) if is_whole else of.restricted(asked.to(self.device))
+            fields = Fields(path, field, condition=condition)
             value, _ = density_parts(fields, u, 1.0, COARSE, GRID_SPACING, anchor, parts)
-            return len(rows) * (mean_by_weight(value.sum(1), self.problem.target_weight, rows) + jacobian)
+            mean = mean_by_weight(value.sum(1), self.problem.target_weight, rows) + jacobian
+            return len(rows) * mean / len(asked)
 
         return total
 

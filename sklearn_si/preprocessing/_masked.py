@@ -15,7 +15,7 @@ __all__ = ["MaskedMap"]
 # Scaled units beyond which a given value tells the network less and less.
 _BEND = 4.0
 # Octaves of the waves of a given value's rank, by which values that are near are told apart.
-OCTAVES = 0
+OCTAVES = 3
 
 
 @registered("preprocessing.MaskedMap")

@@ -390,6 +390,15 @@ def test_a_checkpoint_continues_to_the_same_model(tmp_path):
     assert np.array_equal(kept.score_samples(X, given=[0]), plain.score_samples(X, given=[0]))
 
 
+@pytest.mark.parametrize("params", [{"early_stopping": False}, {"preprocessing": "auto"}, {"interpolant": "vp"}])
+def test_other_ways_to_fit_answer_too(params):
+    X = bent(100)[:, :2]
+    model = InterpolantFlow(**{**TINY, "max_iter": 10, **params}).fit(X)
+    assert np.isfinite(model.score_samples(X, given=[1])).all()
+    assert np.isfinite(model.score_samples(X)).all()
+    assert np.isfinite(model.sample(5, given=np.array([np.nan, 1.0]))).all()
+
+
 def test_global_generators_are_untouched():
     X = bent(60)
     torch.manual_seed(0)
