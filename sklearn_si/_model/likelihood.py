@@ -30,6 +30,8 @@ GRID_SPACING = "logit"
 _NODE_SPACINGS = {"logit": "logit-wide"}
 # What brings most rows to .01 nats, for who solves once.
 COARSE = Level.of(12)
+# Of the mean of validation rows, within .002 nats at 2 to 10 columns and .02 at 43 (benchmarks/studies/ablation.md).
+VALIDATION_LEVEL = Level(12, 16)
 # Nodes of a panel at the most.
 _PANEL = 64
 # Steps of the first solve of transported rows, by the tolerance from which on they are taken.

@@ -14,7 +14,7 @@ from torch import nn
 from .._model.base_parts import normal_parts
 from .._model.fields import Fields
 from .._model.fitted import FittedModel
-from .._model.likelihood import COARSE, GRID_SPACING, density_parts, middle_parts
+from .._model.likelihood import GRID_SPACING, VALIDATION_LEVEL, density_parts, middle_parts
 from .._model.step_choice import PILOT_ROWS, choose_grid
 from .._training.losses import REGRESSIONS
 from .._utils.process import seeded_globally
@@ -387,7 +387,7 @@ class Run:
 
         @torch.no_grad()
         def likelihood():
-            value, _ = density_parts(fields, x, 1.0, COARSE, GRID_SPACING, anchor, parts)
+            value, _ = density_parts(fields, x, 1.0, VALIDATION_LEVEL, GRID_SPACING, anchor, parts)
             return self.problem.group.mean_over_rows(mean_by_weight(value.sum(1), weight, rows) + jacobian)
 
         return likelihood
