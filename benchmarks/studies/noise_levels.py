@@ -17,7 +17,7 @@ from sklearn_si.metrics import energy_distance
 
 # Largest loss of the level that is taken, in squared energy distance.
 LARGEST_LOSS = 0.02
-# Largest seconds of `tune_noise_level`, in units of those of the drawing alone.
+# Largest seconds of the processor of `tune_noise_level`, in units of those of the drawing alone.
 LARGEST_COST = 1.1
 # Draws by which a level is judged in the end.
 FINAL_DRAWS = 4
@@ -50,14 +50,14 @@ def study(args, name, steps):
     model = InterpolantDiffusion(
         dequantize="auto", max_iter=steps, n_steps=args.n_steps, preprocessing="standardize", random_state=0
     ).fit(train)
-    began = time.perf_counter()
+    began = time.process_time()
     result = model.tune_noise_level(val, n_draws=args.draws)
-    seconds = time.perf_counter() - began
-    began = time.perf_counter()
+    seconds = time.process_time() - began
+    began = time.process_time()
     for level, n_steps in zip(result.levels, result.n_steps, strict=True):
         for k in range(args.draws):
             drawn_at(model, level, n_steps, len(val), k)
-    cost = seconds / (time.perf_counter() - began)
+    cost = seconds / (time.process_time() - began)
     distances = judged(model, result, test)
     best, chosen = distances.mean(1).argmin(), list(result.levels).index(result.chosen)
     extra = distances[chosen] - distances[best]

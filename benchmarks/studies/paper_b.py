@@ -403,17 +403,21 @@ def claims_pair(args, seed, steps):
     return found
 
 
+def known_records(path):
+    """What a file of records holds, by seed and steps."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {(record["seed"], record["steps"]): record for record in map(json.loads, lines)}
+
+
 def claims(args):
     """Each claim for each budget: the mean of paired differences over seeds with its 95 % interval."""
-    path, records = pathlib.Path(args.records), []
-    if path.exists():
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-    known = {(record["seed"], record["steps"]) for record in records}
+    path = pathlib.Path(args.records)
     for seed, steps in itertools.product(range(args.seeds), args.budgets):
-        if (seed, steps) not in known:
-            records.append({"seed": seed, "steps": steps, "found": claims_pair(args, seed, steps)})
+        if (seed, steps) not in known_records(path):  # which another process may have continued
+            record = {"seed": seed, "steps": steps, "found": claims_pair(args, seed, steps)}
             with path.open("a") as file:
-                file.write(json.dumps(records[-1]) + "\n")
+                file.write(json.dumps(record) + "\n")
+    records = known_records(path).values()
     print(
         f"Mixture in {args.features} features and checkerboard, {args.rows} rows, {args.samples} samples; KL divergence"
     )
