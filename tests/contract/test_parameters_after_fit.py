@@ -100,7 +100,7 @@ OTHERS = {
     "checkpoint": ["of_the_next_fit.ckpt"],
     "memory": ["of_the_next_fits"],
     "dequantize": ["auto", None],
-    "calibrate": [True],
+    "calibrate": [True, False],
     "support": ["positive", {0: (-99, 99)}],
     "conditionals": ["any", None],
     "constraints": [None],
