@@ -151,7 +151,14 @@ class Series:
         The library that reads and writes the column.
     form : Form or None, default=None
         How its objects are converted to numbers.
+
+    Attributes
+    ----------
+    circle : Circle or None
+        Where the numbers of a circular column are cut open.
     """
+
+    circle = None
 
     def __init__(self, name, dtype, backend, form=None):
         self.name, self.dtype, self.backend, self.form = name, dtype, backend, form
@@ -240,6 +247,8 @@ class Series:
     def read(self, column, like=None):
         """The numbers or categories of a column; dates are in the unit of the series `like`."""
         reading = self._read(column)
+        if like is not None and like.circle is not None:
+            return like.circle.unrolled(reading, f"column {like.name!r}")
         if like is None or self.unit is None or like.unit is None or self.unit == like.unit:
             return reading
         if self.unit[0] != like.unit[0]:
@@ -304,16 +313,21 @@ class Series:
         Fit may have seen fewer digits, smaller whole numbers or single precision.
         """
         form, dtype, values = self.form, self.dtype, reading.values[reading.gaps == 0]
+        values = values if self.circle is None else self.circle.wrapped(values)
         if form is not None and form.name == "decimal" and reading.form is not None:
             form = dataclasses.replace(form, digits=max(form.digits, reading.form.digits))
         if isinstance(dtype, np.dtype) and dtype.kind in "iuf" and reading.is_number and len(values):
             with np.errstate(over="ignore", invalid="ignore"):
                 is_held = (values.astype(dtype).astype(values.dtype) == values).all()
             dtype = dtype if is_held else np.dtype(np.float64 if dtype.kind == "f" else np.int64)
-        return Series(self.name, dtype, self.backend, form)
+        series = Series(self.name, dtype, self.backend, form)
+        if self.circle is not None:
+            series.circle = self.circle
+        return series
 
     def write(self, values, gaps, kinds):
         """A column of the dtype of this series from numbers or categories, and from which of them are missing."""
+        values = values if self.circle is None else self.circle.wrapped(values)
         if self.backend == "pandas":
             return self._write_pandas(values, gaps, kinds)
         if self.backend == "narwhals":

@@ -131,9 +131,12 @@ class Support:
         for j in self.bounded:
             low, high, x = self.low[j], self.high[j], np.asarray(X[:, j], dtype=np.float64)
             allowed = j in dequantized or self.circular[j]
+            if self.circular[j] and X.dtype.kind == "f":  # a low precision may round an end outwards
+                rounding = np.finfo(X.dtype).eps * max(abs(low), abs(high))
+                low, high = low - rounding, high + rounding
             outside = (x < low) | (x > high) if allowed else (x <= low) | (x >= high)
             if outside.any():
-                _refuse(x, outside, f"column {names[j]!r} of {name}", (low, high))
+                _refuse(x, outside, f"column {names[j]!r} of {name}", (self.low[j], self.high[j]))
 
     def _column(self, j: int) -> "_Interval | _Circle":
         return (_Circle if self.circular[j] else _Interval)(self.low[j], self.high[j])

@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from .._utils.circles import Circle, declared_circle
 from .._utils.frames import Table
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
@@ -41,7 +42,8 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
     Parameters
     ----------
     kinds : dict or None, default=None
-        The kind of some columns, by name (by number for an array): "categorical", "discrete" or "continuous".
+        The kind of some columns, by name (by number for an array): "categorical", "discrete", "continuous", or
+        ("circular", low, high) of angles, hours of the day and other numbers whose two ends are one point.
     min_frequency : int, float or None, default=None
         Levels of categorical columns in fewer rows (than this share of them) have one code together, and what is given
         back is one of them, drawn in proportion to its rows. None keeps every level apart.
@@ -132,7 +134,11 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"Found array with 0 {what}(s) (shape=({n}, {len(readings)})) while a minimum of 1 is required."
             )
-        kinds = self._checked_kinds(table.names)
+        kinds, circles = self._checked_kinds(table.names)
+        for j, ends in circles.items():
+            series, reading = table.series[j], readings[j]
+            series.circle = Circle.of(*ends, reading.values[reading.gaps == 0] if reading.is_number else [])
+            readings[j] = series.circle.unrolled(reading, f"column {series.name!r} of X")
         least = self.min_frequency
         least = least if least is None or isinstance(least, numbers.Integral) else least * n
         self.relations_ = bind(constraints, table.series, readings, kinds)
@@ -169,10 +175,14 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         unknown = [name for name in kinds if name not in names]
         if unknown:
             raise ValueError(f"kinds names {unknown}, which are not among the columns {list(names)}.")
-        for name, kind in kinds.items():
-            if kind not in KINDS:
-                raise ValueError(f"Got kinds[{name!r}]={kind!r}, but expected one of {', '.join(KINDS)}.")
-        return kinds
+        circles = {names.index(name): declared_circle(kind) for name, kind in kinds.items() if kind not in KINDS}
+        for j, ends in circles.items():
+            if ends is None:
+                raise ValueError(
+                    f"Got kinds[{names[j]!r}]={kinds[names[j]]!r}, but expected one of {', '.join(KINDS)}, or "
+                    "('circular', low, high) with low < high."
+                )
+        return {name: kind for name, kind in kinds.items() if kind in KINDS}, circles
 
     def encode(self, X, *, partial=False, random_state=None):
         """Codes and values of the rows, apart.

@@ -13,7 +13,7 @@ from .._utils.tensors import FIT_STREAM, make_generator, resolve_device
 from ._masked import MaskedNetwork, auto_sizes, fit_masked
 from ._values import ValueModel
 
-__all__ = ["Budget", "CodedRows", "fit_codes", "fit_values", "joined_rounds"]
+__all__ = ["Budget", "CodedRows", "fit_codes", "fit_values", "joined_rounds", "refuse_support"]
 
 # Passes over the rows of max_iter="auto", with their bounds in steps.
 _PASSES = 120
@@ -68,6 +68,16 @@ class CodedRows:
     codes: np.ndarray
     values: np.ndarray
     weight: np.ndarray | None
+
+
+def refuse_support(flow):
+    """Raise where the flow has a support, which would be that of normal scores."""
+    if flow is not None and flow.support != "real":
+        raise ValueError(
+            f"Got flow with support={flow.support!r}, but it models the columns of a table as normal scores: leave it "
+            "out. A table keeps the range of each column by itself, and takes circles as kinds={name: ('circular', low, "
+            "high)}."
+        )
 
 
 def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):

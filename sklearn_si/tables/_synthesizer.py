@@ -35,7 +35,7 @@ from ._columns import warn_of_identifiers
 from ._completion import complete
 from ._given_cells import known_cells, nothing_known
 from ._layout import layout_of
-from ._learning import Budget, CodedRows, fit_codes, fit_values, joined_rounds
+from ._learning import Budget, CodedRows, fit_codes, fit_values, joined_rounds, refuse_support
 from ._masked import (
     log_mass,
 )
@@ -64,7 +64,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
     Parameters
     ----------
     kinds : dict or None, default=None
-        The kind of some columns ("categorical", "discrete", "continuous"); others are found, as `TableCodec` does.
+        The kind of some columns ("categorical", "discrete", "continuous", or ("circular", low, high) of angles, which
+        are cut open where fit saw few of them); others are found, as `TableCodec` does.
     min_frequency : int, float or None, default=None
         Levels in fewer rows (than this share) have one code together.
     flow : InterpolantFlow or None, default=None
@@ -222,6 +223,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
 
     def _fit(self, X, weight, checkpoint):
         began = time.perf_counter()
+        refuse_support(self.flow)
         seed, tasks = checkpoint.seed, Tasks(self, X)
         codec = TableCodec(self.kinds, self.min_frequency, unseen="unknown", random_state=seed)
         codec._fit(X, binned=True, constraints=self.constraints)

@@ -207,6 +207,18 @@ def test_conditions_weights_files_and_memory(tmp_path):
     np.testing.assert_array_equal(again.score_samples(X[:9], condition=X["speed"][:9]), score)
 
 
+def test_single_precision_rounds_no_end_off_the_circle():
+    """The nearest float32 to pi is above it."""
+    X = np.radians(winds(100).to_numpy(np.float64)[:, :1]) - np.pi
+    X = np.column_stack([X, np.random.default_rng(0).normal(size=100)]).astype(np.float32)
+    X[0, 0], X[1, 0] = np.pi, -np.pi
+    assert float(X[0, 0]) > np.pi
+    model = InterpolantFlow(support={0: ("circular", -np.pi, np.pi)}, **TINY).fit(X)
+    np.testing.assert_allclose(*model.score_samples(np.array([[np.pi, 0.1], [-np.pi, 0.1]], np.float32)), atol=1e-4)
+    drawn = model.sample(200).astype(np.float64)[:, 0]
+    assert (np.abs(drawn) <= np.pi).all()
+
+
 def test_whole_degrees_have_cells_across_the_seam():
     grid = ColumnGrid.of(np.array([0.0, 90.0, 180.0, 270.0, 360.0]), 0.0, 360.0, True)
     np.testing.assert_array_equal(grid.values, [0, 90, 180, 270])
