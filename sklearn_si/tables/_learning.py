@@ -75,8 +75,8 @@ def refuse_support(flow):
     if flow is not None and flow.support != "real":
         raise ValueError(
             f"Got flow with support={flow.support!r}, but it models the columns of a table as normal scores: leave it "
-            "out. A table keeps the range of each column by itself, and takes circles as kinds={name: ('circular', low, "
-            "high)}."
+            "out. A table keeps the range of each column by itself, and takes circles as kinds={name: ('circular', "
+            "low, high)}."
         )
 
 
