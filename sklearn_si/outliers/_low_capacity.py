@@ -24,8 +24,6 @@ _FLOOR = 0.1
 _FARTHEST = 20.0
 # Quartiles of a standard normal distribution lie so far apart.
 _NORMAL_RANGE = 1.349
-# Share of the training rows whose flexible density may exceed the other one by more than the cap.
-_CAPPED = 0.06
 
 
 @registered("outliers.LowCapacity")
@@ -57,10 +55,10 @@ class LowCapacity:
         bound = self.log_density(X) + self.cap
         return bound - np.abs(log_density - bound)
 
-    def capping(self, X, log_density):
-        """The same with the cap that few of some rows exceed."""
+    def capping(self, X, log_density, share):
+        """The same with the cap that a share of some rows exceeds."""
         gain = log_density - self.log_density(X)
-        return dataclasses.replace(self, cap=float(np.quantile(gain, 1 - _CAPPED)))
+        return dataclasses.replace(self, cap=float(np.quantile(gain, 1 - share)))
 
 
 def _robust(X, centre, scale):
