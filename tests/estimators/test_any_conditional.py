@@ -399,6 +399,16 @@ def test_other_ways_to_fit_answer_too(params):
     assert np.isfinite(model.sample(5, given=np.array([np.nan, 1.0]))).all()
 
 
+def test_maps_distilled_for_whole_rows_answer_no_other_question():
+    X = bent(100)
+    model = InterpolantFlow(**TINY).fit(X)
+    before = model.score_samples(X, given=[0]), model.sample(given=np.array([0.5, np.nan, np.nan]))
+    model.distill(max_iter=3, log_density=True).set_params(solver="distilled")
+    np.testing.assert_array_equal(model.score_samples(X, given=[0]), before[0])
+    model.set_params(solver="auto")
+    np.testing.assert_array_equal(model.sample(given=np.array([0.5, np.nan, np.nan])), before[1])
+
+
 def test_global_generators_are_untouched():
     X = bent(60)
     torch.manual_seed(0)
