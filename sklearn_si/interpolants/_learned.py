@@ -63,6 +63,15 @@ class LearnedInterpolant(Interpolant):
             return straight
         return straight + t * (1 - t) * self.network(t, x0, x1)
 
+    def mean_dot(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+        """dI/dt, in closed form: what torch needs for a derivative of its own takes seconds to load."""
+        straight = (x1 - x0).expand(torch.broadcast_shapes(x0.shape, x1.shape))
+        if self.network is None:
+            return straight
+        t = column(t, x0)
+        value, slope = self.network.with_slope(t, x0, x1)
+        return straight + (1 - 2 * t) * value + t * (1 - t) * slope
+
 
 @registered("interpolants.PathNetwork")
 class _PathNetwork(nn.Module):
@@ -89,6 +98,20 @@ class _PathNetwork(nn.Module):
             # The path is evaluated in single and in double precision: the weights follow the rows.
             h = nn.functional.linear(h, layer.weight.to(h), layer.bias.to(h))
         return h
+
+    def with_slope(self, t: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
+        """N(t, x0, x1) and its derivative by t, both of shape (n, d)."""
+        h = torch.cat([t.expand(len(x0), 1), x0, x1], 1)
+        slope = torch.zeros_like(h)
+        slope[:, 0] = 1.0
+        for k, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.Linear)
+            if k > 0:
+                gate = torch.sigmoid(h)
+                h, slope = h * gate, slope * gate * (1 + h * (1 - gate))
+            weight = layer.weight.to(h)
+            h, slope = nn.functional.linear(h, weight, layer.bias.to(h)), slope @ weight.T
+        return h, slope
 
 
 @registered("interpolants.LearnedSchedule")

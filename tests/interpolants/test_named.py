@@ -13,6 +13,7 @@ from sklearn_si.interpolants import (
     INTERPOLANTS,
     EncodingDecodingPreserving,
     Interpolant,
+    LearnedInterpolant,
     Linear,
     TrigonometricPreserving,
     VariancePreserving,
@@ -184,3 +185,16 @@ def test_errors_name_the_way_out():
         make_interpolant("trigonometric-preserving", "brownian", 4.0, **kwargs)
     with pytest.raises(TypeError, match="has neither alpha"):
         Interpolant().alpha(torch.tensor(0.5))
+
+
+def test_the_slope_of_a_learned_path_is_its_derivative():
+    path, generator = LearnedInterpolant(), torch.Generator().manual_seed(0)
+    path.build(3, 0, torch.device("cpu"))
+    for parameter in path.parameters():  # away from the straight path of the start
+        parameter.data.normal_(generator=generator)
+    times = torch.rand(7, generator=generator, dtype=torch.float64)
+    x0, x1 = (torch.randn((7, 3), generator=generator, dtype=torch.float64) for _ in range(2))
+    for t in (times, times[0]):
+        expected = Interpolant.mean_dot(path, t, x0, x1)
+        torch.testing.assert_close(path.mean_dot(t, x0, x1), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(LearnedInterpolant().mean_dot(times, x0, x1), x1 - x0)
