@@ -425,9 +425,10 @@ def claims(args):
     for steps in args.budgets:
         of_budget = [r["found"] for r in sorted(records, key=lambda r: r["seed"]) if r["steps"] == steps]
         print(f"{steps} steps, {len(of_budget)} seeds")
-        gains[steps] = print_claims(of_budget, args.noise_levels)
-    few, many = min(gains), max(gains)
-    for target in gains[few]:
+        if len(of_budget) > 1:
+            gains[steps] = print_claims(of_budget, args.noise_levels)
+    few, many = min(gains, default=0), max(gains, default=0)
+    for target in gains.get(few, ()):
         n = min(len(gains[few][target]), len(gains[many][target]))
         verdict(
             "the gain by noise is larger after fewer steps", target, gains[few][target][:n] - gains[many][target][:n]
@@ -501,11 +502,11 @@ def main():
     commands.choices["checkerboard"].add_argument("--test-rows", type=int, default=2000)
     add_bridge_options(commands.choices["mixture"], [0.0, 0.03, 0.2, 1.0], 20_000)
     commands.choices["mixture"].add_argument("--features", type=int, default=128)
-    add_bridge_options(commands.choices["claims"], [0.0, 0.1, 0.5, 2.0], 2000)
-    commands.choices["claims"].add_argument("--features", type=int, default=8)
-    commands.choices["claims"].add_argument("--budgets", type=int, nargs="+", default=[100, 300, 1000])
+    add_bridge_options(commands.choices["claims"], [0.0, 0.1, 0.5, 2.0], 1000)
+    commands.choices["claims"].add_argument("--features", type=int, default=4)
+    commands.choices["claims"].add_argument("--budgets", type=int, nargs="+", default=[50, 200, 800])
     commands.choices["claims"].add_argument("--records", required=True, help="file of what was measured, continued")
-    commands.choices["claims"].set_defaults(samples=4000, sde_steps=50, noise_schedule="gamma", hidden=[64, 64])
+    commands.choices["claims"].set_defaults(samples=2000, sde_steps=50, noise_schedule="gamma", hidden=[32, 32])
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.run(args)
