@@ -43,6 +43,9 @@ _WEIGHT_OF_STATES = 0.03
 # Rows on which a round is validated, and points in a gradient step.
 _VALIDATION_ROWS = 4096
 _BATCH = 1024
+# Learning rates: of the map, whose networks have been trained before, and of the network of stated errors.
+_RATE = 1e-3
+_ERROR_RATE = 3e-3
 # Widths of the network of stated errors, its gradient steps, and the quantile of the log errors that it learns.
 _ERROR_WIDTHS = (64, 64)
 _ERROR_STEPS = 1500
@@ -186,7 +189,7 @@ def fit_density_map(
         return -float(_loss(density_map, held))
 
     networks = nn.ModuleDict({"steps": density_map.networks})
-    train(networks, loss, Scores(score, start=score), dataclasses.replace(settings, learning_rate_init=1e-3))
+    train(networks, loss, Scores(score, start=score), dataclasses.replace(settings, learning_rate_init=_RATE))
     return density_map.requires_grad_(False).eval()
 
 
@@ -298,7 +301,7 @@ def fit_errors(
         return loss_of(torch.randint(half, (min(half, _BATCH),), generator=generator))
 
     steps = min(_ERROR_STEPS, settings.max_iter)
-    own = dataclasses.replace(settings, learning_rate_init=3e-3, max_iter=steps, max_time=None)
+    own = dataclasses.replace(settings, learning_rate_init=_ERROR_RATE, max_iter=steps, max_time=None)
     train(nn.ModuleDict({"errors": network}), loss, Scores(), own)
     network.requires_grad_(False).eval()
     ratios = (errors[half:] / network.in_blocks(x[half:], None if condition is None else condition[half:]).exp()).sort(
