@@ -250,7 +250,8 @@ def _start_from(network: StepNetwork, velocity: Any, d: int) -> None:
 def _fit_outputs(network: StepNetwork, x: Tensor, values: Tensor, condition: Tensor | None) -> None:
     """Fit the outputs of a network to values."""
     rows = slice(None, None, _LEAST_SQUARES_EVERY)
-    features = network.features(x[rows], None if condition is None else condition[rows])
+    modulation = network.modulation_of(x[rows], None if condition is None else condition[rows])
+    features = network.features(x[rows], modulation)
     coefficients = _least_squares(torch.cat([features, torch.ones_like(features[:, :1])], 1), values[rows], _RIDGE)
     width = network.output.shape[1]
     network.output.copy_(coefficients[:width].T)

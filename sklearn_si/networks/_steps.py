@@ -1,5 +1,6 @@
 """The network of one step of a flow with its log-density."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.names import registered
-from ._perceptrons import ACTIVATIONS, FiLMNetwork, _uniform
+from ._perceptrons import ACTIVATIONS, FiLMNetwork, Modulation, _uniform
 
 # Rows of a block, and what the columns of a product are padded to: a product of matrices in single precision then has
 # the same value for a row at every place of every batch.
@@ -65,18 +66,21 @@ class StepNetwork(FiLMNetwork):
         self.products = nn.Parameter(torch.zeros(n_outputs, rank))
         self.register_buffer("time", torch.tensor(time))
 
-    def features(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def modulation_of(self, x: Tensor, condition: Tensor | None = None) -> Modulation:
+        """Scales and shifts of the layers: one for all rows without a condition."""
+        inputs, _ = self.prepare(self.time, x, condition)
+        return self.modulate(inputs, x.dtype)
+
+    def features(self, x: Tensor, modulation: Modulation) -> Tensor:
         """The last hidden layer and the products of slopes, side by side, of which F is an affine function."""
-        modulation, _ = self.prepare(self.time, x, condition)
-        act, h, products = ACTIVATIONS[self.activation], x, torch.ones_like(x[:, :0])
+        (value_of, both_of), h = ACTIVATIONS[self.activation], x
         if not len(self.factors):
-            for w, (s, c) in zip(self._matrices, self.modulate(modulation, h.dtype), strict=True):
-                h = act[0](torch.addcmul(c, h @ w.T, s))
+            for w, (s, c) in zip(self._matrices, modulation, strict=True):
+                h = value_of(torch.addcmul(c, h @ w.T, s))
             return h
         products = torch.ones_like(self.products[0])
-        layers = zip(self._matrices, self.factors, self.shifts, self.modulate(modulation, h.dtype), strict=True)
-        for w, factor, shift, (s, c) in layers:
-            h, slope = act[1](torch.addcmul(c, h @ w.T, s))
+        for w, factor, shift, (s, c) in zip(self._matrices, *self._factors, modulation, strict=True):
+            h, slope = both_of(torch.addcmul(c, h @ w.T, s))
             products = products * torch.addmm(shift, slope, factor.T)
         return torch.cat([h, products], 1)
 
@@ -86,22 +90,28 @@ class StepNetwork(FiLMNetwork):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """F(x), of shape (n, n_outputs)."""
-        return self.of_features(self.features(x, condition))
+        return self.of_features(self.features(x, self.modulation_of(x, condition)))
+
+    @functools.cached_property
+    def _factors(self) -> tuple[tuple[nn.Parameter, ...], tuple[nn.Parameter, ...]]:
+        # as the matrices: looking an entry up takes longer than a small product
+        return tuple(self.factors), tuple(self.shifts)
 
     @torch.no_grad()
     def in_blocks(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """F(x) in the precision of the weights, the same for a row whatever its batch is."""
         dtype, n_outputs = self.bias.dtype, len(self.bias)
         weights = nn.functional.pad(torch.cat([self.output, self.products], 1), (0, 0, 0, -n_outputs % _COLUMNS))
-        values = []
+        values, of_all = [], self.modulation_of(x[:1].to(dtype)) if condition is None else []
         for start in range(0, len(x), _BLOCK):
             rows = _block(x, start, dtype)
-            given = None if condition is None else _block(condition, start, dtype)
-            values.append((self.features(rows, given) @ weights.T)[:, :n_outputs])
+            modulation = of_all or self.modulation_of(rows, _block(condition, start, dtype))
+            values.append((self.features(rows, modulation) @ weights.T)[:, :n_outputs])
         return torch.cat(values)[: len(x)] + self.bias
 
 
-def _block(x: Tensor, start: int, dtype: torch.dtype) -> Tensor:
+def _block(x: Tensor | None, start: int, dtype: torch.dtype) -> Tensor:
     """The rows of a block, with zeros for those that the last one lacks."""
+    assert x is not None  # a condition that is not given has been taken for all rows
     some = x[start : start + _BLOCK].to(dtype)
     return some if len(some) == _BLOCK else nn.functional.pad(some, (0, 0, 0, _BLOCK - len(some)))
