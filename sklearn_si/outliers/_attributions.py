@@ -3,14 +3,17 @@
 import numpy as np
 
 # Nodes of the first grid of a column, half of them at quantiles and half evenly spaced.
-_FIRST_NODES = 18
+_FIRST_NODES = 14
 # Nodes that each refinement adds for each row by shares of its mass, and around its peak, in widths of the latter ...
-_ADDED_NODES = 6
-_AROUND = (0.15, 0.35, 0.65, 1.1, 2.0)
+_ADDED_NODES = 5
+_AROUND = (0.2, 0.5, 0.9, 1.7)
 # ... and the number of refinements.
 _REFINEMENTS = 3
-# Where the grid goes beyond a column, in ranges of its values: a strange cell may move the others far.
+# Where the grid of a row goes beyond a column if its mass lies at an end, in ranges of the column: a strange cell may
+# move the others far.
 _BEYOND = (0.25, 0.75, 2.0, 5.0)
+# Nats below the largest value at which the end of a column has none of the mass.
+_FAR_BELOW = 15.0
 # Rows of one call of the density.
 _ROWS_PER_CALL = 2**15
 # Log-density of what has none.
@@ -36,23 +39,29 @@ def cell_log_densities(log_density, X, reference):
 
 
 def _first_nodes(values):
+    """Nodes within a column, and beyond it."""
     low, high = values.min(), values.max()
     beyond = np.array(_BEYOND) * (high - low or 1.0)
     half = _FIRST_NODES // 2
-    inside = [np.quantile(values, (np.arange(half) + 0.5) / half), np.linspace(low, high, half)]
-    return np.unique(np.concatenate([low - beyond, *inside, high + beyond]))
+    inside = np.concatenate([np.quantile(values, (np.arange(half) + 0.5) / half), np.linspace(low, high, half)])
+    return np.unique(inside), np.concatenate([low - beyond, high + beyond])
 
 
 def _of_column(log_density, X, j, first):
     """The values of one column: its cells are nodes themselves, and each refinement follows the mass of its row."""
-    own = X[:, j].astype(np.float64)
-    ends = np.minimum(own, first[0]), np.maximum(own, first[-1])
-    nodes = np.column_stack([own, np.tile(first, (len(X), 1))])
+    own, (inside, beyond) = X[:, j].astype(np.float64), first
+    nodes = np.column_stack([own, np.tile(inside, (len(X), 1))])
     values = _at_nodes(log_density, X, j, nodes)
     of_cells = values[:, 0].copy()
-    nodes, values = _sorted(nodes, values)
+    # the ends of the column cost most, since they are far out: only where they matter
+    at_end = np.maximum(values[:, 1], values[:, -1]) > values.max(1) - _FAR_BELOW
+    outer, of_outer = np.tile(beyond, (len(X), 1)), np.full((len(X), len(beyond)), _NOTHING)
+    if at_end.any():
+        of_outer[at_end] = _at_nodes(log_density, X[at_end], j, outer[at_end])
+    nodes, values = _sorted(np.hstack([nodes, outer]), np.hstack([values, of_outer]))
+    ends = nodes[:, :1], nodes[:, -1:]
     for _ in range(_REFINEMENTS):
-        added = np.clip(_where_the_mass_is(nodes, values), ends[0][:, None], ends[1][:, None])
+        added = np.clip(_where_the_mass_is(nodes, values), *ends)
         nodes, values = _sorted(np.hstack([nodes, added]), np.hstack([values, _at_nodes(log_density, X, j, added)]))
     parts = _of_intervals(nodes, values)
     largest = parts.max(1)

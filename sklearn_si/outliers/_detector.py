@@ -31,7 +31,7 @@ from ._low_capacity import fit_low_capacity
 # The level of contamination="auto": about one usual row in a hundred is called an outlier.
 _LEVEL = 0.01
 # Tolerance of the log-densities of a quadrature, in nats.
-_TOLERANCE = 1e-2
+_TOLERANCE = 5e-2
 # With robust=True, shares of the training rows: those of which the flexible density may believe too much, those that
 # are left out of the second fit, and those of which that fit may still believe too much.
 _SUSPECTED = 0.06
@@ -309,8 +309,8 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
 
         log p(x_j | x_-j) = log p(x) - log int p(x_1, ..., v, ..., x_d) dv
 
-        The integral is computed over one column at a time by adaptive quadrature of about 70 nodes for each cell,
-        exact for any density up to its nodes. A density of an ODE is solved to 0.01 nats.
+        The integral is computed over one column at a time by adaptive quadrature of about 55 nodes for each cell,
+        exact for any density up to its nodes. A density of an ODE is solved to 0.05 nats.
 
         Parameters
         ----------
