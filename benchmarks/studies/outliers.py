@@ -1,6 +1,6 @@
 """Outliers that were put into tables: DensityOutlierDetector beside pyod, and the rates of its p-values.
 
-    python benchmarks/studies/outliers.py find --data PATH [--sets NAME ...] [--methods NAME ...] [--seconds S] [--seeds N]
+    python benchmarks/studies/outliers.py find --data PATH [--sets NAME ...] [--methods NAME ...] [--seconds S]
     python benchmarks/studies/outliers.py rates --data PATH [--splits N]
 
 find: kinds of outliers are put into the training rows of the sets of the density study (at most 2,000 rows): 5 % far
@@ -18,12 +18,12 @@ import time
 import warnings
 
 import numpy as np
-from density_sets import load
 from scipy.stats import false_discovery_control, rankdata
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine, make_friedman1, make_swiss_roll
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
 
+from density_sets import load
 from sklearn_si import InterpolantFlow
 from sklearn_si.outliers import DensityOutlierDetector
 
@@ -122,8 +122,8 @@ def of_pyod(module, name):
 
 METHODS = {
     "ours": ours, "robust": robust, "ours-gmm": ours_mixture, "robust-gmm": robust_mixture, "cells-gmm": cells_mixture,
-    "cells": cells_flow, "ECOD": of_pyod("ecod", "ECOD"), "COPOD": of_pyod("copod", "COPOD"), "KNN": of_pyod("knn", "KNN"),
-    "IForest": of_pyod("iforest", "IForest"), "LOF": of_pyod("lof", "LOF"),
+    "cells": cells_flow, "ECOD": of_pyod("ecod", "ECOD"), "COPOD": of_pyod("copod", "COPOD"),
+    "KNN": of_pyod("knn", "KNN"), "IForest": of_pyod("iforest", "IForest"), "LOF": of_pyod("lof", "LOF"),
 }  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def rates(args):
     found = []
     for name in names:
         rng = np.random.default_rng(12)
-        X = more[name] if name in more else None
+        X = more.get(name)
         if X is None:
             parts = load(name, args.data, 0, 2500)
             X = np.vstack([parts.train, parts.valid, parts.test])
