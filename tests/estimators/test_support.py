@@ -94,13 +94,13 @@ def test_a_bridge_has_exact_densities_at_both_ends_and_stays_within(bridge):
 
 def test_velocity_and_gradient_are_derivatives_in_data_units(bridge):
     model, *_ = bridge
-    model.set_params(ode_tol=1e-7)
-    X = BOUNDED.inverse_transform(np.array([[0.3, -0.4], [-1.0, 0.8]]))
-    h = 1e-4
+    model.set_params(ode_tol=1e-6)
+    X = BOUNDED.inverse_transform(np.array([[0.3, -0.4]]))
+    h = 1e-3
     moved = model.trajectory(X, 2, start=0.5, stop=0.5 + h)
     np.testing.assert_allclose((moved[1] - moved[0]) / h, model.velocity(X, 0.5), rtol=2e-3, atol=1e-3)
     model.set_params(ode_tol=1e-3)
-    flow = exact(InterpolantFlow, BOUNDED, bridge[2], ode_tol=1e-8)
+    flow = exact(InterpolantFlow, BOUNDED, bridge[2], ode_tol=1e-7)
     numeric = [(flow.score_samples(X + h * e) - flow.score_samples(X - h * e)) / (2 * h) for e in np.eye(2)]
     np.testing.assert_allclose(flow.log_density_gradient(X), np.column_stack(numeric), rtol=1e-3, atol=1e-4)
     score = flow.score_function(X, 0.9)
@@ -109,12 +109,11 @@ def test_velocity_and_gradient_are_derivatives_in_data_units(bridge):
     np.testing.assert_allclose(score, np.column_stack(numeric), rtol=1e-3, atol=1e-4)
 
 
-def test_diagnostics_find_exact_fields_exact(bridge):
-    model, *_ = bridge
-    X0, X1 = model.base_sample_[:40], model.sample(40, random_state=3)
-    flow = exact(InterpolantFlow, BOUNDED, bridge[2])
-    assert flow.fisher_divergence(X1[:8]).relative < 1e-3
-    assert model.kl_bound(X0, X1, reference=model).unsplit < 1e-12
+def test_diagnostics_find_exact_fields_exact():
+    normal = np.ones(1), np.array([[0.3, -0.2]]), np.array([[[0.5, 0.2], [0.2, 0.4]]])
+    flow = exact(InterpolantFlow, BOUNDED, normal, noise_level=0.5)
+    X = BOUNDED.inverse_transform(np.array([[0.3, -0.4], [-1.0, 0.8]]))
+    assert flow.kl_bound(X, reference=flow).unsplit < 1e-12
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -155,9 +154,9 @@ MODELS = {
     "diffusion, two samples": (InterpolantDiffusion, {"n_steps": 8, "base_density": "normal"}, 2),
     "mirror": (InterpolantDiffusion, {"interpolant": "mirror", "n_steps": 8}, 1),
     "learned": (InterpolantFlow, {"interpolant": "learned-schedule", "base_density": None}, 2),
-    "bridge": (SchroedingerBridge, {"n_rounds": 0, "base_density": "normal", "n_steps": 8}, 2),
+    "bridge": (SchroedingerBridge, {"n_rounds": 0, "n_components": 1, "base_density": "normal", "n_steps": 8}, 2),
     "bridge, mixture": (SchroedingerBridge, {"method": "mixture", "n_components": 1, "base_density": None}, 2),
-    "bridge, one sample": (SchroedingerBridge, {"n_rounds": 0, "base_density": "normal", "n_steps": 8}, 1),
+    "bridge, one sample": (SchroedingerBridge, {"method": "mixture", "n_components": 1, "base_density": "normal"}, 1),
 }
 
 
@@ -175,8 +174,7 @@ def within(X):
     return bool((X[:, 0] > 0).all() and (X[:, 1] > 0).all() and (X[:, 1] < 1).all())
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "dtype"), [("flow", np.float64), *((name, np.float32) for name in MODELS)])
 def test_every_model_draws_and_moves_rows_within(name, dtype):
     model = fitted(name, dtype)
     X = table(30, 1).astype(dtype)
@@ -353,7 +351,7 @@ def test_prices_do_not_come_out_negative_and_answers_agree(priced, params):
     h = 1e-4 * q[:, 2]
     slope = (model.predict_cdf(some, q[:, 2] + h) - model.predict_cdf(some, q[:, 2] - h)) / (2 * h)
     np.testing.assert_allclose(np.exp(model.predict_log_density(some, q[:, 2])), slope, rtol=0.05)
-    line = np.linspace(-12, 8, 201)
+    line = np.linspace(-12, 8, 101)
     one = pd.concat([X[:1]] * len(line))
     mass = np.exp(model.predict_log_density(one, np.exp(line)) + line).sum() * (line[1] - line[0])
     assert mass == pytest.approx(1.0, abs=5e-3)
