@@ -437,8 +437,8 @@ class FittedModel(HoldsNetworks):
         moved, errors = np.empty(X.shape, X.dtype), []
         for rows in blocks(len(X), _BLOCK_ROWS):
             x = as_tensor(X[rows] if map_in is None else map_in.transform(X[rows]), dtype, device)
-            own, ends, node = fields.rows(rows), (start, stop), self.interpolant.gaussian_time
-            x, error = moved_rows(own, x, ends, node, evaluation.tolerance, maps)
+            own, span, node = fields.rows(rows), (start, stop), self.interpolant.gaussian_time
+            x, error = moved_rows(own, x, span, node, evaluation.tolerance, maps)
             end = as_array(self.interpolant.wrapped(x), np.float64)
             with np.errstate(over="ignore", invalid="ignore"):  # a heavy tail may lead beyond the largest number
                 if map_out is not None:

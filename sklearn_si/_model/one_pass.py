@@ -1,6 +1,7 @@
 """Log-densities and transported rows by distilled maps, with stated errors: the ODE solves what they cannot."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ class DensityMap(nn.Module):
         for name, value in {"matrices": matrices, "shifts": shifts, "sizes": sizes}.items():
             self.register_buffer(name, value)
 
-    def steps(self, x: Tensor, evaluate: Callable[[nn.Module, Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
+    def steps(self, x: Tensor, evaluate: Callable[[Any, Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
         """The rows after each step, and their log-density, by an evaluation of the networks."""
         states, total = [], torch.zeros_like(x[:, 0])
         linear = zip(self.networks, self.matrices, self.shifts, self.sizes, strict=True)
@@ -107,7 +108,7 @@ class DensityMap(nn.Module):
 
 def distilled_log_density(density_map: DensityMap, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
     """Log-densities of rows in scaled units at t = 1 by a map, and their stated errors."""
-    own = cast_module(density_map, torch.float32, x.device)
+    own: Any = cast_module(density_map, torch.float32, x.device)
     y, value = own(x, condition)
     return value.to(x.dtype), own.errors(x, y, condition)[:, 0].to(x.dtype)
 
@@ -127,7 +128,7 @@ def distilled_rows(
     to_base : bool
         Whether the rows go from t = 1 to 0.
     """
-    own = cast_module(density_map, torch.float32, x.device)
+    own: Any = cast_module(density_map, torch.float32, x.device)
     if to_base:
         y = own(x, condition)[0]
         return y.to(x.dtype), own.errors(x, y, condition)[:, 1].to(x.dtype)

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.names import registered
-from ._perceptrons import ACTIVATIONS, FiLMNetwork, Modulation, _uniform
+from ._perceptrons import ACTIVATIONS, FiLMNetwork, _uniform
+
+# The scale and the shift of each layer.
+Scaled = list[tuple[Tensor, Tensor]]
 
 # Rows of a block, and what the columns of a product are padded to: a product of matrices in single precision then has
 # the same value for a row at every place of every batch.
@@ -66,12 +69,12 @@ class StepNetwork(FiLMNetwork):
         self.products = nn.Parameter(torch.zeros(n_outputs, rank))
         self.register_buffer("time", torch.tensor(time))
 
-    def modulation_of(self, x: Tensor, condition: Tensor | None = None) -> Modulation:
+    def modulation_of(self, x: Tensor, condition: Tensor | None = None) -> Scaled:
         """Scales and shifts of the layers: one for all rows without a condition."""
         inputs, _ = self.prepare(self.time, x, condition)
-        return self.modulate(inputs, x.dtype)
+        return [(s, c) for s, c in self.modulate(inputs, x.dtype) if s is not None]
 
-    def features(self, x: Tensor, modulation: Modulation) -> Tensor:
+    def features(self, x: Tensor, modulation: Scaled) -> Tensor:
         """The last hidden layer and the products of slopes, side by side, of which F is an affine function."""
         (value_of, both_of), h = ACTIVATIONS[self.activation], x
         if not len(self.factors):
