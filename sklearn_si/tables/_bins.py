@@ -10,6 +10,10 @@ from ..preprocessing._splines import MonotoneSpline
 
 __all__ = ["GridBins", "SmoothBins", "grid_bins", "quantile_edges", "smooth_bins"]
 
+# An interval at an end is cut in two while its outer half is wider than the inner one by this factor ...
+_WIDER = 1.5
+# ... and has so many rows at least.
+_ROWS_AT_AN_END = 16
 # Least distance of a place within a bin from its ends, as a share of the bin.
 _MARGIN = 1e-9
 
@@ -146,6 +150,32 @@ class GridBins:
         return self.numbers[np.clip(j, self.first[k], last)]
 
 
+def bin_starts(numbers, counts, n_bins):
+    """The places at which bins of numbers in order begin: of equal rows, and of fewer and fewer towards a long tail.
+
+    Columns depend on each other in their tails too, and what bins do not tell apart is left to the values.
+    """
+    starts = quantile_edges(counts, n_bins)
+    if n_bins < 2:
+        return starts
+    upper = _tail_starts(numbers, counts, starts[-1])
+    # the lower tail is the upper one of the mirrored numbers
+    ends = len(numbers) - np.array(_tail_starts(-numbers[::-1], counts[::-1], len(numbers) - starts[1]), dtype=int)
+    return np.unique(np.concatenate([starts, np.array(upper, dtype=int), ends]))
+
+
+def _tail_starts(numbers, counts, first):
+    """Where the parts of the last bin begin that is cut in two again and again."""
+    starts, rows = [], np.cumsum(counts[::-1])[::-1]
+    while True:
+        middle = first + int(np.searchsorted(-rows[first:], -rows[first] / 2))
+        is_cut = first < middle < len(numbers) and rows[middle] >= _ROWS_AT_AN_END
+        if not is_cut or numbers[-1] - numbers[middle] <= _WIDER * (numbers[middle] - numbers[first]):
+            return starts
+        starts.append(middle)
+        first = middle
+
+
 def quantile_edges(counts, n_bins):
     """The places at which so many bins of numbers in order begin, with equal rows as far as numbers repeat."""
     ends = np.cumsum(counts)
@@ -159,7 +189,7 @@ def quantile_edges(counts, n_bins):
 
 def smooth_bins(spline, numbers, counts, n_bins, spacing):
     """Bins of a density; numbers on a grid of some spacing (or None) are not cut in two."""
-    starts = quantile_edges(counts, n_bins)
+    starts = bin_starts(numbers, counts, n_bins)
     first = starts[1:]
     edges = numbers[first - 1] + spacing / 2 if spacing else (numbers[first - 1] + numbers[first]) / 2
     centres = np.add.reduceat(numbers * counts, starts) / np.add.reduceat(counts, starts)
@@ -168,4 +198,4 @@ def smooth_bins(spline, numbers, counts, n_bins, spacing):
 
 def grid_bins(numbers, counts, n_bins, spacing):
     """Bins of numbers that repeat."""
-    return GridBins(numbers, counts, quantile_edges(counts, n_bins), spacing)
+    return GridBins(numbers, counts, bin_starts(numbers, counts, n_bins), spacing)

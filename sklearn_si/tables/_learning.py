@@ -87,7 +87,7 @@ def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
     n, device, seed = len(rows.codes), resolve_device(estimator.device), checkpoint.seed
     generator = make_generator(seed, FIT_STREAM, device)
     columns, sizes = [layout.columns[j] for j in layout.coded], estimator.hidden_layer_sizes
-    width, depth = sizes if sizes != "auto" else auto_sizes(n)
+    width, depth = sizes if sizes != "auto" else auto_sizes(n, sum(column.n_codes for column in columns))
     network = MaskedNetwork(
         [column.shares for column in columns], [column.ranks for column in columns], len(layout.valued), width,
         depth, make_generator(seed, FIT_STREAM + 1),

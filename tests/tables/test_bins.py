@@ -27,13 +27,22 @@ def test_intervals_of_a_density_are_inverted_and_have_the_whole_mass(n_bins):
     z, log_slope = bins.forward(x, place)
     np.testing.assert_allclose(bins.inverse(z, place), x, rtol=1e-6)
     assert abs(z.mean()) < 0.05 and abs(z.std() - 1) < 0.05
-    assert np.isfinite(log_slope).all() and bins.n_bins == n_bins
+    assert np.isfinite(log_slope).all() and bins.n_bins >= n_bins
     # a standard normal z in each interval, weighted by its rows, is a density of x
     grid = np.exp(np.linspace(np.log(1e-4), np.log(1e4), 200_001))
     place = bins.place(grid)
     z, log_slope = bins.forward(grid, place)
-    share = np.bincount(bins.place(x), minlength=n_bins) / len(x)
+    share = np.bincount(bins.place(x), minlength=bins.n_bins) / len(x)
     assert abs(trapezoid(share[place] * np.exp(stats.norm.logpdf(z) + log_slope), grid) - 1) < 1e-3
+
+
+def test_intervals_are_finer_in_a_long_tail_and_equal_without_one():
+    even = (np.arange(6000) + 0.5) / 6000
+    x = -np.log1p(-even)
+    bins = smooth_bins(fit_spline(x), x, np.ones(6000), 8, None)
+    # 750 rows an interval; the last is cut at 375, 187, 93, 46 and 23 rows from the end
+    np.testing.assert_allclose(np.bincount(bins.place(x)), [750] * 7 + [375, 188, 94, 47, 23, 23], atol=2)
+    assert smooth_bins(fit_spline(even), even, np.ones(6000), 8, None).n_bins == 8
 
 
 def test_the_outermost_intervals_are_open():
