@@ -52,7 +52,7 @@ def log_density(frame):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return TableSynthesizer(flow=SMALL_FLOW, max_iter=600, random_state=0).fit(mixed_rows(3000, 0))
+    return TableSynthesizer(flow=SMALL_FLOW, max_iter=900, random_state=0).fit(mixed_rows(3000, 0))
 
 
 def test_log_density_is_that_of_the_law(fitted):
