@@ -73,7 +73,7 @@ def test_draws_have_the_mean_and_the_deviation_that_are_predicted(model):
 
 def test_counts_have_a_mass_that_sums_to_one_and_draws_are_counts():
     counts = np.round(Y)
-    model = InterpolantRegressor(FLOW, base="boosting", random_state=0).fit(X, counts)
+    model = InterpolantRegressor(FLOW, base="normal", random_state=0).fit(X, counts)
     grid = model.grid_.columns[0]
     mass = [
         np.exp(model.predict_log_density(X[:4], np.full(4, v))) * w
@@ -145,6 +145,18 @@ def test_trees_as_arrays_are_those_of_scikit_learn():
     # the values of a row by all folds, and by the one that has not seen it, are near each other
     assert np.corrcoef(trees.predict(codes)[0], location)[0, 1] > 0.9
     assert np.corrcoef(location, y)[0, 1] > 0.9
+
+
+def test_few_rows_have_as_many_trees_as_they_need():
+    rng = np.random.default_rng(0)
+    codes = rng.uniform(size=(300, 2))
+    steps, noise = 10.0 * (codes[:, 0] > 0.5) + 3.0 * codes[:, 1], rng.normal(size=300)
+    sure, _, _ = fit_location_scale(codes, steps + 0.01 * noise, None, 0)
+    assert np.abs(sure.predict(codes)[0] - steps).mean() < 0.15  # 50 trees at the rate of .06 leave a twentieth of 10
+    vague, location, _ = fit_location_scale(codes, noise, None, 0)
+    assert len(vague.locations[0].nodes["value"]) < len(sure.locations[0].nodes["value"])
+    assert np.abs(location).mean() < 0.3
+    assert np.abs(vague.predict(codes)[0]).mean() < 0.3
 
 
 @pytest.mark.parametrize("scorer", [crps_scorer, log_density_scorer, pinball_scorer])
