@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..preprocessing._support import ends_within
+
 # Nodes of the first grid of a column, half of them at quantiles and half evenly spaced.
 _FIRST_NODES = 14
 # Nodes that each refinement adds for each row by shares of its mass, and around its peak, in widths of the latter ...
@@ -20,7 +22,7 @@ _ROWS_PER_CALL = 2**15
 _NOTHING = -1e30
 
 
-def cell_log_densities(log_density, X, reference):
+def cell_log_densities(log_density, X, reference, support=None):
     """Log p(x_j | the other cells) = log p(x) - log int p(x with v in the place of x_j) dv.
 
     Parameters
@@ -30,21 +32,25 @@ def cell_log_densities(log_density, X, reference):
     X : ndarray of shape (n, d)
     reference : ndarray of shape (m, d)
         Rows whose ranges and quantiles place the first nodes.
+    support : Support, default=None
+        Where the columns live: no node lies outside.
 
     Returns
     -------
     values : ndarray of shape (n, d)
     """
-    return np.column_stack([_of_column(log_density, X, j, _first_nodes(reference[:, j])) for j in range(X.shape[1])])
+    firsts = [_first_nodes(reference[:, j], *ends_within(support, j)) for j in range(X.shape[1])]
+    return np.column_stack([_of_column(log_density, X, j, first) for j, first in enumerate(firsts)])
 
 
-def _first_nodes(values):
-    """Nodes within a column, and beyond it."""
+def _first_nodes(values, least, largest):
+    """Nodes within a column, and beyond it as far as its support reaches."""
     low, high = values.min(), values.max()
     beyond = np.array(_BEYOND) * (high - low or 1.0)
     half = _FIRST_NODES // 2
     inside = np.concatenate([np.quantile(values, (np.arange(half) + 0.5) / half), np.linspace(low, high, half)])
-    return np.unique(inside), np.concatenate([low - beyond, high + beyond])
+    outer = np.clip(np.concatenate([low - beyond, high + beyond]), least, largest)
+    return np.unique(inside), np.setdiff1d(outer, inside)
 
 
 def _of_column(log_density, X, j, first):
@@ -56,7 +62,7 @@ def _of_column(log_density, X, j, first):
     # the ends of the column cost most, since they are far out: only where they matter
     at_end = np.maximum(values[:, 1], values[:, -1]) > values.max(1) - _FAR_BELOW
     outer, of_outer = np.tile(beyond, (len(X), 1)), np.full((len(X), len(beyond)), _NOTHING)
-    if at_end.any():
+    if at_end.any() and len(beyond):
         of_outer[at_end] = _at_nodes(log_density, X[at_end], j, outer[at_end])
     nodes, values = _sorted(np.hstack([nodes, outer]), np.hstack([values, of_outer]))
     ends = nodes[:, :1], nodes[:, -1:]

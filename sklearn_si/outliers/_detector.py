@@ -333,7 +333,8 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
             raise ValueError("attributions needs columns of numbers, but the density is that of a TableSynthesizer.")
         density = copy.copy(self)
         density.estimator_ = _loosened(self.estimator_)
-        return cell_log_densities(density._density, X, self._reference)
+        support = self.estimator_.model_.support if isinstance(self.estimator_, BaseInterpolant) else None
+        return cell_log_densities(density._density, X, self._reference, support)
 
 
 def _seeded(estimator, seed):

@@ -171,6 +171,12 @@ def bounds_of(support: Support | None, j: int) -> tuple[float, float, bool]:
     return (*_REAL, False) if support is None else (support.low[j], support.high[j], bool(support.circular[j]))
 
 
+def ends_within(support: Support | None, j: int) -> tuple[float, float]:
+    """The least and the largest number within the bounds of a column; infinite ones where it has none."""
+    low, high, _ = bounds_of(support, j)
+    return _innermost(low, np.float64, np.inf), _innermost(high, np.float64, -np.inf)
+
+
 def check_ends(support: Support, X0: np.ndarray, X1: np.ndarray | None, grids: Sequence, names: Sequence) -> None:
     """Raise a ValueError if a row of one sample, or of two, is on a bound and not dequantised, or outside."""
     given = [(X0, "X", grids[1])] if X1 is None else [(X0, "X0", grids[0]), (X1, "X1", grids[1])]

@@ -19,6 +19,7 @@ from sklearn_si import (
     SchroedingerBridge,
 )
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
+from sklearn_si.outliers import DensityOutlierDetector
 from sklearn_si.preprocessing import Support
 
 TINY = {"hidden_layer_sizes": (8,), "max_iter": 15, "random_state": 0}
@@ -319,6 +320,20 @@ def test_a_warm_start_keeps_its_support():
     assert model.fit(rows).score(rows) > -10
     with pytest.raises(ValueError, match="warm_start=True continues from a fit with Support"):
         model.set_params(support="real").fit(rows)
+
+
+def test_cells_are_judged_by_integrals_over_their_support():
+    """Nodes beyond the bounds would be refused; the density of a share integrates to one between them."""
+    X = table(120)[["price", "share"]].to_numpy()
+    flow = InterpolantFlow(support={0: "positive", 1: (0, 1)}, **TINY)
+    detector = DensityOutlierDetector(flow).fit(X)
+    values = detector.attributions(X[:3])
+    shares = (np.arange(400) + 0.5) / 400
+    for row, value in zip(X[:3], values, strict=True):
+        others = np.column_stack([np.full(400, row[0]), shares])
+        density = detector.estimator_.score_samples(others)
+        expected = detector.estimator_.score_samples(row[None])[0] - np.log(np.exp(density).mean())
+        assert value[1] == pytest.approx(expected, abs=0.1)
 
 
 # --------------------------------------------------------------------- regression
