@@ -172,11 +172,11 @@ def density_ratio(
         frame = scale.transform(units.centre(t, derivative=True)[None])[0]
         return (as_tensor(a, dtype, device) for a in (units.to_scaled(X[rows.numpy()], t), frame))
 
-    value, error = log_density_ratio(fields, points, GRID_SPACING, evaluation.tolerance, len(X))
+    value, stated = log_density_ratio(fields, points, GRID_SPACING, evaluation.tolerance, len(X))
     ratio = settled(as_array(value, X.dtype), "computing a density ratio", evaluation.strict)
-    error = unknown_where_lost(error, ratio)
-    warn_missed(error, evaluation.tolerance)
-    return ratio, as_array(error, X.dtype)
+    stated = unknown_where_lost(stated, ratio)
+    warn_missed(stated, evaluation.tolerance)
+    return ratio, as_array(stated, X.dtype)
 
 
 def scaled_rows(

@@ -33,5 +33,5 @@ def with_ratio(problem: Any, model: FittedModel, max_iter: float, max_time: floa
     weights = tuple(part_of_weights(weight, some) for (_, weight), some in zip(ends, chosen, strict=True))
     ratio = None
     with problem.interruptible(lambda: True, "in the ratio of its densities, which is integrated from the fields."):
-        ratio = fit_ratio(*rows, problem.seed, effort, weights)
+        ratio = fit_ratio(rows[0], rows[1], problem.seed, effort, weights)
     return dataclasses.replace(model, ratio=ratio)

@@ -163,16 +163,20 @@ def _typical_rows(X, table, readings, place, seen):
     rows = [np.repeat(_typical_row(reading), n) for reading in readings]
     if seen is not None:
         rows[place] = seen
-    numbers = None if seen is not None else np.linspace(*_range(readings[place]), n)
+    numbers = None
+    if seen is None:
+        low, high = _range(readings[place])
+        numbers = np.linspace(low, high, n)
     if table.backend == "numpy":
         X = np.asarray(X)
         columns = [X[own, j] for j, own in enumerate(rows)]
         columns[place] = columns[place] if numbers is None else numbers
         return np.column_stack(columns)
     if table.backend == "pandas":
-        columns = {j: X.iloc[own, j].reset_index(drop=True) for j, own in enumerate(rows)}
-        columns |= {} if numbers is None else {place: importlib.import_module("pandas").Series(numbers)}
-        return importlib.import_module("pandas").concat(columns, axis=1).set_axis(X.columns, axis=1)
+        pd = importlib.import_module("pandas")
+        series = {j: X.iloc[own, j].reset_index(drop=True) for j, own in enumerate(rows)}
+        series |= {} if numbers is None else {place: pd.Series(numbers)}
+        return pd.concat(series, axis=1).set_axis(X.columns, axis=1)
     nw = importlib.import_module("narwhals.stable.v2")
     frame = nw.from_native(X, eager_only=True)
     columns = [frame[name][own.tolist()] for name, own in zip(frame.columns, rows, strict=True)]

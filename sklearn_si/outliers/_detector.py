@@ -244,7 +244,7 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         share = self.contamination
         if isinstance(share, str) and share == "auto":
             return self._calibration.threshold(_LEVEL)
-        if not isinstance(share, numbers.Real) or not 0 < share <= 0.5:
+        if not isinstance(share, numbers.Real) or not 0 < float(share) <= 0.5:
             raise ValueError(f"Got contamination={share!r}, but expected 'auto' or a number in (0, 0.5].")
         return self._calibration.quantile(share)
 

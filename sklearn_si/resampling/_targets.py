@@ -79,7 +79,7 @@ class Targets:
                 f"Got sampling_strategy={ratio:g} for {len(self.counts)} classes, but a ratio of the rare class to the "
                 "frequent one needs two: pass a dict of numbers of rows by class."
             )
-        rare = min(self.counts, key=self.counts.get)
+        rare = min(self.counts, key=lambda label: self.counts[label])
         wanted = int(ratio * most)
         if wanted < self.counts[rare]:
             raise ValueError(

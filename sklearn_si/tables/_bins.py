@@ -166,7 +166,8 @@ def bin_starts(numbers, counts, n_bins):
 
 def _tail_starts(numbers, counts, first):
     """Where the parts of the last bin begin that is cut in two again and again."""
-    starts, rows = [], np.cumsum(counts[::-1])[::-1]
+    starts: list[int] = []
+    rows = np.cumsum(counts[::-1])[::-1]
     while True:
         middle = first + int(np.searchsorted(-rows[first:], -rows[first] / 2))
         is_cut = first < middle < len(numbers) and rows[middle] >= _ROWS_AT_AN_END

@@ -137,7 +137,7 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         kinds, circles = self._checked_kinds(table.names)
         for j, ends in circles.items():
             series, reading = table.series[j], readings[j]
-            series.circle = Circle.of(*ends, reading.values[reading.gaps == 0] if reading.is_number else [])
+            series.circle = Circle.of(ends[0], ends[1], reading.values[reading.gaps == 0] if reading.is_number else [])
             readings[j] = series.circle.unrolled(reading, f"column {series.name!r} of X")
         least = self.min_frequency
         least = least if least is None or isinstance(least, numbers.Integral) else least * n

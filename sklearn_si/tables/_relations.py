@@ -85,23 +85,27 @@ class LinearRelation:
         made = rounded(base + rest, self.power)
         if self.least is not None and self.power is None:
             made = np.maximum(held(made, self.dtypes[0]), self.above(base))
-        elif self.least is not None:
+        elif self.least is not None and self.power is not None:
             made = np.where(self.breaks(self.rest(made, base)), made + 1 / self.power, made)
         made = rounded(made, self.power)
         inside = np.clip(made, *self.bounds[0])
         return np.where(self.breaks(self.rest(inside, base)), made, inside)
 
+    @property
+    def _is_strict(self):
+        return isinstance(self.constraint, Inequality) and self.constraint.strict
+
     def above(self, base):
         """The least targets of an inequality beside some sums of sources."""
         if self.power is not None:
             return base + self.least
-        return at_least(base.astype(np.float64), self.dtypes[0], self.constraint.strict)
+        return at_least(base.astype(np.float64), self.dtypes[0], self._is_strict)
 
     def below(self, target):
         """The largest source of an inequality beside some targets."""
         if self.source_power is not None:
             return floored(target - self.least, self.source_power)
-        return at_most(target.astype(np.float64), self.dtypes[1], self.constraint.strict)
+        return at_most(target.astype(np.float64), self.dtypes[1], self._is_strict)
 
     def breaks(self, rest):
         """Whether rests are those of rows that break the relation."""

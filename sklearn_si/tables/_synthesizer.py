@@ -116,8 +116,8 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         The rounds of all trainings in order, as in `InterpolantFlow`; `training` is "codes", or "values: " and the
         training of the flow.
     validation_scores_ : list of float or None
-        The scores of those of them that were not taken back: the mean log-mass of the codes of held-out rows in nats,
-        then the mean log-density of their values. None without held-out rows.
+        The scores of those of them that were not taken back: the mean log-probability of the codes of held-out rows,
+        then the mean log-density of their values, in nats. None without held-out rows.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of str

@@ -48,7 +48,8 @@ class Calibration:
 
     def _knots(self):
         """Scores, and what they are mapped to."""
-        apart, found = _ROWS_OF_A_SLOPE / (self.n_effective + 1), {}
+        apart = _ROWS_OF_A_SLOPE / (self.n_effective + 1)
+        found: dict[float, float] = {}
         for level in _LEVELS:
             score = self._outward(level)
             is_apart = all(abs(other - level) >= apart - _ROUNDING for other in found)

@@ -58,7 +58,8 @@ class Search:
 
     def learn(self, codes, Y, weight):
         """The maps, the base that was chosen, and the validation scores of the bases."""
-        base, members, scores = self.base, [], {}
+        base, scores = self.base, {}
+        members: list[Any] = []
         for k in range(self.n_estimators):
             rng = np.random.default_rng([self.seed, FIT_STREAM, k])
             order, n_held = rng.permutation(len(Y)), n_held_out(len(Y), self.validation_fraction)
@@ -69,6 +70,13 @@ class Search:
                 base, scores = chosen_base(values, part_of_weights(weight, rows.val))
             members.append(fitted[base])
         return members, base, scores
+
+    def _seconds(self, shares):
+        """The time of the next map, one of so many; None without a limit."""
+        if self.max_time is None:
+            return None
+        left = self.max_time - (time.perf_counter() - self.began)
+        return max(left, self.max_time / 20) / shares
 
     def _with_bases(self, rows, base, k):
         """One map by each base that is in question: by both, where the first map chooses."""
@@ -83,9 +91,7 @@ class Search:
         flow, fitted = InterpolantFlow() if self.flow is None else self.flow, {}
         shares = len(bases) + self.n_estimators - k - 1
         for place, name in enumerate(bases):
-            left = self.max_time and self.max_time - (time.perf_counter() - self.began)
-            seconds = left and max(left, self.max_time / 20) / (shares - place)
-            fitted[name] = learn_member(flow, rows, name == "boosting", self.seed + k, seconds)
+            fitted[name] = learn_member(flow, rows, name == "boosting", self.seed + k, self._seconds(shares - place))
         return fitted
 
 
