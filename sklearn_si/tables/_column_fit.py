@@ -111,7 +111,10 @@ def fit_column(
     kind = "categorical" if kind == "continuous" and not reading.is_number else kind
     merged = _merge_rare(counts, min_frequency) if kind == "categorical" else None
     code_counts = counts if merged is None else np.bincount(merged, counts)
-    shares = np.concatenate([code_counts, gap_counts]) / len(reading.gaps)
+    if kind == "discrete" and reading.is_number and len(levels):
+        code_counts = _with_ends(code_counts)
+    shares = np.concatenate([code_counts, gap_counts])
+    shares = shares / shares.sum()
     kind = "constant" if len(shares) == 1 else "discrete" if reading.is_number and kind != "categorical" else kind
     level_shares = None if merged is None else counts / counts.sum()
     ordered = not reading.is_number and (ordered or _have_order(levels))
@@ -175,7 +178,7 @@ def _fit_continuous(name, reading, present, levels, counts, gap_kinds, gap_count
     numbers = numbers.astype(np.float64)
     if grid and _repeat(rows) and resolution.most_levels < _MOST_LEVELS:
         spacing = lattice.spacing if lattice else np.ptp(numbers) / (len(numbers) - 1)
-        bins, lattice = grid_bins(numbers, rows, resolution.n_bins, spacing), None
+        bins, lattice = grid_bins(numbers, _with_ends(rows), resolution.n_bins, spacing), None
     else:
         ordinary, jitter = present[~np.isin(present, levels[spikes])].astype(np.float64), 0.0
         if lattice is not None:
@@ -185,11 +188,23 @@ def _fit_continuous(name, reading, present, levels, counts, gap_kinds, gap_count
         bins = smooth_bins(spline, numbers, rows, resolution.n_bins, lattice.spacing if lattice else None)
     code_counts = np.bincount(bins.place(numbers), rows, bins.n_bins)
     shares = np.concatenate([code_counts, counts[spikes], gap_counts]) / n
-    end_share = min(_ROWS_AT_AN_END / rows.sum(), _MOST_AT_AN_END)
+    end_share = _rows_at_an_end(rows.sum()) / rows.sum()
     return Column(
         name, "continuous", levels[spikes], gap_kinds, shares, bins, lattice, bounds, end_share, origin,
         quantity=reading.quantity,
     )  # fmt: skip
+
+
+def _rows_at_an_end(n):
+    """The rows of n drawn ones that stand at an end of a column's range, at the least."""
+    return min(_ROWS_AT_AN_END, _MOST_AT_AN_END * n)
+
+
+def _with_ends(counts):
+    """The rows of numbers in order, those of the smallest and the largest raised to what most drawn tables have."""
+    counts = counts.astype(np.float64)
+    counts[[0, -1]] = np.maximum(counts[[0, -1]], _rows_at_an_end(counts.sum()))
+    return counts
 
 
 def _check_span(name, ordinary, spikes, quantity):

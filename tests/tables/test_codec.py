@@ -256,3 +256,18 @@ def test_most_drawn_tables_have_the_extremes_of_a_column():
     for end, reached in ((-9.0, drawn.min(1)), (40.0, drawn.max(1))):
         assert (reached == end).mean() > 0.8
         assert 1 < (drawn == end).sum(1).mean() < 4
+
+
+@pytest.mark.parametrize("most", [24, 400], ids=["levels", "a grid"])
+def test_most_drawn_tables_have_the_extremes_of_repeated_numbers(most):
+    n, rng = 8000, np.random.default_rng(0)
+    x = np.append(rng.integers(0, most // 2, n - 2), [-3, most])
+    codec = TableCodec()
+    codec._fit(pd.DataFrame({"x": x}), binned=True)
+    column, reached = codec.columns_[0], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        codes = rng.choice(column.n_codes, size=n, p=column.shares)
+        drawn = column.decode(codes, rng.standard_normal(n), rng)[0]
+        reached.append([drawn.min() == -3, drawn.max() == most])
+    assert (np.mean(reached, axis=0) > 0.8).all()
