@@ -30,7 +30,7 @@ def observe(n):
 
 
 X, y = observe(1000)
-X_new, y_new = observe(2000)
+X_new, y_new = observe(600)
 plain = InterpolantRegressor(random_state=0).fit(X, y)
 safe = InterpolantRegressor(calibrate=True, random_state=0).fit(X, y)
 

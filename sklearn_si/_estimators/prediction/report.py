@@ -38,7 +38,7 @@ def predictive_report(model, X, y):
     report.pit_below, report.pit_below_error = _mean(report.pit < _TAIL)
     report.pit_above, report.pit_above_error = _mean(report.pit > 1 - _TAIL)
     report.pit_pvalue = stats.kstest(report.pit, "uniform", axis=0).pvalue
-    report.crps, report.crps_error = _mean(crps(model.predict_quantiles(X, _LEVELS), y))
+    report.crps, report.crps_error = _mean(crps(_quantiles(model, X), y))
     report.log_density, report.log_density_error = _mean(model.predict_log_density(X, y))
     for j in range(model.n_outputs_):
         one = {name: value[..., j] for name, value in report.items() if y.ndim > 1 and np.ndim(value)}
@@ -57,6 +57,14 @@ def pit_values(model, X, y):
     lower = model.predict_cdf(X, np.nextafter(y, -np.inf))
     rng = np.random.default_rng([draw_seed(model.random_state), REPEATS_STREAM])
     return lower + rng.random(y.shape) * (upper - lower)
+
+
+def _quantiles(model, X):
+    """Quantiles at many levels, of one output with the accuracy of draws."""
+    if model.n_outputs_ > 1:
+        return model.predict_quantiles(X, _LEVELS)
+    values = model._mixture().coarse_quantiles(model._codes(X), _LEVELS)
+    return model._shaped_values(model._to_data(values[..., None]))
 
 
 def crps(values, y):
