@@ -412,7 +412,7 @@ def known_records(path):
 def claims(args):
     """Each claim for each budget: the mean of paired differences over seeds with its 95 % interval."""
     path = pathlib.Path(args.records)
-    for seed, steps in itertools.product(range(args.seeds), args.budgets):
+    for steps, seed in itertools.product(args.budgets, range(args.seeds)):
         if (seed, steps) not in known_records(path):  # which another process may have continued
             record = {"seed": seed, "steps": steps, "found": claims_pair(args, seed, steps)}
             with path.open("a") as file:
