@@ -428,7 +428,7 @@ def claims(args):
         if len(of_budget) > 1:
             gains[steps] = print_claims(of_budget, args.noise_levels)
     few, many = min(gains, default=0), max(gains, default=0)
-    for target in gains.get(few, ()):
+    for target in gains[few] if few < many else ():
         n = min(len(gains[few][target]), len(gains[many][target]))
         verdict(
             "the gain by noise is larger after fewer steps", target, gains[few][target][:n] - gains[many][target][:n]
