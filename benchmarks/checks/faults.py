@@ -431,8 +431,8 @@ FAULTS = [
         "the divergence on a circle forgets the harmonics",
         "networks._torus",
         "TorusVelocity._feature_slopes",
-        "[k * torch.cos(angle), -k * torch.sin(angle)]",
-        "[torch.cos(angle), -torch.sin(angle)]",
+        "k * torch.cos(angle)",
+        "torch.cos(angle)",
         "circular",
     ),
     Fault(

@@ -130,28 +130,26 @@ def jacobian_trace(weights: Sequence[Tensor], output: Tensor, slopes: Sequence[T
     return torch.cat([_trace_by_tangents(weights, output, block) for block in blocks])
 
 
-def jacobian_entries(weights: Sequence[Tensor], outputs: Tensor, slopes: Sequence[Tensor]) -> Tensor:
-    """Some entries of the Jacobian of a perceptron at each row: of shape (n, n_inputs), one for each input.
+def divergence_along(weights: Sequence[Tensor], output: Tensor, slopes: Sequence[Tensor], tangents: Tensor) -> Tensor:
+    """The divergence of a perceptron of features of y at each row, of shape (n,).
 
     Parameters
     ----------
-    weights : sequence of Tensor
-        Matrices of the layers.
-    outputs : Tensor of shape (n_inputs, width of the last layer)
-        For each input the weights of the output whose derivative is taken.
-    slopes : sequence of Tensor of shape (n, width)
+    weights, output, slopes
         As in `jacobian_trace`.
+    tangents : Tensor of shape (n, d, n_features)
+        The derivatives of the features by y.
     """
-    rows = max(1, _TANGENT_BLOCK // (len(outputs) * max(w.shape[0] for w in weights)))
-    blocks = zip(*(s.split(rows) for s in slopes), strict=True)
-    return torch.cat([_entries_by_tangents(weights, outputs, block) for block in blocks])
+    rows = max(1, _TANGENT_BLOCK // (len(output) * max(w.shape[0] for w in weights)))
+    blocks = zip(tangents.split(rows), *(s.split(rows) for s in slopes), strict=True)
+    return torch.cat([_along(weights, output, own, some) for own, *some in blocks])
 
 
-def _entries_by_tangents(weights: Sequence[Tensor], outputs: Tensor, slopes: Sequence[Tensor]) -> Tensor:
-    tangents = weights[0].T.expand(len(slopes[0]), -1, -1)
+def _along(weights: Sequence[Tensor], output: Tensor, tangents: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+    tangents = nn.functional.linear(tangents, weights[0])
     for w, s in zip(weights[1:], slopes[:-1], strict=True):
         tangents = nn.functional.linear(tangents * s[:, None, :], w)
-    return torch.einsum("rjk,jk,rk->rj", tangents, outputs, slopes[-1])
+    return torch.einsum("rjk,jk,rk->r", tangents, output, slopes[-1])
 
 
 def _trace_from_the_middle(

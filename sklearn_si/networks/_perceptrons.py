@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.names import registered
-from ._divergence import Field, jacobian_entries, jacobian_trace
+from ._divergence import Field, divergence_along, jacobian_trace
 
 # The scale s_k (None for 1) and the shift c_k of each layer.
 Modulation = list[tuple[Tensor | None, Tensor]]
@@ -192,18 +192,18 @@ class Perceptron(Field):
         """The same as `value_and_trace`, for a perceptron that is a field itself."""
         return self.value_and_trace(t, x, condition)
 
-    def value_and_derivatives(
-        self, t: Tensor, x: Tensor, condition: Tensor | None, outputs: Sequence[int]
+    def value_and_divergence(
+        self, t: Tensor, x: Tensor, condition: Tensor | None, tangents: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """F(t, x), and the derivative of F_k by each column of x, with k its entry of `outputs`, of shape (n, n_x)."""
+        """F(t, x) and sum_j dF_j / dy_j, for inputs x with derivatives `tangents` by y, of shape (n, d, n_x)."""
         features, h = self.prepare(t, x, condition)
         act, slopes = ACTIVATIONS[self.activation][1], []
         for w, (s, c) in zip(self._matrices, self.modulate(features, h.dtype), strict=True):
             a = h @ w.T
             h, slope = act(a + c if s is None else torch.addcmul(c, a, s))
             slopes.append((slope if s is None else slope * s).expand(h.shape))
-        derivatives = jacobian_entries(self._matrices, self.output[list(outputs)], slopes)
-        return _times_transposed(h, self.output) + self.bias, derivatives
+        divergence = divergence_along(self._matrices, self.output, slopes, tangents)
+        return _times_transposed(h, self.output) + self.bias, divergence
 
     @torch.no_grad()
     def forward_with_cache(

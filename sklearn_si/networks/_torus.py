@@ -60,20 +60,20 @@ class TorusVelocity(PreconditionedField):
         """The field b(t, x) and its exact divergence, of shapes (n, d) and (n,)."""
         coefficients = c_skip, c_out, sd = self.coefficients(t)
         closed, _, u = self.preconditioning_at(coefficients, x)
-        # the feature of each column depends on that column alone
-        outputs = [*self.lines, *self.circles * (2 * N_HARMONICS)]
-        value, derivatives = self.network.value_and_derivatives(t, u, condition, outputs)
+        value, trace = self.network.value_and_divergence(t, u, condition, self._feature_slopes(x, sd))
         divergence = c_skip.expand(*c_skip.shape[:-1], x.shape[1]).sum(-1)
-        slopes = self._feature_slopes(x, sd)
-        return torch.addcmul(closed, c_out, value), divergence + c_out.squeeze(-1) * (slopes * derivatives).sum(1)
+        return torch.addcmul(closed, c_out, value), divergence + c_out.squeeze(-1) * trace
 
     def _feature_slopes(self, x: Tensor, sd: Tensor) -> Tensor:
-        """The derivative of each feature by its column."""
-        slopes = [(1 / sd).expand(len(x), len(self.lines))]
+        """The derivative of each feature by each column, of shape (n, d, n_features)."""
+        n_lines, n_circles = len(self.lines), len(self.circles)
+        slopes = x.new_zeros((len(x), x.shape[1], n_lines + 2 * N_HARMONICS * n_circles))
+        slopes[:, self.lines, range(n_lines)] = 1 / sd
         for k in range(1, N_HARMONICS + 1):
-            angle = k * x[:, self.circles]
-            slopes += [k * torch.cos(angle), -k * torch.sin(angle)]
-        return torch.cat(slopes, 1)
+            angle, first = k * x[:, self.circles], n_lines + 2 * (k - 1) * n_circles
+            slopes[:, self.circles, range(first, first + n_circles)] = k * torch.cos(angle)
+            slopes[:, self.circles, range(first + n_circles, first + 2 * n_circles)] = -k * torch.sin(angle)
+        return slopes
 
 
 def torus_velocity(
