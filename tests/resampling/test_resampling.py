@@ -113,7 +113,7 @@ def test_rare_classes_get_rows_of_their_own_distribution():
         ({"c": 15}, {"c": 5}),
         (lambda y: {"b": 41}, {"b": 1}),
     ],
-    ids=str,
+    ids=["minority", "not majority", "not minority", "all", "a dict", "a function"],
 )
 def test_strategies(strategy, expected):
     y = np.repeat(["a", "b", "c"], [60, 40, 10])
