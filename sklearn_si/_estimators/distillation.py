@@ -15,6 +15,7 @@ from .._training.batches import make_task
 from .._training.density_map import fit_density_map, fit_errors, row_errors, solve_paths
 from .._training.loop import Scores, Settings, train
 from .._training.losses import Regression
+from .._utils.input_checks import check_count
 from .._utils.tensors import (
     DISTILL_STREAM,
     blocks,
@@ -212,7 +213,9 @@ class DistillationMethods(AsksModel):
         model = self._ready()
         if not isinstance(n_steps, (int, np.integer)) or not 1 <= n_steps <= _MOST_STEPS:
             raise ValueError(f"Got n_steps={n_steps!r}, but expected an integer from 1 to {_MOST_STEPS}.")
-        settings = _settings(max_iter, max_time, self.verbose)
+        if not isinstance(log_density, (bool, np.bool_)):
+            raise ValueError(f"Got log_density={log_density!r}, but expected True or False.")
+        settings = _settings(check_count(max_iter, "max_iter"), max_time, self.verbose)
         evaluation = self._evaluation()
         if not log_density:
             self.model_, report = distill(model, int(n_steps), condition, evaluation, settings)

@@ -82,6 +82,11 @@ def column_positions(columns, names, parameter):
         return []
     if isinstance(columns, str):
         raise ValueError(f"Got {parameter}={columns!r}, but expected a list of columns, such as [{columns!r}].")
+    if isinstance(columns, dict) or not np.iterable(columns):
+        raise ValueError(
+            f"Got {parameter}={columns!r}, but expected a list of columns, whose cells are those of X; values of their "
+            "own are for sample(given=)."
+        )
     found = [column_position(column, names, parameter) for column in columns]
     repeated = [names[j] for j in sorted({j for j in found if found.count(j) > 1})]
     if repeated:

@@ -6,14 +6,15 @@ from ..preprocessing._support import ends_within
 
 # Nodes of the first grid of a column, half of them at quantiles and half evenly spaced.
 _FIRST_NODES = 14
-# Nodes that each refinement adds for each row by shares of its mass, and around its peak, in widths of the latter ...
+# Nodes that each refinement adds for each row by shares of its mass, and on either side of its peak, in widths of the
+# latter ...
 _ADDED_NODES = 5
 _AROUND = (0.2, 0.5, 0.9, 1.7)
 # ... and the number of refinements.
 _REFINEMENTS = 3
 # Where the grid of a row goes beyond a column if its mass lies at an end, in ranges of the column: a strange cell may
 # move the others far.
-_BEYOND = (0.25, 0.75, 2.0, 5.0)
+_BEYOND = (0.25, 0.75, 2.0, 5.0, 20.0, 100.0)
 # Nats below the largest value at which the end of a column has none of the mass.
 _FAR_BELOW = 15.0
 # Rows of one call of the density.
@@ -59,13 +60,13 @@ def _of_column(log_density, X, j, first):
     nodes = np.column_stack([own, np.tile(inside, (len(X), 1))])
     values = _at_nodes(log_density, X, j, nodes)
     of_cells = values[:, 0].copy()
-    # the ends of the column cost most, since they are far out: only where they matter
-    at_end = np.maximum(values[:, 1], values[:, -1]) > values.max(1) - _FAR_BELOW
+    # the ends of the column cost most, since they are far out: only where they matter among the nodes within it
+    at_end = np.maximum(values[:, 1], values[:, -1]) > values[:, 1:].max(1) - _FAR_BELOW
     outer, of_outer = np.tile(beyond, (len(X), 1)), np.full((len(X), len(beyond)), _NOTHING)
     if at_end.any() and len(beyond):
         of_outer[at_end] = _at_nodes(log_density, X[at_end], j, outer[at_end])
     nodes, values = _sorted(np.hstack([nodes, outer]), np.hstack([values, of_outer]))
-    ends = nodes[:, :1], nodes[:, -1:]
+    ends = nodes[:, :1], nodes[:, -1:]  # of all nodes: the mass may lie beyond the column
     for _ in range(_REFINEMENTS):
         added = np.clip(_where_the_mass_is(nodes, values), *ends)
         nodes, values = _sorted(np.hstack([nodes, added]), np.hstack([values, _at_nodes(log_density, X, j, added)]))
@@ -116,5 +117,23 @@ def _where_the_mass_is(nodes, values):
     # beside a peak a density whose logarithm is linear up to a far node has too little mass, and would get no nodes
     peak = values.argmax(1)[:, None]
     width = np.exp(parts.max(1, keepdims=True) - np.take_along_axis(values, peak, 1)) * reached[:, -1:]
+    centre, width = _summit(nodes, values, peak, width)
     around = np.array(_AROUND)
-    return np.hstack([by_mass, np.take_along_axis(nodes, peak, 1) + width * np.concatenate([-around, around])])
+    return np.hstack([by_mass, centre, centre + width * np.concatenate([-around, around])])
+
+
+def _summit(nodes, values, peak, width):
+    """The top of the parabola through the highest node and its neighbours, and its width: exact for a normal density.
+
+    Where the parabola has no top, they are the highest node and the width that is given. A peak between two far nodes
+    would not be found by the shares of the mass, whose logarithm is linear there.
+    """
+    middle = np.clip(peak, 1, nodes.shape[1] - 2)
+    (x0, x1, x2), (y0, y1, y2) = ([np.take_along_axis(a, middle + k, 1) for k in (-1, 0, 1)] for a in (nodes, values))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        left, right = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
+        bend = (right - left) / (x2 - x0)
+        top = (x0 + x1) / 2 - left / (2 * bend)
+        spread = np.sqrt(-np.pi / bend)
+    found = np.isfinite(top) & np.isfinite(spread) & (y0 > _NOTHING) & (y1 > _NOTHING) & (y2 > _NOTHING)
+    return np.where(found, top, np.take_along_axis(nodes, peak, 1)), np.where(found, spread, width)

@@ -59,9 +59,9 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         A density with `fit` and `score_samples`, of this library or of scikit-learn (GaussianMixture, KernelDensity); a
         clone of it is fitted. A TableSynthesizer takes tables with columns of any kind. None is InterpolantFlow().
     contamination : "auto" or float, default="auto"
-        The share of the rows of fit that `predict` calls outliers, in (0, 0.5]. "auto" takes the rows with p-values of
-        at most 0.01 (with less than 99 calibration rows, with the lowest possible one); a calibration row counts as
-        such if a row with a lower score would. May be changed after fit.
+        The share of the rows of fit, or of their weights, that `predict` calls outliers, in (0, 0.5]. "auto" takes the
+        rows with p-values of at most 0.01 (with less than 99 calibration rows, with the lowest possible one); a
+        calibration row counts as such if a row with a lower score would. May be changed after fit.
     robust : bool, default=False
         Whether rows of fit may be outliers that are alike. A flexible density learns a tight clump of them as usual
         rows. With True, the log-density is reflected at that of a mixture of few components plus a constant, log p ->
@@ -309,7 +309,7 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
 
         log p(x_j | x_-j) = log p(x) - log int p(x_1, ..., v, ..., x_d) dv
 
-        The integral is computed over one column at a time by adaptive quadrature of about 55 nodes for each cell,
+        The integral is computed over one column at a time by adaptive quadrature of about 65 nodes for each cell,
         exact for any density up to its nodes. A density of an ODE is solved to 0.05 nats.
 
         Parameters

@@ -45,8 +45,8 @@ class Support:
     >>> import numpy as np
     >>> from sklearn_si.preprocessing import Support
     >>> support = Support(np.array([0.0, 0.0]), np.array([np.inf, 1.0]))
-    >>> support.transform(np.array([[np.e, 0.5]]))
-    array([[1., 0.]])
+    >>> support.transform(np.array([[np.e, 0.975]])).round(2)
+    array([[1.  , 1.96]])
     """
 
     def __init__(self, low: np.ndarray, high: np.ndarray, circular: np.ndarray | None = None) -> None:

@@ -23,6 +23,13 @@ def _but(counts, extreme):
     return [label for label in counts if label != left_out]
 
 
+def _whole(n, label):
+    """A number of rows as an int."""
+    if isinstance(n, bool) or not isinstance(n, numbers.Real) or not float(n).is_integer():
+        raise ValueError(f"sampling_strategy asks for {n!r} rows of class {label!r}, but expected a whole number.")
+    return int(n)
+
+
 class Targets:
     """Checked labels, and how to give them back.
 
@@ -65,6 +72,7 @@ class Targets:
         unknown = [label for label in strategy if label not in self.counts]
         if unknown:
             raise ValueError(f"sampling_strategy names the classes {unknown}, but y has {list(self.counts)}.")
+        strategy = {label: _whole(n, label) for label, n in strategy.items()}
         low = {label: n for label, n in strategy.items() if n < self.counts[label]}
         if low:
             raise ValueError(

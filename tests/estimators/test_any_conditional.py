@@ -231,6 +231,8 @@ def test_the_number_of_rows_must_be_that_of_given(flow):
         ({"given": ["a"], "columns": ["a", "b"]}, r"Columns \['a'\] are in given and in columns"),
         ({"given": ["a", "b", "c"]}, "No column is asked for"),
         ({"columns": []}, "No column is asked for"),
+        ({"given": {"a": 9.0}}, r"Got given=\{'a': 9.0\}, but expected a list of columns, whose cells are those of X"),
+        ({"given": slice(0, 1)}, r"Got given=slice\(0, 1, None\), but expected a list of columns"),
         ({"given": "a"}, r"Got given='a', but expected a list of columns, such as \['a'\]"),
         ({"columns": ["a", "a"]}, r"columns names the columns \['a'\] more than once"),
         ({"given": [3]}, "given names the column 3, but expected one of"),

@@ -1,5 +1,7 @@
 """A classifier from class-conditional densities: Bayes' rule, priors, weights, and rows that resemble none of fit."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,3 +107,20 @@ def test_errors_name_what_came():
         clone(model).set_params(priors=None).fit(X * [1.0, 0.0], Y)
     with pytest.raises(ValueError, match="Unknown label type"):
         model.fit(X, X[:, 0])
+
+
+@pytest.mark.parametrize("priors", [0.5, [[0.5, 0.5]], {"a": 0.5}, "uniform"], ids=str)
+def test_priors_that_are_no_shares_of_the_classes_are_refused(model, priors):
+    fitted = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=r"Got priors=.*, but expected 3 shares that sum to 1"):
+        fitted.set_params(priors=priors).predict_proba(X)
+
+
+@pytest.mark.parametrize(
+    ("label", "match"), [(None, "y has 1 missing values"), (1, r"y has labels of the types \['int', 'str'\]")]
+)
+def test_labels_that_are_missing_or_mixed_are_refused(model, label, match):
+    y = np.array(["a", "b"] * 30, dtype=object)
+    y[3] = label
+    with pytest.raises(ValueError, match=match):
+        clone(model).fit(X[:60], y)

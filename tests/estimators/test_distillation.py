@@ -133,6 +133,19 @@ def test_an_impossible_number_of_steps_is_refused(flow, n_steps):
         flow.distill(n_steps)
 
 
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"log_density": "no"}, "Got log_density='no', but expected True or False"),
+        ({"max_iter": 0}, "Got max_iter=0, but expected an integer of at least 1"),
+    ],
+    ids=str,
+)
+def test_what_says_nothing_is_refused(flow, given, match):
+    with pytest.raises(ValueError, match=match):
+        flow.distill(**given)
+
+
 def test_a_condition_must_be_given_where_it_was_learned(flow):
     with pytest.raises(ValueError, match="got a condition, but the model was fitted without a condition"):
         flow.distill(condition=["a"])

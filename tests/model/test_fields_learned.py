@@ -1,5 +1,7 @@
 """What is learned, paths of one's own, the kink of encoding-decoding, and mirrors."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,7 @@ def fitted():
 def test_learned_fields_and_their_compositions(fitted, name, t):
     """b = v - gamma gamma_dot s and s = -eta / gamma, whatever was learned (2.10), (2.17)."""
     model = fitted[name]
-    first, second = (network.double() for network in model.model_.learned.values())
+    first, second = (copy.deepcopy(network).double() for network in model.model_.learned.values())
     assert set(model.model_.learned) == {
         {"b": "velocity", "v": "drift"}[name[0]],
         {"eta": "denoiser", "s": "score"}[name[2:]],

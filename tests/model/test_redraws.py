@@ -210,9 +210,10 @@ def test_the_imputer_draws_such_rows_again():
 
 def test_an_error_of_a_table_names_its_own_rows(synthesizer):
     broken(synthesizer.value_model_.flow_, lambda x, condition: x[:, 0] > -9)
-    rows = table()[["a", "x", "y"]].head(10)
-    rows.loc[[0, 1, 2, 3, 5, 6, 8, 9], "y"] = 0.0
-    rows.loc[[4, 7], "y"] = np.nan
-    with pytest.raises(IntegrationError, match=r"Rows: 4, 7\.") as caught:
+    rows, lost = table()[["a", "x", "y"]], range(4, 84, 2)
+    rows["y"] = 0.0
+    rows.loc[lost, "y"] = np.nan
+    with pytest.raises(IntegrationError, match=r"Rows: ") as caught:
         synthesizer.sample(given=rows)
-    assert caught.value.rows.tolist() == [4, 7]
+    # some of them are drawn as missing; more than ten are left, which is too many
+    assert len(caught.value.rows) > 10 and set(caught.value.rows.tolist()) <= set(lost)

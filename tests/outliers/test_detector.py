@@ -206,3 +206,17 @@ def test_attributions_of_a_flow_find_the_wrong_cell():
     rows = NEW[:6].copy()
     rows[np.arange(6), np.arange(6) % 3] += 6.0
     assert (detector.attributions(rows).argmin(1) == np.arange(6) % 3).all()
+
+
+def test_attributions_far_outside_of_the_rows_of_fit_are_exact():
+    """The mass of a cell given a strange one lies beyond the column; no cell is likelier than the mode."""
+    a = np.random.default_rng(0).normal(size=1000)
+    X = np.column_stack([a, 0.9 * a + 0.436 * np.random.default_rng(1).normal(size=1000)])
+    detector = DensityOutlierDetector(GaussianMixture(1), random_state=0).fit(X)
+    mixture = detector.estimator_
+    precision = np.linalg.inv(mixture.covariances_[0])
+    rows = np.array([[7.0, 7.0], [9.0, 9.0], [10.0, -10.0], [100.0, 0.0], [0.0, 50.0]])
+    off = (rows - mixture.means_[0]) @ precision
+    scale = np.diag(precision)
+    expected = 0.5 * np.log(scale / (2 * np.pi)) - 0.5 * off**2 / scale
+    np.testing.assert_allclose(detector.attributions(rows), expected, atol=0.1)

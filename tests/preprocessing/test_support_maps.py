@@ -108,7 +108,7 @@ def test_what_is_outside_is_refused_by_name():
 @pytest.mark.parametrize(
     ("declared", "match"),
     [
-        ("negative", "Got support='negative' for all columns, but expected 'real', 'positive' or a pair"),
+        ("negative", "Got support='negative' for all columns, but expected 'real', 'positive', a pair"),
         ({"a": (1, 0)}, r"Got support=\(1, 0\) for column 'a', but expected 'real'"),
         ({"a": (1, 1)}, r"Got support=\(1, 1\) for column 'a'"),
         ({"a": (0, np.nan)}, r"Got support=\(0, nan\) for column 'a'"),

@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from sklearn_si import InterpolantFlow, load, save
 from sklearn_si.resampling import DensityRatioWeights, TableResampler
+from sklearn_si.resampling._targets import Targets
 from sklearn_si.tables import TableSynthesizer
 
 RNG = np.random.default_rng(0)
@@ -163,3 +164,13 @@ def test_errors_of_resampling():
         resampler().fit(X[:, 0], Y)
     with pytest.raises(ValueError, match="sampling_strategy"):
         resampler(sampling_strategy="most").fit(X, Y)
+
+
+@pytest.mark.parametrize("n", [100.5, np.nan, "100", True], ids=repr)
+def test_numbers_of_rows_that_are_not_whole_are_refused(n):
+    with pytest.raises(ValueError, match=r"asks for .* rows of class 'b', but expected a whole number"):
+        Targets(["a"] * 50 + ["b"] * 10).new_rows({"b": n})
+
+
+def test_whole_numbers_of_rows_may_be_floats():
+    assert Targets(["a"] * 50 + ["b"] * 10).new_rows({"b": 30.0}) == {"b": 20}

@@ -13,7 +13,7 @@ from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from ..._training.validation_split import n_held_out
 from ..._utils.callers import users_level
@@ -216,6 +216,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
 
     def _fit(self, X, y, sample_weight):
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        _check_labels(y)
         check_classification_targets(y)
         X, weight = weighted_rows(X, sample_weight)
         y, _ = weighted_rows(y, sample_weight, "y")
@@ -371,14 +372,29 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
     def _log_priors(self):
         if self.priors is None:
             return np.log(self.class_prior_)
-        priors, k = column_or_1d(self.priors, dtype=np.float64), len(self.classes_)
-        if len(priors) != k or not (priors >= 0).all() or abs(priors.sum() - 1) > _ROUNDING:
+        k = len(self.classes_)
+        try:
+            priors = np.asarray(self.priors, dtype=np.float64)
+        except (TypeError, ValueError):  # no numbers
+            priors = np.empty(0)
+        if priors.shape != (k,) or not (priors >= 0).all() or abs(priors.sum() - 1) > _ROUNDING:
             raise ValueError(
                 f"Got priors={self.priors!r}, but expected {k} shares that sum to 1, one for each of the classes "
                 f"{self.classes_.tolist()}."
             )
         with np.errstate(divide="ignore"):
             return np.log(priors)
+
+
+def _check_labels(y):
+    """Raise where labels are missing, or of kinds that have no common order."""
+    labels = y.ravel() if y.dtype.kind == "O" else np.empty(0)
+    missing = sum(label is None or label != label for label in labels)
+    if missing:
+        raise ValueError(f"y has {missing} missing values: leave those rows out, or name them as a class of their own.")
+    kinds = sorted({type(label).__name__ for label in labels})
+    if len(kinds) > 1 and "str" in kinds:
+        raise ValueError(f"y has labels of the types {kinds}, but expected one type: convert them.")
 
 
 def _power(densities, weight, codes, log_priors):
