@@ -27,7 +27,7 @@ def _whole(n, label):
     """A number of rows as an int."""
     if isinstance(n, bool) or not isinstance(n, numbers.Real) or not float(n).is_integer():
         raise ValueError(f"sampling_strategy asks for {n!r} rows of class {label!r}, but expected a whole number.")
-    return int(n)
+    return int(float(n))
 
 
 class Targets:
