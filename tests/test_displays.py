@@ -161,3 +161,32 @@ def test_a_fan_along_categories_has_bars(regressor):
         PredictiveDisplay.from_estimator(regressor, MIXED, column="price")
     with pytest.raises(ValueError, match=r"symmetric about \.5"):
         PredictiveDisplay.from_estimator(regressor, MIXED, levels=[0.1, 0.5])
+
+
+def test_a_fan_along_dates_goes_through_dates_in_order():
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(RNG.integers(0, 300, size=80), "D")
+    X = pd.DataFrame({"day": days})
+    flow = InterpolantFlow(max_iter=3, hidden_layer_sizes=(8,), preprocessing="standardize")
+    model = InterpolantRegressor(flow, base="normal", random_state=0).fit(X, TARGET)
+    X.loc[3, "day"] = pd.NaT
+    display = PredictiveDisplay.from_estimator(model, X, TARGET, column="day")
+    known = X["day"].dropna()
+    np.testing.assert_array_equal(display.places, np.sort(known.unique()))
+    np.testing.assert_array_equal(display.points[0][np.arange(80) != 3], known)
+    rows = pd.DataFrame({"day": pd.to_datetime(display.places)})
+    np.testing.assert_allclose(display.quantiles, model.predict_quantiles(rows, display.levels))
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"y": TARGET[:9]}, "inconsistent numbers of samples"),
+        ({"y": np.where(TARGET > 0.5, np.nan, TARGET)}, "y contains NaN"),
+        ({"levels": None}, r"symmetric about \.5"),
+    ],
+    ids=["length", "NaN", "levels"],
+)
+def test_a_fan_refuses_what_it_cannot_show(regressor, given, match):
+    with pytest.raises(ValueError, match=match):
+        PredictiveDisplay.from_estimator(regressor, MIXED, **given)
+    plt.close("all")

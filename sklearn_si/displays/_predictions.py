@@ -3,7 +3,7 @@
 import importlib
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, column_or_1d
 
 from .._utils.columns import Reading
 from .._utils.frames import Table
@@ -75,13 +75,18 @@ class PredictiveDisplay:
             When X has no such column, when the levels are not symmetric, or when the regressor has several outputs.
         """
         check_is_fitted(estimator)
-        levels = np.sort(np.asarray(levels, dtype=np.float64))
-        if not np.allclose(levels, 1 - levels[::-1]):
+        levels = np.asarray(levels, dtype=np.float64)
+        if levels.ndim != 1 or not np.allclose(np.sort(levels), 1 - np.sort(levels)[::-1]):
             raise ValueError(f"Got levels={levels.tolist()}, but expected levels that are symmetric about .5.")
+        levels = np.sort(levels)
+        if y is not None:
+            y = column_or_1d(y, dtype=np.float64)
+            assert_all_finite(y, input_name="y")
+            check_consistent_length(X, y)
         table = Table.of(X)
         place = _place_of(column, table.names)
         readings = table.readings(X)
-        seen, shown = _seen(readings[place], table.names[place])
+        seen, shown = _seen(readings[place], table.names[place], table.series[place].unit)
         at = _typical_rows(X, table, readings, place, seen)
         quantiles = np.asarray(estimator.predict_quantiles(at, levels))
         if quantiles.ndim != 2:
@@ -89,11 +94,11 @@ class PredictiveDisplay:
                 f"The regressor has {quantiles.shape[-1]} outputs, but a fan shows one: fit a regressor to one column "
                 "of y, as a 1-D array."
             )
-        points = None if y is None else (_shown(readings[place], shown), np.asarray(y, dtype=np.float64))
+        points = None if y is None else (_shown(readings[place], shown), y)
         return cls(shown, quantiles, levels, str(table.names[place]), points).plot(ax=ax)
 
     def plot(self, *, ax=None):
-        """Draw the fan: bands along numbers, and bars at categories.
+        """Draw the fan: bands along numbers and dates, and bars at categories.
 
         Parameters
         ----------
@@ -105,7 +110,7 @@ class PredictiveDisplay:
         self : object
         """
         self.ax_, self.figure_ = axis_and_figure(ax)
-        along, is_number = np.asarray(self.places), np.asarray(self.places).dtype.kind in "iuf"
+        along, is_number = np.asarray(self.places), np.asarray(self.places).dtype.kind in "iufM"
         at = along if is_number else np.arange(len(along))
         if self.points is not None:
             self.ax_.scatter(self.points[0], self.points[1], s=4, color="0.6", label="rows", zorder=0)
@@ -135,14 +140,21 @@ def _place_of(column, names):
     raise ValueError(f"Got column={column!r}, but X has the columns {list(names)}: pass a name, or a position from 0.")
 
 
-def _seen(reading: Reading, name):
-    """Rows of X whose cells the fan goes through, or None for a range of numbers; and the places, as they are shown."""
+def _seen(reading: Reading, name, unit):
+    """Rows of X whose cells the fan goes through, or None for a range of numbers; and the places, as they are shown.
+
+    `unit` has the code and the unit of dates, None for other columns.
+    """
     known = np.flatnonzero(reading.gaps == 0)
     if not len(known):
         raise ValueError(f"Column {name!r} of X holds missing values alone, so that a fan has no range.")
     if reading.is_number and reading.quantity == "numbers":
         values = reading.values[known]
         return None, np.linspace(values.min(), values.max(), _PLACES)
+    if reading.is_number and unit is not None and unit[0] == "M":
+        dates, first = np.unique(reading.values[known], return_index=True)
+        some = np.unique(np.linspace(0, len(dates) - 1, _PLACES).round().astype(int))
+        return known[first[some]], dates[some].astype(np.int64).astype(f"M8[{unit[1]}]")
     text = np.array([str(reading.values[row]) for row in known])
     levels, first, counts = np.unique(text, return_index=True, return_counts=True)
     most = np.sort(np.argsort(-counts, kind="stable")[:_CATEGORIES])
@@ -153,6 +165,8 @@ def _shown(reading, places):
     """The cells of a column as they are drawn."""
     if places.dtype.kind == "f":
         return np.where(reading.gaps == 0, reading.values, np.nan).astype(np.float64)
+    if places.dtype.kind == "M":
+        return np.where(reading.gaps == 0, reading.values, np.iinfo(np.int64).min).astype(np.int64).astype(places.dtype)
     known = {place: k for k, place in enumerate(places.tolist())}
     return np.array([known.get(str(cell), np.nan) for cell in reading.values], dtype=np.float64)
 
