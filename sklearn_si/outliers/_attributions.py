@@ -40,7 +40,27 @@ def cell_log_densities(log_density, X, reference, support=None):
     -------
     values : ndarray of shape (n, d)
     """
-    firsts = [_first_nodes(reference[:, j], *ends_within(support, j)) for j in range(X.shape[1])]
+    if support is not None:
+        images = support.transform(X), support.transform(reference)
+        if all(np.isfinite(rows).all() for rows in images):
+            return _on_the_line(log_density, X, *images, support)
+    ends = [ends_within(support, j) for j in range(X.shape[1])]
+    return _cell_log_densities(log_density, X, reference, ends)
+
+
+def _on_the_line(log_density, X, images, reference, support):
+    """The same where columns have bounds, by nodes on the line: at a bound a density may be infinite."""
+
+    def of_images(rows):
+        inner = support.inside(support.inverse_transform(rows))
+        return log_density(inner) - support.log_abs_det_jacobian(inner)
+
+    ends = [(-np.pi, np.pi) if circular else (-np.inf, np.inf) for circular in support.circular]
+    return _cell_log_densities(of_images, images, reference, ends) + support.log_slopes(X)
+
+
+def _cell_log_densities(log_density, X, reference, ends):
+    firsts = [_first_nodes(reference[:, j], *ends[j]) for j in range(X.shape[1])]
     return np.column_stack([_of_column(log_density, X, j, first) for j, first in enumerate(firsts)])
 
 
