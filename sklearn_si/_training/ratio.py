@@ -128,6 +128,7 @@ class _Rows:
 
     @property
     def n_folds(self):
+        """Number of the folds."""
         return int(self.fold.max()) + 1
 
     def drawn(self, some, rng):
