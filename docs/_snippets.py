@@ -34,10 +34,10 @@ def blocks(page):
 
 def short_fits(max_iter=30):
     """Each constructor that takes `max_iter`, and its defaults with few training steps."""
-    from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
+    from sklearn_si import InterpolantDiffusion, InterpolantFlow, MultimarginalFlow, SchroedingerBridge
     from sklearn_si.tables import TableSynthesizer
 
-    for kind in (InterpolantFlow, InterpolantDiffusion, SchroedingerBridge, TableSynthesizer):
+    for kind in (InterpolantFlow, InterpolantDiffusion, MultimarginalFlow, SchroedingerBridge, TableSynthesizer):
         given = list(inspect.signature(kind.__init__).parameters.values())[1:]
         defaults = [max_iter if p.name == "max_iter" else p.default for p in given]
         first = next(i for i, p in enumerate(given) if p.default is not p.empty)

@@ -4,6 +4,7 @@ from . import outliers, resampling, tables  # noqa: F401 - so that their files c
 from ._estimators.bridge import SchroedingerBridge
 from ._estimators.diffusion import InterpolantDiffusion
 from ._estimators.flow import InterpolantFlow
+from ._estimators.multimarginal import MultimarginalFlow
 from ._estimators.prediction.classifier import InterpolantClassifier
 from ._estimators.prediction.regressor import InterpolantRegressor
 from ._version import __version__  # noqa: F401 - the usual place to look for it
@@ -15,6 +16,7 @@ __all__ = [
     "InterpolantDiffusion",
     "InterpolantFlow",
     "InterpolantRegressor",
+    "MultimarginalFlow",
     "SchroedingerBridge",
     "TransformedDensity",
     "load",

@@ -10,6 +10,7 @@ AFTER_FIT = {
     "InterpolantClassifier": ("priors", "device"),
     "InterpolantRegressor": ("device", "random_state"),
     "InterpolantDiffusion": (*_CALL_TIME, "likelihood"),
+    "MultimarginalFlow": ("ode_tol", "device", "random_state"),
     "SchroedingerBridge": ("n_steps", "ode_tol", "device", "random_state"),
     "TransformedDensity": (),
     "TableCodec": ("unseen", "dequantize", "random_state"),

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils.validation import _check_feature_names, check_array, validate_data
 
 from .frame_names import in_order, names_of, narwhals_frame
+from .many_samples import refuse_list
 
 DTYPES = (np.float64, np.float32)
 # Names of single precision in numpy, polars, pandas with missing values, and pyarrow.
@@ -131,6 +132,7 @@ def _names(estimator):
 
 def validate_samples(estimator, X0, X1):
     """The samples of a fit: two arrays, or one array and None."""
+    refuse_list(X0, "X0", estimator)
     with _ways_out():
         X0 = check_cells(X0, "X0")
         with naming_columns(X0):

@@ -265,6 +265,12 @@ def _whitening(X: np.ndarray, centre: np.ndarray, scale: np.ndarray, weight: np.
     return AffineMap(centre, scale[:, None] * vectors * np.sqrt(values))
 
 
+def fit_axes(rows: np.ndarray) -> np.ndarray:
+    """The D that whitens centred rows of columns in like units."""
+    zero = np.zeros(rows.shape[1])
+    return _whitening(rows, zero, zero + 1.0).scale
+
+
 def _affine_map(X: np.ndarray, kind: str, weight: np.ndarray | None = None) -> AffineMap:
     centre, scale = _centre_and_scale(X, weight)
     return AffineMap(centre, scale) if kind == "standardize" else _whitening(X, centre, scale, weight)

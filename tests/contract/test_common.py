@@ -15,6 +15,7 @@ from sklearn_si import (
     InterpolantDiffusion,
     InterpolantFlow,
     InterpolantRegressor,
+    MultimarginalFlow,
     SchroedingerBridge,
 )
 from sklearn_si.outliers import DensityOutlierDetector
@@ -126,6 +127,7 @@ def test_expected_failures_are_strict_where_scikit_learn_can():
         InterpolantDiffusion,
         InterpolantRegressor,
         InterpolantClassifier,
+        MultimarginalFlow,
         SchroedingerBridge,
         TableCodec,
         TableSynthesizer,

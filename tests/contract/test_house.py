@@ -24,6 +24,7 @@ LONG_SIGNATURES = {
     "_estimators/bridge.py: SchroedingerBridge.__init__": "an estimator",
     "_estimators/diffusion.py: InterpolantDiffusion.__init__": "an estimator",
     "_estimators/flow.py: InterpolantFlow.__init__": "an estimator",
+    "_estimators/multimarginal.py: MultimarginalFlow.__init__": "an estimator",
     "_estimators/prediction/classifier.py: InterpolantClassifier.__init__": "an estimator",
     "_estimators/prediction/regressor.py: InterpolantRegressor.__init__": "an estimator",
     "tables/_synthesizer.py: TableSynthesizer.__init__": "an estimator",

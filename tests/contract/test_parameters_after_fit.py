@@ -15,6 +15,7 @@ from sklearn_si import (
     InterpolantDiffusion,
     InterpolantFlow,
     InterpolantRegressor,
+    MultimarginalFlow,
     SchroedingerBridge,
     TransformedDensity,
 )
@@ -59,6 +60,7 @@ MODELS = {
     "forecast": (lambda: InterpolantDiffusion(**SMALL, start="condition", n_steps=4), (X0, X1), {}),
     "bridge": (lambda: SchroedingerBridge(0.3, "network", n_steps=4, **SMALL_BRIDGE), (X0, X1), {}),
     "mixture bridge": (lambda: SchroedingerBridge(0.3, "mixture", n_components=2, **SMALL_BRIDGE), (X0, X1), {}),
+    "many samples": (lambda: MultimarginalFlow(**NORMAL), ([X0, X1, X1 + X0], [0.0, 1.0, 3.0]), {}),
     "transformed": (lambda: TransformedDensity(PowerTransformer(), InterpolantFlow(**SMALL)), (X1,), {}),
     "regressor": (lambda: InterpolantRegressor(TINY_FLOW, "normal", random_state=0), (X1, X1[:, 0]), {}),
     "classifier": (lambda: InterpolantClassifier(TINY_FLOW, random_state=0), (X1, LEVEL), {}),
@@ -252,7 +254,21 @@ def questions(name, model, given):
         "p_values": lambda: model.p_values(b),
         "attributions": lambda: model.attributions(b),
     }
-    by_name = {"regressor": of_regressors, "classifier": of_classifiers, "detector": of_detectors}
+    of_many = {
+        "sample": lambda: model.sample(6, time=0.5),
+        "barycenter": lambda: model.barycenter([0.5, 0.25, 0.25], 6),
+        "transform": lambda: model.transform(a, 0.0, 2.0),
+        "trajectory": lambda: model.trajectory(a, [0.0, 0.5, 2.0]),
+        "score_samples": lambda: model.score_samples(b, time=2.0, return_error=True),
+        "score": lambda: model.score(b),
+        "get_feature_names_out": lambda: model.get_feature_names_out(),
+    }
+    by_name = {
+        "many samples": of_many,
+        "regressor": of_regressors,
+        "classifier": of_classifiers,
+        "detector": of_detectors,
+    }
     if name in by_name:
         return by_name[name]
     of_any = {

@@ -1,0 +1,123 @@
+"""The velocity between many samples: its paths of weights, its closed form, its gradients and its divergence."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy.interpolate import CubicSpline
+
+from sklearn_si._training.batches import make_task
+from sklearn_si._training.multimarginal import draw_weights, paired_rows, regression_at
+from sklearn_si.networks._simplex import Chord, PathVelocity, SimplexNetwork, SimplexVelocity, SplinePath
+
+TIMES = np.array([0.0, 1.0, 2.5, 3.0])
+
+
+def velocity(m=4, d=3, trained=True, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    network = SimplexNetwork(d, m, (7, 6), "tanh", generator)
+    if trained:
+        network.output.data.normal_(generator=generator)
+        network.bias.data.normal_(generator=generator)
+    factors = torch.randn((d, m, m), generator=generator)
+    return SimplexVelocity(network, torch.randn((m, d), generator=generator), factors @ factors.mT).double()
+
+
+def heads(of, alpha, x):
+    """g_k at one set of weights, from directions that are not tangent to the simplex."""
+    mean, rates, slopes = [], [], []
+    for c in torch.eye(len(alpha), dtype=x.dtype):
+        m, rate, slope, sd, direction, _ = of.coefficients(alpha, c)
+        value = of.network.along(of.network.at(alpha), of.network.readout(direction), (x - m) / sd)
+        mean.append(rate + slope * (x - m) + value)
+    return torch.stack(mean), rates, slopes
+
+
+def test_spline_weights_are_those_of_the_natural_cubic_through_the_snapshots():
+    rows = np.random.default_rng(0).normal(size=(4, 2))
+    spline = CubicSpline(TIMES, rows, bc_type="natural")
+    s = torch.linspace(0, 1, 41, dtype=torch.float64)
+    alpha, rate = SplinePath(TIMES, 0.5, 3.0).weights(s)
+    at = 0.5 + 2.5 * s.numpy()
+    assert_allclose(alpha.numpy() @ rows, spline(at), atol=1e-12)
+    assert_allclose(rate.numpy() @ rows, 2.5 * spline(at, 1), atol=1e-11)
+    assert_allclose(alpha.sum(1), 1.0, atol=1e-12)
+
+
+def test_two_snapshots_are_joined_by_a_line():
+    alpha, rate = SplinePath([3.0, 5.0], 5.0, 3.0).weights(torch.tensor([0.0, 0.25], dtype=torch.float64))
+    assert_allclose(alpha, [[0, 1], [0.25, 0.75]])
+    assert_allclose(rate, [[1, -1], [1, -1]])
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_means_of_the_samples_add_up_to_x(trained):
+    of = velocity(trained=trained)
+    alpha = torch.tensor([0.3, -0.1, 0.6, 0.2], dtype=torch.float64)
+    x = torch.randn((5, 3), dtype=torch.float64)
+    assert_allclose(torch.einsum("k,knd->nd", alpha, heads(of, alpha, x)[0]).detach(), x, atol=1e-12)
+
+
+def test_velocity_along_a_path_is_the_sum_of_the_means_by_the_rates():
+    of, path = velocity(), SplinePath(TIMES, 0.0, 3.0)
+    s, x = torch.tensor(0.37, dtype=torch.float64), torch.randn((5, 3), dtype=torch.float64)
+    alpha, rate = path.weights(s)
+    expected = torch.einsum("k,knd->nd", rate, heads(of, alpha, x)[0])
+    assert_allclose(PathVelocity(of, path)(s, x).detach(), expected.detach(), atol=1e-10)
+
+
+def test_divergence_is_the_trace_of_the_jacobian():
+    field = PathVelocity(velocity(), SplinePath(TIMES, 0.0, 3.0)).requires_grad_(False)
+    t = torch.tensor([0.2, 0.2, 0.9, 0.9, 0.9], dtype=torch.float64)
+    x = torch.randn((5, 3), dtype=torch.float64)
+    b, divergence = field.velocity_and_divergence(t, x)
+    assert_allclose(b, field(t, x), atol=1e-12)
+    for k in range(5):
+        jacobian = torch.autograd.functional.jacobian(lambda y, k=k: field(t[k], y[None])[0], x[k])
+        assert_allclose(divergence[k], jacobian.trace(), atol=1e-9)
+
+
+def test_velocities_at_many_times_are_those_at_each():
+    field, x = PathVelocity(velocity(), Chord([1, 0, 0, 0], [0, 0.5, 0, 0.5])), torch.randn((4, 3), dtype=torch.float64)
+    times = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
+    for t, at in zip(times, field.instants(times), strict=True):
+        assert_allclose(at(x).detach(), field(t, x).detach(), atol=1e-12)
+
+
+def test_gradients_by_hand_are_those_of_autograd():
+    of = velocity().float()
+    generator = torch.Generator().manual_seed(1)
+    alpha, c = (w.repeat_interleave(4, 0) for w in draw_weights(8, TIMES, 4, generator))
+    regression = regression_at(of, alpha, c, torch.randn((4, 32, 3), generator=generator))
+    other = copy.deepcopy(of.network)
+    regression.loss(other(regression.t, regression.y, regression.condition)).backward()
+    for parameter in of.network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    loss = make_task(of.network, regression, 4).loss(slice(0, 32))
+    assert_allclose(loss, regression.loss(other(regression.t, regression.y, regression.condition)).detach(), rtol=1e-5)
+    for ours, theirs in zip(of.network.parameters(), other.parameters(), strict=True):
+        assert_allclose(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_have_sum_one_and_directions_sum_zero():
+    for times in (None, TIMES):
+        alpha, c = draw_weights(400, times, 4, torch.Generator().manual_seed(0))
+        assert_allclose(alpha.sum(1), 1.0, atol=1e-5)
+        assert_allclose(c.sum(1), 0.0, atol=1e-4)
+        assert (alpha.min() >= -1e-6) == (times is None)
+
+
+def test_rows_are_paired_along_the_chain_or_with_the_mean_of_the_others():
+    rng = np.random.default_rng(0)
+    x = [torch.as_tensor(rng.normal(size=(50, 1))) for _ in range(3)]
+    for in_order in (True, False):
+        ranks = paired_rows(x, in_order)[..., 0].argsort(1)
+        assert (ranks == ranks[0]).all()  # in one column every optimal plan keeps the order
+    y = [torch.as_tensor(rng.normal(size=(60, 2)) @ rng.normal(size=(2, 2))) for _ in range(3)]
+
+    def products(paired):
+        return float((paired.sum(0).square().sum() - paired.square().sum()) / 2)
+
+    assert products(paired_rows(y, False)) > products(paired_rows(y, True))
