@@ -276,7 +276,7 @@ class Entropic(Coupling):
 
 def _check_counts(coupling: Optimal | Entropic, **least: int) -> None:
     for name, smallest in least.items():
-        value = getattr(coupling, name)
+        value = vars(coupling)[name]
         if not isinstance(value, numbers.Integral) or value < smallest:
             raise ValueError(
                 f"Got {name}={value!r} in {type(coupling).__name__}, but expected an integer of at least {smallest}."

@@ -4,6 +4,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, InterpolantRegressor
 from sklearn_si.displays import (
@@ -190,3 +192,22 @@ def test_a_fan_refuses_what_it_cannot_show(regressor, given, match):
     with pytest.raises(ValueError, match=match):
         PredictiveDisplay.from_estimator(regressor, MIXED, **given)
     plt.close("all")
+
+
+NEEDS = {
+    PredictiveDisplay: r"with predict_quantiles, but StandardScaler has none: pass an InterpolantRegressor \(of a Pipe",
+    CalibrationDisplay: "with diagnose, but StandardScaler has none",
+    DensityDisplay: "with score_samples, but StandardScaler has none",
+    LossCurveDisplay: "needs a fitted flow, diffusion or bridge of this library, but got a StandardScaler",
+    SampleComparisonDisplay: "with sample, but StandardScaler has none",
+    TrajectoryDisplay: "with trajectory, but StandardScaler has none",
+}
+
+
+@pytest.mark.parametrize("display", NEEDS, ids=lambda display: display.__name__)
+def test_an_estimator_that_cannot_be_drawn_is_refused(display):
+    args = () if display is LossCurveDisplay else (FRAME,)
+    with pytest.raises(ValueError, match=NEEDS[display]):
+        display.from_estimator(StandardScaler().fit(FRAME), *args)
+    with pytest.raises((NotFittedError, ValueError)):
+        display.from_estimator(InterpolantFlow(), *args)

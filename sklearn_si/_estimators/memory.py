@@ -8,6 +8,7 @@ import warnings
 import joblib
 
 from .._utils.after_fit import AFTER_FIT
+from .._utils.callers import users_level
 from .._version import __version__
 from ..exceptions import LoadError
 from ..persistence._archive import FORMAT, read, write
@@ -46,10 +47,14 @@ class FitMemory:
         except FileNotFoundError:
             return False
         except (LoadError, OSError) as error:
-            warnings.warn(f"The stored fit {self.path!r} cannot be read, so it is fitted anew: {error}", stacklevel=4)
+            warnings.warn(
+                f"The stored fit {self.path!r} cannot be read, so it is fitted anew: {error}", stacklevel=users_level()
+            )
             return False
         if type(found) is not type(estimator):
-            warnings.warn(f"The stored fit {self.path!r} is of another class, so it is fitted anew.", stacklevel=4)
+            warnings.warn(
+                f"The stored fit {self.path!r} is of another class, so it is fitted anew.", stacklevel=users_level()
+            )
             return False
         params = estimator.get_params(deep=False)
         left = {name: value for name, value in vars(found).items() if name not in params}
@@ -67,7 +72,9 @@ class FitMemory:
         try:
             write(estimator, self.path, type(estimator).__name__)
         except ValueError as error:
-            warnings.warn(f"The fit is not kept in memory={os.path.dirname(self.path)!r}: {error}", stacklevel=4)
+            warnings.warn(
+                f"The fit is not kept in memory={os.path.dirname(self.path)!r}: {error}", stacklevel=users_level()
+            )
 
 
 def open_memory(estimator, samples, fitted_before=None):

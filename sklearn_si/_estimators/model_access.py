@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._model.fitted import FittedModel, HasModel
 from .._model.settings import Evaluation, Sampling
 from .._utils.callers import users_level
-from .._utils.input_checks import validate_points, validate_rows
+from .._utils.input_checks import names_of_fit, validate_points, validate_rows
 from .._utils.tensors import draw_seed, resolve_device
 from ..preprocessing._grids import Grid
 
@@ -63,7 +63,7 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
 
     def _column_names(self) -> list:
         """Names of the columns, or their numbers where fit saw none."""
-        return list(vars(self).get("feature_names_in_", range(self.n_features_in_)))
+        return names_of_fit(self)
 
     def _centred(self, X: np.ndarray, grid: Grid | None) -> np.ndarray:
         """Rows with repeated values at the centres of their cells, where the model has a grid of them."""

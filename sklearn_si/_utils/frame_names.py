@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-__all__ = ["check_names", "in_order", "is_pandas", "names_of", "narwhals_frame", "narwhals_series"]
+__all__ = ["check_names", "in_order", "is_frame", "is_pandas", "names_of", "narwhals_frame", "narwhals_series"]
 
 # Largest number of columns whose names an error lists.
 _FEW_NAMES = 30
@@ -17,9 +17,18 @@ def is_pandas(X, kind="DataFrame"):
     return pd is not None and isinstance(X, getattr(pd, kind))
 
 
+def is_frame(X):
+    """Whether X is a frame of any library."""
+    return is_pandas(X) or _may_be_a_frame(X)
+
+
+def _may_be_a_frame(X):
+    return not isinstance(X, (np.ndarray, list, tuple)) and not is_pandas(X) and hasattr(X, "columns")
+
+
 def narwhals_frame(X):
     """The narwhals frame of a frame of another library; None if X is not a frame, or narwhals is not installed."""
-    if isinstance(X, (np.ndarray, list, tuple)) or is_pandas(X) or not hasattr(X, "columns"):
+    if not _may_be_a_frame(X):
         return None
     try:
         nw = importlib.import_module("narwhals.stable.v2")

@@ -7,6 +7,7 @@ import numbers
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils.validation import _check_feature_names, check_array, validate_data
 
 from .frame_names import in_order, names_of, narwhals_frame
@@ -21,6 +22,18 @@ _DATED_TYPES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64,
 
 # Largest number of columns that an error names.
 _FEW_NAMES = 30
+
+# What the checks of scikit-learn say of rows that are not plain numbers, and what was expected in their place.
+_NAN = "contains NaN"
+_NUMBERS = "\nExpected finite numbers: "
+_WAYS_OUT = {
+    _NAN: f"{_NUMBERS}leave those rows out, or fill the missing values (InterpolantImputer). TableSynthesizer learns "
+    "from rows that have them, and InterpolantRegressor reads them in X.",
+    "contains infinity": f"{_NUMBERS}leave those rows out, or rescale the columns.",
+    "could not convert string": f"{_NUMBERS}drop these columns, or encode them (OneHotEncoder). TableSynthesizer "
+    "learns columns of text, `condition=` accepts them, and InterpolantRegressor reads them in X.",
+    "unique column names": "\nRename the columns, or pass X.to_numpy().",
+}
 
 _nameless = contextvars.ContextVar("sklearn_si_nameless", default=False)
 
@@ -127,21 +140,31 @@ def by_names(estimator, X, name):
 
 
 def _names(estimator):
+    # of any library: in a Pipeline the names are a property
     return getattr(estimator, "feature_names_in_", None)
+
+
+def names_of_fit(estimator):
+    """The names of the columns of fit, or their positions where it saw none."""
+    names = _names(estimator)
+    return list(range(estimator.n_features_in_) if names is None else names)
+
+
+def validate_sample(estimator, X, name="X"):
+    """The rows of a fit as an array of finite numbers."""
+    X = check_cells(X, name)
+    with naming_columns(X):
+        return validate_data(estimator, X, dtype=dtypes_of(X), ensure_min_samples=2)
 
 
 def validate_samples(estimator, X0, X1):
     """The samples of a fit: two arrays, or one array and None."""
     refuse_list(X0, "X0", estimator)
-    with _ways_out():
-        X0 = check_cells(X0, "X0")
-        with naming_columns(X0):
-            X0 = validate_data(estimator, X0, dtype=dtypes_of(X0), ensure_min_samples=2)
+    X0 = validate_sample(estimator, X0, "X0")
     if not is_sample(X1, "X1"):
         check_labels(X1, X0)
         return X0, None
-    with _ways_out():
-        X1 = validate_rows(estimator, X1, "X1")
+    X1 = validate_rows(estimator, X1, "X1")
     if len(X1) < 2:
         raise ValueError(f"Found array with {len(X1)} sample(s) in X1, while a minimum of 2 is required.")
     return X0, X1
@@ -149,14 +172,15 @@ def validate_samples(estimator, X0, X1):
 
 @contextlib.contextmanager
 def naming_columns(X, finite=True):
-    """A context in which the checks of scikit-learn name the columns of a frame at which they stumble."""
+    """A context in which the checks of scikit-learn name the columns at which they stumble, and say what to do."""
     try:
         yield
     except ValueError as error:
-        told = _told_columns(X, lambda cells: _is_refused(cells, finite))
-        if not told:
-            raise
-        raise ValueError(f"{error}{told}") from error
+        message, way_out = str(error), _way_out(str(error))
+        bad = _columns_at_fault(X, lambda cells: _is_refused(cells, finite), with_arrays=bool(way_out))
+        # what follows the first line about NaN recommends classifiers of another library
+        message = message.split("\n")[0] if bad and _NAN in message else message
+        raise ValueError(f"{message}{_told(bad)}{way_out}") from error
 
 
 def _is_refused(cells, finite):
@@ -168,26 +192,9 @@ def _is_refused(cells, finite):
     return False
 
 
-@contextlib.contextmanager
-def _ways_out():
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{error}{_way_out(str(error))}") from error
-
-
 def _way_out(message):
-    """What to do about rows that are not plain numbers."""
-    if "NaN" in message:
-        return (
-            "\nOf this library, InterpolantImputer fills missing values, and TableSynthesizer learns from rows that "
-            "have them."
-        )
-    if "unique column names" in message:
-        return "\nRename the columns, or pass X.to_numpy()."
-    if "could not convert string" in message:
-        return "\nOf this library, TableSynthesizer learns columns of text, and `condition=` accepts them."
-    return ""
+    """What was expected in place of rows that are not plain numbers, and what to do; nothing for other messages."""
+    return next((way_out for part, way_out in _WAYS_OUT.items() if part in message), "")
 
 
 def check_count(n, name):
@@ -274,15 +281,25 @@ def check_cells(X, name):
     if dated:
         raise ValueError(
             f"{name} has dates or time differences, which are not numbers of a known unit: convert them first, for "
-            "example to days since a date of your choice." + _told_columns(X, _is_dated)
+            "example to days since a date of your choice." + _told(_columns_at_fault(X, _is_dated))
         )
     return X
 
 
-def _told_columns(X, is_at_fault):
-    """A sentence that names the columns of a frame of which something is true; an empty one for arrays."""
-    bad = [own for own in names_of(X) or () if is_at_fault(np.asarray(X[own]))]
-    return f"\nThe columns at fault are {bad[:_FEW_NAMES]}." if bad else ""
+def _columns_at_fault(X, is_at_fault, with_arrays=False):
+    """The names of the columns of a frame of which something is true, or the positions of those of an array."""
+    own = names_of(X)
+    if own is not None:
+        return [name for name in own if is_at_fault(np.asarray(X[name]))]
+    if not with_arrays or sparse.issparse(X):
+        return []
+    cells = np.asarray(X)
+    return [j for j in range(cells.shape[1]) if is_at_fault(cells[:, j])] if cells.ndim == 2 else []
+
+
+def _told(columns):
+    """A sentence that names columns; an empty one for none."""
+    return f"\nThe columns at fault are {columns[:_FEW_NAMES]}." if columns else ""
 
 
 def _is_dated(cells):

@@ -4,6 +4,9 @@ import copy
 import importlib
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from .._estimators.model_estimator import ModelEstimator
 
 # Largest number of columns that are shown in pairs.
 COLUMNS = 4
@@ -23,21 +26,49 @@ def pyplot():
         raise ValueError("Displays need matplotlib, which is not installed: pip install 'sklearn-si[plot]'.") from error
 
 
-def axis_and_figure(ax):
-    """An axis, and its figure; a new one if none is given."""
-    if ax is None:
-        _, ax = pyplot().subplots(layout="constrained")
-    return ax, ax.figure
+class OneAxisDisplay:
+    """A plot on one axis."""
+
+    def plot(self, *, ax=None):
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : matplotlib axis, default=None
+            The axis to draw on; None makes a new figure.
+
+        Returns
+        -------
+        self : object
+        """
+        if ax is None:
+            _, ax = pyplot().subplots(layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        self._draw(ax)
+        return self
+
+    def _draw(self, ax):
+        raise NotImplementedError
+
+
+def require(estimator, method, display, instead):
+    """Raise where an estimator of any library is not fitted, or lacks the method that a display draws."""
+    if not callable(getattr(estimator, method, None)):
+        raise ValueError(
+            f"{display} needs a fitted estimator with {method}, but {type(estimator).__name__} has none: {instead}."
+        )
+    check_is_fitted(estimator)
 
 
 def column_names(estimator, n):
     """The names of the columns of fit, or x0, x1, ... where it saw none."""
+    # of any library: in a Pipeline the names are a property
     return list(getattr(estimator, "feature_names_in_", [f"x{j}" for j in range(n)]))
 
 
 def coarse(estimator):
     """The estimator itself, or a copy whose log-densities are accurate enough for a plot."""
-    if not hasattr(estimator, "ode_tol"):
+    if not isinstance(estimator, ModelEstimator):
         return estimator
     return copy.copy(estimator).set_params(ode_tol=max(_ODE_TOL, estimator.ode_tol))
 

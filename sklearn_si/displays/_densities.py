@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._utils.input_checks import by_names, nameless
-from ._axes import COLUMNS, POINTS, axis_and_figure, coarse, column_names, pyplot
+from ._axes import COLUMNS, POINTS, OneAxisDisplay, coarse, column_names, pyplot, require
 
 # Grid points on each side of a density map that is alone in its figure.
 _GRID = 60
@@ -13,7 +13,7 @@ _SMALL_GRID = 30
 _NATS = 12.0
 
 
-class TrajectoryDisplay:
+class TrajectoryDisplay(OneAxisDisplay):
     """Plot of the paths of rows along the ODE or the SDE of a model.
 
     Parameters
@@ -59,34 +59,23 @@ class TrajectoryDisplay:
         -------
         display : TrajectoryDisplay
         """
+        require(estimator, "trajectory", "TrajectoryDisplay", "pass a flow, a diffusion or a bridge of this library")
         paths = np.asarray(estimator.trajectory(X, n_times, noise_level=noise_level, random_state=random_state))
         columns = list(columns)[: paths.shape[2]]
         names = [column_names(estimator, paths.shape[2])[j] for j in columns]
         return cls(paths[:, :, columns], np.linspace(0, 1, n_times), names).plot(ax=ax)
 
-    def plot(self, *, ax=None):
-        """Draw the paths.
-
-        Parameters
-        ----------
-        ax : matplotlib axis, default=None
-            The axis to draw on; None makes a new figure.
-
-        Returns
-        -------
-        self : object
-        """
-        self.ax_, self.figure_ = axis_and_figure(ax)
+    def _draw(self, ax):
+        """Draw the paths."""
         if len(self.names) == 1:
-            self.ax_.plot(self.times, self.paths[:, :, 0], color="0.5", lw=0.5)
-            self.ax_.set(xlabel="t", ylabel=self.names[0])
-            return self
-        self.ax_.plot(*self.paths.transpose(2, 0, 1), color="0.7", lw=0.5, zorder=1)
+            ax.plot(self.times, self.paths[:, :, 0], color="0.5", lw=0.5)
+            ax.set(xlabel="t", ylabel=self.names[0])
+            return
+            ax.plot(*self.paths.transpose(2, 0, 1), color="0.7", lw=0.5, zorder=1)
         for rows, label in ((self.paths[0], "t = 0"), (self.paths[-1], "t = 1")):
-            self.ax_.scatter(*rows.T, s=6, label=label, zorder=2)
-        self.ax_.set(xlabel=self.names[0], ylabel=self.names[1])
-        self.ax_.legend()
-        return self
+            ax.scatter(*rows.T, s=6, label=label, zorder=2)
+        ax.set(xlabel=self.names[0], ylabel=self.names[1])
+        ax.legend()
 
 
 class DensityDisplay:
@@ -130,6 +119,7 @@ class DensityDisplay:
         -------
         display : DensityDisplay
         """
+        require(estimator, "score_samples", "DensityDisplay", "pass a density, such as InterpolantFlow")
         X = by_names(estimator, X, "X")
         return cls(estimator, X, column_names(estimator, np.shape(X)[1])).plot(resolution=resolution)
 

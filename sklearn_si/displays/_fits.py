@@ -4,14 +4,15 @@ import numpy as np
 from sklearn.base import is_regressor
 from sklearn.utils.validation import check_is_fitted
 
+from .._estimators.model_estimator import ModelEstimator
 from .._utils.input_checks import by_names
-from ._axes import axis_and_figure, pyplot
+from ._axes import OneAxisDisplay, pyplot, require
 
 # Bins of a histogram of PIT values.
 _PIT_BINS = 10
 
 
-class LossCurveDisplay:
+class LossCurveDisplay(OneAxisDisplay):
     """Plot of the training loss and the validation score of each round.
 
     The loss is the sum of the losses of the learned fields (arXiv 2303.08797, equations (2.13) and (2.19)), in squared
@@ -50,35 +51,28 @@ class LossCurveDisplay:
         -------
         display : LossCurveDisplay
         """
+        if not isinstance(estimator, ModelEstimator):
+            raise ValueError(
+                f"LossCurveDisplay needs a fitted flow, diffusion or bridge of this library, but got a "
+                f"{type(estimator).__name__}: pass the one within it, if there is one."
+            )
         check_is_fitted(estimator)
-        one_sample = getattr(estimator, "base_preprocessing_", None) is None
+        one_sample = estimator.base_preprocessing_ is None
         name = "held-out log-likelihood (nats)" if one_sample else "minus the held-out loss"
         return cls(estimator.loss_curve_, estimator.validation_scores_, name).plot(ax=ax)
 
-    def plot(self, *, ax=None):
-        """Draw the curves.
-
-        Parameters
-        ----------
-        ax : matplotlib axis, default=None
-            The axis to draw on; None makes a new figure.
-
-        Returns
-        -------
-        self : object
-        """
-        self.ax_, self.figure_ = axis_and_figure(ax)
+    def _draw(self, ax):
+        """Draw the curves."""
         rounds = np.arange(1, len(self.loss) + 1)
-        (line,) = self.ax_.plot(rounds, self.loss, color="C0", label="training loss")
-        self.ax_.set(xlabel="round", ylabel="training loss")
+        (line,) = ax.plot(rounds, self.loss, color="C0", label="training loss")
+        ax.set(xlabel="round", ylabel="training loss")
         lines = [line]
         if self.scores is not None and len(self.scores):
-            beside = self.ax_.twinx()
+            beside = ax.twinx()
             lines += beside.plot(rounds[-len(self.scores) :], self.scores, color="C1", label=self.score_name)
             beside.set_ylabel(self.score_name)
         # The legend is above the plot, because the curves may be anywhere in it.
-        self.ax_.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-        return self
+        ax.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
 
 
 class CalibrationDisplay:
@@ -123,6 +117,7 @@ class CalibrationDisplay:
         -------
         display : CalibrationDisplay
         """
+        require(estimator, "diagnose", "CalibrationDisplay", "pass an estimator of this library that has it")
         if is_regressor(estimator):
             return cls(estimator.diagnose(X0, X1)).plot()
         X0, X1 = by_names(estimator, X0, "X0"), X1 if X1 is None else by_names(estimator, X1, "X1")
@@ -180,7 +175,7 @@ class CalibrationDisplay:
         self.axes_[1].set(xlabel="field", ylabel="calibration (0 at the minimiser)", xlim=(-0.5, len(names) - 0.5))
 
 
-class NoiseLevelDisplay:
+class NoiseLevelDisplay(OneAxisDisplay):
     """Plot of the score of each noise level with its standard error, and of the chosen level.
 
     score = -D^2(drawn rows, held-out rows)    (the energy distance; see `sklearn_si.metrics.sample_scorer`)
@@ -220,24 +215,12 @@ class NoiseLevelDisplay:
         """
         return cls(result.levels, result.scores, result.standard_errors, result.chosen).plot(ax=ax)
 
-    def plot(self, *, ax=None):
-        """Draw the curve, on an axis that is linear up to the smallest positive level and logarithmic beyond.
-
-        Parameters
-        ----------
-        ax : matplotlib axis, default=None
-            The axis to draw on; None makes a new figure.
-
-        Returns
-        -------
-        self : object
-        """
-        self.ax_, self.figure_ = axis_and_figure(ax)
-        self.ax_.errorbar(self.levels, self.scores, yerr=self.standard_errors, fmt="o-", capsize=3, label="score")
-        self.ax_.axvline(self.chosen, color="C1", linestyle="--", label=f"chosen: {self.chosen:g}")
+    def _draw(self, ax):
+        """Draw the curve, on an axis that is linear up to the smallest positive level and logarithmic beyond."""
+        ax.errorbar(self.levels, self.scores, yerr=self.standard_errors, fmt="o-", capsize=3, label="score")
+        ax.axvline(self.chosen, color="C1", linestyle="--", label=f"chosen: {self.chosen:g}")
         positive = [level for level in self.levels if level > 0]
         if positive:
-            self.ax_.set_xscale("symlog", linthresh=min(positive))
-        self.ax_.set(xlabel="noise level (scaled units)", ylabel="score of drawn rows (0: perfect on average)")
-        self.ax_.legend()
-        return self
+            ax.set_xscale("symlog", linthresh=min(positive))
+        ax.set(xlabel="noise level (scaled units)", ylabel="score of drawn rows (0: perfect on average)")
+        ax.legend()

@@ -3,11 +3,11 @@
 import importlib
 
 import numpy as np
-from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
 
 from .._utils.columns import Reading
 from .._utils.frames import Table
-from ._axes import axis_and_figure
+from ._axes import OneAxisDisplay, require
 
 # Levels of the quantiles that bound the bands of a fan, and the one of its line.
 _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -18,7 +18,7 @@ _CATEGORIES = 30
 _ALPHA = 0.25
 
 
-class PredictiveDisplay:
+class PredictiveDisplay(OneAxisDisplay):
     """Fan of the quantiles of y along one column of X, with the other columns held where they are typical.
 
     The other columns are at the median of their numbers, or at their most frequent category. The bands lie between the
@@ -72,9 +72,11 @@ class PredictiveDisplay:
         Raises
         ------
         ValueError
-            When X has no such column, when the levels are not symmetric, or when the regressor has several outputs.
+            When the estimator has no `predict_quantiles`, when X has no such column, when the levels are not symmetric,
+            or when the regressor has several outputs.
         """
-        check_is_fitted(estimator)
+        instead = "pass an InterpolantRegressor (of a Pipeline its last step, with X as the other steps transform it)"
+        require(estimator, "predict_quantiles", "PredictiveDisplay", instead)
         levels = np.asarray(levels, dtype=np.float64)
         if levels.ndim != 1 or not np.allclose(np.sort(levels), 1 - np.sort(levels)[::-1]):
             raise ValueError(f"Got levels={levels.tolist()}, but expected levels that are symmetric about .5.")
@@ -97,38 +99,26 @@ class PredictiveDisplay:
         points = None if y is None else (_shown(readings[place], shown), y)
         return cls(shown, quantiles, levels, str(table.names[place]), points).plot(ax=ax)
 
-    def plot(self, *, ax=None):
-        """Draw the fan: bands along numbers and dates, and bars at categories.
-
-        Parameters
-        ----------
-        ax : matplotlib axis, default=None
-            The axis to draw on; None makes a new figure.
-
-        Returns
-        -------
-        self : object
-        """
-        self.ax_, self.figure_ = axis_and_figure(ax)
+    def _draw(self, ax):
+        """Draw the fan: bands along numbers and dates, and bars at categories."""
         along, is_number = np.asarray(self.places), np.asarray(self.places).dtype.kind in "iufM"
         at = along if is_number else np.arange(len(along))
         if self.points is not None:
-            self.ax_.scatter(self.points[0], self.points[1], s=4, color="0.6", label="rows", zorder=0)
+            ax.scatter(self.points[0], self.points[1], s=4, color="0.6", label="rows", zorder=0)
         for low in range(len(self.levels) // 2):
             high = len(self.levels) - 1 - low
             ends, label = self.quantiles[:, [low, high]].T, f"{self.levels[high] - self.levels[low]:.0%}"
             if is_number:
-                self.ax_.fill_between(at, *ends, color="C0", alpha=_ALPHA, lw=0, label=label)
+                ax.fill_between(at, *ends, color="C0", alpha=_ALPHA, lw=0, label=label)
             else:
-                self.ax_.bar(at, ends[1] - ends[0], bottom=ends[0], color="C0", alpha=_ALPHA, label=label)
+                ax.bar(at, ends[1] - ends[0], bottom=ends[0], color="C0", alpha=_ALPHA, label=label)
         if len(self.levels) % 2:
             middle = self.quantiles[:, len(self.levels) // 2]
-            self.ax_.plot(at, middle, color="C0", ls="-" if is_number else "", marker="" if is_number else "_", ms=20)
+            ax.plot(at, middle, color="C0", ls="-" if is_number else "", marker="" if is_number else "_", ms=20)
         if not is_number:
-            self.ax_.set_xticks(at, [str(place) for place in along])
-        self.ax_.set(xlabel=self.name, ylabel="y")
-        self.ax_.legend()
-        return self
+            ax.set_xticks(at, [str(place) for place in along])
+        ax.set(xlabel=self.name, ylabel="y")
+        ax.legend()
 
 
 def _place_of(column, names):

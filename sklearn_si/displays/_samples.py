@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..metrics._encoder import TableEncoder
-from ._axes import COLUMNS, POINTS, finite_range, listed, pyplot, with_margin
+from ._axes import COLUMNS, POINTS, finite_range, listed, pyplot, require, with_margin
 
 
 class SampleComparisonDisplay:
@@ -51,6 +51,7 @@ class SampleComparisonDisplay:
         -------
         display : SampleComparisonDisplay
         """
+        require(estimator, "sample", "SampleComparisonDisplay", "pass a density, such as InterpolantFlow")
         return cls(X, estimator.sample(n_samples, random_state=random_state)).plot()
 
     def plot(self):

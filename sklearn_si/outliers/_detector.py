@@ -13,12 +13,11 @@ from sklearn.utils.validation import (
     _num_samples,
     check_is_fitted,
     has_fit_parameter,
-    validate_data,
 )
 
 from .._estimators.base import BaseInterpolant
 from .._estimators.flow import InterpolantFlow
-from .._utils.input_checks import check_cells, dtypes_of, nameless, validate_rows
+from .._utils.input_checks import nameless, validate_rows, validate_sample
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from .._utils.tensors import draw_seed
@@ -27,6 +26,7 @@ from ..tables import TableSynthesizer
 from ._attributions import cell_log_densities
 from ._calibration import Calibration
 from ._low_capacity import fit_low_capacity
+from ._possible import possible_cells, possible_rows, support_within
 
 # The level of contamination="auto": about one usual row in a hundred is called an outlier.
 _LEVEL = 0.01
@@ -135,8 +135,8 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            When there are fewer than 4 rows, when weights are negative, not finite or all zero, or when robust=True is
-            asked for a table with columns that are no numbers.
+            When there are fewer than 4 rows, when a row lies outside the `support` of a flow, when weights are
+            negative, not finite or all zero, or when robust=True is asked for a table with columns that are no numbers.
         """
         X, weight, numbers_of = self._rows_of_fit(X, sample_weight)
         seed, n = draw_seed(self.random_state), _num_samples(X)
@@ -148,7 +148,7 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         self._low_capacity = None
         if self.robust:
             self._refit_to_usual_rows(rows, row_weight, seed)
-        scores = self._scores(X)
+        scores = self._scores(X, must_be_possible=True)
         self._calibration = Calibration(scores[held], scores, part_of_weights(weight, held), weight)
         self._reference = None if self._is_table() else rows
         self.calibration_indices_ = numbers_of[held]
@@ -182,7 +182,7 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
             _check_feature_names(self, X, reset=True)
             self.n_features_in_ = X.shape[1]
         else:
-            X = validate_data(self, check_cells(X, "X"), dtype=dtypes_of(X), ensure_min_samples=2)
+            X = validate_sample(self, X)
         n, self._weight_unit = _num_samples(X), 1.0
         taken, weight = np.arange(n), None
         if sample_weight is not None:
@@ -207,8 +207,19 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
             return X
         return validate_rows(self, X)
 
-    def _density(self, X):
+    def _density(self, X, must_be_possible=False):
         """Log-densities of checked rows in double precision; the lowest number where a density is zero."""
+        if must_be_possible or self._is_table():
+            return self._density_of_possible(X)
+        with nameless():
+            possible = possible_rows(self.estimator_, X)
+        value = np.full(len(X), _LOWEST)
+        if possible.any():
+            value[possible] = self._density_of_possible(X[possible])
+        return value
+
+    def _density_of_possible(self, X):
+        """The same of rows that lie within the support; the estimator refuses others by name."""
         with nameless():
             value = np.asarray(self.estimator_.score_samples(X), dtype=np.float64)
         if np.isposinf(value).any():
@@ -218,8 +229,8 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
             )
         return np.where(np.isfinite(value), value, _LOWEST)
 
-    def _scores(self, X):
-        value = self._density(X)
+    def _scores(self, X, must_be_possible=False):
+        value = self._density(X, must_be_possible)
         return value if self._low_capacity is None else self._low_capacity.capped(X, value)
 
     def score_samples(self, X):
@@ -233,7 +244,8 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            In nats. A row whose density is zero or cannot be computed has the lowest number in double precision.
+            In nats. A row whose density is zero or cannot be computed, such as one outside the `support` of a flow, has
+            the lowest number in double precision, -1.8e308: the lowest p-value, and a decision that is finite.
         """
         return self._scores(self._rows(X))
 
@@ -321,7 +333,8 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         -------
         values : ndarray of shape (n_samples, n_features)
             In nats, per unit of each column. To compare columns of different units, add the logarithms of their
-            standard deviations.
+            standard deviations. A cell outside the `support` of a flow has the lowest number in double precision, and
+            the other cells of its row are judged as if it held the median of its column.
 
         Raises
         ------
@@ -333,8 +346,10 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
             raise ValueError("attributions needs columns of numbers, but the density is that of a TableSynthesizer.")
         density = copy.copy(self)
         density.estimator_ = _loosened(self.estimator_)
-        support = self.estimator_.model_.support if isinstance(self.estimator_, BaseInterpolant) else None
-        return cell_log_densities(density._density, X, self._reference, support)
+        possible = possible_cells(self.estimator_, X)
+        rows = np.where(possible, X, np.median(self._reference, axis=0).astype(X.dtype))
+        values = cell_log_densities(density._density, rows, self._reference, support_within(self.estimator_))
+        return np.where(possible, values, _LOWEST)
 
 
 def _seeded(estimator, seed):

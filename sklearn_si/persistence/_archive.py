@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import struct
-import types
 import zipfile
 from collections import OrderedDict
 
@@ -19,6 +18,7 @@ from sklearn.utils import Bunch
 
 from .._version import __version__
 from ..exceptions import LoadError
+from ._functions import advice_about, is_nameable
 from ._registry import (
     BY_NAME,
     NAMES,
@@ -255,7 +255,7 @@ class Writer:
         return name
 
     def _object(self, value, place):
-        if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)) and value in NAMES:
+        if is_nameable(value) and value in NAMES:
             return {"named": NAMES[value]}
         recipe = recipe_of(value)
         if recipe is not None:
@@ -264,8 +264,7 @@ class Writer:
         if name is None:
             raise ValueError(
                 f"{place} holds {value!r} of class {type(value).__module__}.{type(value).__qualname__}, which a file "
-                "without code cannot describe: use a name in place of your own function or object, or pickle the "
-                "estimator for readers who trust you."
+                f"without code cannot describe: {advice_about(value)}."
             )
         # our own estimators have a state that is not packed; before python 3.11 few objects have `__getstate__`
         own = getattr(value, "_plain_state", None) or getattr(value, "__getstate__", None)

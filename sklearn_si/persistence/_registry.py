@@ -26,6 +26,7 @@ from torch import nn
 
 from .._utils.names import BY_NAME, NAMES
 from ._cells import arrow_parts, build_arrow, build_cell, cell_parts, is_foreign_cell
+from ._functions import numeric_functions
 
 __all__ = ["BY_NAME", "NAMES", "Rebuilt", "is_cell", "is_key", "is_state", "recipe_of"]
 
@@ -36,7 +37,8 @@ _MOST_OF_A_NAME = 2**16
 _FOREIGN = (
     decomposition.PCA, dummy.DummyRegressor, feature_selection.VarianceThreshold, impute.SimpleImputer,
     linear_model.RidgeCV, mixture.BayesianGaussianMixture, mixture.GaussianMixture, pipeline.Pipeline,
-    preprocessing.MaxAbsScaler, preprocessing.MinMaxScaler, preprocessing.OneHotEncoder, preprocessing.PowerTransformer,
+    preprocessing.FunctionTransformer, preprocessing.MaxAbsScaler, preprocessing.MinMaxScaler,
+    preprocessing.OneHotEncoder, preprocessing.PowerTransformer,
     preprocessing.QuantileTransformer, preprocessing.RobustScaler, preprocessing.StandardScaler,
     nn.Linear, nn.ModuleDict, nn.ModuleList, nn.ParameterList,
 )  # fmt: skip
@@ -94,7 +96,7 @@ def is_state(cls, name):
         return False
     found = inspect.getattr_static(cls, name, None)
     plain = found is None or isinstance(found, (bool, functools.cached_property))
-    return plain or name in getattr(cls, "__dataclass_fields__", ())
+    return plain or (dataclasses.is_dataclass(cls) and name in {field.name for field in dataclasses.fields(cls)})
 
 
 def _is_missing(value):
@@ -236,6 +238,7 @@ def recipe_of(value):
 # The classes and recipes of other libraries; those of this one are registered where they are defined.
 _OTHERS = {
     **{f"foreign.{cls.__name__}": cls for cls in _FOREIGN},
+    **numeric_functions(),
     "numpy.float32": np.float32, "numpy.float64": np.float64, **{recipe.name: recipe for _, recipe in _RECIPES},
 }  # fmt: skip
 BY_NAME.update(_OTHERS)

@@ -1,5 +1,6 @@
 """Encoders of conditions: columns of numbers, dates and categories as numbers that a network reads."""
 
+import collections
 import dataclasses
 import warnings
 
@@ -7,10 +8,11 @@ import numpy as np
 
 from .._utils.callers import users_level
 from .._utils.columns import Reading
-from .._utils.frame_names import is_pandas, narwhals_series
+from .._utils.frame_names import is_frame, is_pandas, narwhals_series
 from .._utils.frames import Table
 from .._utils.input_checks import check_masked, is_nameless
 from .._utils.names import registered
+from ._condition_warnings import warn_of_codes, warn_of_filled
 from ._splines import MonotoneSpline, fit_spline
 
 __all__ = ["CONDITION_KINDS", "Columns", "ConditionCodec", "columns_of", "joined"]
@@ -19,10 +21,6 @@ CONDITION_KINDS = ("categorical", "continuous")
 
 # Largest number of categories that an error lists.
 _FEW = 10
-# Distinct values of whole numbers that may well be codes of classes; rows of each, in the mean, from which floats are
-# taken for whole numbers.
-_CODES = range(3, 21)
-_ROWS_OF_A_CODE = 5
 # Deviations from the mean beyond which a value is an outlier, and from which the line of a column that has some bends;
 # share of the rows on either side that such a line does not follow.
 _OUTLIER = 5.0
@@ -51,10 +49,17 @@ class ConditionCodec:
         How some columns are read, by name or number: "categorical" or "continuous".
     input_name : str, default="condition"
         What messages call the columns.
+    fills : bool, default=False
+        Whether later rows may miss values in columns that were complete in fit, and hold classes that it has not seen.
+        They are read, with a warning, as the mean or as the most frequent class (a class that is not known as a missing
+        value, where fit saw some). Else they are refused.
     """
 
-    def __init__(self, droppable, kinds=None, input_name="condition"):
-        self.droppable, self.kinds, self._input_name = droppable, kinds, input_name
+    # that of files of the first format
+    fills = False
+
+    def __init__(self, droppable, kinds=None, input_name="condition", fills=False):
+        self.droppable, self.kinds, self._input_name, self.fills = droppable, kinds, input_name, fills
 
     @property
     def input_name(self):
@@ -73,7 +78,7 @@ class ConditionCodec:
         pairs = zip(columns.table.series, readings, strict=True)
         self.codecs_ = [_fitted(series, reading, kinds.get(series.name), self.input_name) for series, reading in pairs]
         self.kinds_ = [codec.kind for codec in self.codecs_]
-        _warn_of_codes([name for name in names if name not in kinds], self.codecs_, columns, self.input_name)
+        warn_of_codes([name for name in names if name not in kinds], self.codecs_, columns, self.input_name)
         self.n_outputs_ = sum(codec.n_outputs for codec in self.codecs_) + self.droppable
         return self
 
@@ -100,7 +105,10 @@ class ConditionCodec:
             raise ValueError(
                 f"{self.input_name} has {n} rows, but expected one for all or one for each of {n_rows} rows."
             )
-        parts = [codec.transform(reading) for codec, reading in zip(self.codecs_, readings, strict=True)]
+        pairs = list(zip(self.codecs_, readings, strict=True))
+        if self.fills:
+            warn_of_filled(pairs, self.input_name)
+        parts = [codec.transform(reading, self.fills) for codec, reading in pairs]
         self._warn_of_far(readings)
         values = np.hstack([*parts, np.zeros((n, int(self.droppable)))])
         return np.repeat(values, n_rows, axis=0) if n == 1 else values
@@ -189,7 +197,7 @@ def _as_table(condition, input_name):
     if series is not None:
         condition = series.to_frame().to_native()
     is_single = False
-    if not hasattr(condition, "columns"):
+    if not is_frame(condition):
         condition, is_single = _as_rows(condition, input_name)
     if 0 in condition.shape:
         raise ValueError(f"{input_name} is empty: expected at least one row and one column.")
@@ -236,6 +244,10 @@ class _Coded:
     def input_name(self):
         """What messages call the columns; files of the first format do not say it."""
         return vars(self).get("_input_name", "condition")
+
+    def n_filled(self, reading):
+        """Rows that miss a value where fit has seen none missing."""
+        return 0 if self.has_missing else int((reading.gaps > 0).sum())
 
     def _check_missing(self, missing):
         if missing.any() and not self.has_missing:
@@ -333,10 +345,11 @@ class _Quantity(_Coded):
             )
         return x
 
-    def transform(self, reading):
+    def transform(self, reading, fills=False):
         """The number by each map (0 if it is missing), and an indicator of missing values if fit has seen some."""
         missing = reading.gaps > 0
-        self._check_missing(missing)
+        if not fills:
+            self._check_missing(missing)
         reading.check_quantity(self.quantity, self.name, self.input_name)
         x = (self._checked(reading) - self.origin).astype(np.float64)
         values = np.zeros((len(missing), self.n_outputs))
@@ -351,6 +364,10 @@ class _Quantity(_Coded):
             z, (low, high) = g.forward(x), g.forward(np.array([self.low, self.high]))
             inside = np.clip(z, low, high)
             return inside + _BEYOND * np.tanh((z - inside) / _BEYOND)
+
+    def unknown(self, reading):
+        """Nothing, because all numbers are known."""
+        return []
 
     def farthest(self, reading):
         """The value that lies furthest outside the range of fit, if it lies far outside; otherwise None."""
@@ -408,40 +425,53 @@ class _Classes(_Coded):
     """
 
     kind = "category"
+    # the place of the most frequent class; files of the first format do not say it
+    most_frequent = None
 
     def __init__(self, name, reading, input_name="condition"):
         self.name, self.quantity, self._input_name = name, reading.quantity, input_name
         self.has_missing = bool((reading.gaps > 0).any())
-        present = reading.values[reading.gaps == 0].tolist()
+        counts: collections.Counter = collections.Counter()
         try:
-            self.levels = _in_turn(set(present))
+            counts.update(reading.values[reading.gaps == 0].tolist())
+            self.levels = _in_turn(set(counts))
         except TypeError as error:
             raise ValueError(
                 f"Column {name!r} of {input_name} holds cells that are no numbers, words or dates ({error}): take them "
                 "apart into columns of their own, or drop the column."
             ) from error
+        self.most_frequent = int(np.argmax([counts[level] for level in self.levels])) if counts else 0
 
     @property
     def n_outputs(self):
         """Number of columns."""
         return len(self.levels) + self.has_missing
 
-    def transform(self, reading):
+    def transform(self, reading, fills=False):
         """The one-hot columns of the classes."""
         missing = reading.gaps > 0
-        self._check_missing(missing)
-        place = self._places(reading.values[~missing].tolist())
-        values = np.zeros((len(missing), self.n_outputs))
-        values[np.flatnonzero(~missing), place] = 1.0
-        values[missing, -1:] = 1.0
-        return values
+        if not fills:
+            self._check_missing(missing)
+            self._check_known(reading)
+        at = np.full(len(missing), -1)
+        at[~missing] = self._places(reading.values[~missing].tolist())
+        at[at < 0] = len(self.levels) if self.has_missing else self.most_frequent or 0
+        return np.eye(max(1, self.n_outputs))[at][:, : self.n_outputs]
 
     def _places(self, cells):
-        """The position of each cell among the classes, by its value or otherwise by its text."""
+        """The position of each cell among the classes, by its value or otherwise by its text; -1 where it is none."""
         known = {level: k for k, level in enumerate(self.levels.tolist())}
         written = {str(level): k for k, level in enumerate(self.levels.tolist())}
-        places = [known.get(cell, written.get(str(cell), -1)) for cell in cells]
-        unknown = sorted({cell for cell, place in zip(cells, places, strict=True) if place < 0}, key=str)
+        return np.array([known.get(cell, written.get(str(cell), -1)) for cell in cells], dtype=np.int64)
+
+    def unknown(self, reading):
+        """The classes that fit has not seen."""
+        cells = reading.values[reading.gaps == 0].tolist()
+        pairs = zip(cells, self._places(cells), strict=True)
+        return sorted({cell for cell, place in pairs if place < 0}, key=str)
+
+    def _check_known(self, reading):
+        unknown = self.unknown(reading)
         if unknown:
             some = self.levels.tolist()[:_FEW]
             more = " and more" if len(self.levels) > _FEW else ""
@@ -449,7 +479,6 @@ class _Classes(_Coded):
                 f"Column {self.name!r} of {self.input_name} holds {unknown[:5]}, which fit has not seen (unknown "
                 f"categories): it knows {some}{more}."
             )
-        return np.array(places, dtype=np.int64)
 
     def farthest(self, reading):
         """None, because classes have no range."""
@@ -465,32 +494,3 @@ def _in_turn(levels):
     array = np.empty(len(order), dtype=object)
     array[:] = order
     return array
-
-
-def _warn_of_codes(names, codecs, columns, input_name):
-    """Warn of the columns of whole numbers that are read as quantities but look like codes of classes."""
-    if is_nameless():
-        return
-    odd: dict[object, int] = {}
-    for name, codec, reading in zip(columns.names, codecs, columns.readings, strict=True):
-        if name in names and codec.kind == "number" and codec.quantity == "numbers":
-            n_codes = _count_codes(reading)
-            odd |= {name: n_codes} if n_codes in _CODES else {}
-    if odd:
-        told = ", ".join(f"{name!r} ({count} distinct values)" for name, count in odd.items())
-        kinds = "{" + ", ".join(f"{name!r}: 'categorical'" for name in odd) + "}"
-        warnings.warn(
-            f"Columns of {input_name} hold whole numbers that are read as quantities: {told}. If they are codes of "
-            f"classes, set condition_kinds={kinds}; if they are quantities, 'continuous' there says so.",
-            UserWarning,
-            stacklevel=users_level(),
-        )
-
-
-def _count_codes(reading):
-    """Distinct values of whole numbers; 0 where they are not whole, or are floats of which few repeat."""
-    x = reading.values[reading.gaps == 0]
-    if x.dtype.kind == "f" and not (np.isfinite(x).all() and (x == np.rint(x)).all()):
-        return 0
-    count = len(np.unique(x))
-    return 0 if x.dtype.kind == "f" and len(x) < _ROWS_OF_A_CODE * count else count

@@ -108,6 +108,7 @@ def told_columns(columns, names):
 
 
 def name_of(transformer):
+    """The name of the class of a transformer, for messages."""
     return type(transformer).__name__
 
 

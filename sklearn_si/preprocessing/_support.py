@@ -129,14 +129,26 @@ class Support:
             Columns that may have values on a bound, because noise moves them into the support.
         """
         for j in self.bounded:
-            low, high, x = self.low[j], self.high[j], np.asarray(X[:, j], dtype=np.float64)
-            allowed = j in dequantized or self.circular[j]
-            if self.circular[j] and X.dtype.kind == "f":  # a low precision may round an end outwards
-                rounding = np.finfo(X.dtype).eps * max(abs(low), abs(high))
-                low, high = low - rounding, high + rounding
-            outside = (x < low) | (x > high) if allowed else (x <= low) | (x >= high)
+            outside = self._outside(X, j, dequantized)
             if outside.any():
+                x = np.asarray(X[:, j], dtype=np.float64)
                 _refuse(x, outside, f"column {names[j]!r} of {name}", (self.low[j], self.high[j]))
+
+    def contains(self, X: np.ndarray, dequantized: Collection[int] = ()) -> np.ndarray:
+        """Whether each cell lies within, as `check` asks of it; of the shape of X."""
+        within = np.ones(np.shape(X), dtype=bool)
+        for j in self.bounded:
+            within[:, j] = ~self._outside(X, j, dequantized)
+        return within
+
+    def _outside(self, X: np.ndarray, j: int, dequantized: Collection[int]) -> np.ndarray:
+        """Whether the cells of a column lie outside, or on a bound if that is not allowed."""
+        low, high, x = self.low[j], self.high[j], np.asarray(X[:, j], dtype=np.float64)
+        if self.circular[j] and X.dtype.kind == "f":  # a low precision may round an end outwards
+            rounding = np.finfo(X.dtype).eps * max(abs(low), abs(high))
+            low, high = low - rounding, high + rounding
+        allowed = j in dequantized or self.circular[j]
+        return (x < low) | (x > high) if allowed else (x <= low) | (x >= high)
 
     def _column(self, j: int) -> "_Interval | _Circle":
         return (_Circle if self.circular[j] else _Interval)(self.low[j], self.high[j])
@@ -262,6 +274,7 @@ class _Interval:
     high: float
 
     def to_line(self, x: np.ndarray) -> np.ndarray:
+        """Values of the column on the line; a bound is infinite."""
         with np.errstate(divide="ignore"):  # a bound itself: an infinite number
             if np.isinf(self.high):
                 return np.log(x - self.low)
@@ -272,6 +285,7 @@ class _Interval:
             return np.where(below < 0.5, ndtri(below), -ndtri(above))
 
     def from_line(self, y: np.ndarray) -> np.ndarray:
+        """Values in the units of the column."""
         if np.isinf(self.high):
             return self.low + np.exp(y)
         if np.isinf(self.low):
@@ -280,12 +294,14 @@ class _Interval:
         return np.where(y < 0, self.low + width * ndtr(y), self.high - width * ndtr(-y))
 
     def log_slope(self, x: np.ndarray) -> np.ndarray:
+        """The logarithm of g'(x)."""
         y = self.to_line(x)
         if np.isinf(self.high):
             return -y
         return y if np.isinf(self.low) else 0.5 * y**2 + _LOG_NORMALIZER - np.log(self.high - self.low)
 
     def curvature(self, x: np.ndarray) -> np.ndarray:
+        """The derivative of log g'(x)."""
         if np.isinf(self.high):
             return -1 / (x - self.low)
         return 1 / (self.high - x) if np.isinf(self.low) else self.to_line(x) * np.exp(self.log_slope(x))
@@ -299,15 +315,19 @@ class _Circle:
     high: float
 
     def to_line(self, x: np.ndarray) -> np.ndarray:
+        """The angles of values, from -pi to pi."""
         return 2 * np.pi * np.mod((x - self.low) / (self.high - self.low), 1.0) - np.pi
 
     def from_line(self, y: np.ndarray) -> np.ndarray:
+        """Values in the units of the column."""
         return self.low + (self.high - self.low) * np.mod(y / (2 * np.pi) + 0.5, 1.0)
 
     def log_slope(self, x: np.ndarray) -> np.ndarray:
+        """The logarithm of g'(x)."""
         return np.full(x.shape, np.log(2 * np.pi / (self.high - self.low)))
 
     def curvature(self, x: np.ndarray) -> np.ndarray:
+        """The derivative of log g'(x)."""
         return np.zeros(x.shape)
 
 
@@ -362,7 +382,8 @@ def same_support(a: Support | None, b: Support | None) -> bool:
     """Whether two supports, of which either may be None, have the same bounds."""
     if a is None or b is None:
         return a is b
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("low", "high", "circular"))
+    pairs = (a.low, b.low), (a.high, b.high), (a.circular, b.circular)
+    return all(np.array_equal(own, other) for own, other in pairs)
 
 
 def circles_of(support: Support | None) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 
+from .._utils.frame_names import is_frame
 from ._far_cells import bounded, bounded_rests
 
 __all__ = ["Known", "is_given", "known_cells", "nothing_known", "overlaid", "written"]
@@ -51,7 +52,7 @@ def nothing_known(n, n_columns):
 def known_cells(codec, X, name, gaps=False, without=()):
     """What is known of the rows of a table; missing values are not, unless they count as a level."""
     relations, n_columns = codec.relations_, codec.n_features_in_
-    raw = codec.table_.readings(X, name, hasattr(X, "columns"))
+    raw = codec.table_.readings(X, name, is_frame(X))
     for j in without:
         raw[j] = None
     if all(reading is None for reading in raw):

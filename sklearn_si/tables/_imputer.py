@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._utils.callbacks import FollowedEstimator, Tasks
+from .._utils.frame_names import is_frame
 from .._utils.frames import Table, index_of
 from .._utils.input_checks import check_masked
 from .._utils.links import LinkedEstimator
@@ -104,7 +105,7 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
 
     def _checked(self, X, reset=False):
         check_masked(X, "X")
-        if hasattr(X, "columns"):
+        if is_frame(X):
             return validate_data(self, X, reset=reset, skip_check_array=True)
         return validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_all_finite="allow-nan")
 

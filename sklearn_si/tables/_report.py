@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .._utils.frame_names import is_pandas
 from .._utils.frames import Table
 from ..metrics import (
     c2st,
@@ -203,7 +204,7 @@ class TableReport:
 
 
 def _head(table, n):
-    return table.iloc[:n] if hasattr(table, "iloc") else table[:n]
+    return table.iloc[:n] if is_pandas(table) else table[:n]
 
 
 def _mean_of(distances):

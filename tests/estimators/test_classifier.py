@@ -124,3 +124,27 @@ def test_labels_that_are_missing_or_mixed_are_refused(model, label, match):
     y[3] = label
     with pytest.raises(ValueError, match=match):
         clone(model).fit(X[:60], y)
+
+
+@pytest.mark.parametrize(
+    ("cells", "match"),
+    [
+        (["north", "south"], r"(?s)could not convert string.*at fault are \['v'\].*encode them \(OneHotEncoder\)"),
+        ([np.nan, 1.0], r"(?s)contains NaN\.\nThe columns at fault are \['v'\]\.\nExpected finite numbers: leave"),
+        ([np.inf, 1.0], r"(?s)contains infinity.*at fault are \['v'\].*rescale the columns"),
+    ],
+    ids=["words", "NaN", "infinity"],
+)
+def test_columns_that_are_no_numbers_are_named(model, cells, match):
+    frame = pd.DataFrame({"u": X[:60, 0], "v": cells * 30})
+    with pytest.raises(ValueError, match=match):
+        clone(model).fit(frame, Y[:60])
+    with pytest.raises(ValueError, match=match.replace("'v'", "1")):
+        clone(model).fit(frame.to_numpy(), Y[:60])
+    with pytest.warns(UserWarning, match="feature names"), pytest.raises(ValueError, match=match):
+        model.predict(frame)
+
+
+def test_dates_are_no_numbers(model):
+    with pytest.raises(ValueError, match="X has dates"):
+        clone(model).fit(np.arange(60).astype("M8[D]").reshape(-1, 1), Y[:60])

@@ -235,11 +235,42 @@ def test_errors_name_what_came():
         model.predict_quantiles(X, [0.0])
     with pytest.raises(ValueError, match=r"Got coverage=1\.5"):
         model.predict_interval(X, 1.5)
-    with pytest.raises(ValueError, match="'x' of X holds missing values"):
-        model.predict(X.assign(x=np.nan))
     with pytest.raises(ValueError, match="y has 2 columns"):
         model.predict_cdf(X, np.ones((200, 2)))
     with pytest.warns(UserWarning, match=r"Columns of X hold values far outside those of fit: 'x' \(99"):
         model.predict(X[:3].assign(x=99.0))
     with pytest.raises(ValueError, match=r"condition_kinds names .'y'., but expected names of columns of X"):
         clone(model).set_params(condition_kinds={"y": "categorical"}).fit(X, Y)
+
+
+@pytest.mark.parametrize("base", ["normal", "boosting"])
+def test_what_fit_has_not_seen_in_a_column_is_read_as_what_is_typical(base, tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=120), "town": ["a", "b", "b"] * 40, "z": ["u", "v", None] * 40})
+    y = frame["x"] + (frame["town"] == "b")
+    model = InterpolantRegressor(FLOW, base=base, random_state=0).fit(frame, y)
+    odd = frame[:5].assign(x=np.nan, town=["c", None, "a", "a", "a"], z="w")
+    told = r"'x' \(5 rows miss it\), 'town' \(1 rows miss it\), 'town' \(unknown categories \['c'\]\), 'z' \(unknown"
+    with pytest.warns(UserWarning, match=told) as warned:
+        found = model.predict_quantiles(odd, [0.1, 0.9])
+    assert len(warned) == 1
+    typical = frame[:5].assign(x=frame["x"].mean(), town=["b", "b", "a", "a", "a"], z=None)
+    np.testing.assert_allclose(found, model.predict_quantiles(typical, [0.1, 0.9]))
+    save(model, tmp_path / "m.si")
+    with pytest.warns(UserWarning, match="hold what fit has not seen"):
+        np.testing.assert_array_equal(load(tmp_path / "m.si").predict_quantiles(odd, [0.1, 0.9]), found)
+
+
+@pytest.mark.filterwarnings("ignore:Columns of X hold what fit has not seen")
+def test_a_cross_validation_goes_on_where_only_one_fold_misses_a_value():
+    frame = X.copy()
+    frame.iloc[0, 0] = np.nan
+    scores = cross_val_score(InterpolantRegressor(FLOW, base="normal", random_state=0), frame, Y, cv=3)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(("cell", "match"), [("high", "could not convert string"), (np.nan, "y contains NaN")])
+def test_columns_of_a_target_that_are_no_numbers_are_named(cell, match):
+    y = pd.DataFrame({"left": Y, "right": [cell, *Y[1:]]})
+    with pytest.raises(ValueError, match=rf"(?s){match}.*at fault are \['right'\].*Expected finite numbers"):
+        InterpolantRegressor(FLOW, base="normal").fit(X, y)

@@ -6,17 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import kstest, norm
+from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from sklearn_si import InterpolantFlow, load, save
+from sklearn_si.compose import TransformedDensity
 from sklearn_si.outliers import DensityOutlierDetector
 from sklearn_si.outliers._calibration import Calibration
+from sklearn_si.preprocessing import Support
 from sklearn_si.tables import TableSynthesizer
 
 RNG = np.random.default_rng(0)
@@ -151,6 +154,80 @@ def test_a_density_of_zero_is_the_lowest_score():
     far = [[90.0, 0.0, 0.0]]
     assert np.isfinite(detector.score_samples(far)).all() and np.isfinite(detector.decision_function(far)).all()
     assert detector.predict(far) == -1 and detector.p_values(far) == 1 / 301
+
+
+@pytest.mark.parametrize(
+    ("cells", "match"),
+    [
+        (["north", "south"], r"(?s)could not convert string.*at fault are \['v'\].*encode them"),
+        ([np.nan, 1.0], r"(?s)contains NaN\.\nThe columns at fault are \['v'\]\.\nExpected finite numbers"),
+    ],
+    ids=["words", "NaN"],
+)
+def test_columns_that_are_no_numbers_are_named(detector, cells, match):
+    frame = pd.DataFrame({"u": X[:60, 0], "v": cells * 30, "w": X[:60, 2]})
+    with pytest.raises(ValueError, match=match):
+        DensityOutlierDetector(GaussianMixture()).fit(frame)
+    with pytest.warns(UserWarning, match="feature names"), pytest.raises(ValueError, match=match):
+        detector.predict(frame)
+
+
+@pytest.fixture(scope="module")
+def of_a_support():
+    rows = np.column_stack([np.exp(X[:300, 0]), X[:300, 1]])
+    flow = InterpolantFlow(support={0: "positive"}, max_iter=20, hidden_layer_sizes=(8,), preprocessing="standardize")
+    return rows, flow, DensityOutlierDetector(flow, random_state=0).fit(rows)
+
+
+IMPOSSIBLE = np.array([[-1.0, 1.0], [0.0, 1.0]])
+
+
+def check_impossible(detector, rows, impossible=IMPOSSIBLE):
+    p = detector.p_values(np.vstack([impossible, rows]))
+    assert (p[: len(impossible)] == 1 / 61).all()
+    np.testing.assert_array_equal(p[len(impossible) :], detector.p_values(rows))
+    assert (detector.score_samples(impossible) == np.finfo(float).min).all()
+    assert np.isfinite(detector.decision_function(impossible)).all()
+    assert (detector.predict(impossible) == -1).all()
+
+
+def test_rows_outside_the_support_are_outliers(of_a_support):
+    rows, _, detector = of_a_support
+    check_impossible(detector, rows[:20])
+    with pytest.raises(ValueError, match="column 0 of X are outside its support"):
+        clone(detector).fit(np.vstack([rows, -rows[:40]]))  # whichever part it falls into
+    values = detector.attributions(np.vstack([IMPOSSIBLE[:1], [[np.median(rows[:, 0]), 1.0]]]))
+    assert values[0, 0] == np.finfo(float).min and np.isfinite(values).all()
+    assert values[0, 1] == pytest.approx(values[1, 1], abs=0.1)
+
+
+class Log:
+    """The logarithm of the first column."""
+
+    def transform(self, rows):
+        return np.column_stack([np.log(rows[:, 0]), rows[:, 1]])
+
+    def inverse_transform(self, rows):
+        return np.column_stack([np.exp(rows[:, 0]), rows[:, 1]])
+
+    def log_abs_det_jacobian(self, rows):
+        return -np.log(rows[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "transformed", "no image"])
+def test_rows_outside_the_support_behind_transformers_are_outliers(of_a_support, kind):
+    rows, flow, _ = of_a_support
+    real, scaler = clone(flow).set_params(support="real"), MinMaxScaler((0.1, 1.0))
+    density = {"pipeline": make_pipeline(scaler, flow), "transformed": TransformedDensity(scaler, flow)}
+    detector = DensityOutlierDetector(density.get(kind) or TransformedDensity(Log(), real), random_state=0).fit(rows)
+    check_impossible(detector, rows[:20], np.array([[-100.0, 1.0]]))
+
+
+def test_whether_rows_lie_within_a_support():
+    support = Support(np.array([0.0, -np.inf, 0.0]), np.array([np.inf, np.inf, 360.0]), np.array([False, False, True]))
+    cells = np.array([[0.0, -9.0, 0.0], [1.0, 0.0, 360.0], [-1.0, 0.0, 361.0]])
+    np.testing.assert_array_equal(support.contains(cells), [[False, True, True], [True] * 3, [False, True, False]])
+    np.testing.assert_array_equal(support.contains(cells, [0])[:, 0], [True, True, False])
 
 
 # --------------------------------------------------------------------------- clumps and cells

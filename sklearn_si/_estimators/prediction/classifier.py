@@ -1,34 +1,25 @@
 """A classifier by the densities of the classes."""
 
 import numbers
-import os
 import warnings
 from typing import ClassVar
 
-import joblib
 import numpy as np
-import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..._training.validation_split import n_held_out
 from ..._utils.callers import users_level
-from ..._utils.input_checks import all_or_nothing, nameless
-from ..._utils.links import LinkedEstimator
+from ..._utils.input_checks import check_cells, dtypes_of, nameless, names_of_fit, naming_columns, validate_rows
 from ..._utils.names import registered
 from ..._utils.tensors import FIT_STREAM, REPEATS_STREAM, draw_seed
 from ..._utils.weights import effective_rows, part_of_weights, weighted_rows
-from ...distributed import current_group
-from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
-from ...preprocessing._support import bounds_of, read_support, refuse_circles
 from ..flow import InterpolantFlow
-from ..memory import open_memory
 from .calibration import Calibration
-from .fitting import refuse_support_of_flow
+from .shared import CONSTRAINTS, FlowInside
 
 # Rows of the whole sample that count beside those of a class in its mean and in its deviation.
 _ROWS_OF_A_MEAN = 1
@@ -75,7 +66,7 @@ class ClassScales:
 
 
 @registered("InterpolantClassifier")
-class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
+class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
     """A classifier by Bayes' rule, from one flow of the rows given their class.
 
     P(c | x) = pi_c p(x | c)^tau / sum_k pi_k p(x | k)^tau,    p(x) = sum_k pi_k p(x | k)
@@ -150,18 +141,7 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
     [False, True]
     """
 
-    _parameter_constraints: ClassVar[dict] = {
-        "flow": [InterpolantFlow, None],
-        "priors": ["array-like", None],
-        "dequantize": [StrOptions({"auto"}), "array-like", None],
-        "support": [StrOptions({"real", "positive"}), tuple, list, dict],
-        "calibrate": ["boolean"],
-        "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
-        "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
-        "device": [str, torch.device],
-        "memory": [str, os.PathLike, joblib.Memory, None],
-        "random_state": ["random_state"],
-    }
+    _parameter_constraints: ClassVar[dict] = {**CONSTRAINTS, "priors": ["array-like", None]}
 
     def __init__(
         self,
@@ -203,19 +183,15 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
             When X has no density (constant or linearly dependent columns), when y holds no classes, or when `priors`
             are not one for each class.
         """
-        current_group().refuse("InterpolantClassifier")
-        check_consistent_length(X, y, sample_weight)
-        memory = open_memory(self, {"X": X, "y": y, "sample_weight": sample_weight})
-        if memory.recall(self):
-            self._log_priors()
-            return self
-        with all_or_nothing(self):
-            self._fit(X, y, sample_weight)
-        memory.keep(self)
-        return self
+        return self._fit_or_recall(X, y, sample_weight)
+
+    def _check_recalled(self):
+        self._log_priors()
 
     def _fit(self, X, y, sample_weight):
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = check_cells(X, "X")
+        with naming_columns(X):
+            X, y = validate_data(self, X, y, dtype=dtypes_of(X), ensure_min_samples=2)
         _check_labels(y)
         check_classification_targets(y)
         X, weight = weighted_rows(X, sample_weight)
@@ -227,12 +203,8 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
         seed = draw_seed(self.random_state)
         held = _held_out(codes, self.validation_fraction, np.random.default_rng([seed, FIT_STREAM]))
         train = np.setdiff1d(np.arange(len(codes)), held)
-        names = list(getattr(self, "feature_names_in_", range(X.shape[1])))
-        refuse_support_of_flow(self.flow)
-        self.support_, repeated = read_support(self.support, names), chosen_columns(self.dequantize, X, names)
-        self.grid_ = Grid({j: ColumnGrid.of(X[:, j], *bounds_of(self.support_, j)) for j in repeated})
-        refuse_circles(self.support_, "InterpolantClassifier, which standardises the rows of each class")
-        self._check_support(X)
+        self._read_columns(X, names_of_fit(self), "which standardises the rows of each class")
+        self._check_support(X, "X")
         rows = self.grid_.scatter(X, np.random.default_rng([seed, REPEATS_STREAM]))
         if self.support_ is not None:
             rows = self.support_.transform(self.support_.inside(rows, X.dtype)).astype(X.dtype)
@@ -346,12 +318,12 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
     def _densities(self, X):
         """Log p(x | c) of rows of a question, of shape (n_samples, n_classes)."""
         check_is_fitted(self)
-        return self._log_densities(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
+        return self._log_densities(validate_rows(self, X))
 
     def _log_densities(self, X):
         """Log p(x | c), of shape (n_samples, n_classes)."""
         k = len(self.classes_)
-        self._check_support(X)
+        self._check_support(X, "X")
         X, jacobian = self.grid_.centre(X)[0], np.zeros((1, 1))
         if self.support_ is not None:
             jacobian = self.support_.log_abs_det_jacobian(X)[:, None]
@@ -362,12 +334,6 @@ class InterpolantClassifier(LinkedEstimator, ClassifierMixin, BaseEstimator):
             value = self.flow_.score_samples(self.scales_.transform(rows, codes), condition=codes)
         value = value.astype(np.float64) - np.log(self.scales_.scales).sum(1)[codes]
         return value.reshape(k, len(X)).T + jacobian
-
-    def _check_support(self, X):
-        """Raise where a row lies outside, or on a bound if its column has no cells."""
-        if self.support_ is not None:
-            names = list(getattr(self, "feature_names_in_", range(X.shape[1])))
-            self.support_.check(X, "X", names, self.grid_.columns)
 
     def _log_priors(self):
         if self.priors is None:

@@ -9,10 +9,10 @@ from sklearn.utils.validation import check_array
 
 from ..._training.validation_split import n_held_out
 from ..._utils.frame_names import is_pandas, names_of, narwhals_series
+from ..._utils.input_checks import naming_columns
 from ..._utils.tensors import CALIBRATION_STREAM, FIT_STREAM
 from ..._utils.weights import effective_rows, part_of_weights
-from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
-from ...preprocessing._support import bounds_of
+from ...preprocessing._grids import Grid
 from ..flow import InterpolantFlow
 from .calibration import (
     CALIBRATION_SHARE,
@@ -146,12 +146,10 @@ def calibrated(members, device, codes, Y, weight, kept):
     return calibrations(Mixture(members, device), codes[kept], Y[kept], own, largest)
 
 
-def target_grid(dequantize, Y, weight, support, names):
-    """The cells of the columns of a target that repeat values, which end at the bounds of the columns."""
-    repeated = chosen_columns(dequantize, Y, names)
-    grid = Grid({j: ColumnGrid.of(Y[:, j], *bounds_of(support, j)) for j in repeated})
+def scored_grid(grid, Y, weight):
+    """The cells of a single column of few values by its normal scores; any other grid as it is."""
     # shares of many values, each of few rows, would be noise in the density
-    if Y.shape[1] == 1 and repeated and len(grid.columns[0].values) <= FEW_VALUES:
+    if Y.shape[1] == 1 and grid.columns and len(grid.columns[0].values) <= FEW_VALUES:
         return Grid({0: ScoreGrid.of(Y[:, 0], weight)})
     return grid
 
@@ -160,7 +158,8 @@ def checked_target(y):
     """The target as finite numbers, in one or two dimensions."""
     if y is None:
         raise ValueError("InterpolantRegressor requires y to be passed, but the target y is None.")
-    Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    with naming_columns(y):
+        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
     if Y.ndim not in (1, 2):
         raise ValueError(f"y has {Y.ndim} dimensions, but expected (n_samples,) or (n_samples, n_outputs).")
     return Y
@@ -171,15 +170,6 @@ def target_names(y):
     series = y if is_pandas(y, "Series") else narwhals_series(y)
     names = names_of(y) if series is None else [series.name]
     return None if names == [None] else names
-
-
-def refuse_support_of_flow(flow):
-    """Raise where the flow inside has a support, which would be that of standardised columns."""
-    if flow is not None and flow.support != "real":
-        raise ValueError(
-            f"Got flow with support={flow.support!r}, but the flow learns standardised columns: set support= of "
-            "the estimator around it."
-        )
 
 
 def refuse_constant(Y, names=None):

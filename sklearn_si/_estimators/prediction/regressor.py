@@ -1,14 +1,11 @@
 """A regressor whose prediction is a distribution."""
 
 import numbers
-import os
 import time
 import warnings
 from typing import ClassVar
 
-import joblib
 import numpy as np
-import torch
 from scipy.special import ndtr, ndtri
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -16,16 +13,11 @@ from sklearn.utils.validation import _num_samples, check_consistent_length, chec
 
 from ..._utils.callers import users_level
 from ..._utils.frame_names import is_pandas, narwhals_frame
-from ..._utils.input_checks import all_or_nothing, check_count, check_masked
-from ..._utils.links import LinkedEstimator
+from ..._utils.input_checks import check_count, check_masked, naming_columns
 from ..._utils.names import registered
 from ..._utils.tensors import REPEATS_STREAM, SAMPLE_STREAM, draw_seed, resolve_device
 from ..._utils.weights import weighted_rows
-from ...distributed import current_group
 from ...preprocessing._conditions import ConditionCodec
-from ...preprocessing._support import read_support, refuse_circles
-from ..flow import InterpolantFlow
-from ..memory import open_memory
 from .calibration import marginal_scores, marginal_values
 from .fitting import (
     FEW_VALUES,
@@ -33,18 +25,18 @@ from .fitting import (
     calibrated,
     checked_target,
     refuse_constant,
-    refuse_support_of_flow,
     rows_to_calibrate,
-    target_grid,
+    scored_grid,
     target_names,
 )
 from .mixture import Mixture
 from .report import predictive_report
 from .scores import ScoreGrid
+from .shared import CONSTRAINTS, FlowInside
 
 
 @registered("InterpolantRegressor")
-class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
+class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
     """A regressor that predicts the distribution of y given X: quantiles, intervals, densities, draws and the mean.
 
     y = T(z | x),    or    y = mu(x) + sigma(x) T(z | x),    z standard normal
@@ -129,18 +121,10 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "flow": [InterpolantFlow, None],
+        **CONSTRAINTS,
         "base": [StrOptions({"auto", "normal", "boosting"})],
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
-        "dequantize": [StrOptions({"auto"}), "array-like", None],
-        "calibrate": ["boolean"],
-        "support": [StrOptions({"real", "positive"}), tuple, list, dict],
         "condition_kinds": [dict, None],
-        "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
-        "max_time": [Interval(numbers.Real, 0, None, closed="neither"), None],
-        "device": [str, torch.device],
-        "memory": [str, os.PathLike, joblib.Memory, None],
-        "random_state": ["random_state"],
     }
 
     def __init__(
@@ -170,7 +154,9 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : frame or array-like of shape (n_samples, n_features)
-            Columns of any kind in a frame; missing values are allowed.
+            Columns of any kind in a frame; missing values are allowed. Later rows may miss values in other columns, and
+            hold other categories: they are then read, with a warning, as the mean or as the most frequent category of
+            their column (an unknown category as a missing value, if fit saw some in its column).
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             The target.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -185,35 +171,24 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         ValueError
             When y is constant, or not finite, or when a column of X cannot be read.
         """
-        current_group().refuse("InterpolantRegressor")
-        check_consistent_length(X, y, sample_weight)
-        samples = {"X": X, "y": y, "sample_weight": sample_weight}
-        memory = open_memory(self, samples)
-        if memory.recall(self):
-            return self
-        with all_or_nothing(self):
-            self._fit(X, y, sample_weight)
-        memory.keep(self)
-        return self
+        return self._fit_or_recall(X, y, sample_weight)
 
     def _fit(self, X, y, sample_weight):
         began, X = time.perf_counter(), self._checked(X, reset=True)
         Y, names = checked_target(y), target_names(y)
-        refuse_support_of_flow(self.flow)
         self._is_column, self.n_outputs_ = Y.ndim == 2, 1 if Y.ndim == 1 else Y.shape[1]
         X, weight = weighted_rows(X, sample_weight)
         Y, _ = weighted_rows(Y.reshape(len(Y), -1), sample_weight, "y")
         refuse_constant(Y, names)
-        self.codec_ = ConditionCodec(False, self.condition_kinds, "X").fit(X)
+        self.codec_ = ConditionCodec(False, self.condition_kinds, "X", fills=True).fit(X)
         codes, seed = self.codec_.transform(X, len(Y)), draw_seed(self.random_state)
         rows, kept = rows_to_calibrate(len(Y), self.calibrate, seed)
         refuse_constant(Y[rows], names)
         own = None if weight is None else weight[rows]
-        self._names = list(range(Y.shape[1])) if names is None else names
-        self.support_ = read_support(self.support, self._names)
-        refuse_circles(self.support_, "InterpolantRegressor, whose quantiles need an order")
-        self.grid_ = target_grid(self.dequantize, Y[rows], own, self.support_, self._names)
-        self._check_support(Y)
+        names = list(range(Y.shape[1])) if names is None else names
+        self._read_columns(Y[rows], names, "whose quantiles need an order")
+        self.grid_ = scored_grid(self.grid_, Y[rows], own)
+        self._check_support(Y, "y")
         Y = self._to_line(self.grid_.scatter(Y, np.random.default_rng([seed, REPEATS_STREAM])))
         search = Search(
             self.flow,
@@ -368,7 +343,7 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
             outputs, the log-density at the centres of the cells, which estimates that.
         """
         codes, Y, mixture = self._codes(X), self._targets(X, y), self._mixture()
-        self._check_support(Y)
+        self._check_support(Y, "y")
         if self.n_outputs_ == 1 and self.grid_.columns:
             grid = self.grid_.columns[0]
             cells, edges = grid.cells(Y[:, 0]), grid.edges.copy()
@@ -448,11 +423,6 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         is_scored = any(isinstance(grid, ScoreGrid) for grid in self.grid_.columns.values())
         return None if is_scored else self.support_
 
-    def _check_support(self, Y):
-        """Raise where a target lies outside, or on a bound if its column has no cells."""
-        if self.support_ is not None:
-            self.support_.check(Y, "y", self._names, self.grid_.columns)
-
     def _to_line(self, Y):
         """Targets, or ends of their cells, on the line; those on a bound or beyond are infinite."""
         if self._line is None:
@@ -490,7 +460,8 @@ class InterpolantRegressor(LinkedEstimator, RegressorMixin, BaseEstimator):
         if is_pandas(X) or narwhals_frame(X) is not None:
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X
-        return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
+        with naming_columns(X, "allow-nan"):
+            return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
 
     def __sklearn_tags__(self):
         """Missing values, columns of any kind and several outputs are welcome."""
