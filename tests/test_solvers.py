@@ -187,6 +187,53 @@ def test_refinement_says_what_it_could_not_reach():
     assert error[0] <= 1e-6 < error[1]
 
 
+def _series(rate, size, levels):
+    """Solutions whose distance to the limit, 0, falls by a rate of each row from level to level; the levels solved."""
+
+    def solve(rows, level):
+        levels.append(level)
+        return (size[rows] * rate[rows] ** level)[:, None], 1.0, None
+
+    return solve
+
+
+@pytest.mark.parametrize("size", [1e3, 1e10])
+def test_a_row_without_hope_is_given_up_early_with_an_error_that_covers(size):
+    rate, sizes, levels = torch.tensor([0.8, -0.8, 1.0], dtype=torch.float64), torch.full((3,), size).double(), []
+    value, error = refine(_series(rate, sizes, levels), 2, 1e-3, range(9))
+    assert max(levels) <= 4
+    assert (error > 1e-3).all() and (value.abs()[:, 0] <= error).all()
+
+
+def test_a_row_that_converges_late_is_not_given_up():
+    """Distances as they were measured on a row that a classifier was asked about far outside, signs alternating."""
+    distances = [6.1, -0.25, 1.2, -0.18, 0.0095, -0.0028, 0.0002, -0.00002]
+
+    def solve(rows, level):
+        return torch.full((len(rows), 1), sum(distances[:level]) - sum(distances), dtype=torch.float64), 1.0, None
+
+    value, error = refine(solve, 1, 1e-3, range(9))
+    assert abs(value[0, 0]) <= error[0] <= 1e-3
+
+
+def test_a_tight_tolerance_does_not_cost_the_accuracy_that_can_be_had():
+    rate, levels = torch.tensor([0.1], dtype=torch.float64), []
+    value, _ = refine(_series(rate, torch.ones(1).double(), levels), 1, 1e-14, range(9))
+    assert max(levels) == 8 and value[0, 0].abs() <= 2e-8
+
+
+def test_rounding_of_large_parts_is_no_reason_to_go_on():
+    generator, levels = torch.Generator().manual_seed(0), []
+
+    def solve(rows, level):
+        levels.append(level)
+        noise = torch.rand((len(rows), 1), generator=generator, dtype=torch.float64)
+        return 1e16 * (1 + 1e-16 * noise), 1.0, None
+
+    _, error = refine(solve, 4, 1e-3, range(9))
+    assert max(levels) <= 4 and (error < 50).all()
+
+
 def test_non_finite_rows_are_counted():
     with pytest.raises(IntegrationError, match="2 of 3 rows became infinite or NaN while sampling"):
         require_finite(torch.tensor([[0.0], [torch.nan], [torch.inf]]), "sampling")

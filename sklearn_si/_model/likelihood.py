@@ -166,11 +166,13 @@ def follow(
         return time_and_rate[s][1] * velocities[s](x)
 
     first, path_error, points = slope(0.0, x), torch.zeros_like(x[:, 0]), []
+    waiting = nodes[::-1]
     for k in range(n_steps):
         new, slopes = runge_kutta_step(tableau, slope, k * h, h, x, first)
         slopes.append(slope((k + 1) * h, new))
-        inside = [s for s in nodes if k * h < s <= (k + 1) * h]
-        points += [(*time_and_rate[s], dense_state(tableau, s * n_steps - k, h, x, slopes)) for s in inside]
+        while waiting and waiting[-1] <= (k + 1) * h:
+            s = waiting.pop()
+            points.append((*time_and_rate[s], dense_state(tableau, s * n_steps - k, h, x, slopes)))
         embedded = h * combine(tableau.error, slopes)
         path_error = path_error + step_error(fields, *time_and_rate[(k + 1) * h], new, slopes[-1], embedded)
         x, first = new, slopes[-1]

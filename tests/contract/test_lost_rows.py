@@ -8,6 +8,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
+from sklearn_si._model.likelihood import follow
 from sklearn_si.compose import TransformedDensity
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.tables import TableSynthesizer
@@ -148,3 +149,49 @@ def test_a_table_scores_its_other_rows():
     assert np.flatnonzero(np.isnan(scores)).tolist() == [1]
     with pytest.warns(IntegrationWarning), pytest.raises(IntegrationError, match="1 of 3 rows"):
         table.score(rows)
+
+
+# Steps of the finest solve of a row that is given up.
+_MOST_STEPS = 400
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The numbers of steps of all paths that are followed."""
+    taken = []
+
+    def counted(fields, x, start, stop, level, spacing):
+        taken.append(level.n_steps)
+        return follow(fields, x, start, stop, level, spacing)
+
+    monkeypatch.setattr("sklearn_si._model.likelihood.follow", counted)
+    return taken
+
+
+FAR_OFF = {
+    "flow": (lambda: InterpolantFlow(**TINY).fit(X), lambda m, rows: m.score_samples(rows, return_error=True)),
+    "condition": (
+        lambda: InterpolantFlow(**TINY).fit(X, condition=X[:, 0] > 0),
+        lambda m, rows: m.score_samples(rows, condition=[True], return_error=True),
+    ),
+    "any": (
+        lambda: InterpolantFlow(conditionals="any", **TINY).fit(X),
+        lambda m, rows: m.score_samples(rows, given=[0], return_error=True),
+    ),
+    "bridge": (
+        lambda: InterpolantDiffusion(**TINY).fit(X, X + 1.0),
+        lambda m, rows: m.score_samples(rows, return_error=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAR_OFF)
+def test_rows_far_off_are_given_up_with_a_stated_error_or_are_right(name, steps):
+    fit, score = FAR_OFF[name]
+    model = fit()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IntegrationWarning)
+        for scale in (1e8, 1e12):
+            value, error = score(model, scale * np.array([[1.0, -2.0], [0.3, 0.7]]))
+            assert (error > 1e-3).all() or np.isnan(value).any()
+    assert max(steps) <= _MOST_STEPS
