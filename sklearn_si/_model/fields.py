@@ -82,7 +82,7 @@ class Fields:
 
     def velocities(self, times: Tensor) -> list[Callable[[Tensor], Tensor]]:
         """b(t, x) at each of some times, as functions of x alone."""
-        known = self._velocity_field.instants(times) if self.condition is None else None
+        known = self._velocity_field.instants(times, self.condition)
         return [functools.partial(self.velocity, t) for t in times] if known is None else list(known)
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

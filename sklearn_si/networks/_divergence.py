@@ -21,8 +21,15 @@ class Field(nn.Module):
         """f(t, x) and its exact divergence, of shapes (n, d) and (n,); d forward tangents unless overridden."""
         return _by_tangents(self, t, x, condition)
 
-    def instants(self, times: Tensor) -> Sequence[Callable[[Tensor], Tensor]] | None:
-        """The field at each of some times as a function of x alone; None where nothing can be computed ahead."""
+    def instants(self, times: Tensor, condition: Tensor | None = None) -> Sequence[Callable[[Tensor], Tensor]] | None:
+        """The field at each of some times as a function of x alone; None where nothing can be computed ahead.
+
+        Parameters
+        ----------
+        times : Tensor of shape (k,)
+        condition : Tensor of shape (n, c), default=None
+            One row for each row of every x.
+        """
         return None
 
     def output_scale(self, t: Tensor) -> Tensor | None:
@@ -54,7 +61,7 @@ class ModuleField:
             return self._own_divergence(t, x, condition)
         return _by_tangents(self.function, t, x, condition)
 
-    def instants(self, times: Tensor) -> None:
+    def instants(self, times: Tensor, condition: Tensor | None = None) -> None:
         """Nothing is known ahead."""
 
     def as_score(self) -> None:

@@ -1,6 +1,7 @@
 """Fields f(t, x, condition) of shape (n, d) with an exact divergence: closed forms around networks."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -94,15 +95,16 @@ class ResidualField(Field):
         """The same as `preconditioning`, from the time coefficients at one time."""
         raise NotImplementedError
 
-    def instants(self, times: Tensor) -> list | None:
+    def instants(self, times: Tensor, condition: Tensor | None = None) -> list | None:
         """The field at each of the times as a function of x alone; what depends on time alone is computed once."""
         if not isinstance(self.network, TimeModulated):
             return None  # there is no network, or one in which time is an input like others
         coefficients = zip(*(values.unbind() for values in self.time_coefficients(times)), strict=True)
+        modulated = self.network.modulated_given(condition)
 
         def at(coefficients: tuple[Tensor, ...], modulation: Modulation, x: Tensor) -> Tensor:
             closed, c_out, y = self.preconditioning_at(coefficients, x)
-            return torch.addcmul(closed, c_out, self.network.modulated(modulation, y))
+            return torch.addcmul(closed, c_out, modulated(modulation, y))
 
         modulations = self.network.modulations(times)
         return [functools.partial(at, *both) for both in zip(coefficients, modulations, strict=True)]
@@ -323,6 +325,20 @@ class ComposedVelocity(Field):
         v, rest = velocity_and_divergence(self.drift, t, x, condition)
         return b + v, divergence + rest
 
+    def instants(self, times: Tensor, condition: Tensor | None = None) -> list | None:
+        """The field at each of the times as a function of x alone."""
+        factors = -self.interpolant.gamma_gamma_dot(times)
+        scores = as_field(self.score).instants(times, condition)
+        drifts = None if self.drift is None else as_field(self.drift).instants(times, condition)
+        if scores is None or (drifts is None and self.drift is not None):
+            return None
+
+        def at(factor: Tensor, score: Callable[[Tensor], Tensor], drift: Callable | None, x: Tensor) -> Tensor:
+            return factor * score(x) if drift is None else factor * score(x) + drift(x)
+
+        both = zip(factors, scores, drifts or [None] * len(scores), strict=True)
+        return [functools.partial(at, *parts) for parts in both]
+
 
 @registered("networks.DenoiserOfScore")
 class DenoiserOfScore(Field):
@@ -429,7 +445,7 @@ class ForecastField(ResidualField):
         assert condition is not None  # the start row
         return self.closed(t, x, condition) + super().forward(t, x, condition)
 
-    def instants(self, times: Tensor) -> None:
+    def instants(self, times: Tensor, condition: Tensor | None = None) -> None:
         """The start row is needed beside the times."""
 
 

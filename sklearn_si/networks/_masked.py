@@ -11,7 +11,7 @@ from .._utils.tensors import column
 from ..interpolants import Interpolant
 from ._divergence import Field
 from ._fields import PreconditionedField, ResidualField
-from ._perceptrons import FiLMNetwork
+from ._perceptrons import FiLMNetwork, Modulated
 
 __all__ = ["MaskedVelocity"]
 
@@ -55,6 +55,12 @@ class ToldNetwork(FiLMNetwork):
         """The features of time with a constant, and x with what is told beside it."""
         features, x = super().prepare(t, x)
         return features, x if condition is None else torch.cat([x, condition.to(x.dtype)], 1)
+
+    def modulated_given(self, condition: Tensor | None) -> Modulated:
+        """F with what is told beside x."""
+        if condition is None:
+            return self.modulated
+        return lambda modulation, x: self.modulated(modulation, torch.cat([x, condition.to(x.dtype)], 1))
 
 
 @registered("networks.MaskedVelocity")
@@ -116,7 +122,7 @@ class MaskedVelocity(ResidualField):
         """The velocity and its divergence by tangents; `restricted` has it in closed form."""
         return Field.velocity_and_divergence(self, t, x, condition)
 
-    def instants(self, times: Tensor) -> None:
+    def instants(self, times: Tensor, condition: Tensor | None = None) -> None:
         """What is given is needed beside the times."""
 
     def restricted(self, columns: Tensor) -> PreconditionedField:

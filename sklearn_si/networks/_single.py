@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ._fields import ResidualField
-from ._perceptrons import ACTIVATIONS, FiLMNetwork, TimeModulated
+from ._perceptrons import ACTIVATIONS, FiLMNetwork, Modulated, Modulation, TimeModulated, joined
 
 # The scale and the shift of each layer.
 Scaled = list[tuple[Tensor, Tensor]]
@@ -110,9 +110,14 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
 
     def modulations(self, times: Tensor) -> list[Scaled]:
         """As those of the network, in single precision."""
-        features, _ = self.film.prepare(times, times)
-        assert features is not None  # a FiLMNetwork has features of time
-        return [self.modulation(row) for row in features]
+        return [self._padded_modulation(layers) for layers in self.film.modulations(times)]
+
+    def modulated_given(self, condition: Tensor | None) -> Modulated:
+        """F for rows of a condition, whose part of the modulation is computed once."""
+        if condition is None:
+            return self.modulated
+        pairs = zip(self.film.modulation_by(condition), self.widths, strict=True)
+        return joined(self.modulated, [(_wide(s, width), _wide(c, width)) for (s, c), width in pairs])
 
     def _modulation_at(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Scaled:
         features, _ = self.film.prepare(t, x, condition)
@@ -121,8 +126,10 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
 
     def modulation(self, features: Tensor) -> Scaled:
         """The same from the features of time and condition, of one row for all or of each row."""
-        modulation = self.film.modulate(features, features.dtype)
-        pairs = zip(modulation, self.widths, strict=True)
+        return self._padded_modulation(self.film.modulate(features, features.dtype))
+
+    def _padded_modulation(self, layers: Modulation) -> Scaled:
+        pairs = zip(layers, self.widths, strict=True)
         return [(_wide(s, width), _wide(c, width)) for (s, c), width in pairs if s is not None]
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:

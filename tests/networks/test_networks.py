@@ -10,6 +10,7 @@ from sklearn_si.interpolants import GaussianBase, Linear, Trigonometric, Varianc
 from sklearn_si.networks import (
     ACTIVATIONS,
     MLP,
+    ComposedVelocity,
     FiLMNetwork,
     MixtureVelocity,
     PreconditionedField,
@@ -123,6 +124,26 @@ def test_the_field_at_known_times_is_the_field(layers, path):
     field = preconditioned(path, random_network(2, layers), 2)
     for t, at in zip(times, field.instants(times), strict=True):
         torch.testing.assert_close(at(x), field(t, x), **ROUNDING)
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids=len)
+def test_the_field_at_known_times_is_the_field_given_a_condition(layers):
+    times = torch.tensor([0.0, 0.3, 0.5, 1.0], dtype=torch.float64)
+    _, x, condition = inputs(2, False, True)
+    field = preconditioned("one-sided", random_network(2, layers, n_conditions=N_CONDITIONS), 2)
+    for t, at in zip(times, field.instants(times, condition), strict=True):
+        torch.testing.assert_close(at(x), field(t, x, condition), **ROUNDING)
+
+
+def test_a_velocity_of_drift_and_score_at_known_times_is_the_velocity():
+    times = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    _, x, condition = inputs(2, False, True)
+    parts = [preconditioned("one-sided", random_network(2, (8, 8), n_conditions=N_CONDITIONS), 2) for _ in range(2)]
+    path = make_interpolant("linear", "brownian", 1.0, two_samples=True, latent_noise=True)
+    for field in (ComposedVelocity(path, *parts), ComposedVelocity(path, parts[0])):
+        for t, at in zip(times, field.instants(times, condition), strict=True):
+            torch.testing.assert_close(at(x), field(t, x, condition), **ROUNDING)
+    assert ComposedVelocity(path, parts[0], torch.nn.Linear(2, 2)).instants(times) is None
 
 
 @pytest.mark.parametrize("block", [1, 50, 100])
