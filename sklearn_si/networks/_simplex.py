@@ -284,7 +284,7 @@ class PathVelocity(Field):
         value, trace = network.along_with_trace(at, readout, (x - mean) / sd)
         return torch.addcmul(rate + value, slope, x - mean), (slope.sum() + trace / sd)[:, None]
 
-    def instants(self, times: Tensor) -> list[Callable[[Tensor], Tensor]]:
+    def instants(self, times: Tensor, condition: Tensor | None = None) -> list[Callable[[Tensor], Tensor]]:
         """The velocity at each of the times, as a function of x alone."""
         network, (alpha, c) = self.of.network, self.path.weights(times)
         *closed, direction, _ = self.of.coefficients(alpha, c)
