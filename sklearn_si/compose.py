@@ -217,15 +217,16 @@ class TransformedDensity(
             Time of the density, in [0, 1].
         condition : array-like, default=None
             One row for all or one for each, if the model was fitted with a condition.
-        return_error : bool, default=False
-            Whether to return the error estimates of the estimator as well; the Jacobian adds no error.
+        return_error : bool or "model", default=False
+            Whether to return the error estimates of the estimator as well; the Jacobian adds no error. "model" is for
+            an estimator with `n_estimators` above 1, as in `InterpolantFlow.score_samples`.
 
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
             Log-densities in nats.
         error : ndarray of shape (n_samples,)
-            Error estimates in nats, only with ``return_error=True``.
+            Error estimates in nats, only with `return_error`.
 
         Raises
         ------
@@ -234,7 +235,7 @@ class TransformedDensity(
             cannot be computed, is NaN in the result, with an `IntegrationWarning` that names it.
         """
         check_is_fitted(self)
-        value, error = self._log_density(self._validate_rows(X), t, condition)
+        value, error = self._log_density(self._validate_rows(X), t, condition, return_error or True)
         return (value, error) if return_error else value
 
     def score(self, X, y=None, sample_weight=None, *, condition=None):
@@ -330,14 +331,14 @@ class TransformedDensity(
     def _points(self, X, name):
         return validate_points(self, X, name)
 
-    def _log_density(self, X, t, condition):
+    def _log_density(self, X, t, condition, return_error=True):
         inside, jacobian = forward(self.transformer_, X, False)
         known = self._told_known(np.column_stack([inside, jacobian]))
         value, error = np.full(len(X), np.nan), np.full(len(X), np.nan)
         if known.any():
             given = _rows_of(condition, known)
             value[known], error[known] = self.estimator_.score_samples(
-                inside[known], t=t, condition=given, return_error=True
+                inside[known], t=t, condition=given, return_error=return_error
             )
         return (value + jacobian).astype(X.dtype, copy=False), error.astype(X.dtype, copy=False)
 

@@ -1,5 +1,6 @@
 """What the interpolant estimators share: parameters and fit."""
 
+import copy
 import dataclasses
 import numbers
 import os
@@ -66,6 +67,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         "hidden_layer_sizes": [StrOptions({"auto"}), "array-like", Interval(numbers.Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "dropout": [StrOptions({"auto"}), Interval(numbers.Real, 0, 1, closed="left")],
+        "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
         "bf16": [StrOptions({"auto"}), "boolean"],
         "batch_size": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(numbers.Real, 0, None, closed="neither")],
@@ -244,10 +246,19 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
             interpolant="linear", gamma="auto", gamma_scale=1.0, coupling="independent", preprocessing="auto",
             base_density=None, noise_level=0.0, noise_schedule="gamma", fields="auto", guidance=1.0,
             condition_dropout=0.0, condition_kinds=None, dequantize=None, support="real", warm_start=False,
-            max_time=max_time, checkpoint=None, memory=None,
+            max_time=max_time, checkpoint=None, memory=None, n_estimators=1,
         )  # fmt: skip
         vars(density).pop("_skl_callbacks", None)  # those of the bridge, which a clone shares: they propagate, or not
         return density
+
+    @property
+    def estimators_(self) -> list:
+        """The members of an ensemble, as fitted estimators with n_estimators=1; of another fit, the only one."""
+        members = []
+        for model in self.model_.members:
+            members.append(copy.copy(self).set_params(n_estimators=1))
+            members[-1].model_ = model
+        return members
 
     def _sampling(self) -> Sampling:
         return Sampling(self.noise_level, self.noise_schedule, self.solver, self.n_steps, self.ode_tol)

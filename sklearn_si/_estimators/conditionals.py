@@ -94,8 +94,10 @@ class ConditionalMethods(AsksModel):
             model was trained for that as well.
         condition : array-like, default=None
             The condition, if the model was fitted with one: one row for all rows of X, or one for each.
-        return_error : bool, default=False
-            Whether to return error estimates of the solver too.
+        return_error : bool or "model", default=False
+            Whether to return error estimates of the solver too. "model", after a fit with `n_estimators` above 1, asks
+            for the half-width of a 90 % interval of the log-density of the distribution that the rows of fit were drawn
+            from (see :doc:`/guide/likelihood`).
 
         Returns
         -------
@@ -103,7 +105,7 @@ class ConditionalMethods(AsksModel):
             In nats, within `ode_tol` of the exact value for the learned velocity; rows that miss it are counted in an
             `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and another `IntegrationWarning` names it.
         error : ndarray of shape (n_samples,)
-            Estimated errors in nats, if return_error=True.
+            Estimated errors in nats, if return_error=True; half-widths in nats, if it is "model".
 
         Raises
         ------
@@ -111,7 +113,8 @@ class ConditionalMethods(AsksModel):
             After a fit of two samples with base_density=None, and for mirror models.
         ValueError
             When `given` or `columns` name unknown columns or the same one, or a column that they name misses values;
-            and when the model was not fitted with conditionals="any".
+            and when the model was not fitted with conditionals="any". When return_error is "model" after a fit with
+            n_estimators=1, or with `given` or `columns`.
         """
         if given is None and columns is None:
             return super().score_samples(X, t=t, condition=condition, return_error=return_error)
@@ -121,6 +124,11 @@ class ConditionalMethods(AsksModel):
             raise ValueError(f"Got t={t:g} with given= or columns=, which are known at the target alone: leave t=1.")
         states = self._states(given, columns)
         X = self._known_rows(X, states)
+        if isinstance(return_error, str):
+            raise ValueError(
+                f"Got return_error={return_error!r} with given= or columns=, whose model has one member: expected True "
+                "(the error of the solver) or False."
+            )
         value, error = conditional_log_density(
             model, self._centred_cells(X), states, self._evaluation(strict=False), condition
         )

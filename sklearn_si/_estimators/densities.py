@@ -8,6 +8,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from .._model.densities import chain_log_density, density_ratio, log_density, log_density_gradient
+from .._model.model_error import log_density_interval
 from .._model.ratio import WITHOUT_PARTNER, weights_report
 from .._utils.input_checks import is_sample, validate_rows
 from .fields import time_of
@@ -40,8 +41,10 @@ class DensityMethods(AsksModel):
             Time of the density, in [0, 1]; 1 is the target.
         condition : array-like, default=None
             The condition, if the model was fitted with one: one row for all rows of X, or one for each.
-        return_error : bool, default=False
+        return_error : bool or "model", default=False
             Whether to return error estimates too: of the solver, or of the Monte Carlo mean with likelihood="sde".
+            "model", after a fit with `n_estimators` above 1, asks for the half-width of a 90 % interval of the
+            log-density of the distribution that the rows of fit were drawn from.
 
         Returns
         -------
@@ -49,15 +52,20 @@ class DensityMethods(AsksModel):
             In nats, within `ode_tol` of the exact value for the learned velocity; rows that miss it are counted in an
             `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and another `IntegrationWarning` names it.
         error : ndarray of shape (n_samples,)
-            Estimated errors in nats, if return_error=True.
+            Estimated errors in nats, if return_error=True; half-widths in nats, if it is "model".
 
         Raises
         ------
         NoDensityError
             After a fit of two samples with base_density=None, and for mirror and forecasting models.
+        ValueError
+            When return_error is "model" after a fit with n_estimators=1.
         """
         self._ready()
-        value, error = self._log_density(self._validate_rows(X), condition, time_of(t), strict=False)
+        X, time = self._validate_rows(X), time_of(t)
+        if _asks_of_model(return_error):
+            return self._interval(X, condition, time)
+        value, error = self._log_density(X, condition, time, strict=False)
         return (value, error) if return_error else value
 
     def score(self, X, y=None, sample_weight=None, *, condition=None):
@@ -258,6 +266,19 @@ class DensityMethods(AsksModel):
         chain = self._chain(X, condition, _N_PATHS)
         return _cross_entropy(chain["point"], upper_bound=-float(chain["bound"].mean()))
 
+    def _interval(self, X, condition, time):
+        """Log-density of validated rows, and the half-width of its interval, which speaks of the fit."""
+        n_members = len(self.model_.members)
+        if n_members == 1 or self._scores_chain():
+            got = "one" if n_members == 1 else f"{n_members}, of SDE chains (likelihood='sde')"
+            raise ValueError(
+                f"return_error='model' compares the ODEs of several members, but this model has {got}: fit an "
+                "InterpolantFlow or an InterpolantDiffusion with n_estimators=5 to one sample, with likelihood='ode'. "
+                "(return_error=True tells the error of the solver.)"
+            )
+        X = self._placed(X, self.model_.grid_at(float(time)))
+        return log_density_interval(self.model_, X, time, self._evaluation(strict=False), condition)
+
     def _scores_chain(self):
         """Whether the density is that of the SDE chain, and not that of the ODE."""
         return False
@@ -278,6 +299,13 @@ class DensityMethods(AsksModel):
         """The summary of the path weights of validated rows."""
         X = self._placed(X, self.model_.target_grid)
         return chain_log_density(self.model_, X, self._sampling(), self._evaluation(strict), n_paths, condition)
+
+
+def _asks_of_model(return_error):
+    """Whether the error is that of the fit; another text would pass for True."""
+    if isinstance(return_error, str) and return_error != "model":
+        raise ValueError(f"Got return_error={return_error!r}, but expected False, True or 'model'.")
+    return isinstance(return_error, str)
 
 
 def _cross_entropy(density, **others):

@@ -131,6 +131,12 @@ class InterpolantDiffusion(BaseInterpolant):
     dropout : "auto" or float, default="auto"
         Share of the hidden units that are dropped at each training point. "auto" is 0; for one sample a run that
         overfits is followed by runs with dropout, and validation rows choose among them.
+    n_estimators : int, default=1
+        Number of members of an ensemble (one sample). The further members are trained to the rows of fit under random
+        weights (the Bayesian bootstrap) from seeds of their own, with the preprocessing, dropout and number of steps of
+        the first; `max_time` is shared. The model is then their mixture: its density is the mean of theirs, a draw is
+        one of a member chosen at random, and ``score_samples(X, return_error="model")`` has intervals for the
+        log-density. Maps such as `transform` belong to one member (`estimators_`).
     bf16 : bool or "auto", default="auto"
         Whether matrix products in training use bfloat16; weights, validation and all later evaluations keep their
         precision. "auto" uses it where it was measured to pay: one sample, layers of 128 units or more, and a CPU with
@@ -212,6 +218,9 @@ class InterpolantDiffusion(BaseInterpolant):
         `learning_rate` (the largest of its training), the mean `loss`, `validation_score` (None without held-out rows),
         and whether the round was `taken_back` because its loss or its score exploded. Training then continued from the
         best weights at a lower rate. ``pandas.DataFrame(model.history_)`` is a table of them.
+    estimators_ : list of estimators
+        The members, each as a fitted estimator with n_estimators=1; networks and records of training above are those of
+        the first.
     sampling_grid_ : tuple of (int, str) or None
         Number of RK4 steps and spacing of the time grid with which `sample` reproduces the exact flow within 0.015
         (root mean square over coordinates, relative to 1 + their size, in scaled units), as measured in fit; None where
@@ -273,6 +282,7 @@ class InterpolantDiffusion(BaseInterpolant):
         hidden_layer_sizes="auto",
         activation="silu",
         dropout="auto",
+        n_estimators=1,
         bf16="auto",
         batch_size="auto",
         learning_rate_init=0.01,
@@ -313,6 +323,7 @@ class InterpolantDiffusion(BaseInterpolant):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.dropout = dropout
+        self.n_estimators = n_estimators
         self.bf16 = bf16
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init

@@ -1,9 +1,11 @@
 """Log-densities of a fitted model in data units: of the ODE at any time, of the SDE chain, gradients and ratios."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import logsumexp, softmax
 from torch import Tensor
 
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, blocks, evaluation_dtype, make_generator
@@ -49,6 +51,9 @@ def log_density(
         In nats.
     """
     model.require_density()
+    if len(model.members) > 1:
+        values, errors = members_log_density(model, X, time, evaluation, condition)
+        return mixed(values, errors, X.dtype)
     device, t = evaluation.device, float(time)
     fields = model.fields(X.dtype, device, condition, len(X), evaluation.guidance)
     dtype = evaluation_dtype(X.dtype, device)
@@ -76,6 +81,26 @@ def log_density(
     stated = unknown_where_lost(torch.cat(errors), density)
     warn_missed(stated, evaluation.tolerance)
     return density, as_array(stated, X.dtype)
+
+
+def members_log_density(
+    model: FittedModel, X: np.ndarray, time: Tensor, evaluation: Evaluation, condition: object = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-densities of the members of a model at rows, and their stated errors, of shape (n_members, n)."""
+    found = [log_density(member, X, time, evaluation, condition) for member in model.members]
+    values, errors = zip(*found, strict=True)
+    return np.array(values, np.float64), np.array(errors, np.float64)
+
+
+def shares_of_members(values: np.ndarray) -> np.ndarray:
+    """The share that each member has in the density of the mixture, from log-densities of shape (n_members, n)."""
+    return softmax(values, axis=0)
+
+
+def mixed(values: np.ndarray, errors: np.ndarray, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Log of the mean density of members, and its error, from those of the members, of shape (n_members, n)."""
+    value = logsumexp(values, axis=0) - np.log(len(values))
+    return value.astype(dtype, copy=False), (shares_of_members(values) * errors).sum(0).astype(dtype, copy=False)
 
 
 def _calibration(model: FittedModel, t: float, evaluation: Evaluation, condition: object) -> LikelihoodCalibration:
@@ -130,6 +155,10 @@ def log_density_gradient(
     model: FittedModel, X: np.ndarray, time: Tensor, evaluation: Evaluation, condition: object = None
 ) -> np.ndarray:
     """Gradient of the log-density of the ODE model, in inverse data units, by differentiation of the solver."""
+    if len(model.members) > 1:
+        gradients = [log_density_gradient(member, X, time, evaluation, condition) for member in model.members]
+        shares = shares_of_members(members_log_density(model, X, time, evaluation, condition)[0])
+        return np.einsum("kn,kni->ni", shares, np.array(gradients)).astype(X.dtype, copy=False)
     x, fields = scaled_rows(model, X, time, evaluation, condition)
     anchor, parts = model.anchor()
     if not model.has_gradient:
@@ -158,6 +187,9 @@ def density_ratio(
     from the fields, with the error of the quadrature.
     """
     model.require_score("density_ratio")
+    if len(model.members) > 1:  # which share the density of their base
+        found = [density_ratio(member, X, evaluation, condition) for member in model.members]
+        return mixed(*(np.array(part, np.float64) for part in zip(*found, strict=True)), X.dtype)
     if model.ratio is not None:
         model.fields(X.dtype, evaluation.device, condition, len(X), evaluation.guidance)  # refuses a condition
         model.ratio.refuse_without_overlap()

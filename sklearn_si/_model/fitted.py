@@ -150,6 +150,11 @@ class FittedModel(HoldsNetworks):
     ratio: Ratio | None = None
     masked_map: MaskedMap | None = None
 
+    @property
+    def members(self) -> "tuple[FittedModel, ...]":
+        """The models whose mixture it is: itself."""
+        return (self,)
+
     # -- its networks, for files and pickles
 
     def networks(self) -> dict[str, Any]:
@@ -209,7 +214,7 @@ class FittedModel(HoldsNetworks):
         """The model of the density of the base, where it is a flow whose scaled units are affine; else None."""
         base = self.base_density
         is_flow = isinstance(base, HasModel) and isinstance(base.model_.target_map, AffineMap)
-        return base.model_ if is_flow else None
+        return base.model_ if is_flow and len(base.model_.members) == 1 else None
 
     @property
     def has_gradient(self) -> bool:

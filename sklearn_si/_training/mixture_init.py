@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,38 @@ _VALIDATION_ROWS = 1000
 _FEW_VALIDATION_ROWS = 100
 # Folds of the cross-validation.
 FOLDS = 5
+
+
+class ClosedForm(NamedTuple):
+    """A mixture as networks are built around it.
+
+    Parameters
+    ----------
+    parts : tuple of Tensor
+        Weights, means and covariances, in scaled units.
+    kind : tuple of (str, float)
+        Of the covariances, as in `_KINDS`.
+    """
+
+    parts: tuple
+    kind: tuple
+
+    def refitted(self, rows, seed):
+        """The closed form continued on other rows of the same units."""
+        weights, means, covariances = (part.double().numpy() for part in self.parts)
+        precisions = np.linalg.inv(covariances)
+        start = _Parameters(weights / weights.sum(), means, precisions[0] if self.kind[0] == "tied" else precisions)
+        return ClosedForm(
+            Found(fit(rows, self.kind, len(weights), seed, start), self.kind, np.empty(0)).parts, self.kind
+        )
+
+
+class _Parameters(NamedTuple):
+    """What a fit continues from, under the names of a fitted mixture."""
+
+    weights_: np.ndarray
+    means_: np.ndarray
+    precisions_: np.ndarray
 
 
 class Budget:

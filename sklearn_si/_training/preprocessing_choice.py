@@ -9,7 +9,7 @@ from typing import Any
 from ..exceptions import FitDivergedError
 from ..preprocessing import AFFINE, MARGINAL
 from .masked_run import make_run
-from .mixture_init import FOLDS, Budget, find_mixture, refit
+from .mixture_init import FOLDS, Budget, ClosedForm, find_mixture, refit
 from .run import VALIDATION_ROWS, has_likelihood_validation, train_run
 from .weighting import by_weight
 
@@ -218,7 +218,7 @@ class Selection:
         return min(_MIXTURE_SECONDS, _SECONDS_A_STEP * self.settings.max_iter)
 
     def best_mixture(self, runs):
-        """The run in whose units it lives and the parts of the best mixture; None if none leads."""
+        """The run in whose units it lives and the best mixture; None if none leads."""
         problem = self.problem
         most = int(min(_MIXTURE_ROWS, max(1000, _ROWS_A_SECOND * self.mixture_seconds())))
         parts, samples, jacobians = (problem.target_train, problem.target_val), [], []
@@ -229,14 +229,14 @@ class Selection:
         found = problem.group.first(lambda: problem.checkpoint.made("mixture", lambda: self.search(samples, jacobians)))
         if found is None:
             return None
-        run, parts = runs[found[0]], found[1]
-        start = make_run(self.recipe, problem, run.kind, parts, like=run)
+        run, mixture = runs[found[0]], ClosedForm(*found[1:])
+        start = make_run(self.recipe, problem, run.kind, mixture, like=run)
         # one that starts behind what the network has reached, gains less
         leads = start.likelihood_of(problem.target_val)() > self.start.history.best_score
-        return (run, parts) if leads else None
+        return (run, mixture) if leads else None
 
     def search(self, samples, jacobians):
-        """Of the samples (training and held-out rows in the units of a run), the best and the parts of its mixture."""
+        """Of the samples (training and held-out rows in the units of a run), the best, and its mixture: parts, kind."""
         finds, seed = [], self.problem.seed
         for number, (rows, logs) in enumerate(zip(samples, jacobians, strict=True)):
             budget = Budget(self.mixture_seconds() / len(samples), bool(self.settings.max_time))
@@ -247,7 +247,7 @@ class Selection:
         if not finds:
             return None
         _, number, found, budget = max(finds, key=lambda find: find[0])
-        return number, refit(found, samples[number][0], seed, budget).parts
+        return number, refit(found, samples[number][0], seed, budget).parts, found.kind
 
     def finish(self):
         """Train copies of the start's networks to the end; with dropout where a run without it overfits."""

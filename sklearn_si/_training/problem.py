@@ -27,6 +27,7 @@ from .checkpoint import NO_CHECKPOINT
 from .loop import ROUND, History, Settings
 from .losses import FIELDS
 from .masked_run import check_conditionals, make_run
+from .members import check_members, with_members
 from .paths import make_path
 from .preprocessing_choice import train_best
 from .ratio_of_samples import SHARE_OF_RATIO, learns_ratio, with_ratio
@@ -187,6 +188,7 @@ def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None
     if recipe.conditionals is not None:
         check_conditionals(recipe, base, target, interpolant)
         fields = ("masked",)
+    check_members(recipe, base, interpolant)
     codec, encoded = _encode(recipe, condition, len(target))
     _check_densities(recipe, interpolant, base, target, names)
     base_train, target_train, base_val, target_val = split_samples(recipe, coupling, base, target, checkpoint.seed)
@@ -375,6 +377,7 @@ def fit_problem(recipe, problem):
     settings = _settings(recipe, problem)
     if settings.max_time is not None:
         settings.max_time *= 1 - SHARE_OF_WORK - (SHARE_OF_RATIO if learns_ratio(problem) else 0)
+        settings.max_time /= recipe.n_estimators
     spec = _base_spec(recipe, problem)
     rows = None if spec is None else problem.group.rows(problem.base)
     check_base(spec, rows, problem.names)
@@ -401,7 +404,8 @@ def fit_problem(recipe, problem):
             density = fit_base_density(spec, recipe, problem, rows, weight)
     model, record = run.fitted(history, density)
     model = with_ratio(problem, model, settings.max_iter, recipe.max_time)
-    return calibrated(run, model, settings.batch_size * problem.n_steps), record
+    model = calibrated(run, model, settings.batch_size * problem.n_steps)
+    return with_members(recipe, problem, settings, run, model), record | {"history_": problem.rounds()}
 
 
 def _base_spec(recipe, problem):

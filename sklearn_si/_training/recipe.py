@@ -53,6 +53,7 @@ class Recipe:
     hidden_layer_sizes: Any = "auto"
     activation: str = "silu"
     dropout: Any = "auto"
+    n_estimators: int = 1
     bf16: Any = "auto"
     batch_size: Any = "auto"
     learning_rate_init: float = 0.01

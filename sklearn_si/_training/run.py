@@ -108,7 +108,7 @@ class Run:
         What is fitted, to what.
     kind : str or None
         The preprocessing.
-    mixture : tuple, default=None
+    mixture : ClosedForm, default=None
         The Gaussian mixture around which the network is built.
     like : Run, default=None
         One whose maps and rows it shares.
@@ -123,6 +123,7 @@ class Run:
     def __init__(self, recipe, problem, kind, mixture=None, *, like=None, maps=None, networks=None, number=0):
         self.recipe, self.problem, self.kind, self.mixture = recipe, problem, kind, mixture
         self.history: Any = None  # of its last training
+        self.dropout = 0.0  # likewise
         self.earlier = History()  # of the fits that a warm start continues from
         self.steps = 0  # of the runs that it continues from
         self.action_curve = None  # of a learned path
@@ -218,7 +219,7 @@ class Run:
         if target == "forecast":
             return ForecastField(network, recipe.gamma_scale / 2, normal_transition(self))
         if self.mixture is not None:
-            return MixtureVelocity(problem.interpolant, network, *self.mixture)
+            return MixtureVelocity(problem.interpolant, network, *self.mixture.parts)
         path = problem.interpolant if problem.interpolant.is_linear else StraightScales(problem.interpolant)
         v0, v1 = (v.clamp(min=1e-6).cpu() for v in (v0, v1))
         return PreconditionedField(path, network, target, v0, v1, None if c is None else c.cpu())
@@ -286,16 +287,15 @@ class Run:
         """
         recipe, problem = self.recipe, self.problem
         sampler = self._sampler(problem.base_train, problem.target_train)
-        if dropout is None:
-            dropout = 0.0 if recipe.dropout == "auto" else recipe.dropout
+        own = 0.0 if recipe.dropout == "auto" else recipe.dropout
+        self.dropout = own if dropout is None else dropout
         times, batch, low = settings.time_distribution, settings.batch_size, self._low_precision()
         batches = Batches(self.networks, problem.interpolant, times, sampler, batch, self.generator, low)
         told = self._told(name, settings)
-        with batches, self._dropping(dropout), self._foreign_randomness(), told as after_round:
+        with batches, self._dropping(self.dropout), self._foreign_randomness(), told as after_round:
             validate = self._validation(settings)
             training = self.likelihood_of(problem.target_train) if has_likelihood_validation(problem) else None
-            # the start, a closed form or an earlier run, may be the best there is
-            scores = Scores(validate, start_score or validate, training)
+            scores = Scores(validate, start_score or validate, training)  # the start may be the best there is
             self.history = train(
                 self.networks, batches.loss, scores, settings,
                 after_round=after_round, group=problem.group, record=self._record(batches), history=problem.begun(name),

@@ -21,6 +21,7 @@ RECTIFY_STREAM = 6
 REPEATS_STREAM = 7
 CALIBRATION_STREAM = 8
 RATIO_STREAM = 9
+MEMBER_STREAM = 10
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

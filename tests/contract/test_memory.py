@@ -63,8 +63,8 @@ def test_an_equal_fit_is_loaded_and_answers_as_a_fresh_one(name, tmp_path, monke
 OTHERS = {
     "interpolant": "trigonometric", "gamma": "brownian", "gamma_scale": 2.0, "preprocessing": "whiten",
     "time_distribution": "uniform", "hidden_layer_sizes": (9,), "activation": "tanh", "dropout": 0.1, "batch_size": 64,
-    "learning_rate_init": 0.02, "max_iter": 4, "tol": 0.1, "n_iter_no_change": 3, "early_stopping": False,
-    "validation_fraction": 0.2, "random_state": 1,
+    "learning_rate_init": 0.02, "max_iter": 4, "n_estimators": 2, "tol": 0.1, "n_iter_no_change": 3,
+    "early_stopping": False, "validation_fraction": 0.2, "random_state": 1,
 }  # fmt: skip
 
 

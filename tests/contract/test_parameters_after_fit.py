@@ -52,6 +52,7 @@ def synthesizer():
 # The models that are asked: what makes them, what they are fitted to, and what their methods are given.
 MODELS = {
     "flow": (lambda: InterpolantFlow(**SMALL, condition_dropout=0.2), (X1,), {"condition": CONDITION}),
+    "ensemble": (lambda: InterpolantFlow(**SMALL, n_estimators=2), (X1,), {}),
     "flow of any columns": (lambda: InterpolantFlow(**SMALL, conditionals="any"), (X1,), {}),
     "flow of two samples": (lambda: InterpolantFlow(**NORMAL), (X0, X1), {}),
     "diffusion": (lambda: InterpolantDiffusion(**SMALL, n_steps=4), (X1,), {}),
@@ -110,7 +111,7 @@ OTHERS = {
     "base": ["boosting"],
     "robust": [True],
     "calibration_fraction": [0.5],
-    "n_estimators": [2],
+    "n_estimators": [2, 3],
     "epsilon": [2.0],
     "method": ["mixture", "network"],
     "n_components": [1],

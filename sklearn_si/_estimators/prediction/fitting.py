@@ -58,6 +58,7 @@ class Search:
 
     def learn(self, codes, Y, weight):
         """The maps, the base that was chosen, and the validation scores of the bases."""
+        refuse_members_of_flow(self.flow)
         base, scores = self.base, {}
         members: list[Any] = []
         for k in range(self.n_estimators):
@@ -170,6 +171,15 @@ def target_names(y):
     series = y if is_pandas(y, "Series") else narwhals_series(y)
     names = names_of(y) if series is None else [series.name]
     return None if names == [None] else names
+
+
+def refuse_members_of_flow(flow):
+    """Raise where the flow inside is an ensemble, whose members have no common map."""
+    if flow is not None and flow.n_estimators != 1:
+        raise ValueError(
+            f"Got flow with n_estimators={flow.n_estimators}, but a regressor moves rows along one map of each member: "
+            "set n_estimators= of the InterpolantRegressor."
+        )
 
 
 def refuse_constant(Y, names=None):
