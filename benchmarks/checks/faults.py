@@ -949,10 +949,17 @@ FAULTS = [
     # tables, metrics, files
     Fault(
         "the chain of codes foretells what it is shown",
-        "tables._masked",
+        "tables._chain",
         "log_mass",
-        "logs = network.column(j, shown, values[rows])",
-        "shown[:, j] = code\nlogs = network.column(j, shown, values[rows])",
+        "logs = network.column(j, shown[asked], values[rows][asked])",
+        "shown[asked, j] = block[asked, j]\nlogs = network.column(j, shown[asked], values[rows][asked])",
+    ),
+    Fault(
+        "candidates for known cells are taken without weights",
+        "tables._chain",
+        "_one_candidate",
+        "log_weight = log_mass(network, drawn, nothing, range(codes.shape[1]), start) - log_q",
+        "log_weight = 0 * log_q",
     ),
     Fault(
         "hidden codes are shown in training",

@@ -6,8 +6,8 @@ import torch
 from .._utils.tensors import SAMPLE_STREAM, make_generator, resolve_device
 from ..exceptions import rows_among
 from ..preprocessing._patterns import ABSENT, ASKED, GIVEN
+from ._chain import CANDIDATES, draw_codes, draw_given, log_mass
 from ._given_cells import overlaid
-from ._masked import draw_codes, log_mass
 from ._ties import decide_ties, impossible_ties
 
 __all__ = ["complete"]
@@ -27,7 +27,7 @@ def complete(model, known, seed, without_gaps=False):
     pending = np.flatnonzero(relations.pending(known.readings, len(codes))) if relations.linear else ()
     if len(pending):
         again = known.rows(np.repeat(pending, _CANDIDATES))
-        candidates = _drawn(model, again, seed, without_gaps)
+        candidates = _drawn(model, again, seed, without_gaps, 1)
         rng = np.random.RandomState(seed % 2**32)
         cells = [c.decode(candidates[0][:, j], candidates[1][:, j], rng) for j, c in enumerate(model.codec_.columns_)]
         far = relations.distance(overlaid(cells, again.readings), cells, again.readings)
@@ -36,7 +36,7 @@ def complete(model, known, seed, without_gaps=False):
     return codes, values
 
 
-def _drawn(model, known, seed, without_gaps):
+def _drawn(model, known, seed, without_gaps, n_candidates=CANDIDATES):
     codes, values, layout = known.codes.copy(), known.values.copy(), model._layout
     columns, device = model.codec_.columns_, resolve_device(model.device)
     _decide_ties(model, known, codes, values, np.random.default_rng([seed, SAMPLE_STREAM + 101]), without_gaps)
@@ -52,7 +52,7 @@ def _drawn(model, known, seed, without_gaps):
         restricted = [k for k, j in enumerate(layout.coded) if j in known.allowed]
         # what is known of several columns together is told to the others by the one that stands for them
         order = restricted + [k for k in range(len(layout.coded)) if k not in restricted]
-        drawn = draw_codes(model.masked_network_, cells, shown, order, generator, forbidden)
+        drawn = draw_given(model.masked_network_, cells, shown, order, generator, forbidden, n_candidates)
         codes[:, layout.coded] = drawn.cpu().numpy()
         for j, rows in impossible_ties(model.codec_.ties_, columns, codes, known.codes):
             codes[rows, j] = -1

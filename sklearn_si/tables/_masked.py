@@ -15,15 +15,14 @@ from .._training.weighting import pass_of
 from .._utils.callbacks import NO_TASKS
 from .._utils.names import registered
 from .._utils.tensors import normal
+from ._chain import ROWS_PER_BLOCK, one_of
 
-__all__ = ["MaskedNetwork", "auto_sizes", "draw_codes", "fit_masked", "log_mass", "mask_rows"]
+__all__ = ["MaskedNetwork", "auto_sizes", "fit_masked", "mask_rows"]
 
 # Rows in a gradient step.
 _BATCH = 512
 # Rows on which a round is validated.
 _VALIDATION_ROWS = 2000
-# Rows that are sampled or scored at a time.
-_ROWS_PER_BLOCK = 8192
 # Share of the time of a training that the calibration of the shares may take.
 _CALIBRATION_SHARE = 0.1
 # Rows that are drawn for it, fewer where they have many cells.
@@ -436,64 +435,10 @@ def calibrate(network, n_values, generator, seconds=None):
         logits = torch.cat(
             [
                 network.logits(j, *block)
-                for block in zip(codes.split(_ROWS_PER_BLOCK), values.split(_ROWS_PER_BLOCK), strict=True)
+                for block in zip(codes.split(ROWS_PER_BLOCK), values.split(ROWS_PER_BLOCK), strict=True)
             ]
         )
         for _ in range(_CALIBRATION_ROUNDS if j else 0):
             drawn = torch.log_softmax(logits + shift, 1).exp().mean(0)
             shift += (log_shares - drawn.clamp(min=1e-12).log()).clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT)
-        codes[:, j] = _draw(torch.log_softmax(logits + shift, 1), generator)
-
-
-@torch.no_grad()
-def draw_codes(network, codes, values, order, generator, forbidden=()):
-    """Fill the cells of `codes` that are -1, one column after the other.
-
-    `forbidden` has for each column the codes that are ruled out: a list, or a mask of shape (n, n_codes).
-    """
-    codes = codes.clone()
-    for rows in torch.arange(len(codes), device=codes.device).split(_ROWS_PER_BLOCK):
-        block, shown = codes[rows], values[rows]
-        for j in order:
-            asked = (block[:, j] < 0).nonzero()[:, 0]
-            if not len(asked):
-                continue
-            logs = network.column(j, block[asked], shown[asked])
-            ruled_out = forbidden[j] if forbidden else ()
-            logs = _without(logs, ruled_out[rows[asked]] if torch.is_tensor(ruled_out) else ruled_out)
-            block[asked, j] = _draw(logs, generator)
-        codes[rows] = block
-    return codes
-
-
-def _draw(logs, generator):
-    """A code for each row, independently of the other rows."""
-    u = torch.rand(len(logs), generator=generator, dtype=torch.float64, device=logs.device)
-    ends = logs.double().exp().cumsum(1)
-    u = u.clamp(max=1 - 1e-12)[:, None] * ends[:, -1:]
-    # a code without mass has a cell without width: it is never drawn
-    return torch.searchsorted(ends, u, right=True)[:, 0].clamp(max=logs.shape[1] - 1)
-
-
-def _without(logs, ruled_out):
-    if not len(ruled_out):
-        return logs
-    if torch.is_tensor(ruled_out):
-        return logs.masked_fill(ruled_out, -math.inf)
-    logs = logs.clone()
-    logs[:, list(ruled_out)] = -math.inf
-    return logs
-
-
-@torch.no_grad()
-def log_mass(network, codes, values, order):
-    """The log-probability of the known codes of each row, by the chain rule in this order."""
-    total = torch.zeros(len(codes), dtype=torch.float64, device=codes.device)
-    for rows in torch.arange(len(codes), device=codes.device).split(_ROWS_PER_BLOCK):
-        shown = torch.full_like(codes[rows], -1)
-        for j in order:
-            code = codes[rows, j]
-            logs = network.column(j, shown, values[rows])
-            total[rows] += torch.where(code < 0, 0.0, logs.gather(1, code.clamp(min=0)[:, None])[:, 0]).double()
-            shown[:, j] = code
-    return total
+        codes[:, j] = one_of(torch.log_softmax(logits + shift, 1), generator)

@@ -30,15 +30,13 @@ from .._utils.tensors import (
 from .._utils.weights import weighted_rows
 from ..distributed import current_group
 from ..persistence._pickling import PackedNetworks
+from ._chain import log_mass
 from ._codec import TableCodec
 from ._columns import warn_of_identifiers
 from ._completion import complete
 from ._given_cells import known_cells, nothing_known
 from ._layout import layout_of
 from ._learning import Budget, CodedRows, fit_codes, fit_values, joined_rounds, refuse_support
-from ._masked import (
-    log_mass,
-)
 from ._values import (
     ABSENT,
     ASKED,

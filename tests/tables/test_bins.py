@@ -10,9 +10,10 @@ from scipy.integrate import trapezoid
 from sklearn_si.preprocessing._splines import fit_spline
 from sklearn_si.tables import TableSynthesizer
 from sklearn_si.tables._bins import grid_bins, quantile_edges, smooth_bins
+from sklearn_si.tables._chain import draw_codes
 from sklearn_si.tables._code_features import code_features
 from sklearn_si.tables._codec import TableCodec
-from sklearn_si.tables._masked import MaskedNetwork, calibrate, draw_codes
+from sklearn_si.tables._masked import MaskedNetwork, calibrate
 
 
 def skewed(n_bins):
