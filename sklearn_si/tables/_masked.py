@@ -1,7 +1,6 @@
 """The codes of a table by a masked interpolant: a network that reads any part of a row and foretells the rest."""
 
 import math
-import time
 
 import numpy as np
 import torch
@@ -15,28 +14,18 @@ from .._training.weighting import pass_of
 from .._utils.callbacks import NO_TASKS
 from .._utils.names import registered
 from .._utils.tensors import normal
-from ._chain import ROWS_PER_BLOCK, one_of
 
-__all__ = ["MaskedNetwork", "auto_sizes", "fit_masked", "mask_rows"]
+__all__ = ["ROWS_OF_A_WIDE_NETWORK", "MaskedNetwork", "auto_sizes", "fit_masked", "mask_rows"]
 
 # Rows in a gradient step.
 _BATCH = 512
 # Rows on which a round is validated.
 _VALIDATION_ROWS = 2000
-# Share of the time of a training that the calibration of the shares may take.
-_CALIBRATION_SHARE = 0.1
-# Rows that are drawn for it, fewer where they have many cells.
-_CALIBRATION_ROWS = 16384
-_CALIBRATION_CELLS = 400_000
-_FEWEST_CALIBRATION_ROWS = 2048
-# Rounds of it, and the largest shift of a round in nats.
-_CALIBRATION_ROUNDS = 20
-_LARGEST_SHIFT = 1.0
 # Width from which matrix products in bfloat16 pay in training.
 _WIDE_ENOUGH = 128
 # Rows, and codes of all columns together, from which the network is wide: with fewer rows it overfits, and with fewer
 # codes nothing is gained (C2ST-XGB of halves and of whole tables: default, shoppers, adult).
-_ROWS_OF_A_WIDE_NETWORK = 20_000
+ROWS_OF_A_WIDE_NETWORK = 20_000
 _CODES_OF_A_WIDE_NETWORK = 1000
 # How far a column may be trusted to depend on what is visible: 0 is independence, 1 the network as it is.
 _TRUST = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -189,7 +178,7 @@ class MaskedNetwork(nn.Module):
 
     def logits(self, j: int, codes: Tensor, values: Tensor) -> Tensor:
         """Log-probabilities of the codes of one column, up to a constant; if nothing is visible, those of the rows."""
-        rows = self._codes_of(j)
+        rows = self.codes_of(j)
         told = torch.addmm(self.bias[rows], self.trunk(codes, values), self._outputs()[rows].T)
         nothing = ((codes < 0).all(1) & torch.isnan(values).all(1))[:, None]
         return self.log_shares[rows] + torch.where(nothing, 0.0, self.trust[j] * told + self.shift[rows])
@@ -198,7 +187,7 @@ class MaskedNetwork(nn.Module):
         """The log-probabilities of the codes of one column."""
         return torch.log_softmax(self.logits(j, codes, values), 1)
 
-    def _codes_of(self, j):
+    def codes_of(self, j):
         start = sum(self.sizes[:j])
         return slice(start, start + self.sizes[j])
 
@@ -213,7 +202,7 @@ class MaskedNetwork(nn.Module):
 
 def auto_sizes(n, n_codes):
     """Width and depth for n rows of columns with so many codes together."""
-    is_wide = n >= _ROWS_OF_A_WIDE_NETWORK and n_codes >= _CODES_OF_A_WIDE_NETWORK
+    is_wide = n >= ROWS_OF_A_WIDE_NETWORK and n_codes >= _CODES_OF_A_WIDE_NETWORK
     return (64, 1) if n < 1000 else (128, 2) if n < 5000 else (512, 2) if is_wide else (256, 2)
 
 
@@ -361,8 +350,8 @@ def fit_masked(
 
     settings = Settings(
         batch_size=batch, learning_rate_init=learning_rate, max_iter=max_iter,
-        max_time=None if max_time is None else (1 - _CALIBRATION_SHARE) * max_time, tol=0.0,
-        n_iter_no_change=8, early_stopping=held is not None, verbose=verbose, time_distribution="uniform",
+        max_time=max_time, tol=0.0, n_iter_no_change=8, early_stopping=held is not None, verbose=verbose,
+        time_distribution="uniform",
     )  # fmt: skip
     with tasks.run("codes", count_rounds(settings)) as tell:
         history = train(
@@ -372,11 +361,6 @@ def fit_masked(
             record=checkpoint.training({"masks": generator}, orders),
         )  # fmt: skip
     network.dropout, network.masks, network.low = 0.0, None, False
-    try:
-        calibrate(network, values.shape[1], generator, None if max_time is None else _CALIBRATION_SHARE * max_time)
-    except KeyboardInterrupt:
-        # what was learned is kept, with the shifts that were found so far
-        history.by_user = True
     return history
 
 
@@ -408,37 +392,3 @@ class _Passes:
     def set_state(self, state):
         """Go on from there."""
         self.order, self.place = state["order"].to(self.rows.device), state["place"]
-
-
-@torch.no_grad()
-def calibrate(network, n_values, generator, seconds=None):
-    """Shift the logits of each column so that drawn rows have the shares of the rows of fit.
-
-    Errors of one column's probabilities become inputs of the next one's: rows are drawn column by column, and each
-    column's shift solves mean softmax(logits + shift) = shares (iterative proportional fitting) before it is drawn.
-    With a limit of seconds, fewer rows are drawn as soon as the first columns show that all would take longer.
-    """
-    n_columns, device = len(network.sizes), network.log_shares.device
-    n = int(np.clip(_CALIBRATION_CELLS // n_columns, _FEWEST_CALIBRATION_ROWS, _CALIBRATION_ROWS))
-    codes = torch.full((n, n_columns), -1, device=device)
-    values = torch.full((n, n_values), torch.nan, device=device)
-    start = time.perf_counter()
-    for j in range(n_columns):
-        if seconds is not None and j > 0:
-            took = time.perf_counter() - start
-            if took >= seconds:
-                return
-            kept = max(1, int(len(codes) * min(1.0, j * (seconds - took) / (took * (n_columns - j)))))
-            codes, values = codes[:kept], values[:kept]
-        rows = network._codes_of(j)
-        shift, log_shares = network.shift[rows], network.log_shares[rows]
-        logits = torch.cat(
-            [
-                network.logits(j, *block)
-                for block in zip(codes.split(ROWS_PER_BLOCK), values.split(ROWS_PER_BLOCK), strict=True)
-            ]
-        )
-        for _ in range(_CALIBRATION_ROUNDS if j else 0):
-            drawn = torch.log_softmax(logits + shift, 1).exp().mean(0)
-            shift += (log_shares - drawn.clamp(min=1e-12).log()).clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT)
-        codes[:, j] = one_of(torch.log_softmax(logits + shift, 1), generator)

@@ -13,7 +13,8 @@ from sklearn_si.tables._bins import grid_bins, quantile_edges, smooth_bins
 from sklearn_si.tables._chain import draw_codes
 from sklearn_si.tables._code_features import code_features
 from sklearn_si.tables._codec import TableCodec
-from sklearn_si.tables._masked import MaskedNetwork, calibrate
+from sklearn_si.tables._masked import MaskedNetwork
+from sklearn_si.tables._together import calibrate
 
 
 def skewed(n_bins):
