@@ -242,9 +242,9 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return self._decoded(codes, values, self._rng(random_state), [None] * self.n_features_in_)
 
-    def _decoded(self, codes, values, rng, readings, index=None):
+    def _decoded(self, codes, values, rng, readings, index=None, with_ends=False):
         """The table, with the cells that a reading has as they are there, and an index (of a pandas frame)."""
-        cells = [column.decode(codes[:, j], values[:, j], rng) for j, column in enumerate(self.columns_)]
+        cells = [column.decode(codes[:, j], values[:, j], rng, with_ends) for j, column in enumerate(self.columns_)]
         known = [is_given(reading, len(codes)) for reading in readings]
         restore_ties(self.ties_, self.columns_, codes, overlaid(cells, readings), cells, known)
         cells = self.relations_.backward(cells, readings)

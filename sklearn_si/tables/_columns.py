@@ -287,12 +287,15 @@ class Column:
             level_shares = counts / counts.sum()
         return dataclasses.replace(self, shares=shares, level_shares=level_shares)
 
-    def decode(self, codes, values, rng):
-        """Numbers or levels, and where there is none, from codes and values."""
+    def decode(self, codes, values, rng, with_ends=False):
+        """Numbers or levels, and where there is none, from codes and values.
+
+        `with_ends` is for draws: the outermost of them are the least and the largest number of fit.
+        """
         first = self.n_codes - len(self.gap_kinds)
         gaps = np.where(codes >= first, codes - first + 1, 0)
         if self.is_continuous:
-            return self._decode_numbers(codes, values, gaps), gaps
+            return self._decode_numbers(codes, values, gaps, with_ends), gaps
         if not len(self.levels):
             return np.zeros(len(codes), dtype=np.int64), gaps
         levels = np.where(gaps > 0, 0, codes)
@@ -300,24 +303,24 @@ class Column:
             levels = self._drawn_levels(levels, rng)
         return self.levels[levels], gaps
 
-    def _decode_numbers(self, codes, values, gaps):
+    def _decode_numbers(self, codes, values, gaps, with_ends):
         ordinary = self.is_value(codes)
         spikes = (codes >= self.n_bins) & (codes < self.n_bins + len(self.levels))
         with np.errstate(over="ignore"):
-            x = self._within_bounds(self.bins.inverse(values[ordinary], codes[ordinary]))
+            x = self.bins.inverse(values[ordinary], codes[ordinary])
+        x = np.clip(self._with_ends(x) if with_ends else x, *self.bounds)
         x = x if self.lattice is None else np.clip(self.lattice.round(x), *self.bounds)
         whole = self.origin is not None
         numbers = np.zeros(len(codes), dtype=np.int64 if whole else np.float64)
         numbers[ordinary], numbers[spikes] = np.rint(x) if whole else x, self.levels[codes[spikes] - self.n_bins]
         return numbers + self.origin if whole else numbers
 
-    def _within_bounds(self, x):
-        """Numbers within the bounds; the outermost share of them stands at the bounds."""
-        low, high = self.bounds
-        if self.end_share and isinstance(self.bins, SmoothBins) and not self.bins.spline.is_line:
-            outer = self.bins.spline.inverse(ndtri([self.end_share, 1 - self.end_share]))
-            x = np.where(x <= outer[0], low, np.where(x >= outer[1], high, x))
-        return np.clip(x, low, high)
+    def _with_ends(self, x):
+        """Drawn numbers, of which the outermost share stands at the bounds."""
+        if not self.end_share or not isinstance(self.bins, SmoothBins) or self.bins.spline.is_line:
+            return x
+        (low, high), outer = self.bounds, self.bins.spline.inverse(ndtri([self.end_share, 1 - self.end_share]))
+        return np.where(x <= outer[0], low, np.where(x >= outer[1], high, x))
 
     def on_grid(self, numbers):
         """The numbers of a continuous column, on the grid of those of fit."""

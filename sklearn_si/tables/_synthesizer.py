@@ -298,7 +298,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         seed = self._seed(random_state)
         codes, values = complete(self, known, seed)
         index = None if given is None or len(given) != len(codes) else index_of(given)
-        return self.codec_._decoded(codes, values, np.random.RandomState(seed % 2**32), known.readings, index)
+        return self.codec_._decoded(codes, values, np.random.RandomState(seed % 2**32), known.readings, index, True)
 
     def impute(self, X, *, n_draws=1, random_state=None):
         """Fill the missing values of a table by draws given what its rows have.
@@ -325,7 +325,7 @@ class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, Densi
         for seed in seeds.tolist():
             codes, values = complete(self, known, seed, without_gaps=True)
             rng = np.random.RandomState(seed)
-            tables.append(self.codec_._decoded(codes, values, rng, known.readings, index_of(X)))
+            tables.append(self.codec_._decoded(codes, values, rng, known.readings, index_of(X), True))
         return tables if n_draws > 1 else tables[0]
 
     def score_samples(self, X):

@@ -240,6 +240,15 @@ def test_whole_numbers_that_floats_do_not_tell_apart_are_compared_with_floats():
     assert _by_chance(*readings) == pytest.approx((n_real**2).sum() / 120)
 
 
+def test_numbers_next_to_the_extremes_come_back():
+    """The outermost draws are the extremes of fit, but a number that is coded is no draw."""
+    x = np.append(np.random.default_rng(0).standard_cauchy(size=398), [-1e3, -1e4]).round(4)
+    codec = TableCodec(random_state=0).fit(pd.DataFrame({"x": x}))
+    assert codec.columns_[0].end_share > 0
+    held = pd.DataFrame({"x": np.append(x, [-9.5e3, -2e3])})
+    np.testing.assert_allclose(codec.inverse_transform(codec.transform(held))["x"], held["x"], rtol=1e-6)
+
+
 def test_most_drawn_tables_have_the_extremes_of_a_column():
     """A value far from all others would be missing from nearly all of them, and the range of the column with it."""
     n, rng = 8000, np.random.default_rng(0)
@@ -251,7 +260,7 @@ def test_most_drawn_tables_have_the_extremes_of_a_column():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         codes = rng.choice(column.n_codes, size=n, p=column.shares)
-        tables.append(column.decode(codes, rng.standard_normal(n), rng)[0])
+        tables.append(column.decode(codes, rng.standard_normal(n), rng, with_ends=True)[0])
     drawn = np.array(tables)
     for end, reached in ((-9.0, drawn.min(1)), (40.0, drawn.max(1))):
         assert (reached == end).mean() > 0.8
