@@ -46,10 +46,10 @@ class MultimarginalFlow(
     Parameters
     ----------
     coupling : {"optimal", "independent", "paired"}, default="optimal"
-        How rows of the samples are put together in training. "optimal" pairs batches of 1,024 rows by the least mean
-        squared distance in scaled units: along the chain of times, or, without times, each sample with the mean of the
-        others, which is the plan of Wasserstein barycenters. "independent" pairs at random, and "paired" row i with
-        row i of all samples.
+        How rows of the samples are put together in training. "optimal" pairs batches of 1,024 rows by the least energy
+        in scaled units: with times, of the action and a share of the bending of their paths; without, of the squared
+        distances between all samples, which is the plan of Wasserstein barycenters. "independent" pairs at random, and
+        "paired" row i with row i of all samples.
     preprocessing : {"auto", "standardize", "whiten"} or None, default="auto"
         The map from data units to scaled units, one for all samples. "standardize", which is "auto", divides each
         column by its standard deviation within the samples; "whiten" takes the axes in which their mean covariance is

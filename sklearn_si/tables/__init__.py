@@ -3,6 +3,7 @@
 from ._codec import TableCodec
 from ._constraints import FixedCombinations, Inequality, Sum
 from ._imputer import InterpolantImputer
+from ._raking import RakedSynthesizer
 from ._report import TableReport
 from ._synthesizer import TableSynthesizer
 
@@ -10,6 +11,7 @@ __all__ = [
     "FixedCombinations",
     "Inequality",
     "InterpolantImputer",
+    "RakedSynthesizer",
     "Sum",
     "TableCodec",
     "TableReport",

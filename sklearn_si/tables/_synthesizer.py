@@ -23,10 +23,7 @@ from .._utils.frames import index_of
 from .._utils.input_checks import all_or_nothing, check_count
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
-from .._utils.tensors import (
-    draw_seed,
-    resolve_device,
-)
+from .._utils.tensors import draw_seed, resolve_device
 from .._utils.weights import weighted_rows
 from ..distributed import current_group
 from ..persistence._pickling import PackedNetworks
@@ -37,6 +34,7 @@ from ._completion import complete
 from ._given_cells import known_cells, nothing_known
 from ._layout import layout_of
 from ._learning import Budget, CodedRows, fit_codes, fit_values, joined_rounds, refuse_support
+from ._raking import RakingMethods
 from ._values import (
     ABSENT,
     ASKED,
@@ -47,7 +45,7 @@ __all__ = ["TableSynthesizer"]
 
 
 @registered("tables.TableSynthesizer")
-class TableSynthesizer(PackedNetworks, FollowedEstimator, LinkedEstimator, DensityMixin, BaseEstimator):
+class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedEstimator, DensityMixin, BaseEstimator):
     """A model of the rows of a mixed-type table: it draws new rows, completes given ones and scores them.
 
     P(k, x) = prod_j P(k_j | k_1, ..., k_{j-1})  p(v | k) prod |dv/dx|

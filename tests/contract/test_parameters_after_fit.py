@@ -189,6 +189,7 @@ def questions(name, model, given):
         "impute": lambda: model.impute(GAPS, n_draws=2),
         "predict_proba": lambda: model.predict_proba(table, target="level"),
         "levels": lambda: model.levels("level"),
+        "rake": lambda: model.rake({"level": {"a": 0.5, "b": 0.3, "c": 0.2}}, n_rows=300).sample(6),
     }
     of_codecs = {
         "transform": lambda: (model.transform(table), attempted(lambda: model.transform(unseen))),

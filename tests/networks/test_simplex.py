@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy.integrate import trapezoid
 from scipy.interpolate import CubicSpline
 
 from sklearn_si._training.batches import make_task
-from sklearn_si._training.multimarginal import draw_weights, paired_rows, regression_at
+from sklearn_si._training.multimarginal import draw_weights, paired_rows, path_energy_matrix, regression_at
+from sklearn_si.couplings import optimal_pairs
 from sklearn_si.networks._simplex import Chord, PathVelocity, SimplexNetwork, SimplexVelocity, SplinePath
 
 TIMES = np.array([0.0, 1.0, 2.5, 3.0])
@@ -109,15 +111,33 @@ def test_weights_have_sum_one_and_directions_sum_zero():
         assert (alpha.min() >= -1e-6) == (times is None)
 
 
-def test_rows_are_paired_along_the_chain_or_with_the_mean_of_the_others():
-    rng = np.random.default_rng(0)
+def test_the_energy_of_paths_is_action_and_bending():
+    rng, t = np.random.default_rng(0), np.linspace(0, 3, 3001)
+    x = rng.normal(size=4)
+    spline = CubicSpline(TIMES, x, bc_type="natural")
+    bending = trapezoid(spline(t, 2) ** 2, t)
+    action = (np.diff(x) ** 2 / np.diff(TIMES)).sum()
+    assert_allclose(x @ path_energy_matrix(TIMES, 4) @ x, action + 0.5 * bending, rtol=1e-5)
+    # in units of the mean distance of times
+    assert_allclose(path_energy_matrix(100 * TIMES + 7, 4), path_energy_matrix(TIMES, 4), rtol=1e-9)
+    assert_allclose(x @ path_energy_matrix(None, 4) @ x, ((x[:, None] - x) ** 2).sum() / 2)
+
+
+@pytest.mark.parametrize("times", [None, TIMES[:3]])
+def test_pairing_lowers_the_energy(times):
+    rng, energy = np.random.default_rng(0), path_energy_matrix(times, 3)
     x = [torch.as_tensor(rng.normal(size=(50, 1))) for _ in range(3)]
-    for in_order in (True, False):
-        ranks = paired_rows(x, in_order)[..., 0].argsort(1)
-        assert (ranks == ranks[0]).all()  # in one column every optimal plan keeps the order
+    ranks = paired_rows(x, path_energy_matrix(None, 3))[..., 0].argsort(1)
+    assert (ranks == ranks[0]).all()  # in one column every optimal plan keeps the order
     y = [torch.as_tensor(rng.normal(size=(60, 2)) @ rng.normal(size=(2, 2))) for _ in range(3)]
+    chain = [y[0]]
+    for rows in y[1:]:
+        chain.append(rows[torch.as_tensor(optimal_pairs(chain[-1], rows))])
 
-    def products(paired):
-        return float((paired.sum(0).square().sum() - paired.square().sum()) / 2)
+    def total(paired):
+        return torch.einsum("kj,knd,jnd->", torch.as_tensor(energy), paired, paired)
 
-    assert products(paired_rows(y, False)) > products(paired_rows(y, True))
+    paired = paired_rows(y, energy)
+    assert total(paired) < total(torch.stack(chain))
+    for before, after in zip(y, paired, strict=True):
+        assert_allclose(sorted(before.tolist()), sorted(after.tolist()))

@@ -1,0 +1,469 @@
+"""A fitted synthesizer reweighted to new margins: iterative proportional fitting of drawn rows."""
+
+import math
+import numbers
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import Bunch, _safe_indexing
+
+from .._utils.callers import users_level
+from .._utils.cells import is_missing
+from .._utils.frame_names import is_pandas
+from .._utils.input_checks import check_count
+from .._utils.names import registered
+from .._utils.tensors import draw_seed
+
+__all__ = ["RakedSynthesizer"]
+
+# Rows that are drawn to fit the factors.
+_ROWS = 20_000
+# Largest difference of a share from its total after the fit of the factors, and of a total from 1 in sum.
+_ROUNDING = 1e-6
+# Rounds of iterative proportional fitting.
+_ROUNDS = 2000
+# Rows that are drawn for each row that is kept, at the most.
+_MOST_TIMES = 10
+# Rows that are drawn for a sample, at the least: with fewer, the margins of what is kept are those of few rows.
+_LEAST_ROWS = 1000
+# Relative difference of the sums of two totals by which they contradict each other.
+_UNEQUAL = 1e-3
+# Levels that an error lists.
+_FEW = 20
+
+
+@registered("tables.Margin")
+class Margin:
+    """The cells of one or several columns, in groups with a share each.
+
+    Parameters
+    ----------
+    columns : tuple
+        Names of the columns.
+    groups : list of tuple
+        For each group a level of each column: a value, None for missing cells, or a tuple (low, high) of numbers with
+        low <= x < high, where None is no bound.
+    shares : ndarray of shape (n_groups + 1,)
+        The share of each group; the last is that of all other cells, NaN where there is none.
+    """
+
+    def __init__(self, columns: tuple[Any, ...], groups: list[tuple[Any, ...]], shares: np.ndarray) -> None:
+        self.columns, self.groups, self.shares = columns, groups, shares
+
+    def labels(self, cells: dict[Any, list[Any]]) -> np.ndarray:
+        """The number of the group of each row; the last one for rows of none."""
+        coded = [_distinct(cells[name]) for name in self.columns]
+        n = len(coded[0][0])
+        found, count = np.full(n, len(self.groups)), np.zeros(n, dtype=np.int64)
+        for k, group in enumerate(self.groups):
+            own = np.ones(n, dtype=bool)
+            for level, (codes, values) in zip(group, coded, strict=True):
+                own &= np.array([_matches(value, level) for value in values], dtype=bool)[codes]
+            found[own], count = k, count + own
+        if (count > 1).any():
+            raise ValueError(
+                f"totals[{self._told()}] has groups that overlap: a row is in {int(count.max())} of them. Let ranges "
+                "(low, high), which hold low <= x < high, end where others begin."
+            )
+        return found
+
+    def _told(self) -> str:
+        return repr(self.columns[0] if len(self.columns) == 1 else self.columns)
+
+    def named(self, k: int) -> str:
+        """A group in errors and reports."""
+        group = self.groups[k] if k < len(self.groups) else ("all others",)
+        return repr(group[0] if len(group) == 1 else group)
+
+
+def _distinct(cells: list[Any]) -> tuple[np.ndarray, list[Any]]:
+    """The number of the distinct value of each cell, and these values; all missing cells are one."""
+    known: dict[Any, int] = {}
+    codes = [known.setdefault(None if is_missing(cell) else cell, len(known)) for cell in cells]
+    return np.array(codes), list(known)
+
+
+def _matches(value: Any, level: Any) -> bool:
+    if is_missing(level):
+        return value is None
+    if not _is_range(level):
+        return value is not None and bool(value == level)
+    low, high = level
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    return (low is None or value >= low) and (high is None or value < high)
+
+
+def _is_range(level: Any) -> bool:
+    return isinstance(level, tuple) and len(level) == 2 and all(_is_bound(end) for end in level)
+
+
+def _is_bound(end: Any) -> bool:
+    return end is None or (isinstance(end, numbers.Real) and not isinstance(end, bool))
+
+
+def proportional_factors(
+    labels: list[np.ndarray], margins: list[Margin], start: list[np.ndarray] | None = None
+) -> list[np.ndarray]:
+    """Factors of the groups of each margin with which weighted rows have all shares.
+
+    w_i = prod_m f_m[label_m(i)],    f_m[k] <- f_m[k] share_m[k] / sum over rows of group k of w
+
+    in turn for each margin m (Deming & Stephan 1940): of all weights with these shares, those nearest to equal ones in
+    Kullback-Leibler divergence (Csiszar 1975). The weights have mean one.
+
+    Raises
+    ------
+    ValueError
+        When a share is asked for of a group without a row, or when no weights have all shares.
+    """
+    n, wanted = len(labels[0]), [_wanted(own, margin) for own, margin in zip(labels, margins, strict=True)]
+    factors = [np.ones(len(shares)) for shares in wanted] if start is None else [f.copy() for f in start]
+    worst = np.inf
+    for _ in range(_ROUNDS):
+        before = worst
+        worst = 0.0
+        for own, shares, factor in zip(labels, wanted, factors, strict=True):
+            weight = _weights(labels, factors)
+            now = np.bincount(own, weight, len(shares)) / n
+            worst = max(worst, float(np.abs(now - shares).max()))
+            factor *= np.divide(shares, now, out=np.zeros_like(now), where=now > 0)
+        if worst <= _ROUNDING:
+            return factors
+        if worst > before * (1 - 1e-6):
+            break
+    _refuse_contradiction(labels, wanted, margins, factors)
+    return factors
+
+
+def _weights(labels: list[np.ndarray], factors: list[np.ndarray]) -> np.ndarray:
+    return np.prod([factor[own] for own, factor in zip(labels, factors, strict=True)], axis=0)
+
+
+def _wanted(own: np.ndarray, margin: Margin) -> np.ndarray:
+    """The shares of a margin, with those of cells that no total names as they are among themselves."""
+    shares, count = margin.shares.copy(), np.bincount(own, minlength=len(margin.shares))
+    rest = 1 - shares[:-1].sum()
+    shares[-1] = rest if rest > _ROUNDING else 0.0
+    empty = np.flatnonzero((shares > 0) & (count == 0))
+    if len(empty):
+        raise ValueError(
+            f"totals[{margin._told()}] gives {margin.named(int(empty[0]))} the share {shares[empty[0]]:.3g}, but none "
+            f"of {len(own)} drawn rows is in it: let all totals of a column add up to 1, leave out a level that the "
+            "model does not draw, or raise n_rows."
+        )
+    return shares
+
+
+def _refuse_contradiction(
+    labels: list[np.ndarray], wanted: list[np.ndarray], margins: list[Margin], factors: list[np.ndarray]
+) -> None:
+    n, weight = len(labels[0]), _weights(labels, factors)
+    gaps = [np.bincount(own, weight, len(shares)) / n - shares for own, shares in zip(labels, wanted, strict=True)]
+    worst = max(range(len(gaps)), key=lambda m: np.abs(gaps[m]).max())
+    k = int(np.abs(gaps[worst]).argmax())
+    if abs(gaps[worst][k]) <= 1e-4:
+        return
+    raise ValueError(
+        f"No weights of the drawn rows have all totals: {margins[worst].named(k)} of column {margins[worst]._told()} "
+        f"has the share {wanted[worst][k] + gaps[worst][k]:.3g} instead of {wanted[worst][k]:.3g} after the last "
+        "round. Totals may contradict each other through levels that never stand together: leave one of them out, or "
+        "raise n_rows."
+    )
+
+
+@registered("tables.RakedSynthesizer")
+class RakedSynthesizer(BaseEstimator):
+    """A fitted synthesizer whose rows have other margins: what `TableSynthesizer.rake` returns.
+
+    q(x) = p(x) prod_m f_m(x) / Z
+
+    with p the fitted distribution and a factor for each group of each margin: of all distributions with these margins
+    the one nearest to p in Kullback-Leibler divergence (Csiszar 1975, "I-divergence geometry of probability
+    distributions and minimization problems").
+
+    Parameters
+    ----------
+    synthesizer : TableSynthesizer
+        The fitted model.
+    margins : list of Margin
+        The columns, groups and shares.
+    factors : list of ndarray
+        Of each margin, the factor of each group.
+    report : Bunch
+        As `report_`.
+
+    Attributes
+    ----------
+    report_ : Bunch
+        `shares`, a list of dicts with the `column`, the `level`, its share in the `model`, and its share as `asked`;
+        `effective_share`, (sum w)^2 / (n sum w^2), how many rows as good as drawn ones a weighted row is worth;
+        `largest_weight`; `log_normaliser_error`, the standard error of log Z in nats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_si.tables import TableSynthesizer
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.column_stack([rng.choice(["a", "b"], size=300), rng.integers(3, size=300)]).astype(object)
+    >>> raked = TableSynthesizer(max_iter=50, random_state=0).fit(X).rake({0: {"a": 0.9, "b": 0.1}})
+    >>> round(float((raked.sample(1000)[:, 0] == "a").mean()), 2)
+    0.9
+    """
+
+    def __init__(self, synthesizer: Any, margins: list[Margin], factors: list[np.ndarray], report: Bunch) -> None:
+        self.synthesizer, self.margins, self.factors, self.report = synthesizer, margins, factors, report
+
+    @property
+    def report_(self) -> Bunch:
+        """What changes by the new margins."""
+        return self.report
+
+    def __sklearn_clone__(self) -> "RakedSynthesizer":
+        """Itself: there is nothing to fit."""
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Always: it is made of a fitted model."""
+        return True
+
+    def weights(self, X: Any) -> np.ndarray:
+        """The weight q(x) / p(x) of rows of the fitted model; their mean over its draws is one.
+
+        Parameters
+        ----------
+        X : table like that of fit
+
+        Returns
+        -------
+        weights : ndarray of shape (n_samples,)
+        """
+        cells = cells_of(X, self.synthesizer.codec_.table_.names, self._columns())
+        return _weights([margin.labels(cells) for margin in self.margins], self.factors)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of rows: that of the fitted model, and the log of their weight.
+
+        Parameters
+        ----------
+        X : table like that of fit
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats, up to `report_.log_normaliser_error`; -inf where a total is 0.
+        """
+        with np.errstate(divide="ignore"):
+            return self.synthesizer.score_samples(X) + np.log(self.weights(X))
+
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
+        """Draw rows with the new margins.
+
+        Rows of the fitted model are drawn, as many as the largest weight asks for (at most ten for each that is kept),
+        and kept with probabilities in proportion to their weights by systematic sampling: the margins of what is kept
+        are within a row or so of their totals, and no row is kept twice unless a weight is so large that a warning
+        says so.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw; None is that of the synthesizer.
+
+        Returns
+        -------
+        X : table like that of fit
+        """
+        n = check_count(n_samples, "n_samples")
+        seed = draw_seed(self.synthesizer.random_state if random_state is None else random_state)
+        times = min(_MOST_TIMES, math.ceil(1.05 * self.report_.largest_weight))
+        X = self.synthesizer.sample(max(_LEAST_ROWS, times * n), random_state=seed)
+        cells = cells_of(X, self.synthesizer.codec_.table_.names, self._columns())
+        labels = [margin.labels(cells) for margin in self.margins]
+        rows = systematic_rows(labels, self._weights_of_draw(labels), n, np.random.default_rng([seed, 1]))
+        repeated = n - len(np.unique(rows))
+        if repeated:
+            warnings.warn(
+                f"{repeated} of {n} rows are repeated: the totals weigh some rows up to "
+                f"{self.report_.largest_weight:.3g} times, and at most {_MOST_TIMES} rows are drawn for each that is "
+                "kept.",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+        kept = _safe_indexing(X, rows)
+        return kept.reset_index(drop=True) if is_pandas(kept) else kept
+
+    def _weights_of_draw(self, labels: list[np.ndarray]) -> np.ndarray:
+        """The weights of drawn rows, fitted to these rows anew where they are enough for it."""
+        try:
+            return _weights(labels, proportional_factors(labels, self.margins, self.factors))
+        except ValueError:
+            return _weights(labels, self.factors)
+
+    def _columns(self) -> list[Any]:
+        return list(dict.fromkeys(name for margin in self.margins for name in margin.columns))
+
+
+def systematic_rows(labels: list[np.ndarray], weight: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """N row numbers, each row as often as its weight says up to one, in random order.
+
+    Points at equal distances on the sum of the weights choose the rows, which are sorted by their groups: each group,
+    and so each margin, has its share up to a row or so.
+    """
+    order = np.lexsort([rng.random(len(weight)), *labels[::-1]])
+    ends = np.cumsum(weight[order])
+    points = (rng.random() + np.arange(n)) / n * ends[-1]
+    chosen = order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
+    return rng.permutation(chosen)
+
+
+def cells_of(X: Any, names: list[Any], columns: list[Any]) -> dict[Any, list[Any]]:
+    """The cells of some columns of a table, as Python objects."""
+    if isinstance(X, np.ndarray):
+        return {name: X[:, names.index(name)].tolist() for name in columns}
+    if not hasattr(X, "columns"):
+        return {name: [row[names.index(name)] for row in X] for name in columns}
+    return {name: X[name].tolist() if is_pandas(X) else X[name].to_list() for name in columns}
+
+
+def read_totals(totals: Any, names: list[Any], levels: Any) -> list[Margin]:
+    """The margins of totals, with their shares."""
+    if not isinstance(totals, dict) or not totals:
+        raise ValueError(
+            f"Got totals={totals!r}, but expected a dict from each column to a dict from each level to its share or "
+            "count."
+        )
+    read = [_read_margin(key, total, names, levels) for key, total in totals.items()]
+    counts = [(margin, size) for margin, size in read if size is not None]
+    for margin, size in counts[1:]:
+        if abs(size - counts[0][1]) > _UNEQUAL * counts[0][1]:
+            raise ValueError(
+                f"The totals of column {counts[0][0]._told()} add up to {counts[0][1]:g}, but those of column "
+                f"{margin._told()} to {size:g}: give counts of the same population, or shares."
+            )
+    return [margin for margin, _ in read]
+
+
+def _read_margin(key: Any, total: Any, names: list[Any], levels: Any) -> tuple[Margin, float | None]:
+    columns = (key,) if key in names or not isinstance(key, tuple) else key
+    unknown = [name for name in columns if name not in names]
+    if unknown:
+        raise ValueError(f"totals names the column {unknown[0]!r}, but expected one of {names[:_FEW]}.")
+    if not isinstance(total, dict) or not total:
+        raise ValueError(f"Got totals[{key!r}]={total!r}, but expected a dict from each level to its share or count.")
+    bad = [v for v in total.values() if isinstance(v, bool) or not isinstance(v, numbers.Real)]
+    if bad or not all(math.isfinite(v) and v >= 0 for v in total.values()):
+        wrong = bad[0] if bad else next(v for v in total.values() if not (math.isfinite(v) and v >= 0))
+        raise ValueError(f"totals[{key!r}] has {wrong!r}, but expected finite numbers of at least 0.")
+    groups = [group if len(columns) > 1 else (group,) for group in total]
+    for group in groups:
+        if not isinstance(group, tuple) or len(group) != len(columns):
+            raise ValueError(
+                f"totals[{key!r}] names {group!r}, but expected one level for each of the columns {list(columns)}."
+            )
+        for name, level in zip(columns, group, strict=True):
+            _refuse_unseen(name, level, levels(name))
+    values = np.array(list(total.values()), dtype=np.float64)
+    size = float(values.sum())
+    if size == 0:
+        raise ValueError(f"The totals of column {key!r} are all 0, but expected one above 0.")
+    is_count = size > 1 + _ROUNDING
+    return Margin(columns, groups, np.append(values / size if is_count else values, np.nan)), size if is_count else None
+
+
+def _refuse_unseen(name: Any, level: Any, seen: list[Any] | None) -> None:
+    if seen is None or is_missing(level) or _is_range(level):
+        return
+    if not any(value == level for value in seen):
+        raise ValueError(
+            f"totals[{name!r}] names the level {level!r}, which fit has not seen: expected some of {seen[:_FEW]}."
+        )
+
+
+class RakingMethods:
+    """Other margins for a fitted synthesizer."""
+
+    codec_: Any
+
+    def rake(self, totals, *, n_rows=_ROWS, random_state=None):
+        """Reweight the fitted model to new margins, without a new fit.
+
+        q = argmin KL(q || p) over all distributions with these margins    (iterative proportional fitting)
+
+        Parameters
+        ----------
+        totals : dict
+            For each column a dict from each level to its share or count: ``{"sex": {"f": 0.52, "m": 0.48}}``. Counts
+            (with a sum above 1) are divided by their sum; levels that shares of a smaller sum leave out keep their
+            proportions in what is left. None is the level of missing cells, and a tuple (low, high) holds the numbers
+            low <= x < high; a key of several columns, ``("sex", "region")``, has tuples of levels.
+        n_rows : int, default=20000
+            Number of rows that are drawn to fit the weights.
+        random_state : int, RandomState instance or None, default=None
+            Seed of these rows; None is the estimator's own.
+
+        Returns
+        -------
+        raked : RakedSynthesizer
+            With `sample`, `score_samples`, `weights` and `report_`.
+
+        Raises
+        ------
+        ValueError
+            When totals name a column or a level that fit has not seen, contradict each other, or ask for rows that the
+            model does not draw.
+        """
+        n_rows = check_count(n_rows, "n_rows")
+        names = self.codec_.table_.names
+        margins = read_totals(totals, names, self._known_levels)
+        X = self.sample(n_rows, random_state=random_state)
+        cells = cells_of(X, names, [name for margin in margins for name in margin.columns])
+        labels = [margin.labels(cells) for margin in margins]
+        _warn_of_left_out(labels, margins)
+        factors = proportional_factors(labels, margins)
+        return RakedSynthesizer(self, margins, factors, _report(labels, margins, factors))
+
+    def _known_levels(self, name):
+        """The levels of a column that fit has seen, as Python objects; None where they cannot be listed."""
+        try:
+            return [plain_cell(level) for level in self.levels(name)]
+        except ValueError:
+            return None
+
+
+def _warn_of_left_out(labels: list[np.ndarray], margins: list[Margin]) -> None:
+    """Warn of cells that totals of sum one do not name, and so rule out."""
+    for own, margin in zip(labels, margins, strict=True):
+        left = float((own == len(margin.groups)).mean())
+        if left and _wanted(own, margin)[-1] == 0:
+            warnings.warn(
+                f"totals[{margin._told()}] leaves out cells that {left:.2%} of the drawn rows have, and gives all of "
+                "the population to others: such rows get the weight 0. Name all levels (None is that of missing "
+                "cells), or give shares with a sum below 1.",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+
+
+def plain_cell(level: Any) -> Any:
+    """A level as a plain Python value."""
+    return level.item() if isinstance(level, np.generic) else level
+
+
+def _report(labels: list[np.ndarray], margins: list[Margin], factors: list[np.ndarray]) -> Bunch:
+    weight, shares = _weights(labels, factors), []
+    for own, margin in zip(labels, margins, strict=True):
+        now, wanted = np.bincount(own, minlength=len(margin.shares)) / len(own), _wanted(own, margin)
+        name = margin.columns[0] if len(margin.columns) == 1 else margin.columns
+        levels = [group[0] if len(group) == 1 else group for group in margin.groups]
+        told = zip(levels, now.tolist(), wanted.tolist(), strict=False)
+        shares += [{"column": name, "level": level, "model": a, "asked": b} for level, a, b in told]
+    return Bunch(
+        shares=shares,
+        effective_share=float(weight.sum() ** 2 / (len(weight) * np.square(weight).sum())),
+        largest_weight=float(weight.max()),
+        log_normaliser_error=float(weight.std() / weight.mean() / len(weight) ** 0.5),
+    )
