@@ -161,14 +161,16 @@ def _refuse_contradiction(
     labels: list[np.ndarray], wanted: list[np.ndarray], margins: list[Margin], factors: list[np.ndarray]
 ) -> None:
     n, weight = len(labels[0]), _weights(labels, factors)
-    gaps = [np.bincount(own, weight, len(shares)) / n - shares for own, shares in zip(labels, wanted, strict=True)]
-    worst = max(range(len(gaps)), key=lambda m: np.abs(gaps[m]).max())
-    k = int(np.abs(gaps[worst]).argmax())
-    if abs(gaps[worst][k]) <= 1e-4:
+    differences = [
+        np.bincount(own, weight, len(shares)) / n - shares for own, shares in zip(labels, wanted, strict=True)
+    ]
+    worst = max(range(len(differences)), key=lambda m: np.abs(differences[m]).max())
+    k = int(np.abs(differences[worst]).argmax())
+    if abs(differences[worst][k]) <= 1e-4:
         return
     raise ValueError(
         f"No weights of the drawn rows have all totals: {margins[worst].named(k)} of column {margins[worst]._told()} "
-        f"has the share {wanted[worst][k] + gaps[worst][k]:.3g} instead of {wanted[worst][k]:.3g} after the last "
+        f"has the share {wanted[worst][k] + differences[worst][k]:.3g} instead of {wanted[worst][k]:.3g} after the last "
         "round. Totals may contradict each other through levels that never stand together: leave one of them out, or "
         "raise n_rows."
     )
@@ -279,7 +281,7 @@ class RakedSynthesizer(BaseEstimator):
         """
         n = check_count(n_samples, "n_samples")
         seed = draw_seed(self.synthesizer.random_state if random_state is None else random_state)
-        times = min(_MOST_TIMES, math.ceil(1.05 * self.report_.largest_weight))
+        times = min(_MOST_TIMES, math.ceil(1.2 * self.report_.largest_weight))
         X = self.synthesizer.sample(max(_LEAST_ROWS, times * n), random_state=seed)
         cells = cells_of(X, self.synthesizer.codec_.table_.names, self._columns())
         labels = [margin.labels(cells) for margin in self.margins]

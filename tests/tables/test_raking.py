@@ -57,7 +57,7 @@ def test_margins_of_drawn_rows_are_the_totals(fitted):
     for column, found in shares(X).items():
         for level, share in TOTALS[column].items():
             assert abs(found.get(level, 0.0) - share) < 0.002, (column, level)
-    assert not X.age.duplicated().any()
+    assert not X.duplicated().any()
 
 
 def test_a_population_in_counts_has_the_same_rows(fitted):
