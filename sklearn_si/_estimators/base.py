@@ -14,12 +14,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from .._model.lost_rows import warn_missed
 from .._model.sampling import DENOISED, check_noise
 from .._model.settings import Sampling
-from .._training.base_density import BASE_DENSITIES
+from .._training.base_density import BASE_DENSITIES, densities_of
 from .._training.loop import History
 from .._training.losses import FIELDS, TIME_DISTRIBUTIONS
-from .._training.problem import WarmStart, fit_problem, make_problem, share_problem
+from .._training.problem import fit_problem, make_problem, share_problem
 from .._training.recipe import Recipe
 from .._training.repeats import dequantized_ends, warn_repeats
+from .._training.warm_start import WarmStart
 from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
 from .._utils.weights import weighted_samples
@@ -51,6 +52,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         "coupling": [StrOptions(set(COUPLINGS)), callable],
         "preprocessing": [StrOptions({"auto", *MAPS}), None],
         "base_density": [StrOptions(set(BASE_DENSITIES)), HasMethods(["fit", "score_samples"]), None],
+        "target_density": [StrOptions({"auto", "flow", "transport"})],
         "noise_level": [Interval(numbers.Real, 0, None, closed="left")],
         "noise_schedule": [StrOptions({"gamma", "constant", "optimal"}), callable],
         "n_steps": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
@@ -223,7 +225,7 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
 
     def _warn_repeats(self, X0, X1):
         """Warn of columns that have no density, at the ends of which one is promised."""
-        if self._forecasts() or self.interpolant == "mirror" or (X1 is not None and self.base_density is None):
+        if self._forecasts() or self.interpolant == "mirror" or (X1 is not None and self._needs_no_density()):
             return
         ways_out = (
             "Set dequantize='auto' (or a list of columns), which adds noise within the cells of the values, or use "
@@ -231,6 +233,10 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
         )
         samples = {"X": X0} if X1 is None else {"X0": X0, "X1": X1}
         warn_repeats(samples, self._column_names(), self.dequantize, ways_out)
+
+    def _needs_no_density(self) -> bool:
+        """Whether no density is fitted to the ends of a bridge."""
+        return densities_of(self.base_density, self.target_density) == (None, False)
 
     def _forecasts(self) -> bool:
         """Whether the process starts from rows that are given as the condition."""
@@ -259,6 +265,15 @@ class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMeth
             members.append(copy.copy(self).set_params(n_estimators=1))
             members[-1].model_ = model
         return members
+
+    @property
+    def target_density_(self) -> Any:
+        """The density of a bridge's target, as a fitted estimator of one sample; None where it has none of its own."""
+        if self.model_.target_model is None:
+            return None
+        density = copy.copy(self)
+        density.model_ = self.model_.target_model
+        return density
 
     def _sampling(self) -> Sampling:
         return Sampling(self.noise_level, self.noise_schedule, self.solver, self.n_steps, self.ode_tol)

@@ -268,7 +268,8 @@ class DensityMethods(AsksModel):
 
     def _interval(self, X, condition, time):
         """Log-density of validated rows, and the half-width of its interval, which speaks of the fit."""
-        n_members = len(self.model_.members)
+        model = self.model_.target_model if self.model_.target_model is not None and time == 1 else self.model_
+        n_members = len(model.members)
         if n_members == 1 or self._scores_chain():
             got = "one" if n_members == 1 else f"{n_members}, of SDE chains (likelihood='sde')"
             raise ValueError(
@@ -277,7 +278,7 @@ class DensityMethods(AsksModel):
                 "(return_error=True tells the error of the solver.)"
             )
         X = self._placed(X, self.model_.grid_at(float(time)))
-        return log_density_interval(self.model_, X, time, self._evaluation(strict=False), condition)
+        return log_density_interval(model, X, time, self._evaluation(strict=False), condition)
 
     def _scores_chain(self):
         """Whether the density is that of the SDE chain, and not that of the ODE."""

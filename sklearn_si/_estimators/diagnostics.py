@@ -179,8 +179,11 @@ class DiagnosticMethods(AsksModel):
             p-value of a Kolmogorov-Smirnov test of normality for each transformed column, and `mahalanobis_ks`, that of
             their squared lengths; `nll`, the mean negative log-density in nats, and `solver_error`, its largest
             estimated error; with noise, `nll_sde_bound`, the upper bound for the SDE chain; and `fisher_divergence`,
-            relative to the Fisher information, where the score and both densities are known. Standard errors end in
-            `_error` (`nll_error`, ...); that of `nll_sde_bound` is the Monte Carlo error of its paths.
+            relative to the Fisher information, where the score and both densities are known. Of a bridge whose target
+            has a density of its own, `transport_gap`, the mean of that at transported rows of X0 minus its mean at rows
+            of X1, and `density_gap`, its mean difference from the density of transported rows, if both were fitted:
+            errors of the fits, which no solver's bound covers. Standard errors end in `_error` (`nll_error`, ...); that
+            of `nll_sde_bound` is the Monte Carlo error of its paths.
 
         Raises
         ------
@@ -250,6 +253,8 @@ def diagnose(model, X0, X1, sampling, evaluation):
     _calibration(model, X0, X1, report)
     _latent(model, X0 if X1 is None else None, evaluation, report)
     _likelihoods(model, X0 if X1 is None else X1, sampling, evaluation, report)
+    if model.target_model is not None:
+        _transported(model, X0, X1, evaluation, report)
     _consistency(model, X0, X1, evaluation, report)
     return report
 
@@ -407,7 +412,8 @@ def _latent(model, X, evaluation, report):
 
 def _likelihoods(model, X, sampling, evaluation, report):
     """Negative log-likelihood of the ODE with its standard and solver error, and the bound of the SDE chain."""
-    if model.is_mirror or (model.base_sample is not None and model.base_density is None):
+    is_known = model.base_sample is None or model.base_density is not None or model.target_model is not None
+    if model.is_mirror or not is_known:
         return
     X = X[:_N_ROWS]
     value, error = log_density(model, X, time_of(1.0), evaluation)
@@ -416,7 +422,7 @@ def _likelihoods(model, X, sampling, evaluation, report):
     word = "met" if report.solver_error <= evaluation.tolerance else "MISSED by some rows"
     nll = f"{report.nll:.4f} +- {report.nll_error:.2g} nats ({len(X)} rows)"
     report.verdicts["NLL, ODE"] = f"{nll}; worst solver error {report.solver_error:.2g}: ode_tol {word}"
-    if sampling.noise_level > 0:
+    if sampling.noise_level > 0 and (model.base_sample is None or model.base_density is not None):
         chain = chain_log_density(model, X, sampling, evaluation, _N_PATHS)
         report.nll_sde_bound = -float(chain["bound"].mean())
         # rows share their noise, so their Monte Carlo errors do not average out
@@ -425,6 +431,27 @@ def _likelihoods(model, X, sampling, evaluation, report):
         word = "velocity and score agree" if gap < 0.1 else "velocity and score disagree, or n_steps is small"
         bound = f"{report.nll_sde_bound:.4f} +- {report.nll_sde_bound_error:.2g} nats ({len(X)} rows, {_N_PATHS} paths)"
         report.verdicts["NLL, bound of the SDE"] = f"{bound}, {gap:+.3f} from the ODE: {word}"
+
+
+def _transported(model, X0, X1, evaluation, report):
+    """How far the density of the target is from that of transported rows, at held-out rows of both ends."""
+    X0, X1 = X0[:_N_ROWS], X1[:_N_ROWS]
+    moved, _ = model.transport(X0, True, evaluation)
+    moved = moved if model.target_grid is None else model.target_grid.centre(moved)[0]
+    own, of_moved = (log_density(model.target_model, X, time_of(1.0), evaluation)[0] for X in (X1, moved))
+    report.transport_gap = float(of_moved.mean() - own.mean())
+    report.transport_gap_error = float(np.hypot(_standard_error(own), _standard_error(of_moved)))
+    agree = abs(report.transport_gap) < 3 * report.transport_gap_error
+    gap = f"{report.transport_gap:+.3f} +- {report.transport_gap_error:.2g} nats ({len(X0)} and {len(X1)} rows)"
+    word = "they agree" if agree else "they DISAGREE: fit longer"
+    report.verdicts["log-density, transported X0 minus X1"] = f"{gap}: {word}"
+    if model.base_density is None:
+        return
+    difference = own - log_density(model.transported, X1, time_of(1.0), evaluation)[0]
+    report.density_gap, report.density_gap_error = float(difference.mean()), _standard_error(difference)
+    report.verdicts["log-density, target's own minus transported"] = (
+        f"{report.density_gap:+.3f} +- {report.density_gap_error:.2g} nats ({len(X1)} rows): errors of both fits"
+    )
 
 
 def _consistency(model, X0, X1, evaluation, report):

@@ -51,11 +51,18 @@ class InterpolantDiffusion(BaseInterpolant):
         by short runs of 3 to 5 % of the steps, and chooses with it whether the network is built around a Gaussian
         mixture. Two samples: "standardize" (which is "auto") centres each sample and gives each column one scale,
         pooled over both; "whiten" takes the common axes in which both covariances are diagonal.
-    base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
-        The density of the base after ``fit(X0, X1)``, on which `score_samples` depends: "flow" fits a clone of this
-        estimator in the same call, to X0 and to as many rows of X1 that were transported to t = 0; "normal" is the
-        normal distribution with the moments of X0; "standard_normal" is N(0, I) in data units; an estimator needs `fit`
-        and `score_samples`. None saves the time of the fit, and `score_samples` raises.
+    base_density : {"auto", "flow", "normal", "standard_normal"}, estimator or None, default="auto"
+        The density of the base after ``fit(X0, X1)``, from which that of transported rows follows: "flow" fits a clone
+        of this estimator in the same call, to X0 and to as many rows of X1 that were transported to t = 0; "normal" is
+        the normal distribution with the moments of X0; "standard_normal" is N(0, I) in data units; an estimator needs
+        `fit` and `score_samples`. "auto" is "flow" with target_density="transport", and else nothing. None saves the
+        time of a density, and `score_samples` raises.
+    target_density : {"auto", "flow", "transport"}, default="auto"
+        Which density `score_samples` gives after ``fit(X0, X1)``. "flow" learns X1 alone in the same call, as
+        ``fit(X1)`` with these parameters does, and moves its density to earlier times along the ODE; with n_estimators
+        above 1 it is an ensemble. "transport" moves the density of the base to X1, so that it is that of the rows that
+        `sample` draws, with the errors of two fits. "auto" is "flow" where base_density is "auto", and else
+        "transport". `diagnose` tells how far the two are apart.
     noise_level : float, default=1.0
         Size of the diffusion epsilon(t) in `sample`, in scaled units squared per unit of time; 0 is the ODE. For
         start="condition" see there. May be changed after fit.
@@ -218,6 +225,8 @@ class InterpolantDiffusion(BaseInterpolant):
         `learning_rate` (the largest of its training), the mean `loss`, `validation_score` (None without held-out rows),
         and whether the round was `taken_back` because its loss or its score exploded. Training then continued from the
         best weights at a lower rate. ``pandas.DataFrame(model.history_)`` is a table of them.
+    target_density_ : estimator or None
+        The density of the target of two samples, if it has one of its own, as a fitted estimator of one sample.
     estimators_ : list of estimators
         The members, each as a fitted estimator with n_estimators=1; networks and records of training above are those of
         the first.
@@ -252,6 +261,7 @@ class InterpolantDiffusion(BaseInterpolant):
 
     _parameter_constraints: ClassVar[dict] = {
         **BaseInterpolant._parameter_constraints,
+        "base_density": [StrOptions({"auto"}), *BaseInterpolant._parameter_constraints["base_density"]],
         "likelihood": [StrOptions({"ode", "sde"})],
         "start": [StrOptions({"base", "condition"})],
     }
@@ -263,7 +273,8 @@ class InterpolantDiffusion(BaseInterpolant):
         gamma_scale=1.0,
         coupling="independent",
         preprocessing="auto",
-        base_density="flow",
+        base_density="auto",
+        target_density="auto",
         noise_level=1.0,
         noise_schedule="gamma",
         n_steps=100,
@@ -305,6 +316,7 @@ class InterpolantDiffusion(BaseInterpolant):
         self.coupling = coupling
         self.preprocessing = preprocessing
         self.base_density = base_density
+        self.target_density = target_density
         self.noise_level = noise_level
         self.noise_schedule = noise_schedule
         self.n_steps = n_steps

@@ -278,6 +278,11 @@ def _starts(model, condition, evaluation, generator):
 def check_density_map(model):
     """Refuse a model without a log-density that leads back to its base."""
     model.require_density()
+    if model.target_model is not None:
+        raise ValueError(
+            "distill(log_density=True) learns the density of rows that were transported, but this bridge has one of "
+            "its target alone: fit with base_density='flow', or distill() for samples alone."
+        )
     if model.interpolant.gaussian_time is not None:
         raise ValueError(
             "distill(log_density=True) needs a density that is known at t = 0, but that of an encoding-decoding path "

@@ -115,7 +115,7 @@ class ModelEstimator(
     def _renew_base(self):
         """Give the density of the base of a loaded model this estimator's parameters that may be changed after fit."""
         base = self.model_.base_density
-        if self.base_density == "flow" and base is not None:
+        if self.base_density in ("auto", "flow") and base is not None:
             fresh = self._base_flow(None).get_params(deep=False)
             names = [name for name in AFTER_FIT[type(base).__name__] if name != "random_state"]
             base.set_params(**{name: fresh[name] for name in names})

@@ -51,6 +51,8 @@ def log_density(
         In nats.
     """
     model.require_density()
+    if model.target_model is not None:
+        return _log_density_from_target(model, X, time, evaluation, condition)
     if len(model.members) > 1:
         values, errors = members_log_density(model, X, time, evaluation, condition)
         return mixed(values, errors, X.dtype)
@@ -81,6 +83,23 @@ def log_density(
     stated = unknown_where_lost(torch.cat(errors), density)
     warn_missed(stated, evaluation.tolerance)
     return density, as_array(stated, X.dtype)
+
+
+def _log_density_from_target(
+    model: Any, X: np.ndarray, time: Tensor, evaluation: Evaluation, condition: object
+) -> tuple[np.ndarray, np.ndarray]:
+    """That of a bridge whose target has a density of its own: there, or moved to it."""
+    if float(time) == 1:
+        return log_density(model.target_model, X, time, evaluation, condition)
+    moved, change, error = model.at_target(X, time, evaluation, condition)
+    known = np.isfinite(moved).all(1)
+    value, stated = log_density(
+        model.target_model, np.where(known[:, None], moved, X), torch.ones_like(time), evaluation, condition
+    )
+    density = settled(
+        np.where(known, value + change, np.nan).astype(X.dtype), "computing log-densities", evaluation.strict
+    )
+    return density, (stated + error).astype(X.dtype)
 
 
 def members_log_density(
@@ -155,6 +174,13 @@ def log_density_gradient(
     model: FittedModel, X: np.ndarray, time: Tensor, evaluation: Evaluation, condition: object = None
 ) -> np.ndarray:
     """Gradient of the log-density of the ODE model, in inverse data units, by differentiation of the solver."""
+    if model.target_model is not None and float(time) == 1:
+        return log_density_gradient(model.target_model, X, time, evaluation, condition)
+    if model.target_model is not None:
+        raise NoDensityError(
+            "The gradient at earlier times needs a density of the base, but this bridge has one of its target: fit "
+            "with base_density='flow', or ask at t=1."
+        )
     if len(model.members) > 1:
         gradients = [log_density_gradient(member, X, time, evaluation, condition) for member in model.members]
         shares = shares_of_members(members_log_density(model, X, time, evaluation, condition)[0])

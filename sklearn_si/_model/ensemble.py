@@ -5,21 +5,62 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
 from .._utils.names import registered
 from .._utils.weights import taken
 from .densities import log_density, shares_of_members
 from .fitted import FittedModel
+from .nested import networks_within, own_networks, with_networks_within
 from .settings import Evaluation
 
-# What joins the name of a network with the number of its member.
-_MARK = ":"
+# Probability with which an interval is to hold the log-density.
+COVERAGE = 0.9
+
+
+@registered("ErrorScale")
+@dataclasses.dataclass(frozen=True)
+class ErrorScale:
+    """How half-widths follow from the spread of members.
+
+    f sqrt((s(x)^2 + s_0^2) / 2)
+
+    with s(x) the standard deviation of the members' log-densities at a row, and s_0 its typical value at held-out rows,
+    which counts as much as the row's own (a moderated variance: Smyth 2004, "Linear models and empirical Bayes methods
+    for assessing differential expression").
+
+    Parameters
+    ----------
+    typical_spread : float
+        s_0, in nats: the median over held-out rows.
+    factor : float or None
+        f, as measured by a fit to draws of the ensemble; None where there was none.
+    """
+
+    typical_spread: float
+    factor: float | None = None
+
+    def of_spread(self, values: np.ndarray, is_target: bool = True) -> np.ndarray:
+        """The moderated deviation of log-densities of members, of shape (n_members, n); at the target's time alone."""
+        variance = values.var(0, ddof=1)
+        return np.sqrt((variance + self.typical_spread**2) / 2 if is_target else variance)
+
+    def measured(self, misses: np.ndarray) -> "ErrorScale":
+        """With the factor that errors of a fit to draws have, in units of the moderated deviation."""
+        return dataclasses.replace(self, factor=float(np.quantile(misses[np.isfinite(misses)], COVERAGE)))
+
+    def half_width(self, values: np.ndarray, is_target: bool) -> np.ndarray:
+        """The half-width of intervals, from log-densities of members of shape (n_members, n)."""
+        # Student's quantile at twice the freedom of the members, and as much again for what they miss alike
+        assumed = 2**0.5 * stats.t(2 * (len(values) - 1)).ppf(0.5 + COVERAGE / 2)
+        # one fit to draws tells it within a third: it widens intervals, and never narrows them
+        return max(assumed, self.factor or 0.0) * self.of_spread(values, is_target)
 
 
 @registered("EnsembleModel")
 @dataclasses.dataclass(frozen=True, eq=False)
 class EnsembleModel(FittedModel):
-    """The mixture of models with the same path and the same maps, in equal shares.
+    """The mixture of models with the same path and the same kind of map, in equal shares.
 
     rho_t = (1 / m) sum_k rho_t^(k),    b = sum_k w_k b^(k),    w_k(t, x) = rho_t^(k)(x) / sum_j rho_t^(j)(x)
 
@@ -29,21 +70,19 @@ class EnsembleModel(FittedModel):
     ----------
     others : tuple of FittedModel
         The members after the first, whose own fields are those of this model.
-    typical_spread : float
-        The median over held-out rows of the standard deviation of the members' log-densities, in nats.
+    error_scale : ErrorScale
+        What turns the spread of the members' log-densities into half-widths.
     """
 
     others: tuple = ()
-    typical_spread: float = 0.0
+    error_scale: ErrorScale = ErrorScale(0.0)
 
     @classmethod
-    def of(cls, models: list[FittedModel], typical_spread: float) -> FittedModel:
-        """The mixture of some models; of one, the model itself."""
+    def of(cls, models: list[FittedModel], error_scale: ErrorScale) -> FittedModel:
+        """The mixture of some models."""
         first, *others = models
-        if not others:
-            return first
         values = {field.name: getattr(first, field.name) for field in dataclasses.fields(FittedModel)}
-        return cls(**values, others=tuple(others), typical_spread=typical_spread)
+        return cls(**values, others=tuple(others), error_scale=error_scale)
 
     @property
     def members(self) -> tuple[FittedModel, ...]:
@@ -53,18 +92,15 @@ class EnsembleModel(FittedModel):
 
     def networks(self) -> dict[str, Any]:
         """The networks of all members by the name of their field; those of others with their number before it."""
-        of_others = {f"{k}{_MARK}{n}": net for k, m in enumerate(self.others) for n, net in m.networks().items()}
-        return super().networks() | of_others
+        return super().networks() | networks_within(self._numbered())
 
     def with_networks(self, networks: dict[str, Any]) -> FittedModel:
         """The same model with other networks of these names."""
-        own = {name: value for name, value in networks.items() if _MARK not in name}
-        parts: list[dict] = [{} for _ in self.others]
-        for name in networks.keys() - own.keys():
-            number, field = name.split(_MARK)
-            parts[int(number)][field] = networks[name]
-        others = tuple(m.with_networks(part) for m, part in zip(self.others, parts, strict=True))
-        return dataclasses.replace(self, **own, others=others)
+        others = with_networks_within(self._numbered(), networks)
+        return dataclasses.replace(self, **own_networks(networks), others=tuple(others.values()))
+
+    def _numbered(self) -> dict[str, Any]:
+        return {str(number): member for number, member in enumerate(self.others)}
 
     def fields(self, *args: Any, **kwargs: Any) -> Any:
         """Refused, with all that follows them: the fields of a mixture need its densities (`field`)."""

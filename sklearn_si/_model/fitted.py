@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -149,6 +149,7 @@ class FittedModel(HoldsNetworks):
     base_weight: np.ndarray | None = None
     ratio: Ratio | None = None
     masked_map: MaskedMap | None = None
+    target_model: ClassVar[Any] = None  # what bridges may have: `ModelWithTarget`
 
     @property
     def members(self) -> "tuple[FittedModel, ...]":
@@ -479,7 +480,7 @@ class FittedModel(HoldsNetworks):
             )
         if self.base_density is None:
             raise NoDensityError(
-                "The density of the base is unknown: fit was called with base_density=None. Fit with "
+                "The density of the base is unknown (base_density=None, or a target_density of its own): fit with "
                 "base_density='flow', 'normal' or a density estimator such as GaussianMixture."
             )
         if self.base_model is not None:

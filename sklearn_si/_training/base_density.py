@@ -60,13 +60,28 @@ def _deviations(X, weight):
     return X.std(axis=0, ddof=1) if weight is None else np.sqrt(np.diagonal(_covariance(X, weight)))
 
 
+def densities_of(base_density, target_density):
+    """What is fitted to the base of a bridge (None for nothing), and whether its target has a density of its own.
+
+    Parameters
+    ----------
+    base_density : str, estimator or None
+    target_density : {"auto", "flow", "transport"}
+        The parameters of these names.
+    """
+    is_auto = isinstance(base_density, str) and base_density == "auto"
+    is_own = target_density == "flow" or (target_density == "auto" and is_auto)
+    spec = (None if is_own else "flow") if is_auto else base_density
+    return spec, is_own
+
+
 def check_base(spec, X0, names=None):
     """Raise, before anything is fitted, if the rows of X0 have no density."""
     if spec is not None and spec != "standard_normal":
         check_has_density(X0, "X0", WAY_OUT, names)
 
 
-def fit_base_density(spec, recipe, problem, X0, weight=None):
+def fit_base_density(spec, recipe, problem, X0, weight=None, share=0.5):
     """Fit what `base_density` asks for to the rows of the base; None gives None.
 
     Parameters
@@ -81,14 +96,16 @@ def fit_base_density(spec, recipe, problem, X0, weight=None):
         The base sample, in data units.
     weight : ndarray of shape (n_samples,), default=None
         Weights of its rows. An estimator whose fit takes no `sample_weight` is fitted to rows drawn by weight.
+    share : float, default=0.5
+        Of `max_time`, which "flow" may take.
     """
     if spec is None:
         return None
     check_base(spec, X0, problem.names)
     if spec == "flow":
-        # half of the time is its own; what the fields took beyond theirs is no longer there
+        # a share of the time is its own; what the fields took beyond theirs is no longer there
         limit = recipe.max_time
-        density = recipe.base_flow(None if limit is None else min(limit / 2, problem.left(limit)))
+        density = recipe.base_flow(None if limit is None else min(share * limit, problem.left(limit)))
         density.set_params(random_state=problem.seed)
         problem.checkpoint.follow(density, "base density")
         with problem.tasks.part("base density", density):

@@ -81,6 +81,10 @@ class NoCheckpoint:
     def follow(self, estimator, name):
         """Have the fit of an estimator, which is a part of this one, keep its trainings here."""
 
+    def part(self, name):
+        """The checkpoint of a part of the fit, which has its own time and its own order of trainings."""
+        return self
+
     def training(self, generators, batches):
         """The record of the next training, in the order of the fit."""
         return NO_RECORD
@@ -132,6 +136,10 @@ class Checkpoint(NoCheckpoint):
         seed = estimator.random_state
         part._draw = lambda: draw_seed(seed)
         estimator._checkpoint_part = part
+
+    def part(self, name):
+        """The checkpoint of a part of the fit, which has its own time and its own order of trainings."""
+        return Checkpoint(self.store, f"{self.prefix}{name}/")
 
     def training(self, generators, batches):
         """The record of the next training, in the order of the fit.

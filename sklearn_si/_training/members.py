@@ -1,26 +1,19 @@
-"""The further members of an ensemble: trained anew to reweighted rows, with the maps and the choices of the first."""
+"""The further members of an ensemble: trained anew to reweighted rows, with the choices of the first."""
 
 import dataclasses
 import warnings
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from .._model.ensemble import EnsembleModel
-from .._model.fields import Fields
-from .._model.likelihood import GRID_SPACING, VALIDATION_LEVEL, density_parts
-from .._utils.tensors import MEMBER_STREAM, as_array
+from .._utils.tensors import MEMBER_STREAM
 from ..exceptions import FitDivergedError
+from ..preprocessing._support import on_line
+from .base_density import densities_of
 from .calibrated import calibrated
-from .loop import History
 from .masked_run import make_run
-from .weighting import by_weight
-
-# Largest number of rows to which the mixture of a member is fitted.
-_MIXTURE_ROWS = 20_000
-# Largest number of held-out rows by which the spread of members is judged.
-_SPREAD_ROWS = 500
+from .model_error import error_scale, mixture_of
 
 
 def check_members(recipe, base, interpolant):
@@ -28,9 +21,10 @@ def check_members(recipe, base, interpolant):
     if recipe.n_estimators == 1:
         return
     given = f"n_estimators={recipe.n_estimators}"
-    if base is not None:
+    if base is not None and not densities_of(recipe.base_density, recipe.target_density)[1]:
         raise ValueError(
-            f"Got {given}, but an ensemble learns the density of one sample: call fit(X), or leave n_estimators=1."
+            f"Got {given}, but an ensemble learns the density of one sample: call fit(X), leave base_density='auto' "
+            "(the density of X1 is then an ensemble), or leave n_estimators=1."
         )
     if interpolant.path_type == "mirror":
         raise ValueError(f"Got {given}, but interpolant='mirror' knows no density: use 'linear', or n_estimators=1.")
@@ -41,12 +35,18 @@ def check_members(recipe, base, interpolant):
         )
 
 
+def n_trainings(recipe):
+    """Long trainings of a fit: one for each member, and of an ensemble one to its draws."""
+    return recipe.n_estimators + (recipe.n_estimators > 1)
+
+
 def with_members(recipe, problem, settings, first, model):
     """The model with the further members of an ensemble; the model itself where it is to be the only one.
 
     The rows of a member have independent exponential weights (the Bayesian bootstrap: Rubin 1981, "The Bayesian
-    bootstrap"), its networks start from another seed, and its closed form is fitted to its own rows. Maps, dropout and
-    the number of steps are those of the first, and so are the held-out rows.
+    bootstrap"), its networks start from another seed, and maps of each column and closed forms are fitted to its own
+    rows. Affine maps, the kind of the map, dropout and the number of steps are those of the first, and so are the
+    held-out rows.
 
     Parameters
     ----------
@@ -59,63 +59,47 @@ def with_members(recipe, problem, settings, first, model):
     model : FittedModel
         The first member.
     """
-    if recipe.n_estimators == 1:
+    if recipe.n_estimators == 1 or problem.two_samples:
         return model
     problem.group.refuse("A model with n_estimators > 1")
-    models, history = [model], first.history
+    models, runs, history = [model], [first], first.history
     if settings.max_time is None and history is not None:
         settings = dataclasses.replace(settings, max_iter=max(1, first.steps + history.n_iter))
     for number in range(1, recipe.n_estimators):
-        if problem.interrupted or models[-1] is None or (history is not None and history.interrupted):
+        if problem.interrupted or (history is not None and history.interrupted):
             break
         with problem.interruptible(lambda: True, "between the members of its ensemble: those so far are kept."):
-            fitted, history = _member(recipe, problem, settings, first, number)
+            fitted, run = _member(recipe, problem, settings, first, number)
+            history = run.history
             models += [fitted] if fitted is not None else []
-    return EnsembleModel.of(models, spread_of(first, models) if len(models) > 1 else 0.0)
-
-
-@torch.no_grad()
-def spread_of(run, models):
-    """The median, over held-out rows, of the standard deviation of the members' log-densities, in nats.
-
-    Parameters
-    ----------
-    run : Run
-        One with the maps and rows that the members share.
-    models : list of FittedModel
-        Two or more.
-    """
-    problem = run.problem
-    held = problem.target_train if problem.target_val is None else problem.target_val
-    rows = by_weight(problem.target_weight, held, _SPREAD_ROWS, problem.seed)
-    condition = None if run.condition is None else run.condition[rows]
-    values = []
-    for model in models:
-        fields = Fields(model.interpolant, model.velocity, model.denoiser, condition)
-        parts, _ = density_parts(fields, run.x1[rows], 1.0, VALIDATION_LEVEL, GRID_SPACING, *model.anchor())
-        values.append(parts.sum(1))
-    return float(torch.stack(values).std(0).nanmedian())
+            runs += [run] if fitted is not None else []
+    return EnsembleModel.of(models, error_scale(recipe, problem, settings, models, runs)) if models[1:] else model
 
 
 def _member(recipe, problem, settings, first, number):
-    """One more member, or None where it diverged, and the history of its training."""
+    """One more member, or None where it diverged, and its run."""
     own = _reweighted(problem, number)
-    warm = () if problem.warm is None else problem.warm.model.members
-    mixture, networks = first.mixture, dict(warm[number].learned) if number < len(warm) else None
-    if mixture is not None and networks is None:
-        rows = by_weight(own.target_weight, own.target_train, _MIXTURE_ROWS, own.seed)
-        mixture = mixture.refitted(as_array(first.x1[rows], np.float64), own.seed)
-    run = make_run(recipe, own, first.kind, mixture, like=first, networks=networks)
+    run = _run_of_member(recipe, own, first, number)
     try:
         history = run.train(settings, name="member", dropout=first.dropout)
     except FitDivergedError as error:
         warnings.warn(
             f"Member {number + 1} of the ensemble diverged and is left out: {error}", ConvergenceWarning, stacklevel=6
         )
-        return None, History()
+        return None, run
     problem.n_steps += own.n_steps
     fitted, _ = run.fitted(history, None)
-    return calibrated(run, fitted, settings.batch_size * own.n_steps), history
+    return calibrated(run, fitted, settings.batch_size * own.n_steps), run
+
+
+def _run_of_member(recipe, own, first, number):
+    """The run of a member: a map of each column, which is most of its density, is fitted to its own rows."""
+    warm = () if own.warm is None else own.warm.model.members
+    if number < len(warm):
+        old = warm[number]
+        return make_run(recipe, own, first.kind, maps=(None, on_line(old.target_map)), networks=dict(old.learned))
+    base = first if first.has_data_units else make_run(recipe, own, first.kind)
+    return make_run(recipe, own, first.kind, mixture_of(first, base, own), like=base)
 
 
 def _reweighted(problem, number):

@@ -51,8 +51,12 @@ class ClosedForm(NamedTuple):
     parts: tuple
     kind: tuple
 
-    def refitted(self, rows, seed):
-        """The closed form continued on other rows of the same units."""
+    def refitted(self, rows, seed, same_axes):
+        """The closed form of other rows: continued from this one, or begun anew in units whose axes are others."""
+        if not same_axes:
+            return ClosedForm(
+                Found(fit(rows, self.kind, len(self.parts[0]), seed), self.kind, np.empty(0)).parts, self.kind
+            )
         weights, means, covariances = (part.double().numpy() for part in self.parts)
         precisions = np.linalg.inv(covariances)
         start = _Parameters(weights / weights.sum(), means, precisions[0] if self.kind[0] == "tied" else precisions)

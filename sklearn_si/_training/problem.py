@@ -11,7 +11,6 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from .._model.calibration import SHARE_OF_WORK
-from .._model.fitted import FittedModel
 from .._utils.callbacks import NO_TASKS
 from .._utils.weights import effective_rows
 from ..couplings import Coupling, Independent, NearestImage, Paired, as_coupling
@@ -20,19 +19,20 @@ from ..exceptions import ProcessGroupError
 from ..interpolants import GAMMAS, Interpolant
 from ..preprocessing._conditions import ConditionCodec, columns_of, joined
 from ..preprocessing._maps import check_has_density, check_range, check_two_sample_kind
-from ..preprocessing._support import on_line, same_support
-from .base_density import WAY_OUT, check_base, fit_base_density
+from .base_density import WAY_OUT, check_base, densities_of, fit_base_density
 from .calibrated import calibrated
 from .checkpoint import NO_CHECKPOINT
 from .loop import ROUND, History, Settings
 from .losses import FIELDS
-from .masked_run import check_conditionals, make_run
-from .members import check_members, with_members
+from .masked_run import check_conditionals
+from .members import check_members, n_trainings, with_members
 from .paths import make_path
 from .preprocessing_choice import train_best
 from .ratio_of_samples import SHARE_OF_RATIO, learns_ratio, with_ratio
 from .run import has_likelihood_validation
+from .target_density import wanted_densities, with_target
 from .validation_split import split_samples
+from .warm_start import WarmStart, warm_run
 
 # Gradient steps of max_iter="auto" for two samples.
 _STEPS = 3000
@@ -77,7 +77,7 @@ class Problem:
     target_train: np.ndarray
     base_val: np.ndarray | None
     target_val: np.ndarray | None
-    warm: "WarmStart | None" = None
+    warm: WarmStart | None = None
     tasks: Any = NO_TASKS  # what callbacks are told
     density: Any = None  # of the base, where it is fitted before the fields
     awaits_density: bool = False  # whether it is fitted after them
@@ -143,20 +143,6 @@ class Problem:
             yield
 
 
-@dataclasses.dataclass(frozen=True)
-class WarmStart:
-    """The fit that a new one continues from.
-
-    Parameters
-    ----------
-    model : FittedModel
-    history : History
-    """
-
-    model: FittedModel
-    history: History
-
-
 def make_problem(recipe, X0, X1, condition, checkpoint, warm=None, weights=(None, None), names=None):
     """Check a recipe against the samples and split off validation rows.
 
@@ -219,7 +205,7 @@ def _check_densities(recipe, interpolant, base, target, names):
         return  # transport only
     if base is None:
         check_has_density(target, names=names)
-    elif recipe.base_density is not None:
+    elif densities_of(recipe.base_density, recipe.target_density) != (None, False):
         check_has_density(target, "X1", WAY_OUT, names)
 
 
@@ -377,18 +363,19 @@ def fit_problem(recipe, problem):
     settings = _settings(recipe, problem)
     if settings.max_time is not None:
         settings.max_time *= 1 - SHARE_OF_WORK - (SHARE_OF_RATIO if learns_ratio(problem) else 0)
-        settings.max_time /= recipe.n_estimators
-    spec = _base_spec(recipe, problem)
-    rows = None if spec is None else problem.group.rows(problem.base)
-    check_base(spec, rows, problem.names)
-    problem.awaits_density = spec == "flow"
-    if problem.awaits_density and settings.max_time is not None:
-        settings.max_time /= 2
-    if not problem.awaits_density:
+        settings.max_time /= 1 if problem.two_samples else n_trainings(recipe)
+    spec, has_target = wanted_densities(recipe, problem)
+    rows = None if (spec, has_target) == (None, False) else problem.group.rows(problem.base)
+    check_base("flow" if has_target else spec, rows, problem.names)
+    is_flow, problem.awaits_density = spec == "flow", spec == "flow" or has_target
+    share = 1 / (1 + is_flow + has_target)
+    if settings.max_time is not None:
+        settings.max_time *= share
+    if not is_flow:
         weight = problem.base_weight
         problem.density = problem.group.first(lambda: fit_base_density(spec, recipe, problem, rows, weight))
     with problem.group.together():
-        run = _warm_run(recipe, problem)
+        run = warm_run(recipe, problem)
     if run is None:
         run = train_best(recipe, problem, settings)
     else:
@@ -397,23 +384,17 @@ def fit_problem(recipe, problem):
     history = run.history or History(converged=True)
     _warn_unconverged(recipe, problem, history)
     density = problem.density
-    if problem.awaits_density:
+    if is_flow:
         with problem.interruptible(lambda: True, "in the density of its base: `score_samples` has none to start from."):
             with problem.group.together():
                 rows, weight = run.base_rows()
-            density = fit_base_density(spec, recipe, problem, rows, weight)
+            density = fit_base_density(spec, recipe, problem, rows, weight, share)
     model, record = run.fitted(history, density)
     model = with_ratio(problem, model, settings.max_iter, recipe.max_time)
     model = calibrated(run, model, settings.batch_size * problem.n_steps)
-    return with_members(recipe, problem, settings, run, model), record | {"history_": problem.rounds()}
-
-
-def _base_spec(recipe, problem):
-    """What `base_density` asks for; None where the density of the base is not needed."""
-    # an encoding-decoding path passes through a normal distribution, from which either end's density follows
-    known_middle = problem.interpolant.gaussian_time is not None
-    wanted = problem.two_samples and not problem.is_forecast and not known_middle
-    return recipe.base_density if wanted else None
+    model = with_members(recipe, problem, settings, run, model)
+    model = with_target(recipe, problem, model, fit_problem) if has_target else model
+    return model, record | {"history_": problem.rounds()}
 
 
 def _warn_unconverged(recipe, problem, history):
@@ -456,44 +437,3 @@ def _auto_steps(problem):
         return _STEPS
     steps = round(_STEPS_OF_1000 * (problem.n_effective / 1000) ** _POWER)
     return min(max(steps, _FEWEST), _MOST)
-
-
-def _warm_run(recipe, problem):
-    """With a warm start, a run that continues from the fitted networks and maps; else None."""
-    if problem.warm is None:
-        return None
-    model = problem.warm.model
-    _check_warm_start(problem, model)
-    if problem.interpolant.is_learned:  # the path continues as it was left
-        problem.interpolant = model.interpolant
-    target_map = model.target_map if model.masked_map is None else model.masked_map.on_line()
-    maps = on_line(model.base_map), on_line(target_map)
-    run = make_run(recipe, problem, None, maps=maps, networks=dict(model.learned))
-    run.earlier = problem.warm.history
-    return run
-
-
-def _check_warm_start(problem, model):
-    """Raise a ValueError for rows that do not fit the networks of the model."""
-    n_old, n_new = model.n_features, problem.target.shape[1]
-    way_out = "set warm_start=False, or fit a clone."
-    if n_old != n_new:
-        raise ValueError(
-            f"warm_start=True continues from networks of {n_old} features, but X0 has {n_new} features: {way_out}"
-        )
-    if problem.two_samples != (model.base_map is not None):
-        old, new = ("one", "two") if problem.two_samples else ("two", "one")
-        raise ValueError(
-            f"warm_start=True continues from a fit of {old} sample(s), but fit was given {new} sample(s): {way_out}"
-        )
-    if not same_support(problem.support, model.support):
-        raise ValueError(
-            f"warm_start=True continues from a fit with {model.support}, but this fit has {problem.support}: {way_out}"
-        )
-    n_old = 0 if model.condition_codec is None else model.condition_codec.n_outputs_
-    n_new = 0 if problem.codec is None else problem.codec.n_outputs_
-    if n_old != n_new or set(model.learned) != set(problem.fields):
-        raise ValueError(
-            f"warm_start=True continues from fields {tuple(model.learned)} with {n_old} encoded condition columns, "
-            f"but this fit needs {problem.fields} with {n_new}: {way_out}"
-        )

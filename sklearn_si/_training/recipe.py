@@ -43,6 +43,7 @@ class Recipe:
     coupling: Any = "independent"
     preprocessing: str | None = "auto"
     base_density: Any = None
+    target_density: str = "transport"
     fields: str = "auto"
     guidance: float = 1.0
     condition_dropout: float = 0.0

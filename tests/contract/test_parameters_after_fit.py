@@ -80,6 +80,7 @@ OTHERS = {
     "coupling": ["optimal", "paired"],
     "preprocessing": ["whiten", None],
     "base_density": [None, "standard_normal"],
+    "target_density": ["flow", "transport"],
     "time_law": ["uniform", "arcsine"],
     "time_distribution": ["uniform", "arcsine"],
     "fields": ["b", "b+s"],

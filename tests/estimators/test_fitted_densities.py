@@ -42,7 +42,8 @@ def test_density_after_a_map_of_the_columns_integrates_to_one(d, n):
 @pytest.mark.parametrize("cls", [InterpolantFlow, InterpolantDiffusion])
 def test_density_of_a_bridge_integrates_to_one(cls):
     X1 = rows(2)
-    model = cls(**SMALL).fit(np.random.default_rng(1).normal(1.0, 0.8, size=(400, 2)), X1)
+    X0 = np.random.default_rng(1).normal(1.0, 0.8, size=(400, 2))
+    model = cls(base_density="flow", **SMALL).fit(X0, X1)
     axes = [np.linspace(low - 3, high + 3, 60) for low, high in zip(X1.min(0), X1.max(0), strict=True)]
     grid = np.array(list(itertools.product(*axes)))
     volume = np.prod([axis[1] - axis[0] for axis in axes])

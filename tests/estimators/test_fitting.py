@@ -170,7 +170,7 @@ def test_the_base_density_sees_rows_of_x1_carried_back():
             seen.append(np.asarray(X0))
             return super()._fit(X0, *others)
 
-    bridge = Recording(**settings).fit(X0, X1)
+    bridge = Recording(base_density="flow", **settings).fit(X0, X1)
     assert [len(rows) for rows in seen] == [60, 120]
     np.testing.assert_array_equal(seen[1][:60], X0)
     carried = seen[1][60:]
