@@ -19,8 +19,16 @@ from .likelihood_error import Margin, quadrature_error, rounding_indicator
 # What the truth is taken to be. Its nodes lie in two panels of 48.
 _FINE = Level(48, 96)
 # Steps and nodes of first and second solves that are compared.
-_STEPS = (6, 12, 18, 24, 36)
+_STEPS = (6, 8, 10, 12, 15, 18, 24, 36)
 _NODES = (8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
+# Spacings of the steps that are compared, the numbers of steps whose distance tells, and the share of the rows that it
+# covers; one row in so many is solved for that.
+_SPACINGS = ("logit", "logit-narrow", "logit-tight")
+_STEPS_OF_SPACINGS = (12, 24)
+_MOST_ROWS_WITHIN = 0.9
+_SPACING_ROWS = 4
+# Factor by which the distance of another spacing than the first must be smaller.
+_BETTER = 0.7
 # Nodes by which the density of two paths is compared, and the level of a base that is a flow itself.
 _FEW_NODES = 4
 _BASE_LEVEL = Level(8, 16)
@@ -56,7 +64,9 @@ _PASSES_OF_TRAINING = 3
 def pilot_rows(fields: Fields, n_points: int, d: int) -> int:
     """Rows of a measurement that takes 2 % of the work of a fit on so many points; 0 where these are too few."""
     price = divergence_cost(fields, d)
+    of_spacings = len(_SPACINGS) * (6 * sum(_STEPS_OF_SPACINGS) + price * _FEW_NODES * len(_STEPS_OF_SPACINGS))
     row = 6 * (_FINE.n_steps + sum(_STEPS)) + price * (_FINE.n_nodes + _FEW_NODES * len(_STEPS))
+    row += of_spacings / _SPACING_ROWS
     n = int(min(MOST_ROWS, SHARE_OF_WORK * _PASSES_OF_TRAINING * n_points / row))
     return n if n >= _FEWEST_ROWS else 0
 
@@ -75,7 +85,7 @@ def divergence_cost(fields: Fields, d: int) -> float:
 def calibrate(
     fields: Fields, x: Tensor, anchor: float, anchor_parts: Parts, base: LikelihoodCalibration | None = None
 ) -> LikelihoodCalibration | None:
-    """First levels, and the factors of the indicators of error, by rows that are solved finely.
+    """The spacing of the steps, first levels, and the factors of the indicators of error, by rows solved finely.
 
     The divergence along the fine path, a polynomial in two panels, tells what fewer nodes miss; paths of fewer steps
     are solved for themselves. Both errors are compared with their own indicators.
@@ -97,8 +107,10 @@ def calibrate(
     """
     stop = anchor + math.copysign(KINK, 1 - anchor) if anchor > 0 else anchor
 
+    spacing = _best_spacing(fields, x, stop, anchor_parts)
+
     def solve(level: Level) -> tuple[Tensor, Tensor, Tensor]:
-        end, values, path = follow(fields, x, 1.0, stop, level, GRID_SPACING)
+        end, values, path = follow(fields, x, 1.0, stop, level, spacing)
         return anchor_parts(end, _BASE_LEVEL)[0], values, path
 
     fine_ends, fine_values, _ = solve(_FINE)
@@ -119,12 +131,8 @@ def calibrate(
     stated_paths = {n: of_paths[n].stated(p) for n, p in zip(_STEPS, paths, strict=True)}
     stated_nodes = {n: of_nodes[n].stated(q) for n, q in zip(_NODES, quadratures, strict=True)}
     single = fields.in_single_precision()
-    rounding = None if single is None else _rounding(single, x, stop, solved[_ROUNDED_STEPS], anchor_parts)
-    # true and stated errors of every level
-    of_levels = {
-        Level(n, m): (e + miss, stated_paths[n] + stated_nodes[m])
-        for (n, e), (m, miss) in itertools.product(zip(_STEPS, errors, strict=True), zip(_NODES, misses, strict=True))
-    }
+    rounding = None if single is None else _rounding(single, x, stop, spacing, solved[_ROUNDED_STEPS], anchor_parts)
+    of_levels = _of_levels((errors, stated_paths), (misses, stated_nodes))
     first, second = _first_and_second(of_levels, divergence_cost(fields, x.shape[1]), base)
     return LikelihoodCalibration(
         first,
@@ -134,12 +142,44 @@ def calibrate(
         rounding,
         second,
         float(x.square().sum(1).max()),
+        spacing,
     )
 
 
-def _rounding(single: Fields, x: Tensor, stop: float, value: Tensor, anchor_parts: Parts) -> tuple[float, float]:
+def _of_levels(
+    paths: tuple[list[Tensor], dict[int, Tensor]], nodes: tuple[list[Tensor], dict[int, Tensor]]
+) -> dict[Level, tuple[Tensor, Tensor]]:
+    """True and stated errors of every level, from those of the numbers of steps and of the numbers of nodes."""
+    (errors, stated_paths), (misses, stated_nodes) = paths, nodes
+    return {
+        Level(n, m): (e + miss, stated_paths[n] + stated_nodes[m])
+        for (n, e), (m, miss) in itertools.product(zip(_STEPS, errors, strict=True), zip(_NODES, misses, strict=True))
+    }
+
+
+def _best_spacing(fields: Fields, x: Tensor, stop: float, anchor_parts: Parts) -> str:
+    """The spacing by which two solves of few steps are nearest to each other for nearly all of some of the rows."""
+    rows = torch.arange(0, len(x), _SPACING_ROWS)
+    weights = torch.as_tensor(gauss_legendre(_FEW_NODES)[1]).to(x)
+
+    def value(n_steps: int, spacing: str) -> Tensor:
+        end, values, _ = follow(fields.rows(rows), x[rows], 1.0, stop, Level(n_steps, _FEW_NODES), spacing)
+        return anchor_parts(end, _BASE_LEVEL)[0].sum(1) + weights @ values
+
+    distances = {}
+    for spacing in _SPACINGS:
+        coarse, fine = (value(n_steps, spacing) for n_steps in _STEPS_OF_SPACINGS)
+        distance = (coarse - fine).abs().nan_to_num(nan=torch.inf)
+        distances[spacing] = float(distance.sort().values[int(_MOST_ROWS_WITHIN * len(rows))])
+    best = min(distances, key=distances.__getitem__)
+    return best if distances[best] < _BETTER * distances[GRID_SPACING] else GRID_SPACING
+
+
+def _rounding(
+    single: Fields, x: Tensor, stop: float, spacing: str, value: Tensor, anchor_parts: Parts
+) -> tuple[float, float]:
     """The margin of rounding, from a solve in single precision and the values of the same one in double."""
-    end, values, _ = follow(single, x, 1.0, stop, Level(_ROUNDED_STEPS, _FEW_NODES), GRID_SPACING)
+    end, values, _ = follow(single, x, 1.0, stop, Level(_ROUNDED_STEPS, _FEW_NODES), spacing)
     weights = torch.as_tensor(gauss_legendre(_FEW_NODES)[1]).to(x)
     rounded = anchor_parts(end, _BASE_LEVEL)[0].sum(1) + weights @ values
     return _margin((rounded - value).abs(), rounding_indicator(x, end, weights @ values.abs()))

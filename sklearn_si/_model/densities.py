@@ -196,7 +196,7 @@ def log_density_gradient(
     for rows in torch.arange(len(x)).split(_GRADIENT_ROWS):
         with torch.enable_grad():
             at, some = x[rows].requires_grad_(), fields.rows(rows)
-            value, _ = density_parts(some, at, float(time), _GRADIENT_LEVEL, GRID_SPACING, anchor, parts)
+            value, _ = density_parts(some, at, float(time), _GRADIENT_LEVEL, GRID_SPACING, anchor, parts, None)
             gradients.append(torch.autograd.grad(value.sum(), at)[0])
     gradient = as_array(torch.cat(gradients), np.float64)
     gradient = settled(gradient, "differentiating a log-density", evaluation.strict)

@@ -34,7 +34,7 @@ from .base_parts import flow_parts, normal_parts
 from .fields import Fields
 from .flow_map import FlowMap
 from .levels import ASSUMED, Level, LikelihoodCalibration
-from .likelihood import GRID_SPACING, Parts, density_parts, middle_parts
+from .likelihood import Parts, density_parts, middle_parts
 from .lost_rows import settled, unknown_where_lost
 from .one_pass import DensityMap, check_guidance, moved_rows
 from .ratio import Ratio
@@ -467,7 +467,7 @@ class FittedModel(HoldsNetworks):
         """Terms of the log-density of rows in scaled units, at a level, and their error."""
         fields = self.fields(np.float32 if x.dtype == torch.float32 else np.float64, x.device)
         calibration = self.likelihood_calibration or ASSUMED
-        return density_parts(fields, x, 1.0, level, GRID_SPACING, *self.anchor(), calibration)
+        return density_parts(fields, x, 1.0, level, calibration.spacing, *self.anchor(), calibration)
 
     def base_parts(self) -> Parts:
         """Terms of the log-density of the base and their error, as a function of tensors in scaled units."""

@@ -56,6 +56,8 @@ class LikelihoodCalibration:
         by their distances from them.
     reach : float
         The largest squared length of the rows of the measurement. Beyond it stated errors grow in proportion.
+    spacing : str
+        Spacing of the steps, a key of `TIME_GRIDS`.
     is_measured : bool
         Whether this was measured on a fitted model. What is assumed of every model holds of steps whose errors are
         weighted by the score function, and of no others.
@@ -68,13 +70,17 @@ class LikelihoodCalibration:
     rounding: tuple[float, float] | None = None
     second: tuple[tuple[float, int, int], ...] = ()
     reach: float = float("inf")
+    spacing: str = "logit"
     is_measured: bool = True
 
     def at(self, tolerance: float) -> "LikelihoodCalibration":
         """What holds for a tolerance: below the last, the distances between levels alone were measured."""
+        if not self.is_measured and tolerance < _LEAST_ROUNDED:
+            return dataclasses.replace(self, rounding=None)
         if tolerance >= self.first[-1][0]:
             return self
-        return dataclasses.replace(ASSUMED, gap_share=max(ASSUMED.gap_share, _FINER * self.gap_share))
+        share = max(ASSUMED.gap_share, _FINER * self.gap_share)
+        return dataclasses.replace(ASSUMED, gap_share=share, spacing=self.spacing, rounding=None)
 
     def start(self, tolerance: float) -> Level:
         """The level of the first solve."""
@@ -109,7 +115,14 @@ _QUADRATURE_MARGIN = Margin(4.0, 0.0)
 _ASSUMED_SHARE = 0.5
 # Factor of a measured one where finer levels than those of the measurement are compared.
 _FINER = 2.0
+# Stated over estimated error of single precision: three times what was measured on the roughest of twelve models.
+_ROUNDING_MARGIN = Margin(30.0, 0.0)
+# Least tolerance, in nats, at which single precision is tried without a measurement.
+_LEAST_ROUNDED = 1e-3
 # First solves of a fifth-order method for a model of which nothing was measured (benchmarks/studies/ablation.md).
 ASSUMED = LikelihoodCalibration(
-    ((0.1, 8, 16), (0.01, 12, 24), (0.0, 18, 36)), gap_share=_ASSUMED_SHARE, is_measured=False
+    ((0.1, 8, 16), (0.01, 12, 24), (0.0, 18, 36)),
+    gap_share=_ASSUMED_SHARE,
+    rounding=_ROUNDING_MARGIN,
+    is_measured=False,
 )

@@ -27,7 +27,7 @@ Solved = tuple[Tensor, Tensor | float, Tensor | None]
 GRID_SPACING = "logit"
 # Spacing of the nodes of the divergence, where it is not that of the steps: the divergence is smoother in a variable
 # that is less dense at the ends.
-_NODE_SPACINGS = {"logit": "logit-wide"}
+_NODE_SPACINGS = {"logit": "logit-wide", "logit-narrow": "logit-wide", "logit-tight": "logit"}
 # What brings most rows to .01 nats, for who solves once.
 COARSE = Level.of(12)
 # Of the mean of validation rows, within .002 nats at 2 to 10 columns and .02 at 43 (benchmarks/studies/ablation.md).
@@ -104,7 +104,7 @@ def flow_with_divergence(
     stop: float,
     level: Level,
     spacing: str,
-    calibration: LikelihoodCalibration = ASSUMED,
+    calibration: LikelihoodCalibration | None = ASSUMED,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Transport rows along the ODE, and integrate the divergence on the way.
 
@@ -120,13 +120,15 @@ def flow_with_divergence(
     error : Tensor of shape (n,) or None
         Of one panel of nodes, what the two errors amount to in nats: the embedded errors e of the steps change a
         log-density by s . e, with s the score, and the quadrature misses what its last Legendre coefficients tell.
-        Each counts by the factor of the calibration. None for more panels, and where the score is not known and
-        nothing was measured.
+        Each counts by the factor of the calibration. None without a calibration, for more panels, and where the score
+        is not known and nothing was measured.
     """
-    end, values, path_error = follow(fields, x, start, stop, level, spacing)
+    end, values, path_error = follow(fields, x, start, stop, level, spacing, calibration is not None)
     weights = torch.as_tensor(gauss_legendre(level.n_nodes)[1], dtype=x.dtype, device=x.device)
     integral = weights @ values
-    if _n_panels(level.n_nodes) > 1 or not (calibration.is_measured or weighs_by_score(fields)):
+    if calibration is None or _n_panels(level.n_nodes) > 1:
+        return end, integral, None
+    if not (calibration.is_measured or weighs_by_score(fields)):
         return end, integral, None
     error = calibration.stated(level, path_error, quadrature_error(values))
     if fields.is_single:
@@ -135,7 +137,7 @@ def flow_with_divergence(
 
 
 def follow(
-    fields: Fields, x: Tensor, start: float, stop: float, level: Level, spacing: str
+    fields: Fields, x: Tensor, start: float, stop: float, level: Level, spacing: str, is_stated: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The path of rows along the ODE, and the divergence at nodes on it.
 
@@ -143,6 +145,8 @@ def follow(
     ----------
     fields, x, start, stop, level, spacing
         As in `flow_with_divergence`.
+    is_stated : bool, default=True
+        Whether the error of the path is wanted; it is 0 otherwise.
 
     Returns
     -------
@@ -173,8 +177,9 @@ def follow(
         while waiting and waiting[-1] <= (k + 1) * h:
             s = waiting.pop()
             points.append((*time_and_rate[s], dense_state(tableau, s * n_steps - k, h, x, slopes)))
-        embedded = h * combine(tableau.error, slopes)
-        path_error = path_error + step_error(fields, *time_and_rate[(k + 1) * h], new, slopes[-1], embedded)
+        if is_stated:
+            embedded, now = h * combine(tableau.error, slopes), time_and_rate[(k + 1) * h]
+            path_error = path_error + step_error(fields, *now, new, slopes[-1], embedded)
         x, first = new, slopes[-1]
     # from the parameter of the steps to that of the nodes
     factors = torch.tensor(weights, dtype=torch.float64) / torch.as_tensor(gauss_legendre(level.n_nodes)[1])
@@ -223,9 +228,12 @@ def density_parts(
     spacing: str,
     anchor: float,
     anchor_parts: Parts,
-    calibration: LikelihoodCalibration = ASSUMED,
+    calibration: LikelihoodCalibration | None = ASSUMED,
 ) -> tuple[Tensor, Tensor | None]:
-    """Terms whose sum is the log-density at time t, of shape (n, k), and their error (None where it is not known)."""
+    """Terms whose sum is the log-density at time t, of shape (n, k), and their error (None where it is not known).
+
+    Without a calibration no error is computed.
+    """
     if abs(t - anchor) <= KINK:
         return anchor_parts(x, level)
     # in the middle of a path the fields may jump: stay on the side of t
@@ -266,14 +274,15 @@ def ode_log_density(
     tolerance : float
         Error allowed, in nats; rows that miss it are solved on finer grids.
     spacing : str
-        Spacing of the grids, a key of `TIME_GRIDS`.
+        Spacing of the grids, a key of `TIME_GRIDS`, where none was measured.
     calibration : LikelihoodCalibration
-        First levels, and what the indicators of error are worth.
+        First levels, the spacing of the steps, and what the indicators of error are worth.
 
     Returns
     -------
     log_density, error : Tensor of shape (n,)
     """
+    spacing = calibration.spacing if calibration.is_measured else spacing
     calibration = calibration.at(tolerance)
     *before, last = measured = calibration.measured(tolerance)
     # of rows in single precision nothing is gained

@@ -162,7 +162,7 @@ class MaskedRun(Run):
             of: Any = self.networks["masked"]
             field = of.joint(told_of_whole_rows(len(mask))) if is_whole else of.restricted(asked.to(self.device))
             fields = Fields(path, field, condition=condition)
-            value, _ = density_parts(fields, u, 1.0, COARSE, GRID_SPACING, anchor, parts)
+            value, _ = density_parts(fields, u, 1.0, COARSE, GRID_SPACING, anchor, parts, None)
             mean = mean_by_weight(value.sum(1), self.problem.target_weight, rows) + jacobian
             return len(rows) * mean / len(asked)
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from .._utils.process import without_warnings
+from .._utils.process import one_blas_thread, without_warnings
 
 # Components tried, fewest first, until two more steps of the ladder brought nothing: with covariances of their own and,
 # which few rows bear better, with a higher floor of the variances (in scaled units), or one covariance for all.
@@ -212,5 +212,5 @@ def fit(rows, kind, n_components, seed, start=None):
         n_components, covariance_type=covariance, reg_covar=floor, random_state=seed % 2**32, max_iter=_ITERATIONS,
         tol=_TOLERANCE, **known,
     )  # fmt: skip
-    with without_warnings(ConvergenceWarning):
+    with without_warnings(ConvergenceWarning), one_blas_thread():
         return mixture.fit(rows)

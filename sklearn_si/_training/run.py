@@ -387,7 +387,7 @@ class Run:
 
         @torch.no_grad()
         def likelihood():
-            value, _ = density_parts(fields, x, 1.0, VALIDATION_LEVEL, GRID_SPACING, anchor, parts)
+            value, _ = density_parts(fields, x, 1.0, VALIDATION_LEVEL, GRID_SPACING, anchor, parts, None)
             return self.problem.group.mean_over_rows(mean_by_weight(value.sum(1), weight, rows) + jacobian)
 
         return likelihood

@@ -16,6 +16,9 @@ TIME_GRIDS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     # Steps are uniform in log((t + c) / (1 - t + c)), from which the networks' time features are made.
     "logit": lambda u: _logit_spacing(u, 0.03),
     "logit-wide": lambda u: _logit_spacing(u, 0.15),
+    # For fields that change fastest next to the ends, as those of long trainings and of curved paths may.
+    "logit-narrow": lambda u: _logit_spacing(u, 0.01),
+    "logit-tight": lambda u: _logit_spacing(u, 0.004),
 }
 
 

@@ -160,9 +160,9 @@ def steps(monkeypatch):
     """The numbers of steps of all paths that are followed."""
     taken = []
 
-    def counted(fields, x, start, stop, level, spacing):
+    def counted(fields, x, start, stop, level, *others):
         taken.append(level.n_steps)
-        return follow(fields, x, start, stop, level, spacing)
+        return follow(fields, x, start, stop, level, *others)
 
     monkeypatch.setattr("sklearn_si._model.likelihood.follow", counted)
     return taken

@@ -19,7 +19,7 @@ from sklearn_si._model.likelihood import (
     ode_log_density,
     standard_normal_parts,
 )
-from sklearn_si.interpolants import GaussianBase, Linear
+from sklearn_si.interpolants import GaussianBase, Linear, VariancePreserving
 from sklearn_si.networks import FiLMNetwork, PreconditionedField
 from sklearn_si.persistence import load, save
 
@@ -80,6 +80,51 @@ def test_stated_errors_of_a_rough_model_of_which_nothing_was_measured_cover_the_
     true = density_parts(fields, x, 1.0, Level(200, 400), "logit", *ends)[0].sum(1)
     value, error = ode_log_density(fields, x, 1.0, *ends, tolerance, "logit", ASSUMED)
     assert ((value - true).abs() <= error + 1e-7).double().mean() >= 0.985
+
+
+@pytest.fixture(scope="module")
+def curved():
+    """A path whose velocity changes without bound towards t = 1."""
+    generator = torch.Generator().manual_seed(3)
+    network = FiLMNetwork(2, 0, (16, 16), "tanh", generator).double().requires_grad_(False)
+    network.output.copy_(0.5 * torch.randn(network.output.shape, generator=generator, dtype=torch.float64))
+    path, one = GaussianBase(VariancePreserving()), torch.ones(2, dtype=torch.float64)
+    fields = Fields(path, PreconditionedField(path, network, "velocity", one, one, None).double())
+    x = torch.randn((500, 2), generator=generator, dtype=torch.float64)
+    ends = 0.0, standard_normal_parts
+    true = density_parts(fields, x[100:], 1.0, Level(200, 400), "logit-tight", *ends)[0].sum(1)
+    return fields, (x[:100], x[100:]), true, calibrate(fields, x[:100], *ends)
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-3])
+def test_steps_lie_where_a_curved_path_needs_them(curved, tolerance):
+    fields, (_, x), true, known = curved
+    assert known.spacing == "logit-tight"
+    value, error = ode_log_density(fields, x, 1.0, 0.0, standard_normal_parts, tolerance, "logit", known)
+    assert (error <= tolerance).all()
+    assert ((value - true).abs() <= error).double().mean() >= 0.985
+
+
+def test_a_spacing_is_kept_at_tolerances_below_those_that_were_measured(curved):
+    known = curved[3]
+    assert known.at(1e-9).spacing == known.at(1e-2).spacing == "logit-tight"
+
+
+def test_smooth_straight_paths_keep_the_usual_spacing(exact):
+    assert exact[3].spacing == "logit"
+
+
+def test_single_precision_is_assumed_where_the_tolerance_is_above_its_rounding():
+    assert ASSUMED.at(1e-3).rounding == ASSUMED.at(1e-1).rounding and ASSUMED.at(1e-3).rounding is not None
+    assert ASSUMED.at(9e-4).rounding is None
+
+
+@torch.no_grad()
+def test_without_a_calibration_the_values_are_the_same_and_no_error_is_computed(exact):
+    fields, (x, _), _, _ = exact
+    ends = x, 1.0, Level(6, 8), "logit", 0.0, standard_normal_parts
+    (value, error), (bare, none) = density_parts(fields, *ends), density_parts(fields, *ends, None)
+    assert torch.equal(value, bare) and error is not None and none is None
 
 
 def test_the_levels_of_two_solves_cost_the_least_for_the_rows_of_the_measurement():
