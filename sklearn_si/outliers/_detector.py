@@ -157,6 +157,8 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
     def _fit_density(self, rows, weight, seed):
         """Fit a clone of the density to some rows."""
         estimator, given = _seeded(InterpolantFlow() if self.estimator is None else clone(self.estimator), seed), {}
+        if isinstance(estimator, BaseInterpolant):  # it is fitted to an array
+            estimator.set_params(**_by_position(estimator, list(vars(self).get("feature_names_in_", ()))))
         if weight is not None and has_fit_parameter(estimator, "sample_weight"):
             given = {"sample_weight": weight}
         elif weight is not None:
@@ -357,6 +359,20 @@ def _seeded(estimator, seed):
     if estimator.get_params(deep=False).get("random_state", seed) is None:
         estimator.set_params(random_state=seed)
     return estimator
+
+
+def _by_position(estimator, names):
+    """The parameters of an estimator that name columns, with their positions in place of the names."""
+    given = {name: estimator.get_params(deep=False)[name] for name in ("support", "dequantize")}
+    if isinstance(given["support"], dict):
+        given["support"] = {_position(column, names): value for column, value in given["support"].items()}
+    if isinstance(given["dequantize"], (list, tuple)):
+        given["dequantize"] = [_position(column, names) for column in given["dequantize"]]
+    return given
+
+
+def _position(column, names):
+    return names.index(column) if column in names else column
 
 
 def _loosened(estimator):

@@ -201,6 +201,15 @@ def test_rows_outside_the_support_are_outliers(of_a_support):
     assert values[0, 1] == pytest.approx(values[1, 1], abs=0.1)
 
 
+def test_columns_of_the_density_are_named_as_those_of_the_detector(of_a_support):
+    rows, flow, detector = of_a_support
+    frame = pd.DataFrame(rows, columns=["price", "change"])
+    named = clone(flow).set_params(support={"price": "positive"}, dequantize=[])
+    found = DensityOutlierDetector(named, random_state=0).fit(frame)
+    np.testing.assert_array_equal(found.p_values(frame), detector.p_values(rows))
+    assert named.support == {"price": "positive"}
+
+
 class Log:
     """The logarithm of the first column."""
 
