@@ -9,7 +9,9 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import nn
 
+from sklearn_si._model import likelihood
 from sklearn_si._model.fitted import FittedModel
+from sklearn_si._model.levels import Level
 from sklearn_si.couplings import as_coupling
 from sklearn_si.interpolants import Linear, make_interpolant
 from sklearn_si.preprocessing import AffineMap
@@ -263,3 +265,16 @@ def column_kinds(rng, n):
         "days": pd.Series(dates.to_numpy().astype("M8[D]").astype("M8[ns]")),
         "spans": pd.Series(rng.integers(10**6, size=n).astype("m8[s]")),
     }
+
+
+def limit_levels(patch, most):
+    """Give up rows that no grid brings under the tolerance after so many doublings of the steps.
+
+    Parameters
+    ----------
+    patch : MonkeyPatch
+    most : int
+        8 without it, which takes 4,608 steps.
+    """
+    patch.setattr(likelihood, "MAX_LEVEL", most)
+    patch.setattr(Level.doublings, "__defaults__", (most,))

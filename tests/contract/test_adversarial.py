@@ -11,8 +11,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
 
+from oracles import limit_levels
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
-from sklearn_si._model import likelihood as _likelihood
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
@@ -160,7 +160,7 @@ def check(model, rows, target):
 @pytest.fixture(autouse=True)
 def few_refinements(monkeypatch):
     """Rows that no grid brings under the tolerance are given up early: it is their finiteness that counts here."""
-    monkeypatch.setattr(_likelihood, "MAX_LEVEL", 3)
+    limit_levels(monkeypatch, 3)
 
 
 def tells_of_repeats(warning):

@@ -19,7 +19,8 @@ from sklearn_si.tables import TableSynthesizer
 RNG = np.random.default_rng(0)
 X, X1 = RNG.normal(size=(150, 2)), RNG.normal(2.0, 1.0, size=(120, 2))
 SKEWED = np.exp(X)
-SMALL = {"max_iter": 40, "hidden_layer_sizes": (8,), "random_state": 0}
+# the answers are compared to the bit, which a loose tolerance does not make easier
+SMALL = {"max_iter": 40, "hidden_layer_sizes": (8,), "ode_tol": 0.05, "random_state": 0}
 
 
 def network_with_dropout(n_features, n_conditions):

@@ -29,7 +29,7 @@ REMEMBERED = {name: how for name, how in MODELS.items() if "memory" in how[0]().
     "bridge": (bridge, *MODELS["bridge"][1:])
 }
 # Changes beside those of the other tests: values that a fit with noise takes, and that are quick to compute.
-QUICK = {"ode_tol": [0.1], "solver": ["euler-maruyama"]}
+QUICK = {"ode_tol": [0.05], "solver": ["euler-maruyama"]}
 # What is asked of a loaded model and of a new one.
 METHODS = {"sample", "transform", "predict", "predict_proba"}
 

@@ -14,9 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 
+from oracles import limit_levels
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
 from sklearn_si import metrics as library_metrics
-from sklearn_si._model import likelihood as _likelihood
 from sklearn_si.exceptions import IntegrationWarning
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
@@ -60,7 +60,7 @@ def arrays(draw, most_rows=9, finite=False):
 @pytest.fixture(scope="module", autouse=True)
 def few_refinements():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_likelihood, "MAX_LEVEL", 2)
+        limit_levels(patch, 2)
         yield
 
 

@@ -28,17 +28,18 @@ W0 = RNG.uniform(0.2, 2.0, size=120)
 W1 = RNG.uniform(0.2, 2.0, size=150)
 W0[::5] = 0
 W1[::4] = 0
-SMALL = {"max_iter": 4, "hidden_layer_sizes": (8,), "random_state": 0}
+SMALL = {"max_iter": 4, "hidden_layer_sizes": (8,), "random_state": 0, "ode_tol": 0.05}
 
 
 def flow(**params):
-    return InterpolantFlow(**{**SMALL, **params})
+    return InterpolantFlow(**{**SMALL, "preprocessing": "standardize", **params})
 
 
 # Fits of one sample, of two, of pairs, and of a target alone, each as (estimator, samples, weights).
 FITS = {
     "flow": (flow(), (X1,), W1),
     "marginal": (flow(preprocessing="marginal"), (X1,), W1),
+    "chosen scaling": (flow(preprocessing="auto"), (X1,), W1),
     "mirror": (InterpolantDiffusion("mirror", **SMALL), (X1,), W1),
     "bridge": (flow(), (X0, X1), (W0, W1)),
     "target alone": (flow(base_density="normal"), (X0, X1), W1),
@@ -47,11 +48,13 @@ FITS = {
     "entropic": (InterpolantDiffusion(coupling="entropic", base_density=None, **SMALL), (X0, X1), (W0, W1)),
     "paired": (flow(coupling="paired", base_density="normal"), (X1, X1 + 1), W1),
     "forecast": (InterpolantDiffusion(start="condition", **SMALL), (X1, X1 + 1), W1),
-    "schroedinger": (SchroedingerBridge(n_components=2, base_density=None, **SMALL), (X0, X1), (W0, W1)),
+    "schroedinger": (SchroedingerBridge(n_components=2, n_rounds=1, base_density=None, **SMALL), (X0, X1), (W0, W1)),
     "schroedinger mixture": (
         SchroedingerBridge(method="mixture", n_components=2, base_density=None, random_state=0), (X0, X1), (W0, W1),
     ),
-    "schroedinger from a normal": (SchroedingerBridge(n_components=1, base_density=None, **SMALL), (X1,), W1),
+    "schroedinger from a normal": (
+        SchroedingerBridge(n_components=1, n_rounds=1, base_density=None, **SMALL), (X1,), W1,
+    ),
     "transformed": (TransformedDensity(StandardScaler(), flow()), (X1,), W1),
     "transformed bridge": (TransformedDensity(PowerTransformer(), flow(base_density=None)), (X0, X1), (W0, W1)),
     "transformed pairs": (

@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, metrics
 from sklearn_si.metrics import _samples, energy_distance, sample_scorer
 
-TINY = {"max_iter": 5, "hidden_layer_sizes": (8,), "random_state": 0}
+TINY = {"max_iter": 5, "hidden_layer_sizes": (8,), "preprocessing": "standardize", "random_state": 0}
 
 
 def normal_rows(n, d=2, *, mean=0.0, scale=1.0, seed=0):

@@ -369,7 +369,7 @@ def test_diagnose_finds_exact_fields_calibrated(two):
 
 
 def test_diagnose_finds_wrong_fields():
-    model, X, _, _ = exact(InterpolantDiffusion(noise_level=0.5, n_steps=50), n=300)
+    model, X, _, _ = exact(InterpolantDiffusion(noise_level=0.5, n_steps=50), n=100)
     with_parts(model, velocity=Shifted(model.network_, lambda t: 1.0))
     report = model.diagnose(X)
     assert abs(report.velocity_calibration) > 4 * report.velocity_calibration_error

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from oracles import limit_levels
 from sklearn_si import InterpolantFlow
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.networks import MLP, FiLMNetwork, PreconditionedField
@@ -82,9 +83,10 @@ def test_log_densities_do_not_depend_on_the_batch(flow, tolerance):
         np.testing.assert_allclose(flow.score_samples(X[rows]), whole[rows], rtol=0, atol=1e-9)
 
 
-def test_rows_far_out_are_covered_or_solved_in_double_precision(flow):
+def test_rows_far_out_are_covered_or_solved_in_double_precision(flow, monkeypatch):
     flow, X = flow
     far = X[:40] * np.geomspace(1, 300, 40)[:, None]
+    limit_levels(monkeypatch, 6)  # the rows furthest out come under no tolerance
     value, error = flow.set_params(ode_tol=1e-3).score_samples(far, return_error=True)
     fine, rest = flow.set_params(ode_tol=1e-6).score_samples(far, return_error=True)
     assert (np.abs(value - fine) <= error + rest).mean() >= 0.97
