@@ -26,6 +26,8 @@ _FEWEST_TO_SPARE = 5
 # Rows from which two networks of the codes are averaged, up to those of a wide one (shoppers: .17 nats of held-out
 # rows, C2ST-XGB of the codes .907 -> .921; titanic, penguins: nothing).
 _FEWEST_FOR_TWO = 1000
+# Codes of all columns together from which a second network would take minutes.
+_MOST_CODES_FOR_TWO = 2000
 # Share of the time for the codes, where there are values as well.
 _CODE_SHARE = 0.5
 # Share of its time that the flow spends on its training; the rest is for choosing its steps.
@@ -93,7 +95,8 @@ def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
     cells = layout.tensors(rows.codes, rows.values, device)
     share = _CODE_SHARE if layout.valued else 1.0
     until = _Deadline(budget.left(share * (1 - CALIBRATION_SHARE)))
-    n_members, networks, histories = _n_members(estimator, n), [], []
+    n_codes = sum(layout.columns[j].n_codes for j in layout.coded)
+    n_members, networks, histories = _n_members(estimator, n, n_codes), [], []
     n_held = n_held_out(n, estimator.validation_fraction) if n >= _FEWEST_TO_SPARE else 0
     settings = {"max_iter": _steps(estimator, n, n_members > 1), "learning_rate": estimator.learning_rate_init}
     while len(networks) < n_members and until.allows_another(len(networks)):
@@ -135,10 +138,10 @@ class _Deadline:
         return time.perf_counter() - self.began
 
 
-def _n_members(estimator, n):
+def _n_members(estimator, n, n_codes):
     """The number of networks that are averaged."""
-    is_alone = estimator.max_iter != "auto" or not _FEWEST_FOR_TWO <= n < ROWS_OF_A_WIDE_NETWORK
-    return 1 if is_alone else 2
+    are_some = _FEWEST_FOR_TWO <= n < ROWS_OF_A_WIDE_NETWORK and n_codes < _MOST_CODES_FOR_TWO
+    return 2 if estimator.max_iter == "auto" and are_some else 1
 
 
 def _steps(estimator, n, has_members):
