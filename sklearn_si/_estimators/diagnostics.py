@@ -297,9 +297,9 @@ def _coupled(model, x0, x1, generator):
 def _own_ends(model, x0, noise_level, generator):
     """The ends of the model's own process from rows of the base."""
     fields = model.fields(np.float64, x0.device)
-    if noise_level == 0:
-        return odeint(fields.velocity, x0, time_grid(_N_PAIR_STEPS, "uniform"), "dopri5")
     times = time_grid(_N_PAIR_STEPS, "uniform").to(x0)
+    if noise_level == 0:
+        return odeint(fields.velocity_along(times, "dopri5"), x0, times, "dopri5")
     drift, epsilon = fields.sde(noise_level, "constant", times)
     return sdeint(drift, epsilon, x0, times, generator)
 

@@ -48,9 +48,9 @@ def _paths(fields: Fields, x: Tensor, times: Tensor, spacing: str, node: float |
     """States at all times of the map's grid, of shape (n_steps + 1, n, d), by fine steps between them."""
     states = [x]
     for start, stop in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-        grid = time_grid(max(4, _FINE_STEPS // (len(times) - 1)), spacing, start, stop, node)
+        grid = time_grid(max(4, _FINE_STEPS // (len(times) - 1)), spacing, start, stop, node).to(x)
         some = [
-            odeint(fields.rows(rows).velocity, states[-1][rows], grid, "rk4")
+            odeint(fields.rows(rows).velocity_along(grid, "rk4"), states[-1][rows], grid, "rk4")
             for rows in blocks(len(x), _ROWS_PER_SOLVE)
         ]
         states.append(torch.cat(some))

@@ -11,7 +11,7 @@ from .._utils.tensors import column
 from ..interpolants import GaussianBase, Interpolant
 from ..networks._divergence import as_field
 from ..networks._single import with_single_precision
-from ..solvers._steps import Drift
+from ..solvers._steps import ODE_SOLVERS, Drift
 from .sde import Schedule, schedule_at, sde_along
 
 
@@ -23,6 +23,23 @@ def denoiser_from_velocity(interpolant: GaussianBase, t: Tensor, x: Tensor, b: T
     # where beta has not begun (encoding-decoding before t = 1/2), x_t = alpha z says it all
     started = column((interpolant.beta(t) != 0) | (interpolant.beta_dot(t) != 0), x)
     return torch.where(started, eta, x / column(interpolant.alpha(t), x))
+
+
+def denoisers_from_velocity(interpolant: GaussianBase, times: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """The same at each of some times, as functions of x and b."""
+    inverse, beta, rate = interpolant.inverse_wronskian(times), interpolant.beta(times), interpolant.beta_dot(times)
+    started = (beta != 0) | (rate != 0)
+    of_x = torch.where(started, inverse * rate, 1 / interpolant.alpha(times))
+    of_b = torch.where(started, inverse * beta, torch.zeros_like(times))
+    return [functools.partial(_combined, *pair) for pair in zip(of_x.unbind(), of_b.unbind(), strict=True)]
+
+
+def _combined(of_x: Tensor, of_b: Tensor, x: Tensor, b: Tensor) -> Tensor:
+    return of_x * x - of_b * b
+
+
+def _without_velocity(field: Callable[[Tensor], Tensor], x: Tensor, b: Tensor) -> Tensor:
+    return field(x)
 
 
 # How close to an end of (0, 1) a score is asked for, where it is a quotient of two vanishing numbers.
@@ -85,6 +102,26 @@ class Fields:
         known = self._velocity_field.instants(times, self.condition)
         return [functools.partial(self.velocity, t) for t in times] if known is None else list(known)
 
+    def velocity_along(self, times: Tensor, method: str) -> Callable[[Tensor, Tensor], Tensor]:
+        """b(t, x) for the steps of `odeint` along a grid: what depends on time alone is computed once.
+
+        Parameters
+        ----------
+        times : Tensor of shape (k,)
+            The grid, in the dtype of the rows.
+        method : str
+            A name of `ODE_SOLVERS`.
+        """
+        steps = times[1:] - times[:-1]
+        moments = torch.cat([*(times[:-1] + c * steps for c in ODE_SOLVERS[method].c), times[-1:]]).unique()
+        known = dict(zip(moments.tolist(), self.velocities(moments), strict=True))
+
+        def velocity(t: Tensor, x: Tensor) -> Tensor:
+            found = known.get(t.item())
+            return self.velocity(t, x) if found is None else found(x)
+
+        return velocity
+
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """b(t, x) and div b(t, x)."""
         return self._velocity_field.velocity_and_divergence(t, x, self.condition)
@@ -104,6 +141,14 @@ class Fields:
         if _is_one_sided(path):
             return denoiser_from_velocity(path, t, x, self.velocity(t, x) if b is None else b)
         return self.denoiser_network(t, x, self.condition)
+
+    def denoisers(self, times: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        """eta(t, x) at each of some times, as functions of x and b(t, x)."""
+        if _is_one_sided(self.interpolant):
+            return denoisers_from_velocity(self.interpolant, times)
+        known = self._denoiser_field.instants(times, self.condition)
+        at = [functools.partial(self.denoiser_network, t, condition=self.condition) for t in times]
+        return [functools.partial(_without_velocity, f) for f in (at if known is None else known)]
 
     def score(self, t: Tensor, x: Tensor, b: Tensor | None = None) -> Tensor:
         """s(t, x) = grad log rho_t(x); b saves an evaluation where it is known.

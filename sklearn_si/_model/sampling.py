@@ -87,7 +87,8 @@ def generate(
     elif solver == "dopri5-adaptive":
         x = _end_of_adaptive(fields, x, sampling.tolerance)
     else:
-        x = odeint(fields.velocity, x, times, "rk4" if solver == "auto" else _SDE_WITHOUT_NOISE.get(solver, solver))
+        method = "rk4" if solver == "auto" else _SDE_WITHOUT_NOISE.get(solver, solver)
+        x = odeint(fields.velocity_along(times, method), x, times, method)
     return x
 
 

@@ -20,11 +20,11 @@ class NoisyFields(Protocol):
     def interpolant(self) -> Interpolant:
         """The path."""
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
-        """b(t, x)."""
+    def velocities(self, times: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        """b(t, x) at each of some times, as functions of x alone."""
 
-    def denoiser(self, t: Tensor, x: Tensor, b: Tensor | None = None) -> Tensor:
-        """eta(t, x)."""
+    def denoisers(self, times: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        """eta(t, x) at each of some times, as functions of x and b(t, x)."""
 
     def latent_scale(self, t: Tensor) -> Tensor:
         """The factor of the Gaussian noise in x_t."""
@@ -55,13 +55,40 @@ def sde_along(
     sign = 1.0 if times[-1] > times[0] else -1.0
     inner = torch.stack([times[0] + sign * margins[0], times[-1] - sign * margins[-1]])
     low, high = inner.amin(), inner.amax()
+    # the steps ask at t + h as well, which rounding may keep from being the next time
+    ends = times[:-1] + (times[1:] - times[:-1])
+    known = _TimesAhead(fields, torch.cat([times, ends]).clamp(low, high).unique())
 
     def epsilon(t: Tensor) -> Tensor:
         return level * schedule_at(fields, schedule, t.clamp(low, high))
 
     def drift(t: Tensor, x: Tensor, e: Tensor) -> Tensor:
         t = t.clamp(low, high)
-        b = fields.velocity(t, x)
-        return b - sign * e / fields.latent_scale(t) * fields.denoiser(t, x, b)
+        velocity, denoiser = known.at(t)
+        b = velocity(x)
+        return b - sign * e / fields.latent_scale(t) * denoiser(x, b)
 
     return drift, epsilon
+
+
+class _TimesAhead:
+    """The fields at the times of a grid as functions of the state: what depends on time alone is computed once.
+
+    Parameters
+    ----------
+    fields : NoisyFields
+    times : Tensor of shape (k,)
+    """
+
+    def __init__(self, fields: NoisyFields, times: Tensor) -> None:
+        self.fields = fields
+        pairs = zip(fields.velocities(times), fields.denoisers(times), strict=True)
+        self.known = dict(zip(times.tolist(), pairs, strict=True))
+
+    def at(self, t: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
+        """The velocity and the denoiser at one time, of the grid or another."""
+        found = self.known.get(t.item())
+        if found is not None:
+            return found
+        other = t.reshape(1)
+        return self.fields.velocities(other)[0], self.fields.denoisers(other)[0]

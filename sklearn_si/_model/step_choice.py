@@ -45,7 +45,8 @@ def choose_grid(fields: Fields, x: Tensor, node: float | None) -> tuple[int, str
 
     def end(n_steps: int, spacing: str) -> Tensor:
         if (n_steps, spacing) not in known:
-            known[n_steps, spacing] = odeint(fields.velocity, x, time_grid(n_steps, spacing, node=node), "rk4")
+            times = time_grid(n_steps, spacing, node=node).to(x)
+            known[n_steps, spacing] = odeint(fields.velocity_along(times, "rk4"), x, times, "rk4")
         return known[n_steps, spacing]
 
     def error(n_steps: int, spacing: str) -> float:

@@ -87,6 +87,7 @@ def is_cell(value):
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def is_state(cls, name):
     """Whether a state may set an attribute: a new one, a default or a cache of the class, but not a method.
 

@@ -137,8 +137,8 @@ def test_bridges_draw_such_rows_again(method):
         draw = type(field).draw
         type(field).draw = lambda self, x, generator: once(draw(self, x, generator))
     else:
-        forward = type(field).forward
-        type(field).forward = lambda self, t, x, condition=None: forward(self, t, once(x), condition)
+        of_states = type(field).preconditioning_at
+        type(field).preconditioning_at = lambda self, coefficients, x: of_states(self, coefficients, once(x))
     try:
         for ask in (lambda: bridge.sample(200), lambda: bridge.sample_plan(X[:200])):
             calls.clear()
@@ -149,7 +149,7 @@ def test_bridges_draw_such_rows_again(method):
         if method == "mixture":
             type(field).draw = draw
         else:
-            type(field).forward = forward
+            type(field).preconditioning_at = of_states
 
 
 def test_forecasts_draw_such_rows_again_from_their_own_start():
