@@ -150,7 +150,8 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         samples, and for one it grows with the training rows, from 600 for 1,000 rows to 5,800 for 50,000. The short
         runs that compare preprocessings come in addition.
     max_time : float or None, default=None
-        Seconds of training. The result then depends on the speed of the machine, and is not reproducible.
+        Seconds of training at the most: a fit of one sample ends before, where training without and with dropout has
+        overfitted (`history_`). The result then depends on the speed of the machine, and is not reproducible.
     tol : float, default=0.0
         A validation round whose score does not rise by more than this counts as stale (nats for one sample, units of
         the loss for two).

@@ -10,7 +10,8 @@ from ..exceptions import FitDivergedError
 from ..preprocessing import AFFINE, MARGINAL
 from .masked_run import make_run
 from .mixture_init import FOLDS, Budget, ClosedForm, find_mixture, refit
-from .run import VALIDATION_ROWS, has_likelihood_validation, train_run
+from .run import has_likelihood_validation, train_run
+from .validation_split import VALIDATION_ROWS
 from .weighting import by_weight
 
 # Share of the steps that each map gets before the choice, in a fit of 20 s or of 1,000 steps; in longer ones the share

@@ -47,6 +47,7 @@ from .lazy_rows import part_of, scaled_rows
 from .loop import History, Scores, count_rounds, train
 from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
 from .recipe import layer_widths
+from .validation_split import most_validation_rows
 from .weighting import (
     by_weight,
     covariance,
@@ -74,12 +75,6 @@ _CARRIED_SHARE = 0.1
 _MOST_TRANSPORTED = 50_000
 # Runs of a fit that a process may number before it takes the random numbers of the next one.
 _RANKS_APART = 1000
-# Rows on which a round is validated.
-VALIDATION_ROWS = 256
-# Rows on which a round of a short fit is validated.
-_FEW_VALIDATION_ROWS = 64
-# Seconds of `max_time` below which a fit is short.
-_SHORT = 10.0
 # Learned fields of which the log-likelihood of held-out rows follows.
 JUDGED = (("velocity",), ("masked",))
 # Points (pairs and times) over which the validation loss of two samples is averaged.
@@ -394,8 +389,7 @@ class Run:
 
     def n_validation_rows(self, most=None):
         """The largest number of rows that are scored, unless it is given."""
-        few = self.recipe.max_time is not None and self.recipe.max_time < _SHORT
-        return most or (_FEW_VALIDATION_ROWS if few else VALIDATION_ROWS)
+        return most or most_validation_rows(self.recipe.max_time, self.x1.shape[1])
 
     @torch.no_grad()
     def base_rows(self):

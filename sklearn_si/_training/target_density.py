@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 from .._model.target_density import ModelWithTarget
+from .._utils.callbacks import NO_TASKS
 from ..couplings import Independent
 from .base_density import densities_of
 from .loop import History
@@ -61,5 +62,5 @@ def _of_target(recipe, problem):
         problem, base=None, base_train=None, base_val=None, base_weight=None, base_grid=None,
         interpolant=make_path(recipe, False), coupling=Independent(), fields=("velocity",), density=None,
         warm=None if warm is None else WarmStart(warm, History()), awaits_density=True, trainings=[], n_steps=0,
-        checkpoint=problem.checkpoint.part("target density"), began=time.perf_counter(),
+        checkpoint=problem.checkpoint.part("target density"), began=time.perf_counter(), tasks=NO_TASKS,
     )  # fmt: skip

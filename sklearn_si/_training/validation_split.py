@@ -7,6 +7,17 @@ from .._utils.tensors import FIT_STREAM
 # Validation rows at the least, where this is not more than a fifth of the rows.
 _LEAST_VALIDATION_ROWS = 50
 
+# Rows on which a round is validated.
+VALIDATION_ROWS = 256
+# Rows on which a round of a short fit is validated.
+_FEW_VALIDATION_ROWS = 64
+# Cells of validation rows for each second of `max_time`: the cost of a divergence grows with the columns.
+_CELLS_A_SECOND = 1000
+# Fewest validation rows of wide tables.
+_FEWEST_VALIDATION_ROWS = 16
+# Seconds of `max_time` below which a fit is short.
+_SHORT = 10.0
+
 # Numbers of the training rows and of the validation rows (None without a fraction).
 Split = tuple[np.ndarray, np.ndarray | None]
 
@@ -32,6 +43,21 @@ def n_held_out(n, fraction):
     """Number of validation rows of n rows: a share of them, of few rows at least a fifth, and never all but one."""
     # a score of few rows is mostly noise
     return min(n - 2, max(1, round(fraction * n), min(_LEAST_VALIDATION_ROWS, n // 5)))
+
+
+def most_validation_rows(max_time, n_features):
+    """The largest number of rows on which a round is validated; a limit of time leaves few of a short or wide fit.
+
+    Parameters
+    ----------
+    max_time : float or None
+        Seconds of the fit.
+    n_features : int
+    """
+    if max_time is None:
+        return VALIDATION_ROWS
+    affordable = int(_CELLS_A_SECOND * max_time / n_features)
+    return min(_FEW_VALIDATION_ROWS if max_time < _SHORT else VALIDATION_ROWS, max(_FEWEST_VALIDATION_ROWS, affordable))
 
 
 def split_samples(recipe, coupling, base, target, seed):

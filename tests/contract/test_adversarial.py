@@ -150,7 +150,7 @@ def check(model, rows, target):
         # a row that misses the tolerance is said to; the rest is silence
         warnings.simplefilter("ignore", IntegrationWarning)
         results = [model.sample(50), model.transform(rows[:20])]
-        if model.base_sample_ is None or model.base_density_ is not None:
+        if model.base_sample_ is None or model.base_density_ is not None or model.model_.target_model is not None:
             results.append(model.score_samples(target))
     for result in results:
         assert np.isfinite(result).all() and result.dtype == dtype

@@ -12,12 +12,16 @@ from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
 from sklearn_si._training import ratio_of_samples, run
 from sklearn_si._training.path_learning import Ascent
 from sklearn_si._training.ratio import RatioEffort
+from sklearn_si._training.validation_split import most_validation_rows
 
 X0 = np.random.default_rng(0).normal(size=(600, 2))
 X1 = np.random.default_rng(1).normal(size=(600, 2)) + 2.0
 LIMIT = 3.0
 ESTIMATORS = {
-    "flow with the density of its base": InterpolantFlow(max_time=LIMIT, random_state=0),
+    "flow with the density of its target": InterpolantFlow(max_time=LIMIT, random_state=0),
+    "flow with both densities": InterpolantFlow(
+        base_density="flow", target_density="flow", max_time=LIMIT, random_state=0
+    ),
     "learned path": InterpolantFlow("learned", max_time=LIMIT, random_state=0),
     "diffusion": InterpolantDiffusion(max_time=LIMIT, random_state=0),
     "bridge with rounds of its own pairs": SchroedingerBridge(0.2, max_time=LIMIT, random_state=0),
@@ -51,7 +55,8 @@ def test_what_is_done_after_the_training_is_done_in_parts_that_a_short_limit_bou
     monkeypatch.setattr(ratio_of_samples, "fit_ratio", fit_ratio)
     rng = np.random.default_rng(0)
     wide = rng.normal(size=(5000, 10))
-    InterpolantDiffusion(max_time=0.2, random_state=0).fit(wide, wide + rng.normal(size=wide.shape))
+    model = InterpolantDiffusion(base_density="flow", max_time=0.2, random_state=0)
+    model.fit(wide, wide + rng.normal(size=wide.shape))
     assert max(moved) <= 512
     assert compared == [[500, 500]]
 
@@ -64,6 +69,14 @@ def test_rows_of_a_ratio_are_as_many_as_its_time_is_worth(n_columns):
     some, own = RatioEffort(100, 0.01).some_of(X, weight)
     assert len(own) == len(some) < 20_000 and own.max() > 15_000  # spread over all rows
     assert RatioEffort(100).some_of(X, None)[0] is X
+
+
+def test_a_wide_fit_is_validated_by_as_many_rows_as_its_time_is_worth():
+    """64 rows of 1,000 columns took longer than the eight seconds of a fit."""
+    assert most_validation_rows(8.0, 1000) == 16
+    assert most_validation_rows(3.0, 8) == 64
+    assert most_validation_rows(60.0, 8) == most_validation_rows(None, 1000) == 256
+    assert 16 < most_validation_rows(60.0, 500) < 256
 
 
 def test_steps_of_a_learned_path_are_those_of_adam():

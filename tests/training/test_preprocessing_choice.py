@@ -48,7 +48,7 @@ def test_skewed_columns_get_a_map_of_their_own(monkeypatch):
 
 
 def test_the_base_of_a_bridge_lives_in_units_that_an_affine_map_leads_to():
-    bridge = InterpolantFlow(**SMALL).fit(SKEWED, SKEWED[::2] + 1)
+    bridge = InterpolantFlow(base_density="flow", **SMALL).fit(SKEWED, SKEWED[::2] + 1)
     assert not isinstance(bridge.base_density_.preprocessing_, MarginalMap)
     assert np.isfinite(bridge.score_samples(SKEWED + 1)).all()
 

@@ -109,7 +109,7 @@ def test_following_a_fit_leaves_it_as_it_is():
 
 
 def test_propagated_callbacks_follow_into_the_base_density():
-    _, recorder = fitted(InterpolantFlow(**TINY), X, SHIFTED, recorder=Propagated())
+    _, recorder = fitted(InterpolantFlow(base_density="flow", **TINY), X, SHIFTED, recorder=Propagated())
     assert recorder.names.count("fit") == 2  # the part "base density" is the same task as the fit of that flow
     assert "compare" in recorder.names  # which is that flow's
     _, recorder = fitted(InterpolantFlow(**TINY), X, SHIFTED)
