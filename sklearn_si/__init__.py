@@ -7,6 +7,7 @@ from ._estimators.flow import InterpolantFlow
 from ._estimators.multimarginal import MultimarginalFlow
 from ._estimators.prediction.classifier import InterpolantClassifier
 from ._estimators.prediction.regressor import InterpolantRegressor
+from ._estimators.tilting import TiltedFlow
 from ._version import __version__  # noqa: F401 - the usual place to look for it
 from .compose import TransformedDensity
 from .persistence import load, save
@@ -18,6 +19,7 @@ __all__ = [
     "InterpolantRegressor",
     "MultimarginalFlow",
     "SchroedingerBridge",
+    "TiltedFlow",
     "TransformedDensity",
     "load",
     "save",

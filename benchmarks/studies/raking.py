@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sklearn_si._utils.weights import systematic_rows
 from sklearn_si.metrics import c2st
 from sklearn_si.tables import TableSynthesizer
-from sklearn_si.tables._raking import cells_of, proportional_factors, systematic_rows
+from sklearn_si.tables._raking import cells_of, proportional_factors
 
 TOTALS = {
     "sex": {"Female": 0.51, "Male": 0.49},

@@ -37,9 +37,10 @@ from .model_estimator import ModelEstimator
 from .noise_tuning import NoiseTuningMethods
 from .rectification import RectificationMethods
 from .resume import open_checkpoint, told_params
+from .tilting import TiltingMethods
 
 
-class BaseInterpolant(NoiseTuningMethods, DistillationMethods, RectificationMethods, ModelEstimator):
+class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, RectificationMethods, ModelEstimator):
     """Parameters, fit and transport of a stochastic interpolant.
 
     A leaf says whether it learns a denoiser beside the velocity (`_learns_denoiser`).

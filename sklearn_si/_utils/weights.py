@@ -178,3 +178,16 @@ def pass_by_weight(weights: Tensor, generator: torch.Generator) -> Tensor:
 def _rows_at(weights: Tensor, u: Tensor) -> Tensor:
     reached = weights.cumsum(0)
     return torch.searchsorted(reached, u * reached[-1], right=True).clamp(max=len(weights) - 1)
+
+
+def systematic_rows(labels: list[np.ndarray], weight: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """N row numbers, each row as often as its weight says up to one, in random order.
+
+    Points at equal distances on the sum of the weights choose the rows, which are sorted by their groups: each group,
+    and so each margin, has its share up to a row or so.
+    """
+    order = np.lexsort([rng.random(len(weight)), *labels[::-1]])
+    ends = np.cumsum(weight[order])
+    points = (rng.random() + np.arange(n)) / n * ends[-1]
+    chosen = order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
+    return rng.permutation(chosen)

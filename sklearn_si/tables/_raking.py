@@ -15,6 +15,7 @@ from .._utils.frame_names import is_pandas
 from .._utils.input_checks import check_count
 from .._utils.names import registered
 from .._utils.tensors import draw_seed
+from .._utils.weights import systematic_rows
 
 __all__ = ["RakedSynthesizer"]
 
@@ -170,9 +171,9 @@ def _refuse_contradiction(
         return
     raise ValueError(
         f"No weights of the drawn rows have all totals: {margins[worst].named(k)} of column {margins[worst]._told()} "
-        f"has the share {wanted[worst][k] + differences[worst][k]:.3g} instead of {wanted[worst][k]:.3g} after the last "
-        "round. Totals may contradict each other through levels that never stand together: leave one of them out, or "
-        "raise n_rows."
+        f"has the share {wanted[worst][k] + differences[worst][k]:.3g} instead of {wanted[worst][k]:.3g} after the "
+        "last round. Totals may contradict each other through levels that never stand together: leave one of them "
+        "out, or raise n_rows."
     )
 
 
@@ -307,19 +308,6 @@ class RakedSynthesizer(BaseEstimator):
 
     def _columns(self) -> list[Any]:
         return list(dict.fromkeys(name for margin in self.margins for name in margin.columns))
-
-
-def systematic_rows(labels: list[np.ndarray], weight: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """N row numbers, each row as often as its weight says up to one, in random order.
-
-    Points at equal distances on the sum of the weights choose the rows, which are sorted by their groups: each group,
-    and so each margin, has its share up to a row or so.
-    """
-    order = np.lexsort([rng.random(len(weight)), *labels[::-1]])
-    ends = np.cumsum(weight[order])
-    points = (rng.random() + np.arange(n)) / n * ends[-1]
-    chosen = order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
-    return rng.permutation(chosen)
 
 
 def cells_of(X: Any, names: list[Any], columns: list[Any]) -> dict[Any, list[Any]]:

@@ -180,7 +180,7 @@ class Reference:
 
 def questions(name, model, given):
     """Every public method of a model with arguments of its own."""
-    rows = {key: value[:5] for key, value in given.items()}
+    rows, one = ({key: value[:n] for key, value in given.items()} for n in (5, 1))
     a, b, table = X0[:5], X1[:5], TABLE[:8]
     ends = (X0[:20], X1[:20]) if len(MODELS[name][1]) == 2 else (X1[:20],)
     unseen = TABLE[:4].assign(level=["a", "z", "b", "c"])
@@ -220,6 +220,7 @@ def questions(name, model, given):
         "interpolate": lambda: model.interpolate(a, b, 0.3),
         "trajectory": lambda: (model.trajectory(b, 3, **rows), model.trajectory(b, 3, noise_level=0.2, **rows)),
         "log_density_gradient": lambda: model.log_density_gradient(b, **rows),
+        "tilt": lambda: model.tilt(lambda X: X[:, 0] / 10, n_rows=200, **one).sample(5),
         "log_density_bound": lambda: model.log_density_bound(b, n_paths=3, **rows),
         "density_ratio": lambda: model.density_ratio(b, **rows),
         "importance_weights": lambda: model.importance_weights(b, **rows),

@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import sklearn_si
 from sklearn_si import InterpolantFlow
+from sklearn_si._utils.weights import systematic_rows
 from sklearn_si.tables import TableSynthesizer
-from sklearn_si.tables._raking import Margin, cells_of, proportional_factors, systematic_rows
+from sklearn_si.tables._raking import Margin, cells_of, proportional_factors
 
 FLOW = InterpolantFlow(preprocessing="standardize", hidden_layer_sizes=(16,))
 
