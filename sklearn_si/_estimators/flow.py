@@ -132,11 +132,12 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         Share of the hidden units that are dropped at each training point. "auto" is 0; for one sample a run that
         overfits is followed by runs with dropout, and validation rows choose among them.
     n_estimators : int, default=1
-        Number of members of an ensemble (one sample). The further members are trained to the rows of fit under random
-        weights (the Bayesian bootstrap) from seeds of their own, with the preprocessing, dropout and number of steps of
-        the first; `max_time` is shared. The model is then their mixture: its density is the mean of theirs, a draw is
-        one of a member chosen at random, and ``score_samples(X, return_error="model")`` has intervals for the
-        log-density. Maps such as `transform` belong to one member (`estimators_`).
+        Number of members of an ensemble (one sample, or the density of the target of two). The further members are
+        trained to the rows of fit under random weights (the Bayesian bootstrap) from seeds of their own, with the kind
+        of preprocessing, dropout and number of steps of the first, and one fit to draws of the ensemble measures its
+        error; `max_time` is shared. The model is then their mixture: its density is the mean of theirs, a draw is one
+        of a member chosen at random, and ``score_samples(X, return_error="model")`` has intervals for the log-density.
+        Maps such as `transform` belong to one member (`estimators_`).
     bf16 : bool or "auto", default="auto"
         Whether matrix products in training use bfloat16; weights, validation and all later evaluations keep their
         precision. "auto" uses it where it was measured to pay: one sample, layers of 128 units or more, and a CPU with
