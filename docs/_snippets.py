@@ -3,6 +3,7 @@
 Fits are short unless `--full` is given.
 """
 
+import ast
 import inspect
 import os
 import re
@@ -33,22 +34,37 @@ def blocks(page):
 
 
 def short_fits(max_iter=30):
-    """Each constructor that takes `max_iter`, and its defaults with few training steps."""
+    """Each constructor that takes `max_iter`, and its defaults with few training steps and a scaling that is not chosen."""
+    short = {"max_iter": max_iter, "preprocessing": "standardize"}
     from sklearn_si import InterpolantDiffusion, InterpolantFlow, MultimarginalFlow, SchroedingerBridge
     from sklearn_si.tables import TableSynthesizer
 
     for kind in (InterpolantFlow, InterpolantDiffusion, MultimarginalFlow, SchroedingerBridge, TableSynthesizer):
         given = list(inspect.signature(kind.__init__).parameters.values())[1:]
-        defaults = [max_iter if p.name == "max_iter" else p.default for p in given]
+        defaults = [short.get(p.name, p.default) for p in given]
         first = next(i for i, p in enumerate(given) if p.default is not p.empty)
         yield kind.__init__, tuple(defaults[first:])
 
 
-def run(page):
-    """Execute the blocks of a page in one namespace."""
+class _ShortSteps(ast.NodeTransformer):
+    """Numbers of steps that a page writes down, limited."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def visit_keyword(self, node):
+        if node.arg == "max_iter" and isinstance(node.value, ast.Constant):
+            node.value = ast.copy_location(ast.Constant(min(node.value.value, self.most)), node.value)
+        return self.generic_visit(node)
+
+
+def run(page, max_iter=None):
+    """Execute the blocks of a page in one namespace; numbers of steps that it writes down are at most `max_iter`."""
     names = {"__name__": page.stem}
     for line, block in blocks(page):
-        exec(compile("\n" * (line - 1) + block, str(page), "exec"), names)
+        tree = ast.parse("\n" * (line - 1) + block, str(page))
+        tree = tree if max_iter is None else _ShortSteps(max_iter).visit(tree)
+        exec(compile(tree, str(page), "exec"), names)
 
 
 def main(arguments):

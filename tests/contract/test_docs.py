@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
+from sklearn_si._estimators import distillation
+
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").exists())
 DOCS = ROOT / "docs"
 # What the code of a page needs that an installation may lack.
@@ -60,9 +62,10 @@ def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
         pytest.importorskip(NEEDS[page.stem])
     for constructor, defaults in snippets.short_fits():
         monkeypatch.setattr(constructor, "__defaults__", defaults)
+    monkeypatch.setattr(distillation, "_PAIRS", 4096)
     monkeypatch.chdir(tmp_path)
     with mpl.rc_context({"backend": "agg"}):
-        snippets.run(page)
+        snippets.run(page, max_iter=30)
         importlib.import_module("matplotlib.pyplot").close("all")
 
 

@@ -11,6 +11,7 @@ from sklearn.base import clone
 
 import sklearn_si
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._estimators import distillation
 from sklearn_si._training.masked_run import draw_states
 from sklearn_si.interpolants import Linear
 from sklearn_si.networks import velocity_and_divergence
@@ -401,7 +402,8 @@ def test_other_ways_to_fit_answer_too(params):
     assert np.isfinite(model.sample(5, given=np.array([np.nan, 1.0]))).all()
 
 
-def test_maps_distilled_for_whole_rows_answer_no_other_question():
+def test_maps_distilled_for_whole_rows_answer_no_other_question(monkeypatch):
+    monkeypatch.setattr(distillation, "_PAIRS", 2048)
     X = bent(100)
     model = InterpolantFlow(**TINY).fit(X)
     before = model.score_samples(X, given=[0]), model.sample(given=np.array([0.5, np.nan, np.nan]))

@@ -22,7 +22,7 @@ from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.outliers import DensityOutlierDetector
 from sklearn_si.preprocessing import Support
 
-TINY = {"hidden_layer_sizes": (8,), "max_iter": 15, "random_state": 0}
+TINY = {"hidden_layer_sizes": (8,), "max_iter": 15, "preprocessing": "standardize", "random_state": 0}
 DECLARED = {"price": "positive", "share": (0, 1)}
 BOUNDED = Support(np.array([0.0, -1.0]), np.array([np.inf, 2.0]))
 
@@ -147,7 +147,7 @@ def test_draws_beyond_the_largest_number_are_drawn_again_or_told():
 # --------------------------------------------------------------------- estimators
 
 MODELS = {
-    "flow": (InterpolantFlow, {}, 1),
+    "flow": (InterpolantFlow, {"preprocessing": "auto"}, 1),
     "flow, marginal": (InterpolantFlow, {"preprocessing": "marginal"}, 1),
     "flow, two samples": (InterpolantFlow, {"base_density": "flow"}, 2),
     "flow, two samples, whitened": (InterpolantFlow, {"base_density": "normal", "preprocessing": "whiten"}, 2),
@@ -285,7 +285,7 @@ def test_a_ratio_of_densities_is_learned_on_the_line():
 def test_a_base_flow_of_a_bridge_lives_on_the_line():
     """Its density plus the Jacobian is that of a fit by hand to the images."""
     rows = table().to_numpy()
-    params = {"base_density": "flow", "preprocessing": "standardize", **TINY}
+    params = {"base_density": "flow", **TINY}
     model = InterpolantFlow(support={0: "positive"}, **params).fit(rows[:90], rows[90:])
     logs = rows.copy()
     logs[:, 0] = np.log(rows[:, 0])
@@ -317,7 +317,7 @@ def test_the_memory_of_fits_tells_supports_apart(tmp_path):
 
 def test_a_warm_start_keeps_its_support():
     rows = table()
-    model = InterpolantFlow(support=DECLARED, warm_start=True, preprocessing="standardize", **TINY).fit(rows)
+    model = InterpolantFlow(support=DECLARED, warm_start=True, **TINY).fit(rows)
     assert model.fit(rows).score(rows) > -10
     with pytest.raises(ValueError, match="warm_start=True continues from a fit with Support"):
         model.set_params(support="real").fit(rows)

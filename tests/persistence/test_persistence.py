@@ -24,13 +24,14 @@ from sklearn.preprocessing import StandardScaler
 
 import sklearn_si
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge, TransformedDensity
+from sklearn_si._estimators import distillation
 from sklearn_si.exceptions import LoadError
 from sklearn_si.persistence import _registry as _persisted
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
 RNG = np.random.default_rng(0)
 X0, X1 = RNG.normal(size=(80, 2)), RNG.normal(1.0, size=(80, 2))
-SMALL = {"max_iter": 3, "hidden_layer_sizes": (8,), "random_state": 0}
+SMALL = {"max_iter": 3, "hidden_layer_sizes": (8,), "ode_tol": 0.05, "random_state": 0}
 FRAME = pd.DataFrame({
     "x": X0[:, 0], "k": pd.Categorical(["u", "v", None, "u"] * 20), "n": pd.array([1, None, 3, 2] * 20, dtype="Int64"),
     "o": ["a", None, "b", "a"] * 20,
@@ -55,6 +56,12 @@ MODELS = {
         pl.DataFrame({"a": X0[:, 0], "k": ["u", "v"] * 40})
     ),
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_pairs(monkeypatch):
+    """Maps are distilled from few rows: how good they are does not matter here."""
+    monkeypatch.setattr(distillation, "_PAIRS", 2048)
 
 
 def equal(a, b):

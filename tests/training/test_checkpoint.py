@@ -27,7 +27,7 @@ from sklearn_si.tables import InterpolantImputer, TableSynthesizer, _masked
 RNG = np.random.default_rng(0)
 X0, X1 = RNG.normal(size=(200, 2)), RNG.normal(2.0, 1.0, size=(150, 2))
 FRAME = pd.DataFrame({"a": X0[:, 0], "b": X0[:, 1] ** 2, "k": RNG.choice(list("uvw"), 200)})
-SMALL = {"max_iter": 260, "hidden_layer_sizes": (8,), "random_state": 0}
+SMALL = {"max_iter": 260, "hidden_layer_sizes": (8,), "ode_tol": 0.05, "random_state": 0}
 
 
 def network_with_dropout(n_features, n_conditions):
