@@ -44,6 +44,8 @@ _STRETCH = 100
 # Numbers in the rows that are solved at a time: more leave the cache (benchmarks/studies/ablation.md, "Steps of
 # `sample`, grids of densities").
 _NUMBERS_PER_SOLVE = 2**13
+# Columns up to which single precision is tried without a measurement: its assumed error grows with them.
+_MOST_ROUNDED = 16
 # Fewest rows that are solved at a time: fewer cost as many calls.
 _ROWS_PER_SOLVE = 1024
 
@@ -286,7 +288,8 @@ def ode_log_density(
     calibration = calibration.at(tolerance)
     *before, last = measured = calibration.measured(tolerance)
     # of rows in single precision nothing is gained
-    is_rounded = calibration.rounding is not None and x.dtype == torch.float64
+    is_known = calibration.is_measured or x.shape[1] <= _MOST_ROUNDED
+    is_rounded = calibration.rounding is not None and x.dtype == torch.float64 and is_known
     of_measured = (fields.in_single_precision() if is_rounded else None) or fields
 
     def solve(rows: Tensor, level: Level) -> Solved:

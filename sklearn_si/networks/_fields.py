@@ -1,7 +1,7 @@
 """Fields f(t, x, condition) of shape (n, d) with an exact divergence: closed forms around networks."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -336,7 +336,8 @@ class ComposedVelocity(Field):
         def at(factor: Tensor, score: Callable[[Tensor], Tensor], drift: Callable | None, x: Tensor) -> Tensor:
             return factor * score(x) if drift is None else factor * score(x) + drift(x)
 
-        both = zip(factors, scores, drifts or [None] * len(scores), strict=True)
+        known: Sequence[Callable[[Tensor], Tensor] | None] = drifts or [None] * len(scores)
+        both = zip(factors, scores, known, strict=True)
         return [functools.partial(at, *parts) for parts in both]
 
 
