@@ -377,6 +377,8 @@ class RakingMethods:
     """Other margins for a fitted synthesizer."""
 
     codec_: Any
+    sample: Any
+    levels: Any
 
     def rake(self, totals, *, n_rows=_ROWS, random_state=None):
         """Reweight the fitted model to new margins, without a new fit.
