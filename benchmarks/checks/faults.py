@@ -1015,8 +1015,8 @@ FAULTS = [
         "imputed tables do not keep the cells that were there",
         "tables._synthesizer",
         "TableSynthesizer.impute",
-        "self.codec_._decoded(codes, values, rng, known.readings, index_of(X))",
-        "self.codec_._decoded(codes, values, rng, [None] * len(known.readings), index_of(X))",
+        "self.codec_._decoded(codes, values, rng, known.readings, index_of(X), True)",
+        "self.codec_._decoded(codes, values, rng, [None] * len(known.readings), index_of(X), True)",
     ),
     Fault(
         "values are drawn as if none were given",
