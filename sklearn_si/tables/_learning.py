@@ -93,8 +93,8 @@ def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
     generator = make_generator(seed, FIT_STREAM, device)
     order = torch.randperm(n, generator=make_generator(seed, FIT_STREAM + 2, device), device=device)
     cells = layout.tensors(rows.codes, rows.values, device)
-    share = _CODE_SHARE if layout.valued else 1.0
-    until = _Deadline(budget.left(share * (1 - CALIBRATION_SHARE)))
+    training, calibration = _parts(budget.left(_CODE_SHARE if layout.valued else 1.0))
+    until = _Deadline(training)
     n_codes = sum(layout.columns[j].n_codes for j in layout.coded)
     n_members, networks, histories = _n_members(estimator, n, n_codes), [], []
     n_held = n_held_out(n, estimator.validation_fraction) if n >= _FEWEST_TO_SPARE else 0
@@ -113,11 +113,16 @@ def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
             break
     network = networks[0] if len(networks) == 1 else MeanNetwork(networks)
     try:
-        calibrate(network, len(layout.valued), generator, budget.left(share * CALIBRATION_SHARE))
+        calibrate(network, len(layout.valued), generator, calibration)
     except KeyboardInterrupt:
         # what was learned is kept, with the shifts that were found so far
         histories[-1].by_user = True
     return network, histories
+
+
+def _parts(seconds):
+    """The seconds of the trainings, and those of the calibration; None without a limit."""
+    return (None, None) if seconds is None else ((1 - CALIBRATION_SHARE) * seconds, CALIBRATION_SHARE * seconds)
 
 
 class _Deadline:

@@ -17,6 +17,8 @@ CALIBRATION_SHARE = 0.1
 _CALIBRATION_ROWS = 16384
 _CALIBRATION_CELLS = 400_000
 _FEWEST_CALIBRATION_ROWS = 2048
+# Rows from which shares would be told by chance alone.
+_TOO_FEW = 256
 # Rounds of it, and the largest shift of a round in nats.
 _CALIBRATION_ROUNDS = 20
 _LARGEST_SHIFT = 1.0
@@ -63,7 +65,8 @@ def calibrate(network, n_values, generator, seconds=None):
 
     Errors of one column's probabilities become inputs of the next one's: rows are drawn column by column, and each
     column's shift solves mean softmax(logits + shift) = shares (iterative proportional fitting) before it is drawn.
-    With a limit of seconds, fewer rows are drawn as soon as the first columns show that all would take longer.
+    With a limit of seconds, fewer rows are drawn as soon as the first columns show that all would take longer; columns
+    for which too few would be left to tell a share keep the probabilities that were learned.
     """
     n_columns, device = len(network.sizes), network.log_shares.device
     n = int(np.clip(_CALIBRATION_CELLS // n_columns, _FEWEST_CALIBRATION_ROWS, _CALIBRATION_ROWS))
@@ -73,9 +76,9 @@ def calibrate(network, n_values, generator, seconds=None):
     for j in range(n_columns):
         if seconds is not None and j > 0:
             took = time.perf_counter() - start
-            if took >= seconds:
+            kept = int(len(codes) * min(1.0, j * (seconds - took) / (took * (n_columns - j))))
+            if kept < _TOO_FEW:
                 return
-            kept = max(1, int(len(codes) * min(1.0, j * (seconds - took) / (took * (n_columns - j)))))
             codes, values = codes[:kept], values[:kept]
         rows = network.codes_of(j)
         shift, log_shares = network.shift[rows], network.log_shares[rows]

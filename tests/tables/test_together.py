@@ -1,13 +1,17 @@
 """Two networks of the codes, whose log-probabilities are averaged."""
 
+import itertools
+import types
+
 import numpy as np
 import pytest
 import torch
 
 import sklearn_si
-from sklearn_si.tables import TableSynthesizer, _learning
+from sklearn_si.tables import TableSynthesizer, _learning, _together
+from sklearn_si.tables._chain import draw_codes
 from sklearn_si.tables._masked import MaskedNetwork
-from sklearn_si.tables._together import MeanNetwork
+from sklearn_si.tables._together import MeanNetwork, calibrate
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +72,20 @@ def test_one_network_of_few_rows(table):
         patch.setattr(_learning, "_FEWEST", 20)
         patch.setattr(_learning, "_MOST", 20)
         assert isinstance(TableSynthesizer(random_state=0).fit(table[:900]).masked_network_, MaskedNetwork)
+
+
+def test_shares_are_not_shifted_by_a_few_rows_where_time_is_short(monkeypatch):
+    """Columns that no time is left for keep what was learned: here it is right."""
+    ticks, n_columns = itertools.count(), 60
+    monkeypatch.setattr(_together, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    ranks, shares = [np.full(2, np.nan)] * n_columns, [np.array([0.9, 0.1])] * n_columns
+    network = MaskedNetwork(shares, ranks, 0, 16, 1, torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        network.output.normal_(0, 0.5, generator=torch.Generator().manual_seed(3))
+    # a second a column, where there are twenty for sixty columns
+    calibrate(network, 0, torch.Generator().manual_seed(1), seconds=20.0)
+    nothing, order = torch.full((4000, n_columns), -1), range(n_columns)
+    drawn = draw_codes(network, nothing, torch.empty(4000, 0), order, torch.Generator().manual_seed(2))
+    shifted = network.shift.reshape(-1, 2).abs().sum(1) > 0
+    assert 0 < shifted.sum() < n_columns
+    assert (drawn.double().mean(0) - 0.1).abs()[shifted].max() < 0.03
