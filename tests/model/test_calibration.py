@@ -121,11 +121,11 @@ def test_single_precision_is_assumed_where_the_tolerance_is_above_its_rounding()
 
 
 @pytest.mark.parametrize("d", [2, 24])
-def test_a_first_solve_without_a_measurement_serves_nearly_all_rows(d, monkeypatch):
-    """In single precision for few columns; its assumed error of many would send all rows to a second solve."""
+def test_single_precision_without_a_measurement_is_for_few_columns(d, monkeypatch):
+    """Of many columns its assumed error would send all rows to a second solve."""
     generator = torch.Generator().manual_seed(3)
     network = FiLMNetwork(d, 0, (16, 16), "silu", generator).double().requires_grad_(False)
-    network.output.copy_(0.02 * torch.randn(network.output.shape, generator=generator, dtype=torch.float64))
+    network.output.copy_(0.1 * torch.randn(network.output.shape, generator=generator, dtype=torch.float64))
     path, one = GaussianBase(Linear()), torch.ones(d, dtype=torch.float64)
     fields = Fields(path, PreconditionedField(path, network, "velocity", one, one, None).double())
     x, solved = torch.randn((200, d), generator=generator, dtype=torch.float64), []
@@ -137,7 +137,6 @@ def test_a_first_solve_without_a_measurement_serves_nearly_all_rows(d, monkeypat
     monkeypatch.setattr("sklearn_si._model.likelihood.follow", counted)
     ode_log_density(fields, x, 1.0, 0.0, standard_normal_parts, 1e-3, "logit")
     assert solved[0] == (200, d == 2 and fields.in_single_precision() is not None)
-    assert sum(n for n, _ in solved[1:]) <= 20
 
 
 @torch.no_grad()
