@@ -34,7 +34,7 @@ def blocks(page):
 
 
 def short_fits(max_iter=30):
-    """Each constructor that takes `max_iter`, and its defaults with few training steps and a scaling that is not chosen."""
+    """Each constructor that takes `max_iter`, and its defaults with few steps and a scaling that is not chosen."""
     short = {"max_iter": max_iter, "preprocessing": "standardize"}
     from sklearn_si import InterpolantDiffusion, InterpolantFlow, MultimarginalFlow, SchroedingerBridge
     from sklearn_si.tables import TableSynthesizer

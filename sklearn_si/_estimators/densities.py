@@ -1,6 +1,7 @@
 """Log-densities of a fitted model, with their errors."""
 
 import numbers
+from typing import Any
 
 import numpy as np
 import torch
@@ -268,7 +269,7 @@ class DensityMethods(AsksModel):
 
     def _interval(self, X, condition, time):
         """Log-density of validated rows, and the half-width of its interval, which speaks of the fit."""
-        model = self.model_.target_model if self.model_.target_model is not None and time == 1 else self.model_
+        model: Any = self.model_.target_model if self.model_.target_model is not None and time == 1 else self.model_
         n_members = len(model.members)
         if n_members == 1 or self._scores_chain():
             got = "one" if n_members == 1 else f"{n_members}, of SDE chains (likelihood='sde')"

@@ -62,7 +62,8 @@ def log_density(
     anchor, parts = model.anchor()
     calibration = _calibration(model, t, evaluation, condition)
     density_map = model.one_pass(evaluation) if t == 1 else None
-    density, errors = np.empty(len(X), X.dtype), []
+    density = np.empty(len(X), X.dtype)
+    parts_of_errors: list[Tensor] = []
     for rows in blocks(len(X), _BLOCK_ROWS):
         x = as_tensor(model.units.to_scaled(X[rows], time), dtype, device)
         some = fields.rows(rows)
@@ -78,9 +79,9 @@ def log_density(
             value, error = with_unsolved(value, error, evaluation.tolerance, solve)
         with np.errstate(over="ignore", invalid="ignore"):
             density[rows] = as_array(value, np.float64) + model.target_map.log_abs_det_jacobian(X[rows])
-        errors.append(error)
+        parts_of_errors.append(error)
     density = settled(density, "computing log-densities", evaluation.strict)
-    stated = unknown_where_lost(torch.cat(errors), density)
+    stated = unknown_where_lost(torch.cat(parts_of_errors), density)
     warn_missed(stated, evaluation.tolerance)
     return density, as_array(stated, X.dtype)
 
@@ -215,7 +216,8 @@ def density_ratio(
     model.require_score("density_ratio")
     if len(model.members) > 1:  # which share the density of their base
         found = [density_ratio(member, X, evaluation, condition) for member in model.members]
-        return mixed(*(np.array(part, np.float64) for part in zip(*found, strict=True)), X.dtype)
+        logs, their_errors = (np.array(part, np.float64) for part in zip(*found, strict=True))
+        return mixed(logs, their_errors, X.dtype)
     if model.ratio is not None:
         model.fields(X.dtype, evaluation.device, condition, len(X), evaluation.guidance)  # refuses a condition
         model.ratio.refuse_without_overlap()

@@ -120,7 +120,9 @@ class EnsembleModel(FittedModel):
             "ODE of its own: ask one of its members, model.estimators_[0], or fit with n_estimators=1."
         )
 
-    def sample(self, n: int, sampling: Any, generator: torch.Generator, condition: Any = None, guidance: float = 1.0):
+    def sample(
+        self, n: int, sampling: Any, generator: torch.Generator, condition: Any = None, guidance: float = 1.0
+    ) -> np.ndarray:
         """Rows of the target, in data units: each of a member that is chosen at random."""
         members = self.members
         chosen = torch.randint(len(members), (n,), generator=generator, device=generator.device).cpu().numpy()
@@ -133,7 +135,7 @@ class EnsembleModel(FittedModel):
 
     def field(
         self, X: np.ndarray, time: Any, evaluate: Any, to_data: Any, evaluation: Evaluation, condition: Any = None
-    ):
+    ) -> Any:
         """One field of the mixture at one time, in data units."""
         values = [member.field(X, time, evaluate, to_data, evaluation, condition) for member in self.members]
         logs = [log_density(member, X, time, evaluation, condition)[0] for member in self.members]

@@ -10,6 +10,7 @@ import secrets
 import struct
 import zipfile
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -272,8 +273,9 @@ class Writer:
         state = vars(value) if own is None or isinstance(value, torch.nn.Module) else own() or {}
         if isinstance(value, BaseEstimator):  # where a fit writes is not for a file to say
             state = {k: None if k in _PLACES else v for k, v in state.items() if k != "_sklearn_version"}
+        kind: Any = type(value)
         for attribute in state:
-            if not is_state(type(value), attribute):
+            if not is_state(kind, attribute):
                 raise ValueError(
                     f"{place} has an attribute {attribute!r} in place of what its class defines: remove it."
                 )

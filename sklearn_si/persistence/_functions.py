@@ -1,6 +1,7 @@
 """Functions of numpy and scipy that a file may name: those that only compute numbers from numbers."""
 
 import types
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -20,10 +21,10 @@ def is_nameable(value):
 
 def numeric_functions():
     """The ufuncs of numpy and of scipy.special, and some more of numpy, by their names in files."""
-    found = {}
+    found: dict = {}
     for place, module in (("numpy", np), ("scipy.special", scipy.special)):
         for name in sorted(vars(module)):
-            value = vars(module)[name]
+            value: Any = vars(module)[name]
             if isinstance(value, np.ufunc) or (module is np and name in _MORE):
                 # the older of two names, which more versions know
                 known = value.__name__ if vars(module).get(value.__name__) is value else name

@@ -40,10 +40,9 @@ def draw_given(network, codes, values, order, generator, forbidden=(), n_candida
     told[:, [j for j, ruled_out in enumerate(forbidden) if torch.is_tensor(ruled_out)]] = True
     last = torch.where(told, place, -1).amax(1)
     weighed = place <= last[:, None]
-    steered = ((codes < 0) & weighed).any(1).nonzero()[:, 0] if n_candidates > 1 else ()
-    if len(steered):
-        codes = codes.clone()
-    for rows in torch.split(steered, max(1, ROWS_PER_BLOCK // n_candidates)) if len(steered) else ():
+    steered = ((codes < 0) & weighed).any(1).nonzero()[:, 0] if n_candidates > 1 else place[:0]
+    codes = codes.clone() if len(steered) else codes
+    for rows in torch.split(steered, max(1, ROWS_PER_BLOCK // n_candidates)):
         ruled_out = [f[rows] if torch.is_tensor(f) else f for f in forbidden]
         parts = network, codes[rows], values[rows], weighed[rows], order, generator, ruled_out, n_candidates
         codes[rows] = _one_candidate(*parts)

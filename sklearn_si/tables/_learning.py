@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from .._estimators.flow import InterpolantFlow
+from .._training.loop import History
 from .._training.validation_split import n_held_out
 from .._utils.tensors import FIT_STREAM, make_generator, resolve_device
 from ._masked import ROWS_OF_A_WIDE_NETWORK, MaskedNetwork, auto_sizes, fit_masked
@@ -92,20 +93,22 @@ def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
     n, device, seed = len(rows.codes), resolve_device(estimator.device), checkpoint.seed
     generator = make_generator(seed, FIT_STREAM, device)
     order = torch.randperm(n, generator=make_generator(seed, FIT_STREAM + 2, device), device=device)
-    cells = layout.tensors(rows.codes, rows.values, device)
+    codes, values = layout.tensors(rows.codes, rows.values, device)
     training, calibration = _parts(budget.left(_CODE_SHARE if layout.valued else 1.0))
     until = _Deadline(training)
     n_codes = sum(layout.columns[j].n_codes for j in layout.coded)
-    n_members, networks, histories = _n_members(estimator, n, n_codes), [], []
+    n_members = _n_members(estimator, n, n_codes)
+    networks: list[MaskedNetwork] = []
+    histories: list[History] = []
     n_held = n_held_out(n, estimator.validation_fraction) if n >= _FEWEST_TO_SPARE else 0
-    settings = {"max_iter": _steps(estimator, n, n_members > 1), "learning_rate": estimator.learning_rate_init}
+    settings: dict = {"max_iter": _steps(estimator, n, n_members > 1), "learning_rate": estimator.learning_rate_init}
     while len(networks) < n_members and until.allows_another(len(networks)):
         networks.append(_new_network(estimator, layout, n, make_generator(seed, FIT_STREAM + 1 + 10 * len(networks))))
         # each holds out other rows, so that all are learned from
         held = order.roll(-n_held * len(histories))[:n_held] if n_held else None
         history = fit_masked(
-            networks[-1].to(device), *cells, held, weight=rows.weight, owners=layout.owners, max_time=until.left(),
-            generator=generator, verbose=estimator.verbose, dropout=estimator.dropout, tasks=tasks,
+            networks[-1].to(device), codes, values, held, weight=rows.weight, owners=layout.owners,
+            max_time=until.left(), generator=generator, verbose=estimator.verbose, dropout=estimator.dropout, tasks=tasks,
             checkpoint=checkpoint, **settings,
         )  # fmt: skip
         histories.append(history)

@@ -1,6 +1,7 @@
 """The networks of the codes together: the mean of several, and the shares of what they draw."""
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ class MeanNetwork(nn.Module):
 
     log_shares: Tensor
     shift: Tensor
+    members: Any
 
     def __init__(self, members):
         super().__init__()
