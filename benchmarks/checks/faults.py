@@ -380,8 +380,8 @@ FAULTS = [
         "densities are double whatever the rows are",
         "_model.densities",
         "log_density",
-        "density, errors = np.empty(len(X), X.dtype), []",
-        "density, errors = np.empty(len(X)), []",
+        "density = np.empty(len(X), X.dtype)",
+        "density = np.empty(len(X))",
         "contract",
     ),
     Fault(

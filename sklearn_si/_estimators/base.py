@@ -17,6 +17,7 @@ from .._model.settings import Sampling
 from .._training.base_density import BASE_DENSITIES, densities_of
 from .._training.loop import History
 from .._training.losses import FIELDS, TIME_DISTRIBUTIONS
+from .._training.paths import on_circles
 from .._training.problem import fit_problem, make_problem, share_problem
 from .._training.recipe import Recipe
 from .._training.repeats import dequantized_ends, warn_repeats
@@ -172,7 +173,7 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
             with group.together():
                 support, X0, X1, *grids = self._supported_ends(X0, X1, checkpoint.seed, group)
                 base, target = images(support, X0, X1)
-                recipe = dataclasses.replace(recipe, circular=circles_of(support))
+                recipe = on_circles(recipe, circles_of(support))
                 names = self._column_names()
                 problem = make_problem(recipe, base, target, condition, checkpoint, warm, row_weights, names)
             problem.group, problem.support = group, support

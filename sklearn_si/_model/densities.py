@@ -193,13 +193,13 @@ def log_density_gradient(
             f"The gradient needs a base density that can be differentiated, but it is a "
             f"{type(model.base_density).__name__}: fit with base_density='flow'."
         )
-    gradients = []
+    pieces: list[Tensor] = []
     for rows in torch.arange(len(x)).split(_GRADIENT_ROWS):
         with torch.enable_grad():
             at, some = x[rows].requires_grad_(), fields.rows(rows)
             value, _ = density_parts(some, at, float(time), _GRADIENT_LEVEL, GRID_SPACING, anchor, parts, None)
-            gradients.append(torch.autograd.grad(value.sum(), at)[0])
-    gradient = as_array(torch.cat(gradients), np.float64)
+            pieces.append(torch.autograd.grad(value.sum(), at)[0])
+    gradient = as_array(torch.cat(pieces), np.float64)
     gradient = settled(gradient, "differentiating a log-density", evaluation.strict)
     return model.target_map.pull_back_score(gradient, X).astype(X.dtype, copy=False)
 

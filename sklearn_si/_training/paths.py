@@ -1,5 +1,7 @@
 """The path that a recipe describes, and what circles rule out."""
 
+import dataclasses
+
 from ..interpolants import Interpolant, TorusPath, make_interpolant
 from ..preprocessing import MARGINAL
 from .recipe import Recipe
@@ -9,8 +11,20 @@ _DEFAULTS = {
     "interpolant": "linear", "gamma": "auto", "coupling": "independent", "network": "mlp", "fields": "auto",
     "conditionals": None,
 }  # fmt: skip
+# Largest learning rate of long fits with circles, as a share of the one asked for. At the whole rate the log-density has waves of .2
+# nats (3,000 rows of an angle and a speed; KL of a wrapped mixture, 2,000 rows, .046 against .030).
+_RATE = 0.2
+# Steps of a long fit.
+_LONG = 1000
 # Maps that rotate the columns, as an angle cannot be.
 _ROTATING = ("whiten", MARGINAL[1])
+
+
+def on_circles(recipe: Recipe, circular: tuple[int, ...]) -> Recipe:
+    """The recipe of a model with some circular columns."""
+    is_long = recipe.max_iter == "auto" or recipe.max_iter >= _LONG
+    rate = recipe.learning_rate_init * (_RATE if circular and is_long else 1.0)
+    return dataclasses.replace(recipe, circular=circular, learning_rate_init=rate)
 
 
 def make_path(recipe: Recipe, two_samples: bool) -> Interpolant:

@@ -27,7 +27,8 @@ def numeric_functions():
             value: Any = vars(module)[name]
             if isinstance(value, np.ufunc) or (module is np and name in _MORE):
                 # the older of two names, which more versions know
-                known = value.__name__ if vars(module).get(value.__name__) is value else name
+                own: str = value.__name__
+                known = own if vars(module).get(own) is value else name
                 found.setdefault(value, f"{place}.{known}")
     return {name: value for value, name in found.items()}
 

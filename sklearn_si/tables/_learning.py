@@ -108,8 +108,8 @@ def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
         held = order.roll(-n_held * len(histories))[:n_held] if n_held else None
         history = fit_masked(
             networks[-1].to(device), codes, values, held, weight=rows.weight, owners=layout.owners,
-            max_time=until.left(), generator=generator, verbose=estimator.verbose, dropout=estimator.dropout, tasks=tasks,
-            checkpoint=checkpoint, **settings,
+            max_time=until.left(), generator=generator, verbose=estimator.verbose, dropout=estimator.dropout,
+            tasks=tasks, checkpoint=checkpoint, **settings,
         )  # fmt: skip
         histories.append(history)
         if history.by_user:

@@ -17,6 +17,7 @@ from sklearn_si import (
     SchroedingerBridge,
 )
 from sklearn_si._model.fitted import FittedModel
+from sklearn_si._training.paths import on_circles
 from sklearn_si.couplings import NearestImage
 from sklearn_si.interpolants import TorusPath
 from sklearn_si.networks import velocity_and_divergence
@@ -239,6 +240,14 @@ def test_a_report_tests_the_circle_for_uniformity():
     model = InterpolantFlow(support=CIRCLE, **{**TINY, "max_iter": 80}).fit(X)
     report = model.diagnose(winds(200, 5))
     assert report.latent_ks.min() > 1e-4 and "Fisher divergence" not in report.verdicts
+
+
+@pytest.mark.parametrize(("steps", "share"), [(999, 1.0), (1000, 0.2), ("auto", 0.2)])
+def test_long_fits_learn_at_a_lower_rate_and_no_other_fit_does(steps, share):
+    recipe = InterpolantFlow(max_iter=steps, learning_rate_init=0.02)._recipe()
+    assert on_circles(recipe, (0,)).learning_rate_init == pytest.approx(0.02 * share)
+    assert on_circles(recipe, (0,)).circular == (0,)
+    assert on_circles(recipe, ()) == recipe
 
 
 # --------------------------------------------------------------------- what circles rule out
