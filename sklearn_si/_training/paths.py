@@ -11,8 +11,8 @@ _DEFAULTS = {
     "interpolant": "linear", "gamma": "auto", "coupling": "independent", "network": "mlp", "fields": "auto",
     "conditionals": None,
 }  # fmt: skip
-# Largest learning rate of long fits with circles, as a share of the one asked for. At the whole rate the log-density has waves of .2
-# nats (3,000 rows of an angle and a speed; KL of a wrapped mixture, 2,000 rows, .046 against .030).
+# Largest learning rate of long fits with circles, as a share of the one asked for. At the whole rate the log-density
+# has waves of .2 nats (3,000 rows of an angle and a speed; KL of a wrapped mixture, 2,000 rows, .046 against .030).
 _RATE = 0.2
 # Steps of a long fit.
 _LONG = 1000
