@@ -292,13 +292,23 @@ def ode_log_density(
     is_rounded = calibration.rounding is not None and x.dtype == torch.float64 and is_known
     of_measured = (fields.in_single_precision() if is_rounded else None) or fields
 
-    def solve(rows: Tensor, level: Level) -> Solved:
-        chunks, ends = _chunks(rows, x.shape[1]), (anchor, anchor_parts)
-        asked = of_measured if level in measured else fields
-        solved = [density_parts(asked.rows(c), x[c], t, level, spacing, *ends, calibration) for c in chunks]
+    def solve_by(fields: Fields, rows: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
+        chunks = _chunks(rows, x.shape[1])
+        ends = anchor, anchor_parts
+        solved = [density_parts(fields.rows(c), x[c], t, level, spacing, *ends, calibration) for c in chunks]
         parts, errors = zip(*solved, strict=True)
         is_known = level in measured and errors[0] is not None
-        return torch.cat(parts), 1.0, torch.cat(errors) if is_known else None
+        return torch.cat(parts), torch.cat(errors) if is_known else None
+
+    def solve(rows: Tensor, level: Level) -> Solved:
+        parts, errors = solve_by(of_measured if level in measured else fields, rows, level)
+        # single precision has a smaller range than the rows
+        lost = ~torch.isfinite(parts).all(1).cpu()
+        if of_measured is not fields and level in measured and lost.any():
+            parts[lost], again = solve_by(fields, rows[lost], level)
+            if errors is not None:
+                errors[lost] = torch.inf if again is None else again
+        return parts, 1.0, errors
 
     # the terms are compared apart: their errors may cancel in one solve only
     parts, error = refine(solve, len(x), tolerance, [*before, *last.doublings()], calibration.gap_share)

@@ -70,7 +70,7 @@ def time_grid(n_steps: int, spacing: str, start: float = 0.0, stop: float = 1.0,
     node = node if node is not None and min(start, stop) < node < max(start, stop) else None
     n_steps = n_steps if node is None else max(n_steps, 2)
     times, _ = grid_map(torch.linspace(0, 1, n_steps + 1, dtype=torch.float64), spacing, start, stop)
-    times[-1] = stop  # start + (stop - start) * 1 may be off by a rounding error
+    times[0], times[-1] = start, stop  # the map may be off by a rounding error
     if node is not None:
         k = 1 + int((times[1:-1] - node).abs().argmin())
         sides = torch.tensor([-KINK, KINK], dtype=torch.float64) * (1 if stop > start else -1)

@@ -114,4 +114,6 @@ def _rounding(parts: Tensor, size: Tensor | float) -> Tensor:
 def _rest_of_series(gap: Tensor, last_gap: Tensor, rate: Tensor) -> Tensor:
     """The distance to the limit of a series whose terms fall at a rate, from its last two terms."""
     worst = torch.maximum(rate, gap / last_gap).clamp(max=_WORST_RATE)
-    return torch.maximum(gap, last_gap * worst) * worst / (1 - worst)
+    rest = torch.maximum(gap, last_gap * worst) * worst / (1 - worst)
+    # an infinite error would say that the solution is none
+    return rest.clamp(max=torch.finfo(rest.dtype).max)

@@ -293,6 +293,19 @@ def test_a_bound_of_rows_far_out_is_an_error_and_no_infinity():
         model.kl_bound(at(N, 1e300), reference=still)
 
 
+@pytest.mark.parametrize("size", [1e20, 1e40, 1e120])
+def test_rows_beyond_the_range_of_single_precision_have_the_density_of_double(size):
+    """Looser tolerances are solved in single precision first, where such a row is infinite."""
+    flow = InterpolantFlow(**SMALL).fit(N)
+    rows = np.array([[size, 0.0], N[0]])
+    found = []
+    for tol in (1e-2, 1e-6):
+        with pytest.warns(IntegrationWarning, match="not within ode_tol"):
+            found.append(flow.set_params(ode_tol=tol).score_samples(rows))
+    assert np.isfinite(found).all() and found[0][0] < -(size**2) / 1e3
+    np.testing.assert_allclose(found[0], found[1], rtol=0.01)
+
+
 def test_the_error_of_a_cross_entropy_of_rows_far_out_is_a_number():
     result = InterpolantFlow(**SMALL).fit(N).cross_entropy(at(N, 1e120))
     assert 1e230 < result.value < 1e245 and 0.9 < result.standard_error / result.value < 1.1

@@ -84,7 +84,7 @@ def interrupt(*args, **kwargs):
 
 
 def test_an_interrupt_in_the_base_density_leaves_a_bridge_without_one(monkeypatch):
-    flow = InterpolantFlow(**SMALL)
+    flow = InterpolantFlow(**{**SMALL, "base_density": "flow"})
     whole = InterpolantFlow(**{**SMALL, "base_density": None}).fit(X0, X1)
     monkeypatch.setattr(_runs.Run, "base_rows", interrupt)
     with pytest.warns(ConvergenceWarning, match="in the density of its base: `score_samples` has none to start from"):

@@ -98,6 +98,9 @@ class Fields:
     def __init__(self, velocity):
         self.velocity = velocity
 
+    def velocity_along(self, times, method):
+        return self.velocity
+
 
 def test_rough_fields_get_more_steps_and_a_warning():
     x = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
