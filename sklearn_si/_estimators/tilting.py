@@ -234,7 +234,8 @@ class TiltedFlow(BaseEstimator):
 
 def rewards(reward: Callable[[np.ndarray], Any], X: np.ndarray) -> np.ndarray:
     """The checked rewards of some rows."""
-    found = np.asarray(reward(X))
+    # a copy: a reward may work in place
+    found = np.asarray(reward(np.array(X)))
     if found.shape != (len(X),):
         raise ValueError(
             f"The reward returned an array of shape {found.shape} for {len(X)} rows, but expected ({len(X)},): one "

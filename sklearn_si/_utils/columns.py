@@ -8,7 +8,7 @@ import numpy as np
 from .cells import CellError, Form, find_form, is_missing, kind_of_missing
 from .names import registered
 
-__all__ = ["Reading", "Series"]
+__all__ = ["WORDS", "Reading", "Series"]
 
 # Smallest and largest number of int64.
 _LOWEST = np.iinfo(np.int64).min

@@ -1,5 +1,6 @@
 """Tables of any kinds of columns as codes and values, or as one matrix with a density; and back."""
 
+import dataclasses
 import numbers
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from .._utils.circles import Circle, declared_circle
+from .._utils.columns import WORDS
 from .._utils.frames import Table
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
@@ -223,7 +225,20 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
 
     def _readings(self, X, partial=False, input_name="X"):
         """What each column holds as it is modelled; None for one that X lacks."""
-        return self.relations_.forward(self.table_.readings(X, input_name, partial))
+        return self.relations_.forward(self.cells_of(X, input_name, partial))
+
+    def cells_of(self, X, input_name="X", partial=False):
+        """What each column holds as it stands in a table; None for one that X lacks.
+
+        Where a column of numbers has nothing but missing cells, which objects may stand for, there are numbers as well.
+        """
+        readings = self.table_.readings(X, input_name, partial)
+        return [
+            dataclasses.replace(reading, values=np.zeros(len(reading.gaps), dtype=np.int64), quantity=column.quantity)
+            if reading is not None and not reading.is_number and column.quantity != WORDS and reading.gaps.all()
+            else reading
+            for reading, column in zip(readings, self.columns_, strict=True)
+        ]
 
     def decode(self, codes, values, *, random_state=None):
         """The table of some codes and values, in the kind, with the names and the dtypes of that of fit.

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 
+from .._utils.callers import users_level
 from .._utils.frame_names import is_frame
 from ._far_cells import bounded, bounded_rests
 
@@ -52,7 +53,7 @@ def nothing_known(n, n_columns):
 def known_cells(codec, X, name, gaps=False, without=()):
     """What is known of the rows of a table; missing values are not, unless they count as a level."""
     relations, n_columns = codec.relations_, codec.n_features_in_
-    raw = codec.table_.readings(X, name, is_frame(X))
+    raw = codec.cells_of(X, name, is_frame(X))
     for j in without:
         raw[j] = None
     if all(reading is None for reading in raw):
@@ -76,11 +77,23 @@ def known_cells(codec, X, name, gaps=False, without=()):
             unseen[:] = False
         if unseen.any() and name == "given" and j not in owned:
             column._refuse_unseen(readings[j].values[unseen], "error", name)
+        elif unseen.any() and j not in owned:
+            _warn_of_unseen(column, readings[j].values[unseen], name)
         if not gaps and len(column.gap_kinds):
             known.codes[np.isin(known.codes[:, j], column.gap_codes), j] = -1
     _restrict(relations, known, name)
     _warn_of_broken(relations, raw, name)
     return known
+
+
+def _warn_of_unseen(column, values, name):
+    levels = list(dict.fromkeys(values.tolist()))[:5]
+    warnings.warn(
+        f"Column {column.name!r} of {name} holds {levels}, which fit has not seen: such cells are kept and tell "
+        "nothing about the others. Correct them, or fit on a table that has them.",
+        UserWarning,
+        stacklevel=users_level(),
+    )
 
 
 def _restrict(relations, known, name):

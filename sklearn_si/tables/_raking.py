@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch, _safe_indexing
+from sklearn.utils.validation import check_is_fitted
 
 from .._utils.callers import users_level
 from .._utils.cells import is_missing
@@ -16,6 +17,7 @@ from .._utils.input_checks import check_count
 from .._utils.names import registered
 from .._utils.tensors import draw_seed
 from .._utils.weights import systematic_rows
+from ._margins import Margin, is_range, ordered
 
 __all__ = ["RakedSynthesizer"]
 
@@ -31,78 +33,12 @@ _MOST_TIMES = 10
 _LEAST_ROWS = 1000
 # Relative difference of the sums of two totals by which they contradict each other.
 _UNEQUAL = 1e-3
+# Effective share of the drawn rows below which a warning says that few rows carry the weight.
+_LEAST_SHARE = 0.1
+# Relative excess of rounded shares over 1 in sum, up to which they are shares.
+_ROUNDED = 0.02
 # Levels that an error lists.
 _FEW = 20
-
-
-@registered("tables.Margin")
-class Margin:
-    """The cells of one or several columns, in groups with a share each.
-
-    Parameters
-    ----------
-    columns : tuple
-        Names of the columns.
-    groups : list of tuple
-        For each group a level of each column: a value, None for missing cells, or a tuple (low, high) of numbers with
-        low <= x < high, where None is no bound.
-    shares : ndarray of shape (n_groups + 1,)
-        The share of each group; the last is that of all other cells, NaN where there is none.
-    """
-
-    def __init__(self, columns: tuple[Any, ...], groups: list[tuple[Any, ...]], shares: np.ndarray) -> None:
-        self.columns, self.groups, self.shares = columns, groups, shares
-
-    def labels(self, cells: dict[Any, list[Any]]) -> np.ndarray:
-        """The number of the group of each row; the last one for rows of none."""
-        coded = [_distinct(cells[name]) for name in self.columns]
-        n = len(coded[0][0])
-        found, count = np.full(n, len(self.groups)), np.zeros(n, dtype=np.int64)
-        for k, group in enumerate(self.groups):
-            own = np.ones(n, dtype=bool)
-            for level, (codes, values) in zip(group, coded, strict=True):
-                own &= np.array([_matches(value, level) for value in values], dtype=bool)[codes]
-            found[own], count = k, count + own
-        if (count > 1).any():
-            raise ValueError(
-                f"totals[{self._told()}] has groups that overlap: a row is in {int(count.max())} of them. Let ranges "
-                "(low, high), which hold low <= x < high, end where others begin."
-            )
-        return found
-
-    def _told(self) -> str:
-        return repr(self.columns[0] if len(self.columns) == 1 else self.columns)
-
-    def named(self, k: int) -> str:
-        """A group in errors and reports."""
-        group = self.groups[k] if k < len(self.groups) else ("all others",)
-        return repr(group[0] if len(group) == 1 else group)
-
-
-def _distinct(cells: list[Any]) -> tuple[np.ndarray, list[Any]]:
-    """The number of the distinct value of each cell, and these values; all missing cells are one."""
-    known: dict[Any, int] = {}
-    codes = [known.setdefault(None if is_missing(cell) else cell, len(known)) for cell in cells]
-    return np.array(codes), list(known)
-
-
-def _matches(value: Any, level: Any) -> bool:
-    if is_missing(level):
-        return value is None
-    if not _is_range(level):
-        return value is not None and bool(value == level)
-    low, high = level
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return False
-    return (low is None or value >= low) and (high is None or value < high)
-
-
-def _is_range(level: Any) -> bool:
-    return isinstance(level, tuple) and len(level) == 2 and all(_is_bound(end) for end in level)
-
-
-def _is_bound(end: Any) -> bool:
-    return end is None or (isinstance(end, numbers.Real) and not isinstance(end, bool))
 
 
 def proportional_factors(
@@ -361,16 +297,30 @@ def _read_margin(key: Any, total: Any, names: list[Any], levels: Any) -> tuple[M
     if size == 0:
         raise ValueError(f"The totals of column {key!r} are all 0, but expected one above 0.")
     is_count = size > 1 + _ROUNDING
+    if is_count and size > 1 + _ROUNDED and max(values) <= 1 and (values % 1).any():
+        raise ValueError(
+            f"totals[{key!r}] adds up to {size:g}: expected shares with a sum of at most 1, or counts, of which none "
+            "that is above 0 is below 1."
+        )
     return Margin(columns, groups, np.append(values / size if is_count else values, np.nan)), size if is_count else None
 
 
 def _refuse_unseen(name: Any, level: Any, seen: list[Any] | None) -> None:
-    if seen is None or is_missing(level) or _is_range(level):
+    if isinstance(level, tuple) and not (is_range(level) and _is_in_order(*map(ordered, level))):
+        raise ValueError(
+            f"totals[{name!r}] names {level!r}, but expected a range (low, high) of two numbers or two dates, of which "
+            "low is below high and either may be None."
+        )
+    if seen is None or isinstance(level, tuple) or is_missing(level):
         return
     if not any(value == level for value in seen):
         raise ValueError(
             f"totals[{name!r}] names the level {level!r}, which fit has not seen: expected some of {seen[:_FEW]}."
         )
+
+
+def _is_in_order(low: tuple[str | None, Any], high: tuple[str | None, Any]) -> bool:
+    return low[1] is None or high[1] is None or (low[0] == high[0] and low[1] < high[1])
 
 
 class RakingMethods:
@@ -391,7 +341,7 @@ class RakingMethods:
             For each column a dict from each level to its share or count: ``{"sex": {"f": 0.52, "m": 0.48}}``. Counts
             (with a sum above 1) are divided by their sum; levels that shares of a smaller sum leave out keep their
             proportions in what is left. None is the level of missing cells, and a tuple (low, high) holds the numbers
-            low <= x < high; a key of several columns, ``("sex", "region")``, has tuples of levels.
+            (or dates) low <= x < high; a key of several columns, ``("sex", "region")``, has tuples of levels.
         n_rows : int, default=20000
             Number of rows that are drawn to fit the weights.
         random_state : int, RandomState instance or None, default=None
@@ -408,6 +358,7 @@ class RakingMethods:
             When totals name a column or a level that fit has not seen, contradict each other, or ask for rows that the
             model does not draw.
         """
+        check_is_fitted(self)
         n_rows = check_count(n_rows, "n_rows")
         names = self.codec_.table_.names
         margins = read_totals(totals, names, self._known_levels)
@@ -416,7 +367,9 @@ class RakingMethods:
         labels = [margin.labels(cells) for margin in margins]
         _warn_of_left_out(labels, margins)
         factors = proportional_factors(labels, margins)
-        return RakedSynthesizer(self, margins, factors, _report(labels, margins, factors))
+        report = _report(labels, margins, factors)
+        _warn_of_few(report, n_rows)
+        return RakedSynthesizer(self, margins, factors, report)
 
     def _known_levels(self, name):
         """The levels of a column that fit has seen, as Python objects; None where they cannot be listed."""
@@ -438,6 +391,19 @@ def _warn_of_left_out(labels: list[np.ndarray], margins: list[Margin]) -> None:
                 UserWarning,
                 stacklevel=users_level(),
             )
+
+
+def _warn_of_few(report: Bunch, n_rows: int) -> None:
+    """Warn where the totals are so far from the model that few drawn rows carry the weight."""
+    if report.effective_share < _LEAST_SHARE:
+        warnings.warn(
+            f"The totals are far from the model: the {n_rows} drawn rows are worth "
+            f"{report.effective_share * n_rows:.3g} of equal weight (effective share {report.effective_share:.2g}), so "
+            "that rows of large weight will be repeated. Totals nearer to report_.shares['model'], or a fit on rows "
+            "that have more of them, do better.",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def plain_cell(level: Any) -> Any:

@@ -151,3 +151,17 @@ def test_a_reward_beyond_the_model_is_told():
         tilted = flow.tilt(lambda X: 50 * X[:, 0], n_rows=500)
     with pytest.warns(UserWarning, match="of 300 rows are repeated: the reward weighs some rows up to"):
         tilted.sample(300)
+
+
+def test_a_reward_may_work_in_place():
+    """It is given a copy: neither draws nor the rows of the user change."""
+
+    def in_place(X):
+        X -= PLACE
+        return -0.5 * np.einsum("ni,ij,nj->n", X, PULL, X)
+
+    rows = np.array([[1.0, 0.0], [0.0, 0.0]])
+    known, tilted = exact().tilt(quadratic), exact().tilt(in_place)
+    assert_array_equal(tilted.sample(50, random_state=0), known.sample(50, random_state=0))
+    assert_array_equal(tilted.score_samples(rows), known.score_samples(rows))
+    assert_array_equal(rows, [[1.0, 0.0], [0.0, 0.0]])

@@ -1,5 +1,6 @@
 """A fitted table with other margins: exact shares, the nearest distribution, its density, and what is refused."""
 
+import datetime
 import itertools
 import pickle
 
@@ -7,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import NotFittedError
 
 import sklearn_si
 from sklearn_si import InterpolantFlow
 from sklearn_si._utils.weights import systematic_rows
 from sklearn_si.tables import TableSynthesizer
-from sklearn_si.tables._raking import Margin, cells_of, proportional_factors
+from sklearn_si.tables._margins import Margin
+from sklearn_si.tables._raking import cells_of, proportional_factors
 
 FLOW = InterpolantFlow(preprocessing="standardize", hidden_layer_sizes=(16,))
 
@@ -213,3 +216,66 @@ def test_levels_that_counts_leave_out_are_told(fitted):
         UserWarning, match=r"totals\['region'\] leaves out cells that .* get the weight 0. Name all levels"
     ):
         fitted.rake({"region": {"east": 500, "north": 500}}, n_rows=2000)
+
+
+def days(n=300):
+    rng = np.random.default_rng(0)
+    start = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 365, n), unit="D")
+    return pd.DataFrame({"start": start, "took": pd.to_timedelta(rng.integers(1, 60, n), unit="D")})
+
+
+@pytest.fixture(scope="module")
+def of_days():
+    return TableSynthesizer(max_iter=20, flow=FLOW, random_state=0).fit(days())
+
+
+JULY = [pd.Timestamp(2024, 7, 1), np.datetime64("2024-07-01"), datetime.datetime(2024, 7, 1), datetime.date(2024, 7, 1)]
+
+
+@pytest.mark.parametrize("end", JULY, ids=lambda end: type(end).__name__)
+def test_ranges_of_dates(of_days, end):
+    drawn = of_days.rake({"start": {(None, end): 0.8}}).sample(1000)
+    assert (drawn["start"] < JULY[0]).mean() == pytest.approx(0.8, abs=0.005)
+
+
+def test_ranges_of_time_differences(of_days):
+    drawn = of_days.rake({"took": {(pd.Timedelta(days=30), None): 0.7}}).sample(1000)
+    assert (drawn["took"] >= pd.Timedelta(days=30)).mean() == pytest.approx(0.7, abs=0.005)
+
+
+@pytest.mark.parametrize("level", [(50, 30), (50, 60, 70), ("a", "b"), (30, JULY[0])])
+def test_what_is_no_range_is_refused(of_days, level):
+    with pytest.raises(ValueError, match=r"expected a range \(low, high\) of two numbers or two dates"):
+        of_days.rake({"start": {level: 0.5}})
+
+
+def test_shares_with_a_large_sum_are_no_counts(fitted):
+    with pytest.raises(ValueError, match=r"adds up to 1\.5: expected shares with a sum of at most 1, or counts"):
+        fitted.rake({"sex": {"f": 0.9, "m": 0.6}})
+    asked = fitted.rake({"sex": {"f": 0.501, "m": 0.5}}).report_["shares"][0]["asked"]
+    assert asked == pytest.approx(0.501 / 1.001)
+
+
+def test_totals_far_from_the_model_are_warned_of(fitted):
+    with pytest.warns(UserWarning, match="drawn rows are worth .* of equal weight"):
+        fitted.rake({"age": {(70.0, None): 0.9}})
+
+
+def test_an_unfitted_table_has_no_margins():
+    with pytest.raises(NotFittedError):
+        TableSynthesizer().rake({"sex": {"f": 1.0}})
+
+
+def test_a_missing_date_may_be_any_object_beside_a_relation():
+    """A column of nothing but None has no dates to read, and is one of missing dates all the same."""
+    frame = days().assign(end=lambda f: f["start"] + f["took"]).drop(columns="took")
+    fitted = TableSynthesizer(max_iter=20, flow=FLOW, random_state=0).fit(frame)
+    assert fitted.constraints_
+    for missing in (None, pd.NaT, np.nan):
+        drawn = fitted.sample(2, given={"start": missing}, random_state=0)
+        assert (drawn["start"] <= drawn["end"]).all()
+        one = pd.DataFrame([{"start": missing, "end": JULY[0]}])
+        filled = fitted.impute(one, random_state=0)
+        assert filled["start"][0] <= filled["end"][0] == JULY[0]
+        both = fitted.impute(pd.DataFrame([{"start": missing, "end": missing}]), random_state=0)
+        assert both["start"][0] <= both["end"][0]

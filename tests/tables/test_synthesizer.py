@@ -167,7 +167,8 @@ def test_gaps_are_filled_and_nothing_else_is_touched(fitted):
 def test_cells_that_fit_has_not_seen_are_kept_by_impute(fitted):
     frame = mixed_rows(20, 5)
     frame.loc[0, "a"], frame.loc[1, "x"], frame.loc[2, "y"] = "maybe", 1e6, np.nan
-    filled = fitted.impute(frame, random_state=0)
+    with pytest.warns(UserWarning, match=r"Column 'a' of X holds \['maybe'\], which fit has not seen"):
+        filled = fitted.impute(frame, random_state=0)
     assert (filled.a[0], filled.x[1]) == ("maybe", 1e6)
     assert np.isfinite(filled.y).all()
 
