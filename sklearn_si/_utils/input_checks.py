@@ -177,7 +177,9 @@ def naming_columns(X, finite=True):
         yield
     except ValueError as error:
         message, way_out = str(error), _way_out(str(error))
-        bad = _columns_at_fault(X, lambda cells: _is_refused(cells, finite), with_arrays=bool(way_out))
+        # where words are refused, cells that are missing are not what the message is about
+        allowed = finite if "NaN" in message or "infinity" in message else False
+        bad = _columns_at_fault(X, lambda cells: _is_refused(cells, allowed), with_arrays=bool(way_out))
         # what follows the first line about NaN recommends classifiers of another library
         message = message.split("\n")[0] if bad and _NAN in message else message
         raise ValueError(f"{message}{_told(bad)}{way_out}") from error

@@ -145,6 +145,12 @@ def test_columns_that_are_no_numbers_are_named(model, cells, match):
         model.predict(frame)
 
 
+def test_missing_numbers_are_not_at_fault_where_words_are_refused(model):
+    frame = pd.DataFrame({"u": np.where(np.arange(60) < 3, np.nan, X[:60, 0]), "v": ["north", "south"] * 30})
+    with pytest.raises(ValueError, match=r"(?s)could not convert string.*at fault are \['v'\]"):
+        clone(model).fit(frame, Y[:60])
+
+
 def test_dates_are_no_numbers(model):
     with pytest.raises(ValueError, match="X has dates"):
         clone(model).fit(np.arange(60).astype("M8[D]").reshape(-1, 1), Y[:60])
