@@ -225,9 +225,9 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
 
     def _readings(self, X, partial=False, input_name="X"):
         """What each column holds as it is modelled; None for one that X lacks."""
-        return self.relations_.forward(self.cells_of(X, input_name, partial))
+        return self.relations_.forward(self._cells_of(X, input_name, partial))
 
-    def cells_of(self, X, input_name="X", partial=False):
+    def _cells_of(self, X, input_name="X", partial=False):
         """What each column holds as it stands in a table; None for one that X lacks.
 
         Where a column of numbers has nothing but missing cells, which objects may stand for, there are numbers as well.

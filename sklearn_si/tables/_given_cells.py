@@ -53,7 +53,7 @@ def nothing_known(n, n_columns):
 def known_cells(codec, X, name, gaps=False, without=()):
     """What is known of the rows of a table; missing values are not, unless they count as a level."""
     relations, n_columns = codec.relations_, codec.n_features_in_
-    raw = codec.cells_of(X, name, is_frame(X))
+    raw = codec._cells_of(X, name, is_frame(X))
     for j in without:
         raw[j] = None
     if all(reading is None for reading in raw):

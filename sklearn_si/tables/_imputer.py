@@ -148,7 +148,7 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
                 values = _mean(stacked, None if j in targets else column)
             cells.append((values, readings[0].gaps))
             kinds.append(readings[0].kinds)
-        cells = codec.relations_.mended(cells, codec.cells_of(X))
+        cells = codec.relations_.mended(cells, codec._cells_of(X))
         written = [series.write(*pair, k) for series, pair, k in zip(table.series, cells, kinds, strict=True)]
         return table.build(written, index_of(X))
 

@@ -33,7 +33,7 @@ _MOST_TIMES = 10
 _LEAST_ROWS = 1000
 # Relative difference of the sums of two totals by which they contradict each other.
 _UNEQUAL = 1e-3
-# Effective share of the drawn rows below which a warning says that few rows carry the weight.
+# Effective share of the drawn rows below which a warning says that few rows have most of the weight.
 _LEAST_SHARE = 0.1
 # Relative excess of rounded shares over 1 in sum, up to which they are shares.
 _ROUNDED = 0.02
@@ -394,7 +394,7 @@ def _warn_of_left_out(labels: list[np.ndarray], margins: list[Margin]) -> None:
 
 
 def _warn_of_few(report: Bunch, n_rows: int) -> None:
-    """Warn where the totals are so far from the model that few drawn rows carry the weight."""
+    """Warn where the totals are so far from the model that few drawn rows have most of the weight."""
     if report.effective_share < _LEAST_SHARE:
         warnings.warn(
             f"The totals are far from the model: the {n_rows} drawn rows are worth "

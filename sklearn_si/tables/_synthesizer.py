@@ -344,7 +344,7 @@ class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedE
             the place of absent ones is independent of them.
         """
         check_is_fitted(self)
-        raw, relations = self.codec_.cells_of(X), self.codec_.relations_
+        raw, relations = self.codec_._cells_of(X), self.codec_.relations_
         readings = relations.forward(raw)
         codes, values = self.codec_._encoded(readings, None)
         total, owned = self._of_relations(raw, codes, values)
