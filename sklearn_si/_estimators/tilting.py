@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
-from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 from sklearn.utils._set_output import _wrap_data_with_container
 
 from .._utils.callers import users_level
 from .._utils.input_checks import check_count
 from .._utils.names import registered
+from .._utils.reweighted import Reweighted
 from .._utils.tensors import draw_seed
 from .._utils.weights import systematic_rows
 from .model_access import AsksModel
@@ -118,7 +118,7 @@ def adapted_proposal(image: Callable[[np.ndarray], np.ndarray], d: int, rng: np.
 
 
 @registered("TiltedFlow")
-class TiltedFlow(BaseEstimator):
+class TiltedFlow(Reweighted):
     """A fitted flow or diffusion reweighted to a reward: what `tilt` returns.
 
     q(x) = p(x) exp(r(x)) / Z,    Z = E_p[exp(r)]
@@ -161,19 +161,6 @@ class TiltedFlow(BaseEstimator):
     def __init__(self, flow: Any, reward: Any, condition: Any, proposal: Any, report: Bunch) -> None:
         self.flow, self.reward, self.condition, self.proposal = flow, reward, condition, proposal
         self.report = report
-
-    @property
-    def report_(self) -> Bunch:
-        """What the weights are worth, and the normalising constant."""
-        return self.report
-
-    def __sklearn_clone__(self) -> "TiltedFlow":
-        """Itself: there is nothing to fit."""
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Always: it is made of a fitted model."""
-        return True
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
         """Draw rows of the tilted distribution, by importance resampling.

@@ -89,6 +89,7 @@ def _cells(reading, kinds):
 
 
 def bind_joint(constraint, names, readings, gap_kinds):
+    """The relation of a constraint in a table, with the combinations that its rows have."""
     members = [names.index(name) for name in constraint.columns]
     kinds = [gap_kinds[j] for j in members]
     cells = [_cells(readings[j], kinds[k]) for k, j in enumerate(members)]

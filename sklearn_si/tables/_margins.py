@@ -88,4 +88,5 @@ def ordered(x: Any) -> tuple[str | None, Any]:
 
 
 def is_range(level: Any) -> bool:
+    """Whether a level is a pair of bounds, each of which may be None."""
     return isinstance(level, tuple) and len(level) == 2 and all(end is None or ordered(end)[0] for end in level)

@@ -188,6 +188,7 @@ class MaskedNetwork(nn.Module):
         return torch.log_softmax(self.logits(j, codes, values), 1)
 
     def codes_of(self, j):
+        """Where the codes of one column stand among those of all."""
         start = sum(self.sizes[:j])
         return slice(start, start + self.sizes[j])
 

@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch, _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,6 +14,7 @@ from .._utils.cells import is_missing
 from .._utils.frame_names import is_pandas
 from .._utils.input_checks import check_count
 from .._utils.names import registered
+from .._utils.reweighted import Reweighted
 from .._utils.tensors import draw_seed
 from .._utils.weights import systematic_rows
 from ._margins import Margin, is_range, ordered
@@ -114,7 +114,7 @@ def _refuse_contradiction(
 
 
 @registered("tables.RakedSynthesizer")
-class RakedSynthesizer(BaseEstimator):
+class RakedSynthesizer(Reweighted):
     """A fitted synthesizer whose rows have other margins: what `TableSynthesizer.rake` returns.
 
     q(x) = p(x) prod_m f_m(x) / Z
@@ -154,19 +154,6 @@ class RakedSynthesizer(BaseEstimator):
 
     def __init__(self, synthesizer: Any, margins: list[Margin], factors: list[np.ndarray], report: Bunch) -> None:
         self.synthesizer, self.margins, self.factors, self.report = synthesizer, margins, factors, report
-
-    @property
-    def report_(self) -> Bunch:
-        """What changes by the new margins."""
-        return self.report
-
-    def __sklearn_clone__(self) -> "RakedSynthesizer":
-        """Itself: there is nothing to fit."""
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Always: it is made of a fitted model."""
-        return True
 
     def weights(self, X: Any) -> np.ndarray:
         """The weight q(x) / p(x) of rows of the fitted model; their mean over its draws is one.
