@@ -6,19 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
-from .._utils.process import one_blas_thread, without_warnings
+from .gaussian_mixtures import ITERATIONS, Mixture, fit_mixture
 
 # Components tried, fewest first, until two more steps of the ladder brought nothing: with covariances of their own and,
 # which few rows bear better, with a higher floor of the variances (in scaled units), or one covariance for all.
 _COMPONENTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _KINDS = (("full", 1e-4), ("full", 0.03), ("tied", 1e-4))
-# Largest number of iterations of a fit.
-_ITERATIONS = 50
-# Gain of the mean log-likelihood below which iterations end, in nats.
-_TOLERANCE = 3e-3
 # Products of two numbers that a fit takes in a second, by which its cost is estimated.
 _PRODUCTS = 2e9
 # Seconds that any fit takes.
@@ -53,24 +47,13 @@ class ClosedForm(NamedTuple):
 
     def refitted(self, rows, seed, same_axes):
         """The closed form of other rows: continued from this one, or begun anew in units whose axes are others."""
-        if not same_axes:
-            return ClosedForm(
-                Found(fit(rows, self.kind, len(self.parts[0]), seed), self.kind, np.empty(0)).parts, self.kind
-            )
-        weights, means, covariances = (part.double().numpy() for part in self.parts)
-        precisions = np.linalg.inv(covariances)
-        start = _Parameters(weights / weights.sum(), means, precisions[0] if self.kind[0] == "tied" else precisions)
-        return ClosedForm(
-            Found(fit(rows, self.kind, len(weights), seed, start), self.kind, np.empty(0)).parts, self.kind
-        )
-
-
-class _Parameters(NamedTuple):
-    """What a fit continues from, under the names of a fitted mixture."""
-
-    weights_: np.ndarray
-    means_: np.ndarray
-    precisions_: np.ndarray
+        start = None
+        if same_axes:
+            weights, means, covariances = (part.double().numpy() for part in self.parts)
+            n_matrices = 1 if self.kind[0] == "tied" else len(weights)
+            start = Mixture(weights / weights.sum(), means, covariances[:n_matrices])
+        mixture = fit_mixture(rows, self.kind, len(self.parts[0]), seed, start)
+        return ClosedForm(Found(mixture, self.kind, np.empty(0)).parts, self.kind)
 
 
 class Budget:
@@ -82,7 +65,7 @@ class Budget:
     @staticmethod
     def cost(n_components, n_rows, n_features):
         """Seconds of a fit, as foreseen."""
-        return n_components * n_rows * n_features**2 * _ITERATIONS / _PRODUCTS + _LEAST_SECONDS
+        return n_components * n_rows * n_features**2 * ITERATIONS / _PRODUCTS + _LEAST_SECONDS
 
     def affords(self, cost):
         """Whether a fit of this cost may begin; if it may, it is paid."""
@@ -96,21 +79,21 @@ class Budget:
 class Found:
     """A mixture, its kind of covariances, and its log-densities of the validation rows in data units."""
 
-    mixture: GaussianMixture
+    mixture: Mixture
     kind: tuple
     scores: np.ndarray
 
     @property
     def n_components(self):
         """Number of components."""
-        return len(self.mixture.weights_)
+        return len(self.mixture.weights)
 
     @property
     def parts(self):
         """Weights, means and covariances, in scaled units."""
-        m = self.mixture
-        covariances = np.broadcast_to(m.covariances_, (self.n_components, *m.means_.shape[1:] * 2)).copy()
-        return tuple(torch.as_tensor(part, dtype=torch.float32) for part in (m.weights_, m.means_, covariances))
+        weights, means, matrices = self.mixture
+        covariances = np.broadcast_to(matrices, (self.n_components, *means.shape[1:] * 2)).copy()
+        return tuple(torch.as_tensor(part, dtype=torch.float32) for part in (weights, means, covariances))
 
 
 def find_mixture(train, val, log_jacobian, seed, budget):
@@ -184,12 +167,10 @@ def _is_better(found, best):
 
 def _trial(splits, kind, n_components, seed):
     """Mixtures fitted to each split: the first of them, with the scores of all validation rows."""
-    mixtures = [fit(rows, kind, n_components, seed) for rows, _, _ in splits]
+    mixtures = [fit_mixture(rows, kind, n_components, seed) for rows, _, _ in splits]
     # a component of fewer rows than it has axes is a spike on them
     n_rows, n_features = splits[0][0].shape
-    spiked = (
-        n_components > 1 and kind == _KINDS[0] and min(m.weights_.min() for m in mixtures) * n_rows < n_features + 3
-    )
+    spiked = n_components > 1 and kind == _KINDS[0] and min(m.weights.min() for m in mixtures) * n_rows < n_features + 3
     pairs = zip(mixtures, splits, strict=True)
     scores = np.concatenate([m.score_samples(validation) + jacobian for m, (_, validation, jacobian) in pairs])
     return Found(mixtures[0], kind, np.full_like(scores, -1e100) if spiked else scores)
@@ -199,18 +180,4 @@ def refit(found, train, seed, budget):
     """The same kind of mixture, continued on as many rows as can be afforded."""
     most = int(len(train) * min(1, (budget.seconds / 2) / Budget.cost(found.n_components, *train.shape)))
     rows = train[: max(most, _ROWS)]
-    return Found(fit(rows, found.kind, found.n_components, seed, found.mixture), found.kind, found.scores)
-
-
-def fit(rows, kind, n_components, seed, start=None):
-    """A fit, from the k-means clusters of a seed or from another mixture."""
-    known = {} if start is None else {
-        "weights_init": start.weights_, "means_init": start.means_, "precisions_init": start.precisions_,
-    }  # fmt: skip
-    covariance, floor = kind
-    mixture = GaussianMixture(
-        n_components, covariance_type=covariance, reg_covar=floor, random_state=seed % 2**32, max_iter=_ITERATIONS,
-        tol=_TOLERANCE, **known,
-    )  # fmt: skip
-    with without_warnings(ConvergenceWarning), one_blas_thread():
-        return mixture.fit(rows)
+    return Found(fit_mixture(rows, found.kind, found.n_components, seed, found.mixture), found.kind, found.scores)
