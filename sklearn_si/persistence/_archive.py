@@ -32,7 +32,8 @@ from ._registry import (
 
 __all__ = ["FORMAT", "load", "save"]
 
-# The version of the file format; files of older versions can be loaded.
+# The version of the file format, frozen with sklearn_si 0.1.0: files of older versions can be loaded, and a change that
+# older versions cannot read raises it (docs/support.rst).
 FORMAT = 1
 # Largest description that is read, in bytes.
 _LARGEST_TREE = 256 * 2**20
