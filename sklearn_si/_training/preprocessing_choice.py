@@ -8,6 +8,7 @@ from typing import Any
 
 from ..exceptions import FitDivergedError
 from ..preprocessing import AFFINE, MARGINAL
+from .closed_score import closed_score
 from .masked_run import make_run
 from .mixture_init import FOLDS, Budget, ClosedForm, find_mixture, refit
 from .run import has_likelihood_validation, train_run
@@ -181,6 +182,8 @@ class Selection:
         settings, share = self.settings, shares * self.share
         if start_score is None and run.mixture is None and settings.max_time is not None and settings.max_time < _HURRY:
             start_score = -math.inf
+        if start_score is None and not run.steps:
+            start_score = closed_score(run)
         short = dataclasses.replace(
             settings,
             max_iter=max(1, int(share * settings.max_iter)),
@@ -233,7 +236,9 @@ class Selection:
         run, mixture = runs[found[0]], ClosedForm(*found[1:])
         start = make_run(self.recipe, problem, run.kind, mixture, like=run)
         # one that starts behind what the network has reached, gains less
-        leads = start.likelihood_of(problem.target_val)() > self.start.history.best_score
+        score = closed_score(start)
+        score = start.likelihood_of(problem.target_val)() if score is None else score
+        leads = score > self.start.history.best_score
         return (run, mixture) if leads else None
 
     def search(self, samples, jacobians):
@@ -285,7 +290,7 @@ class Selection:
             settings = dataclasses.replace(
                 settings, max_time=max(_SHORT_RUN_SHARE, self.left() - _FINAL_SHARE) * settings.max_time
             )
-        score = None if last.history is None else last.history.best_score
+        score = closed_score(last) if last.history is None else last.history.best_score
         run = self.trained(self.continuation(last), settings, dropout=dropout, start_score=score)
         self.steps += run.history.n_iter if run is not None else 0
         return run

@@ -1,6 +1,7 @@
 """Fields f(t, x, condition) of shape (n, d) with an exact divergence: closed forms around networks."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -170,6 +171,10 @@ class PreconditionedField(ResidualField):
         """The factor c_out of a velocity, of the shape of t."""
         return self.interpolant.residual_scale(t, self.v0.mean(), self.v1.mean())
 
+    def closed_log_density(self, x: Tensor) -> Tensor:
+        """The log-density at t = 1 of a velocity with F = 0, if the path is linear in space."""
+        return -0.5 * (x.square() / self.v1 + (2 * math.pi * self.v1).log()).sum(1)
+
     def preconditioning(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The field between Gaussian ends, c_out, and x in units of its standard deviation."""
         return self.preconditioning_at(self.coefficients(t), x)
@@ -240,6 +245,12 @@ class MixtureVelocity(ResidualField):
         mean = weights @ means
         total = torch.einsum("k,kj->j", weights, covariances.diagonal(dim1=1, dim2=2) + (means - mean) ** 2)
         self.register_buffer("v1", total.mean())
+
+    def closed_log_density(self, x: Tensor) -> Tensor:
+        """The log-density of the mixture, to which F = 0 leads at t = 1."""
+        y = (x @ self.axes).unflatten(1, self.centres.shape) - self.centres
+        logs = y.square() / self.variances + (2 * math.pi * self.variances).log()
+        return torch.logsumexp(self.log_weights - 0.5 * logs.sum(2), 1)
 
     def output_scale(self, t: Tensor) -> Tensor:
         """The factor c_out, of the shape of t."""
