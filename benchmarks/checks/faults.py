@@ -463,7 +463,7 @@ FAULTS = [
     Fault(
         "a regressor's density lacks the Jacobian of the support",
         "_estimators.prediction.regressor",
-        "InterpolantRegressor.predict_log_density",
+        "InterpolantRegressor._log_density",
         "log_density + self._line.log_abs_det_jacobian(Y)",
         "log_density",
         "support",
@@ -1096,8 +1096,8 @@ FAULTS = [
         "tilted rows are not weighted for what the proposal misses",
         "_estimators.tilting",
         "drawn",
-        "rewards(reward, X) + proposal.log_weight(Z)",
-        "rewards(reward, X)",
+        "rewards(flow, reward, X) + proposal.log_weight(Z)",
+        "rewards(flow, reward, X)",
         "tilting",
     ),
     Fault(

@@ -20,6 +20,7 @@ from .._training.repeats import warn_repeats
 from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
 from .._utils.names import registered
+from .._utils.row_numbers import numbered, rows_of_weights
 from .._utils.tensors import (
     BASE_STREAM,
     FIT_STREAM,
@@ -269,7 +270,8 @@ class SchroedingerBridge(ModelEstimator):
         support = read_support(self.support, self._column_names())
         refuse_circles(support, "SchroedingerBridge, whose processes have noise")
         if support is not None:
-            check_ends(support, X0, X1, (None, None), self._column_names())
+            with numbered(rows_of_weights(sample_weight, "X0", "X1")):
+                check_ends(support, X0, X1, (None, None), self._column_names())
         X0, X1 = images(support, X0, X1)
         with open_checkpoint(self, samples) as checkpoint:
             return self._fit(X0, X1, row_weights, checkpoint, memory, support)

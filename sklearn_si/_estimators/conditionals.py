@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .._model.conditionals import complete, conditional_log_density
-from .._utils.frame_names import names_of
+from .._utils.frame_names import names_of, row_by_name
 from .._utils.frames import Table
 from .._utils.input_checks import check_count, check_finite_columns, column_positions, dtypes_of, validate_rows
 from .._utils.tensors import SAMPLE_STREAM, make_generator
@@ -29,10 +29,10 @@ class ConditionalMethods(AsksModel):
         ----------
         n_samples : int or None, default=None
             Number of rows; None is one, or one for each row of `given`.
-        given : frame, array-like of shape (n_rows, n_features) or dict, default=None
+        given : frame, array-like of shape (n_rows, n_features), dict or pandas Series, default=None
             Cells that are kept, after a fit with conditionals="any"; missing ones (NaN) are drawn. Columns of a frame
-            or a dict are found by name, and those that it lacks are drawn; those of an array by position. One row is
-            used for all draws.
+            or a dict are found by name, as are the cells of a Series, which is one row, and those that it lacks are
+            drawn; those of an array by position. One row is used for all draws.
         condition : array-like, default=None
             The condition, if the model was fitted with one: one row for all draws, or one for each.
         random_state : int, RandomState instance or None, default=None
@@ -172,6 +172,7 @@ class ConditionalMethods(AsksModel):
     def _cells(self, given):
         """The cells of `given` in the columns of fit; NaN where nothing is given."""
         names = self._column_names()
+        given = row_by_name(given, names, "given")
         if isinstance(given, dict):
             columns = {name: np.atleast_1d(_numbers(cells, name)) for name, cells in given.items()}
         elif names_of(given) is not None:

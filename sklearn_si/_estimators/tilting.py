@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ _OF_BASE = 0.1
 _WIDER = 1.1
 # Rows that are drawn for each that is kept, at the most.
 _MOST_TIMES = 10
+# Columns that an error names.
+_FEW_NAMES = 30
 # Rows that the weights are worth below which a tilt is told to be unreliable.
 _FEW = 100
 
@@ -132,7 +135,7 @@ class TiltedFlow(Reweighted):
     flow : estimator
         The fitted model.
     reward : callable
-        reward(X) -> r of shape (n_samples,), in nats.
+        reward(X) -> r of shape (n_samples,), in nats, for an array X.
     condition : array-like or None
         The condition of all rows.
     proposal : Proposal or None
@@ -161,6 +164,11 @@ class TiltedFlow(Reweighted):
     def __init__(self, flow: Any, reward: Any, condition: Any, proposal: Any, report: Bunch) -> None:
         self.flow, self.reward, self.condition, self.proposal = flow, reward, condition, proposal
         self.report = report
+
+    def __repr__(self) -> str:
+        reward = name_of_function(self.reward)
+        share = self.report_.effective_share
+        return f"TiltedFlow({self._of(self.flow)}, reward={reward}; effective share {share:.3g})"
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
         """Draw rows of the tilted distribution, by importance resampling.
@@ -215,14 +223,29 @@ class TiltedFlow(Reweighted):
             That of the solver and the standard error of log Z, if return_error=True.
         """
         value, error = self.flow.score_samples(X, condition=self.condition, return_error=True)
-        value = value + rewards(self.reward, np.asarray(self.flow._validate_rows(X))) - self.report_.log_normaliser
+        reward = rewards(self.flow, self.reward, np.asarray(self.flow._validate_rows(X)))
+        value = value + reward - self.report_.log_normaliser
         return (value, error + self.report_.log_normaliser_error) if return_error else value
 
 
-def rewards(reward: Callable[[np.ndarray], Any], X: np.ndarray) -> np.ndarray:
+def name_of_function(function: Any) -> str:
+    """A function in one line, without its place in memory."""
+    return function.__qualname__ if isinstance(function, FunctionType) else type(function).__name__
+
+
+def rewards(flow: Any, reward: Callable[[np.ndarray], Any], X: np.ndarray) -> np.ndarray:
     """The checked rewards of some rows."""
-    # a copy: a reward may work in place
-    found = np.asarray(reward(np.array(X)))
+    try:
+        # a copy: a reward may work in place
+        found = np.asarray(reward(np.array(X)))
+    except (AttributeError, IndexError) as error:
+        names = vars(flow).get("feature_names_in_", ())
+        if not len(names):
+            raise
+        raise ValueError(
+            f"The reward failed ({error}). It is given an array, also after a fit to a frame: take columns by their "
+            f"position, such as X[:, 0]; they are {list(names)[:_FEW_NAMES]}."
+        ) from error
     if found.shape != (len(X),):
         raise ValueError(
             f"The reward returned an array of shape {found.shape} for {len(X)} rows, but expected ({len(X)},): one "
@@ -245,10 +268,10 @@ def drawn(
     if proposal is None:
         seed = int(rng.integers(2**31 - 1))
         X = flow._draw_rows(n, condition, seed)
-        return X, rewards(reward, X)
+        return X, rewards(flow, reward, X)
     Z = proposal.draw(n, rng)
     X = flow.model_.from_base(Z, flow._evaluation().device, condition)
-    return X, rewards(reward, X) + proposal.log_weight(Z)
+    return X, rewards(flow, reward, X) + proposal.log_weight(Z)
 
 
 class TiltingMethods(AsksModel):
@@ -265,8 +288,8 @@ class TiltingMethods(AsksModel):
         Parameters
         ----------
         reward : callable
-            reward(X) -> r of shape (n_samples,), in nats, for X of shape (n_samples, n_features) in data units; -inf
-            rules a row out.
+            reward(X) -> r of shape (n_samples,), in nats; X is an array of shape (n_samples, n_features) in data units,
+            also after a fit to a frame. -inf rules a row out.
         condition : array-like, default=None
             One row, if the model was fitted with a condition.
         n_rows : int, default=10000
@@ -293,7 +316,7 @@ class TiltingMethods(AsksModel):
         if is_normal and self._sampling().noise_level == 0 and self._guidance() == 1:
             device = self._evaluation().device
             proposal = adapted_proposal(
-                lambda Z: rewards(reward, model.from_base(Z, device, condition)), model.n_features, rng
+                lambda Z: rewards(self, reward, model.from_base(Z, device, condition)), model.n_features, rng
             )
         _, log_weight = drawn(self, reward, condition, proposal, n_rows, rng)
         return TiltedFlow(self, reward, condition, proposal, _report(log_weight))

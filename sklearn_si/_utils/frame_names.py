@@ -5,10 +5,21 @@ import sys
 
 import numpy as np
 
-__all__ = ["check_names", "in_order", "is_frame", "is_pandas", "names_of", "narwhals_frame", "narwhals_series"]
+__all__ = [
+    "check_names",
+    "in_order",
+    "is_frame",
+    "is_pandas",
+    "names_of",
+    "narwhals_frame",
+    "narwhals_series",
+    "row_by_name",
+]
 
 # Largest number of columns whose names an error lists.
 _FEW_NAMES = 30
+# Largest number of cells that an error shows.
+_FEW_CELLS = 5
 
 
 def is_pandas(X, kind="DataFrame"):
@@ -45,6 +56,32 @@ def narwhals_series(X):
     if isinstance(X, (np.ndarray, list, tuple)) or is_pandas(X) or not hasattr(X, "to_frame"):
         return None
     return importlib.import_module("narwhals.stable.v2").from_native(X, series_only=True)
+
+
+def row_by_name(X, names, input_name):
+    """A pandas Series of cells by name as a dict of columns with one cell each; anything else is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        When X is a column: a Series of pandas without the names in its index, or one of another library.
+    """
+    if not is_pandas(X, "Series"):
+        if narwhals_series(X) is not None:
+            raise ValueError(
+                f"Got {input_name} as a Series of {type(X).__module__.split('.')[0]}, whose cells have no names: pass "
+                f"a column as {input_name}.to_frame(), and a row as a frame of one row or a dict."
+            )
+        return X
+    index = X.index.tolist()
+    if not set(index) & set(names):
+        raise ValueError(
+            f"Got {input_name} as a Series with the index {index[:_FEW_CELLS]}, which has none of the columns "
+            f"{list(names)[:_FEW_NAMES]}: a Series is one row, with names of columns as its index. Pass a column as "
+            f"{input_name}.to_frame()."
+        )
+    check_names(names, index, input_name, partial=True)
+    return {name: [cell] for name, cell in zip(index, X.tolist(), strict=True)}
 
 
 def names_of(X):

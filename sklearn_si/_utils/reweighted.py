@@ -7,6 +7,9 @@ from sklearn.utils import Bunch
 
 __all__ = ["Reweighted"]
 
+# Characters of the representation of the model inside, above which its class has to do.
+_LONGEST = 80
+
 
 class Reweighted(BaseEstimator):
     """A model that is made of a fitted one: it is fitted already, and its clone is itself."""
@@ -17,6 +20,16 @@ class Reweighted(BaseEstimator):
     def report_(self) -> Bunch:
         """What the weights are worth."""
         return self.report
+
+    @staticmethod
+    def _of(model: Any) -> str:
+        """The model in one line, for `__repr__`."""
+        told = " ".join(repr(model).split())
+        return told if len(told) <= _LONGEST else f"{type(model).__name__}(...)"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        """What notebooks show: the same line, because there are no parameters to choose."""
+        return {"text/plain": repr(self)}
 
     def __sklearn_clone__(self) -> Any:
         """Itself: there is nothing to fit."""

@@ -43,6 +43,11 @@ class Calibration:
     def _weights(self):
         return np.ones(len(self.held_out)) if self.held_out_weight is None else self.held_out_weight
 
+    @property
+    def lowest(self):
+        """The lowest p-value that a new row of mean weight can have: the share of usual rows below all of these."""
+        return float(1 / (1 + self._weights().sum()))
+
     def threshold(self, level):
         """The score below which p-values are at most `level`, or as low as they get.
 

@@ -2,6 +2,7 @@
 
 import copy
 import numbers
+import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -17,11 +18,15 @@ from sklearn.utils.validation import (
 
 from .._estimators.base import BaseInterpolant
 from .._estimators.flow import InterpolantFlow
-from .._utils.input_checks import nameless, validate_rows, validate_sample
+from .._utils.callers import users_level
+from .._utils.input_checks import nameless, names_of_fit, validate_rows, validate_sample
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
+from .._utils.row_numbers import numbered
 from .._utils.tensors import draw_seed
 from .._utils.weights import check_weights, part_of_weights, resampled
+from ..preprocessing._grids import chosen_columns
+from ..preprocessing._support import read_support
 from ..tables import TableSynthesizer
 from ._attributions import cell_log_densities
 from ._calibration import Calibration
@@ -37,6 +42,8 @@ _TOLERANCE = 5e-2
 _SUSPECTED = 0.06
 _LEFT_OUT = 0.08
 _SUSPECTED_AGAIN = 0.04
+# Share of usual rows that are called outliers with contamination="auto" above which fit warns.
+_MANY_FALSE = 0.05
 # Rows at the least: some train, some are kept.
 _FEWEST = 4
 # The score of a row whose density is zero, or too small to be computed.
@@ -132,6 +139,11 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         -------
         self : object
 
+        Warns
+        -----
+        UserWarning
+            When there are so few rows that contamination="auto" calls more than 5 % of usual rows outliers.
+
         Raises
         ------
         ValueError
@@ -140,19 +152,49 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         """
         X, weight, numbers_of = self._rows_of_fit(X, sample_weight)
         seed, n = draw_seed(self.random_state), _num_samples(X)
+        self._check_support(X, numbers_of)
         order = np.random.default_rng(seed).permutation(n)
         n_held = min(max(1, round(self.calibration_fraction * n)), n - 2)
         held, train = np.sort(order[:n_held]), np.sort(order[n_held:])
         rows, row_weight = _safe_indexing(X, train), part_of_weights(weight, train)
-        self._fit_density(rows, row_weight, seed)
-        self._low_capacity = None
-        if self.robust:
-            self._refit_to_usual_rows(rows, row_weight, seed)
-        scores = self._scores(X, must_be_possible=True)
+        with numbered({"X": numbers_of[train]}):
+            self._fit_density(rows, row_weight, seed)
+            self._low_capacity = None
+            if self.robust:
+                self._refit_to_usual_rows(rows, row_weight, seed)
+        with numbered({"X": numbers_of}):
+            scores = self._scores(X, must_be_possible=True)
         self._calibration = Calibration(scores[held], scores, part_of_weights(weight, held), weight)
         self._reference = None if self._is_table() else rows
         self.calibration_indices_ = numbers_of[held]
+        self._warn_of_few_rows()
         return self
+
+    def _check_support(self, X, numbers_of):
+        """Raise where rows, of which all have a part in fit, lie outside the support of a flow, by name and number."""
+        estimator = self.estimator
+        if not isinstance(estimator, BaseInterpolant):
+            return
+        names = names_of_fit(self)
+        support = read_support(estimator.support, names)
+        if support is not None:
+            repeated = chosen_columns(estimator.dequantize, X, names)
+            with numbered({"X": numbers_of}):
+                support.check(X, "X", names, repeated)
+
+    def _warn_of_few_rows(self):
+        """Warn where the lowest possible p-value, which contamination="auto" then takes, is that of many usual rows."""
+        share = self._calibration.lowest
+        if share > _MANY_FALSE and isinstance(self.contamination, str):
+            m = len(self.calibration_indices_)
+            warnings.warn(
+                f"{m} calibration rows are too few for contamination='auto', which calls about 1 in 100 usual rows an "
+                f"outlier: with so few it is about {share:.0%}. Fit on more rows (1 in 100 needs 99 of them), "
+                "raise calibration_fraction, or set contamination to the share of outliers that you expect, which "
+                "needs no refit.",
+                UserWarning,
+                stacklevel=users_level(),
+            )
 
     def _fit_density(self, rows, weight, seed):
         """Fit a clone of the density to some rows."""

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from .._utils.names import registered
+from .._utils.row_numbers import number_of_row
 from ._grids import column_position
 
 # What a column may be declared to be, for messages.
@@ -132,7 +133,7 @@ class Support:
             outside = self._outside(X, j, dequantized)
             if outside.any():
                 x = np.asarray(X[:, j], dtype=np.float64)
-                _refuse(x, outside, f"column {names[j]!r} of {name}", (self.low[j], self.high[j]))
+                _refuse(x, outside, names[j], name, (self.low[j], self.high[j]))
 
     def contains(self, X: np.ndarray, dequantized: Collection[int] = ()) -> np.ndarray:
         """Whether each cell lies within, as `check` asks of it; of the shape of X."""
@@ -160,7 +161,7 @@ class Support:
         return moved
 
 
-def _refuse(x: np.ndarray, outside: np.ndarray, what: str, bounds: tuple[float, float]) -> None:
+def _refuse(x: np.ndarray, outside: np.ndarray, column: Any, sample: str, bounds: tuple[float, float]) -> None:
     """Raise the error about values of a column that are on a bound or beyond."""
     (low, high), rows = bounds, np.flatnonzero(outside)
     on_bound = bool(np.isin(x[rows], (low, high)).all())
@@ -173,8 +174,9 @@ def _refuse(x: np.ndarray, outside: np.ndarray, what: str, bounds: tuple[float, 
             "support"
         )
     raise ValueError(
-        f"{len(rows)} of {len(x)} values in {what} are {'on a bound of' if on_bound else 'outside'} its support "
-        f"{where}, such as {x[rows[0]]:g} in row {rows[0]}: {way_out}."
+        f"{len(rows)} of {len(x)} values in column {column!r} of {sample} are "
+        f"{'on a bound of' if on_bound else 'outside'} its support {where}, such as {x[rows[0]]:g} in row "
+        f"{number_of_row(rows[0], sample)}: {way_out}."
     )
 
 

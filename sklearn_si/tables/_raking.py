@@ -155,6 +155,11 @@ class RakedSynthesizer(Reweighted):
     def __init__(self, synthesizer: Any, margins: list[Margin], factors: list[np.ndarray], report: Bunch) -> None:
         self.synthesizer, self.margins, self.factors, self.report = synthesizer, margins, factors, report
 
+    def __repr__(self) -> str:
+        columns = ", ".join(margin._told() for margin in self.margins)
+        share = self.report_.effective_share
+        return f"RakedSynthesizer({self._of(self.synthesizer)}, totals of {columns}; effective share {share:.3g})"
+
     def weights(self, X: Any) -> np.ndarray:
         """The weight q(x) / p(x) of rows of the fitted model; their mean over its draws is one.
 
@@ -246,8 +251,8 @@ def read_totals(totals: Any, names: list[Any], levels: Any) -> list[Margin]:
     """The margins of totals, with their shares."""
     if not isinstance(totals, dict) or not totals:
         raise ValueError(
-            f"Got totals={totals!r}, but expected a dict from each column to a dict from each level to its share or "
-            "count."
+            f"Got totals={totals!r}, but expected a dict from each column to a dict (or a pandas Series) from each "
+            "level to its share or count."
         )
     read = [_read_margin(key, total, names, levels) for key, total in totals.items()]
     counts = [(margin, size) for margin, size in read if size is not None]
@@ -265,8 +270,12 @@ def _read_margin(key: Any, total: Any, names: list[Any], levels: Any) -> tuple[M
     unknown = [name for name in columns if name not in names]
     if unknown:
         raise ValueError(f"totals names the column {unknown[0]!r}, but expected one of {names[:_FEW]}.")
+    total = _levels_of_series(total, key) if is_pandas(total, "Series") else total
     if not isinstance(total, dict) or not total:
-        raise ValueError(f"Got totals[{key!r}]={total!r}, but expected a dict from each level to its share or count.")
+        raise ValueError(
+            f"Got totals[{key!r}]={total!r}, but expected a dict, or a pandas Series as of value_counts, from each "
+            "level to its share or count."
+        )
     bad = [v for v in total.values() if isinstance(v, bool) or not isinstance(v, numbers.Real)]
     if bad or not all(math.isfinite(v) and v >= 0 for v in total.values()):
         wrong = bad[0] if bad else next(v for v in total.values() if not (math.isfinite(v) and v >= 0))
@@ -290,6 +299,17 @@ def _read_margin(key: Any, total: Any, names: list[Any], levels: Any) -> tuple[M
             "that is above 0 is below 1."
         )
     return Margin(columns, groups, np.append(values / size if is_count else values, np.nan)), size if is_count else None
+
+
+def _levels_of_series(total: Any, key: Any) -> dict[Any, Any]:
+    """A pandas Series of shares or counts, whose index holds the levels, as a dict."""
+    if not total.index.is_unique:
+        repeated = total.index[total.index.duplicated()].tolist()
+        raise ValueError(
+            f"totals[{key!r}] has the levels {repeated[:_FEW]} more than once: pass counts of the column, as of "
+            "value_counts(), or add up the totals of each level."
+        )
+    return {plain_cell(level): plain_cell(value) for level, value in total.items()}
 
 
 def _refuse_unseen(name: Any, level: Any, seen: list[Any] | None) -> None:
@@ -325,10 +345,11 @@ class RakingMethods:
         Parameters
         ----------
         totals : dict
-            For each column a dict from each level to its share or count: ``{"sex": {"f": 0.52, "m": 0.48}}``. Counts
-            (with a sum above 1) are divided by their sum; levels that shares of a smaller sum leave out keep their
-            proportions in what is left. None is the level of missing cells, and a tuple (low, high) holds the numbers
-            (or dates) low <= x < high; a key of several columns, ``("sex", "region")``, has tuples of levels.
+            For each column a dict from each level to its share or count: ``{"sex": {"f": 0.52, "m": 0.48}}``, or a
+            pandas Series of them, such as ``census["sex"].value_counts(normalize=True)``. Counts (with a sum above 1)
+            are divided by their sum; levels that shares of a smaller sum leave out keep their proportions in what is
+            left. None is the level of missing cells, and a tuple (low, high) holds the numbers (or dates) low <= x <
+            high; a key of several columns, ``("sex", "region")``, has tuples of levels.
         n_rows : int, default=20000
             Number of rows that are drawn to fit the weights.
         random_state : int, RandomState instance or None, default=None

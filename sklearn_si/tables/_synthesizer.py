@@ -34,6 +34,7 @@ from ._completion import complete
 from ._given_cells import known_cells, nothing_known
 from ._layout import layout_of
 from ._learning import Budget, CodedRows, fit_codes, fit_values, joined_rounds, refuse_support
+from ._missing import known_of_given
 from ._raking import RakingMethods
 from ._values import (
     ABSENT,
@@ -263,8 +264,9 @@ class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedE
         ----------
         n_samples : int or None, default=None
             Number of rows; None is one, or one for each row of `given`.
-        given : frame of shape (n_samples, any), or dict of its columns or cells, default=None
-            Cells that are fixed, in any of the columns; missing values are drawn. One row is used for all.
+        given : frame of shape (n_samples, any), dict of its columns or cells, or pandas Series, default=None
+            Cells that are fixed, in any of the columns; missing values (NaN, None, NA) are drawn, and a cell
+            `sklearn_si.tables.MISSING` stays missing. One row is used for all; a Series is one row.
         random_state : int, RandomState instance or None, default=None
             Seed of the draw; None means the estimator's own, and with None in both the rows are fresh at each call.
 
@@ -276,7 +278,8 @@ class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedE
         Raises
         ------
         ValueError
-            When `given` has an unknown column, or a level that fit has not seen.
+            When `given` has an unknown column, or a level that fit has not seen, or asks for MISSING where fit saw no
+            missing values.
         IntegrationError
             When more than 1 % of the rows, and more than ten, become infinite or NaN in each of four draws; fewer are
             counted in an `IntegrationWarning`, and their numbers follow a normal distribution given their categories.
@@ -287,8 +290,7 @@ class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedE
             n = 1 if n_samples is None else n_samples
             known = nothing_known(check_count(n, "n_samples"), self.n_features_in_)
         else:
-            given = self.codec_.table_.frame_of(given) if isinstance(given, dict) else given
-            known = known_cells(self.codec_, given, "given")
+            given, known = known_of_given(self.codec_, given)
             n = len(known.codes)
             if n_samples is not None and n not in (1, n_samples):
                 raise ValueError(f"Got n_samples={n_samples}, but given has {n} rows: leave n_samples out.")

@@ -482,3 +482,11 @@ def test_patterns_always_ask_for_something(d):
     assert set(states.unique().tolist()) <= {ASKED, GIVEN, ABSENT}
     assert (states == ASKED).all(1).sum() >= 16  # whole rows
     assert ((states == GIVEN).sum(1) > 0).sum() >= 32
+
+
+def test_a_series_is_one_row_by_name(flow):
+    given = {"c": 0.5, "a": 0.1}
+    expected = flow.sample(3, given=given, random_state=0)
+    np.testing.assert_array_equal(flow.sample(3, given=pd.Series(given), random_state=0), expected)
+    with pytest.raises(ValueError, match=r"given as a Series with the index \[0, 1\], which has none of the columns"):
+        flow.sample(given=pd.Series([0.5, 0.1], name="a"))

@@ -215,6 +215,31 @@ def test_a_fit_refuses_what_is_not_within_and_says_which():
         InterpolantFlow(support=3.0, **TINY).fit(rows)
 
 
+def test_errors_number_the_rows_as_they_were_given():
+    """Rows of weight zero are left out first, and then others have other numbers."""
+    rows = table().reset_index(drop=True)
+    rows.loc[9, "price"], weight = -2.0, np.ones(len(rows))
+    rows.loc[4, "price"] = -5.0
+    weight[:9] = 0.0
+    expected = "such as -2 in row 9"
+    with pytest.raises(ValueError, match=expected):
+        InterpolantFlow(support=DECLARED, **TINY).fit(rows, sample_weight=weight)
+    with pytest.raises(ValueError, match=f"of X1 .*{expected}"):
+        InterpolantFlow(support=DECLARED, **TINY).fit(table(20), rows, sample_weight=weight)
+    with pytest.raises(ValueError, match=f"of X0 .*{expected}"):
+        InterpolantFlow(support=DECLARED, **TINY).fit(rows, table(20), sample_weight=(weight, None))
+    with pytest.raises(ValueError, match=f"of X1 .*{expected}"):
+        SchroedingerBridge(support=DECLARED).fit(table(20), rows, sample_weight=weight)
+    paired = InterpolantFlow(coupling="paired", base_density=None, support=DECLARED, **TINY)
+    with pytest.raises(ValueError, match=f"of X0 .*{expected}"):
+        paired.fit(rows, table(len(rows)), sample_weight=weight)
+    y = rows.x.to_numpy() > 0
+    with pytest.raises(ValueError, match=expected):
+        InterpolantClassifier(FLOW, support=DECLARED).fit(rows, y, sample_weight=weight)
+    with pytest.raises(ValueError, match=f"of y .*{expected}"):
+        InterpolantRegressor(FLOW, support="positive").fit(rows[["x"]], rows.price, sample_weight=weight)
+
+
 @pytest.mark.parametrize("ask", [
     "score_samples", "score", "transform", "log_density_gradient", "density_ratio", "cross_entropy", "diagnose",
     "log_density_bound", "fisher_divergence",
@@ -371,8 +396,15 @@ def test_prices_do_not_come_out_negative_and_answers_agree(priced, params):
     one = pd.concat([X[:1]] * len(line))
     mass = np.exp(model.predict_log_density(one, np.exp(line)) + line).sum() * (line[1] - line[0])
     assert mass == pytest.approx(1.0, abs=5e-3)
-    with pytest.raises(ValueError, match="column 'price' of y are on a bound"):
-        model.predict_log_density(some, [0.0, 1.0])
+    with pytest.warns(UserWarning, match="1 of 2 rows of y lie on a bound .* 0 of column 'price' in row 0"):
+        value = model.predict_log_density(some, [0.0, 1.0])
+    assert value[0] == -np.inf
+    np.testing.assert_array_equal(value[1:], model.predict_log_density(some[1:], [1.0]))
+    with pytest.warns(UserWarning, match="2 of 2 rows of y .*-3 of column 'price'.*: their log-density is -inf"):
+        assert np.isneginf(model.predict_log_density(some, [-3.0, np.finfo(float).min])).all()
+    with pytest.warns(UserWarning, match="rows of y lie on a bound"):
+        report = model.diagnose(some, np.array([-1.0, 1.0]))
+    assert report.log_density == -np.inf and np.isfinite(report.crps)
 
 
 def test_several_targets_have_supports_of_their_own(priced):
@@ -417,8 +449,22 @@ def test_the_classes_of_a_classifier_have_densities_within(priced):
     logs = X.assign(price=np.log(X.price))
     np.testing.assert_allclose(model.predict_proba(X), by_hand.predict_proba(logs), atol=1e-3)
     np.testing.assert_allclose(model.score_samples(X), by_hand.score_samples(logs) - logs.price, atol=1e-3)
-    with pytest.raises(ValueError, match="column 'price' of X are outside"):
-        model.predict(X.assign(price=-1.0))
+    some = X[:4].assign(price=[-1.0, *X.price[1:4]])
+    expected = "1 of 4 rows of X lie .*, such as -1 of column 'price' in row 0: their log-density is -inf"
+    with pytest.warns(UserWarning, match=expected):
+        assert model.score_samples(some)[0] == -np.inf
+    with pytest.warns(UserWarning, match=expected):
+        p = model.predict_proba(some)
+    np.testing.assert_allclose(p[0], model.class_prior_)
+    np.testing.assert_array_equal(p[1:], model.predict_proba(some[1:]))
+    with pytest.warns(UserWarning, match=expected):
+        assert model.abstains(some, share=0.5)[0]
+    with pytest.warns(UserWarning, match="too few to tell the least probable share"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "1 of 4 rows")
+        assert model.abstains(some, share=1e-6).tolist() == [True, False, False, False]
+    with pytest.raises(ValueError, match=r"column 'price' of X are outside .* in row 2"):
+        wrong = X.assign(price=X.price.where(X.index != 2, -1))
+        InterpolantClassifier(FLOW, support={"price": "positive"}).fit(wrong, y)
 
 
 @pytest.mark.parametrize("support", [{"price": "positive", "share": (0, 1)}, "real"])

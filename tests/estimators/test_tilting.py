@@ -165,3 +165,21 @@ def test_a_reward_may_work_in_place():
     assert_array_equal(tilted.sample(50, random_state=0), known.sample(50, random_state=0))
     assert_array_equal(tilted.score_samples(rows), known.score_samples(rows))
     assert_array_equal(rows, [[1.0, 0.0], [0.0, 0.0]])
+
+
+def test_a_reward_that_asks_for_names_is_told_of_arrays():
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 2)), columns=["a", "b"])
+    flow = InterpolantFlow(max_iter=10, random_state=0).fit(X)
+    for reward in (lambda X: X["a"], lambda X: X.a):
+        with pytest.raises(ValueError, match=r"It is given an array, .*such as X\[:, 0\]; they are \['a', 'b'\]"):
+            flow.tilt(reward)
+    with pytest.raises(IndexError):  # fit knew no names either
+        exact().tilt(lambda X: X["a"])
+
+
+def test_what_is_shown_is_one_line():
+    tilted = exact().tilt(linear, n_rows=200)
+    assert repr(tilted).startswith("TiltedFlow(InterpolantFlow(random_state=0), reward=linear; effective share 0.")
+    assert tilted._repr_mimebundle_() == {"text/plain": repr(tilted)}
+    wide = exact(max_iter=12345, batch_size=512, learning_rate_init=0.003, n_iter_no_change=17, validation_fraction=0.2)
+    assert "TiltedFlow(InterpolantFlow(...), reward=" in repr(wide.tilt(lambda X: X[:, 0], n_rows=200))

@@ -1,6 +1,7 @@
 """The outlier detector: p-values that hold, thresholds, weights, clumps, and the cells of a row."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -306,3 +307,29 @@ def test_attributions_far_outside_of_the_rows_of_fit_are_exact():
     scale = np.diag(precision)
     expected = 0.5 * np.log(scale / (2 * np.pi)) - 0.5 * off**2 / scale
     np.testing.assert_allclose(detector.attributions(rows), expected, atol=0.1)
+
+
+# --------------------------------------------------------------------------- rows as the user numbers them, and few
+
+
+def test_errors_number_the_rows_as_they_were_given():
+    """Fit splits the rows, and leaves those of weight zero out."""
+    rng = np.random.default_rng(3)
+    rows, weight = pd.DataFrame({"price": rng.lognormal(size=60), "x": rng.normal(size=60)}), np.ones(60)
+    rows.loc[37, "price"] = -2.0
+    rows.loc[5, "price"], weight[:6] = -7.0, 0.0
+    for support in ({"price": "positive"}, {0: (0, None)}):
+        detector = DensityOutlierDetector(clone(SMALL_FLOW).set_params(support=support), random_state=0)
+        with pytest.raises(ValueError, match=r"1 of 54 values in column 'price' of X are outside .* -2 in row 37"):
+            detector.fit(rows, sample_weight=weight)
+    with pytest.raises(ValueError, match=r"2 of 60 values in column 'price' of X are outside .* -7 in row 5"):
+        detector.fit(rows)
+
+
+def test_few_rows_are_told():
+    with pytest.warns(UserWarning, match="2 calibration rows are too few .* it is about 33%. Fit on more rows"):
+        DensityOutlierDetector(GaussianMixture(), random_state=0).fit(X[:8])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DensityOutlierDetector(GaussianMixture(), random_state=0).fit(X[:100])
+        DensityOutlierDetector(GaussianMixture(), contamination=0.1, random_state=0).fit(X[:8])

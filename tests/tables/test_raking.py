@@ -279,3 +279,26 @@ def test_a_missing_date_may_be_any_object_beside_a_relation():
         assert filled["start"][0] <= filled["end"][0] == JULY[0]
         both = fitted.impute(pd.DataFrame([{"start": missing, "end": missing}]), random_state=0)
         assert both["start"][0] <= both["end"][0]
+
+
+def test_totals_may_be_series(fitted):
+    census = pd.DataFrame({"sex": ["f", "f", "f", "m"], "region": ["east", "north", None, "west"]})
+    shares = {column: census[column].value_counts(normalize=True, dropna=False) for column in census}
+    by_hand = {"sex": {"f": 0.75, "m": 0.25}, "region": {"east": 0.25, "north": 0.25, "west": 0.25, None: 0.25}}
+    for totals in (shares, {column: 4 * total for column, total in shares.items()}):
+        raked = fitted.rake(totals, n_rows=2000)
+        assert_allclose(raked.weights(rows(50)), fitted.rake(by_hand, n_rows=2000).weights(rows(50)), rtol=1e-4)
+    joint = rows()[["sex", "children"]].value_counts(normalize=True)
+    assert len(fitted.rake({("sex", "children"): joint}, n_rows=2000).report_.shares) == 8
+    with pytest.raises(ValueError, match=r"totals\['sex'\] has the levels \['f'\] more than once: pass counts"):
+        fitted.rake({"sex": pd.Series([0.5, 0.2, 0.3], index=["f", "f", "m"])})
+    with pytest.raises(ValueError, match=r"totals\['sex'\] has 'f', but expected finite numbers"):
+        fitted.rake({"sex": census["sex"]})
+
+
+def test_what_is_shown_is_one_line(fitted):
+    raked = fitted.rake(TOTALS, n_rows=2000)
+    told = repr(raked)
+    assert told.startswith("RakedSynthesizer(TableSynthesizer(") and len(told) < 200 and "\n" not in told
+    assert "totals of 'sex', 'region', 'age'; effective share 0." in told
+    assert raked._repr_mimebundle_() == {"text/plain": told}

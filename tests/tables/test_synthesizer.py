@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from oracles import column_kinds
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
-from sklearn_si.tables import InterpolantImputer, TableSynthesizer, _learning
+from sklearn_si.tables import MISSING, InterpolantImputer, TableSynthesizer, _learning
 from sklearn_si.tables._masked import mask_rows
 
 MASSES = np.array([[0.30, 0.05, 0.05], [0.05, 0.25, 0.30]])
@@ -496,3 +496,47 @@ def test_the_share_of_rows_held_out_is_the_one_asked_for(n, fraction, n_held, mo
     model = TableSynthesizer(validation_fraction=fraction, max_iter=2, random_state=0).fit(mixed_rows(n, 0)[["a", "x"]])
     assert held_out == [n_held]
     assert model.value_model_.flow_.validation_fraction == fraction
+
+
+# --------------------------------------------------------------------------- rows that are given, and missing cells
+
+
+def test_a_series_is_one_row(fitted):
+    row = mixed_rows(1, 5).iloc[0][["x", "a"]]
+    by_dict = fitted.sample(4, given={"a": row["a"], "x": row["x"]}, random_state=0)
+    pd.testing.assert_frame_equal(fitted.sample(4, given=row, random_state=0), by_dict)
+    with pytest.raises(ValueError, match=r"as a Series with the index \[0, 1, 2\], which has none of the columns"):
+        fitted.sample(given=mixed_rows(3, 0)["a"])
+    with pytest.raises(ValueError, match=r"given must have the columns of fit: unknown \['z'\]"):
+        fitted.sample(given=pd.Series({"a": "no", "z": 1}))
+    with pytest.raises(ValueError, match="given as a Series of polars, whose cells have no names"):
+        fitted.sample(given=pytest.importorskip("polars").Series("a", ["no"]))
+    array = TableSynthesizer(max_iter=10, random_state=0).fit(mixed_rows(80, 0)[["a", "b"]].to_numpy(dtype=object))
+    with pytest.raises(ValueError, match="given as a dict, but fit was given an array"):
+        array.sample(given=pd.Series({0: "no"}))
+
+
+def test_a_missing_cell_may_be_asked_for(fitted):
+    """Absent cells are drawn: y is missing where b is 'w', and b is 'w' where y is to be missing."""
+    for told in ({"y": MISSING}, pd.Series({"y": MISSING}), pd.DataFrame({"y": [MISSING]})):
+        drawn = fitted.sample(50, given=told, random_state=0)
+        assert drawn.y.isna().all() and (drawn.b == "w").mean() > 0.9
+    for nothing in (np.nan, None, pd.NA):
+        assert fitted.sample(50, given={"y": nothing, "b": "u"}, random_state=0).y.isna().mean() < 0.1
+    both = fitted.sample(given={"y": [MISSING, 0.5, None], "b": ["w", "u", "v"]}, random_state=0)
+    assert both.y.isna().tolist() == [True, False, False] and both.y[1] == 0.5
+    with pytest.raises(ValueError, match="asks for MISSING in column 'a', but fit saw no missing values there"):
+        fitted.sample(given={"a": MISSING})
+    assert pickle.loads(pickle.dumps(MISSING)) is MISSING and repr(MISSING) == "MISSING"
+
+
+def test_missing_cells_of_arrays_and_beside_relations():
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 1000, size=300).astype(float)
+    frame = pd.DataFrame({"start": start, "end": start + rng.integers(1, 60, size=300)})
+    frame.loc[::5, "end"] = np.nan
+    model = TableSynthesizer(flow=SMALL_FLOW, max_iter=20, random_state=0).fit(frame)
+    with pytest.raises(ValueError, match=r"column 'end', but Inequality.* ties it to others: leave the cell out, or"):
+        model.sample(given={"end": MISSING})
+    array = TableSynthesizer(flow=SMALL_FLOW, max_iter=20, constraints=None, random_state=0).fit(frame.to_numpy())
+    assert np.isnan(array.sample(given=[[3.0, MISSING], [None, 5.0]])).tolist() == [[False, True], [False, False]]

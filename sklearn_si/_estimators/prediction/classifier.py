@@ -28,6 +28,11 @@ _ROWS_OF_A_DEVIATION = 5
 # asks for each parameter).
 _LOG_POWERS = (-5.0, 0.0)
 _LEAST_GAIN = 1.0
+# What follows for rows outside the support.
+_IMPOSSIBLE = (
+    "their log-density is -inf, their probabilities are those of the priors, and `abstains` is true of them. Correct "
+    "these rows, leave them out, or fit with a wider support"
+)
 # How far the sum of given priors may be from one.
 _ROUNDING = 1e-6
 
@@ -204,7 +209,7 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
         held = _held_out(codes, self.validation_fraction, np.random.default_rng([seed, FIT_STREAM]))
         train = np.setdiff1d(np.arange(len(codes)), held)
         self._read_columns(X, names_of_fit(self), "which standardises the rows of each class")
-        self._check_support(X, "X")
+        self._check_support(X, "X", sample_weight)
         rows = self.grid_.scatter(X, np.random.default_rng([seed, REPEATS_STREAM]))
         if self.support_ is not None:
             rows = self.support_.transform(self.support_.inside(rows, X.dtype)).astype(X.dtype)
@@ -260,9 +265,10 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`; where no density could be solved, those of the priors.
+            In the order of `classes_`; where no density could be solved, and with a warning where all are zero (a row
+            on a bound of the `support` or outside), those of the priors.
         """
-        densities = np.nan_to_num(self._densities(X), nan=-np.inf)
+        densities = np.nan_to_num(self._densities(X), nan=-np.inf, neginf=-np.inf)
         densities[np.isinf(densities).all(1)] = 0.0
         return log_softmax(self.power_ * densities + self._log_priors(), axis=1)
 
@@ -276,7 +282,8 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            In nats. A row that becomes infinite or NaN is NaN, with an `IntegrationWarning`.
+            In nats. A row that becomes infinite or NaN is NaN, with an `IntegrationWarning`. One on a bound of the
+            `support` or outside has -inf, with a warning.
         """
         return logsumexp(self._densities(X) + self._log_priors(), axis=1)
 
@@ -295,6 +302,7 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
         Returns
         -------
         abstains : ndarray of bool of shape (n_samples,)
+            True for rows on a bound of the `support` or outside, whatever the share.
 
         Raises
         ------
@@ -313,17 +321,21 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=users_level(),
             )
-        return ~(value >= least)
+        return ~(value >= least) | np.isneginf(value)
 
     def _densities(self, X):
         """Log p(x | c) of rows of a question, of shape (n_samples, n_classes)."""
         check_is_fitted(self)
-        return self._log_densities(validate_rows(self, X))
+        X = validate_rows(self, X)
+        possible = self._possible_rows(X, "X", _IMPOSSIBLE)
+        densities = np.full((len(X), len(self.classes_)), -np.inf)
+        if possible.any():
+            densities[possible] = self._log_densities(X[possible])
+        return densities
 
     def _log_densities(self, X):
-        """Log p(x | c), of shape (n_samples, n_classes)."""
+        """Log p(x | c) of rows within the support, of shape (n_samples, n_classes)."""
         k = len(self.classes_)
-        self._check_support(X, "X")
         X, jacobian = self.grid_.centre(X)[0], np.zeros((1, 1))
         if self.support_ is not None:
             jacobian = self.support_.log_abs_det_jacobian(X)[:, None]

@@ -188,7 +188,7 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
         names = list(range(Y.shape[1])) if names is None else names
         self._read_columns(Y[rows], names, "whose quantiles need an order")
         self.grid_ = scored_grid(self.grid_, Y[rows], own)
-        self._check_support(Y, "y")
+        self._check_support(Y, "y", sample_weight)
         Y = self._to_line(self.grid_.scatter(Y, np.random.default_rng([seed, REPEATS_STREAM])))
         search = Search(
             self.flow,
@@ -340,10 +340,19 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
         -------
         log_density : ndarray of shape (n_samples,)
             Of a single output of repeated values, log(P(y | x) / width of its cell), without error; of several
-            outputs, the log-density at the centres of the cells, which estimates that.
+            outputs, the log-density at the centres of the cells, which estimates that. A target on a bound of the
+            `support` or outside has -inf, with a warning.
         """
-        codes, Y, mixture = self._codes(X), self._targets(X, y), self._mixture()
-        self._check_support(Y, "y")
+        codes, Y = self._codes(X), self._targets(X, y)
+        possible = self._possible_rows(Y, "y", "their log-density is -inf")
+        log_density = np.full(len(Y), -np.inf)
+        if possible.any():
+            log_density[possible] = self._log_density(codes[possible], Y[possible])
+        return log_density
+
+    def _log_density(self, codes, Y):
+        """Log p(y | X) of targets within the support."""
+        mixture = self._mixture()
         if self.n_outputs_ == 1 and self.grid_.columns:
             grid = self.grid_.columns[0]
             cells, edges = grid.cells(Y[:, 0]), grid.edges.copy()

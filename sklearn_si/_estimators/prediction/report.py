@@ -76,7 +76,8 @@ def crps(values, y):
 
 def _mean(values):
     """The mean over rows, and its standard error."""
-    return values.mean(0), values.std(0, ddof=1) / len(values) ** 0.5
+    with np.errstate(invalid="ignore"):  # a mean of -inf, of which a warning has told, has no error
+        return values.mean(0), values.std(0, ddof=1) / len(values) ** 0.5
 
 
 def _add_verdicts(report, one, tail, has_steps):

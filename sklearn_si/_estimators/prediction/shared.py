@@ -2,14 +2,18 @@
 
 import numbers
 import os
+import warnings
 
 import joblib
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
+from ..._utils.callers import users_level
 from ..._utils.input_checks import all_or_nothing
 from ..._utils.links import LinkedEstimator
+from ..._utils.row_numbers import numbered, rows_of_weights
 from ...distributed import current_group
 from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
 from ...preprocessing._support import bounds_of, read_support, refuse_circles
@@ -68,10 +72,36 @@ class FlowInside(LinkedEstimator):
         repeated = chosen_columns(self.dequantize, rows, names)
         self.grid_ = Grid({j: ColumnGrid.of(rows[:, j], *bounds_of(self.support_, j)) for j in repeated})
 
-    def _check_support(self, rows, name):
-        """Raise where a row lies outside, or on a bound if its column has no cells."""
+    def _check_support(self, rows, name, sample_weight):
+        """Raise where a row of fit lies outside, or on a bound if its column has no cells."""
         if self.support_ is not None:
-            self.support_.check(rows, name, self._names, self.grid_.columns)
+            with numbered(rows_of_weights(sample_weight, name)):
+                self.support_.check(rows, name, self._names, self.grid_.columns)
+
+    def _possible_rows(self, rows, name, consequence):
+        """Which rows of a question can be: a warning tells of those on a bound of the support or outside.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows, n_columns)
+        name : str
+            Of the rows, for the warning.
+        consequence : str
+            What follows for the others.
+        """
+        if self.support_ is None:
+            return np.ones(len(rows), dtype=bool)
+        within = self.support_.contains(rows, self.grid_.columns)
+        possible = within.all(1)
+        if not possible.all():
+            i, j = np.argwhere(~within)[0]
+            warnings.warn(
+                f"{int((~possible).sum())} of {len(rows)} rows of {name} lie on a bound of their support or outside, "
+                f"such as {rows[i, j]:g} of column {self._names[j]!r} in row {i}: {consequence}.",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+        return possible
 
 
 def _refuse_support_of_flow(flow):
