@@ -22,6 +22,7 @@ from .._utils.tensors import (
     make_generator,
 )
 from ..metrics import sliced_wasserstein
+from ..networks._averaged import AveragedNetwork
 from ..networks._fields import ResidualField
 from ..networks._perceptrons import FiLMNetwork, Perceptron
 from ..solvers import odeint, time_grid
@@ -353,6 +354,7 @@ def shared(settings):
 def hidden_widths(model):
     """Widths of the hidden layers of the fitted network, if it is ours."""
     network = model.velocity.network if isinstance(model.velocity, ResidualField) else model.velocity
+    network = network.members[0] if isinstance(network, AveragedNetwork) else network
     return tuple(len(w) for w in network.weights) if isinstance(network, Perceptron) else (128, 128, 128)
 
 

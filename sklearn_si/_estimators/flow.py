@@ -134,9 +134,10 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
     n_estimators : int, default=1
         Number of members of an ensemble (one sample, or the density of the target of two). The further members are
         trained to the rows of fit under random weights (the Bayesian bootstrap) from seeds of their own, with the kind
-        of preprocessing, dropout and number of steps of the first, and one fit to draws of the ensemble measures its
-        error; `max_time` is shared. The model is then their mixture: its density is the mean of theirs, a draw is one
-        of a member chosen at random, and ``score_samples(X, return_error="model")`` has intervals for the log-density.
+        of preprocessing, dropout and number of steps of the first, and two more fits measure its error, to draws of it
+        and to the rows for half as long; `max_time` is shared. The model is then their mixture: its density is the mean
+        of theirs, a draw is one of a member chosen at random, and ``score_samples(X, return_error="model")`` has
+        intervals for the log-density.
         Maps such as `transform` belong to one member (`estimators_`).
     bf16 : bool or "auto", default="auto"
         Whether matrix products in training use bfloat16; weights, validation and all later evaluations keep their
@@ -152,8 +153,10 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         samples, and for one it grows with the training rows, from 600 for 1,000 rows to 5,800 for 50,000. The short
         runs that compare preprocessings come in addition.
     max_time : float or None, default=None
-        Seconds of training at the most: a fit of one sample ends before, where training without and with dropout has
-        overfitted (`history_`). The result then depends on the speed of the machine, and is not reproducible.
+        Seconds of training at the most. Where training of one sample, without and with dropout, has overfitted before,
+        networks from other seeds take what is left, and the mean velocity of up to four is kept if held-out rows say
+        so: a density then costs as much more (`network_.network` is an `AveragedNetwork`). With the default max_iter
+        only. The result depends on the speed of the machine, and is not reproducible.
     tol : float, default=0.0
         A validation round whose score does not rise by more than this counts as stale (nats for one sample, units of
         the loss for two).
@@ -163,7 +166,7 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         validation rows falls while that of training rows rises.
     early_stopping : bool, default=True
         Whether rows are held out for validation: training then stops when their score no longer rises, and keeps the
-        weights of the best round.
+        weights of the best round (of one sample those of the last, unless the best are surely better).
     validation_fraction : float, default=0.1
         Share of the rows that are held out; at least 50 rows, or a fifth of the rows where that is fewer.
     warm_start : bool, default=False

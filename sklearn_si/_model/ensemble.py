@@ -34,7 +34,7 @@ class ErrorScale:
     typical_spread : float
         s_0, in nats: the median over held-out rows.
     factor : float or None
-        f, as measured by a fit to draws of the ensemble; None where there was none.
+        f, as measured by a fit to draws of the ensemble and by a shorter one to the rows; None where there was none.
     """
 
     typical_spread: float
@@ -45,15 +45,16 @@ class ErrorScale:
         variance = values.var(0, ddof=1)
         return np.sqrt((variance + self.typical_spread**2) / 2 if is_target else variance)
 
-    def measured(self, misses: np.ndarray) -> "ErrorScale":
-        """With the factor that errors of a fit to draws have, in units of the moderated deviation."""
-        return dataclasses.replace(self, factor=float(np.quantile(misses[np.isfinite(misses)], COVERAGE)))
+    def measured(self, misses: list[np.ndarray]) -> "ErrorScale":
+        """With the largest factor that errors of some fits have, in units of the moderated deviation."""
+        factors = [float(np.quantile(some[np.isfinite(some)], COVERAGE)) for some in misses]
+        return dataclasses.replace(self, factor=max(factors, default=None))
 
     def half_width(self, values: np.ndarray, is_target: bool) -> np.ndarray:
         """The half-width of intervals, from log-densities of members of shape (n_members, n)."""
         # Student's quantile at twice the freedom of the members, and as much again for what they miss alike
         assumed = 2**0.5 * stats.t(2 * (len(values) - 1)).ppf(0.5 + COVERAGE / 2)
-        # one fit to draws tells it within a third: it widens intervals, and never narrows them
+        # each of the fits tells it within a third: it widens intervals, and never narrows them
         return max(assumed, self.factor or 0.0) * self.of_spread(values, is_target)
 
 

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from ..distributed import Single
 from ..exceptions import FitDivergedError
 from .checkpoint import NO_RECORD
+from .gains import Gains
 from .optimizer import AdamWithEMA
 
 # Fewest gradient steps of one validation round, but for first ones: a validation costs as much as some thirty steps.
 ROUND = 100
 # Steps over which the learning rate warms up.
 _WARM_UP = 200
-# Growth of the difference between the scores of training and validation rows that is overfitting, in nats.
-_WIDER_GAP = 0.1
 # Loss of a step, in units of the lowest loss (or of the first, or of 1), above which a training counts as exploded.
 _FAR_ABOVE = 1e6
 # Median loss of a round, in the same units, above which a training counts as exploded; a single step may have such a
@@ -95,13 +94,13 @@ class Scores:
     start : callable or float, default=None
         The score of the weights before training, or a function that returns it: they are kept if no round scores
         higher.
-    training : callable, default=None
-        training() -> float, the same as `validation` on training rows: if given, training ends when it overfits.
+    gains : Gains, default=None
+        If given, training ends when it overfits, and leaves its last weights unless the best ones are surely better.
     """
 
     validation: Callable[[], float] | None = None
     start: Callable[[], float] | float | None = None
-    training: Callable[[], float] | None = None
+    gains: Gains | None = None
 
 
 def train(
@@ -165,8 +164,10 @@ def train(
             print(f"Continues from the checkpoint, after step {history.n_iter}")
         while not _finished(history, clock, settings):
             if _validated_round(loss, scores.validation, optimizer, history, clock, settings):
-                _look_back(optimizer, history, settings, scores.training, after_round)
+                _look_back(optimizer, history, settings, scores.gains, after_round)
                 record.keep(optimizer, history, clock.elapsed())
+        if not history.ended and scores.gains is not None:
+            _choose_last(optimizer, history, settings, scores.gains)
         history.ended = True
         record.keep(optimizer, history, clock.elapsed())
     except KeyboardInterrupt:
@@ -238,15 +239,15 @@ def _look_back(
     optimizer: AdamWithEMA,
     history: History,
     settings: Settings,
-    fit_score: Callable | None,
+    gains: Gains | None,
     after_round: Callable | None,
 ) -> None:
     """What follows a round: its line of output, whether it overfits, and the callbacks."""
     group = optimizer.group
     if settings.verbose and group.rank == 0:
         _report(history)
-    if fit_score is not None and optimizer.best is not None and should_check_overfitting(history):
-        history.overfitted = _overfits(optimizer, history, fit_score)
+    if gains is not None and optimizer.best is not None and should_check_overfitting(history):
+        history.overfitted = gains.overfits(optimizer)
     with group.together():
         stop = after_round is not None and after_round(history, lambda: optimizer.live(optimizer.kept))
     history.interrupted = group.any(stop)
@@ -266,12 +267,11 @@ def _keep_score(optimizer: AdamWithEMA, history: History, score: float, tol: flo
     return rising
 
 
-def _overfits(optimizer: AdamWithEMA, history: History, fit_score: Callable) -> bool:
-    """Whether the score of training rows has risen since the best step, and its lead over validation rows too."""
-    assert optimizer.best is not None
-    # on a plateau of the rate neither rises: what overfits, rises alone
-    rise = optimizer.score_of(optimizer.ema, fit_score) - optimizer.score_of(optimizer.best, fit_score)
-    return rise > 0 and rise + optimizer.score - history.validation_scores[-1] > _WIDER_GAP
+def _choose_last(optimizer: AdamWithEMA, history: History, settings: Settings, gains: Gains) -> None:
+    """Keep the weights at the end of the schedule in place of the best ones, unless these are surely better."""
+    ended = not (history.overfitted or history.interrupted or history.stale >= settings.n_iter_no_change)
+    if ended and history.stale and optimizer.best is not None and gains.prefers_last(optimizer):
+        optimizer.keep_last(history.validation_scores[-1])
 
 
 def should_check_overfitting(history: History) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,24 +127,38 @@ class MaskedRun(Run):
 
         Every second row is scored whole, and the others under one of some masks.
         """
-        rows = first_rows(self.problem.target_weight, rows, self.n_validation_rows(most))
-        d = self.x1.shape[1]
-        masks = draw_states(_KINDS * _VALIDATION_PATTERNS, d, make_generator(self.problem.seed, FIT_STREAM + 500))
-        # whole rows apart, and of the other kinds as many as in training
-        masks = masks[torch.arange(len(masks)) % _KINDS >= _JOINT][:_VALIDATION_PATTERNS]
-        parts = [(torch.full((d,), ASKED), rows[::2])]
-        parts += [(mask, rows[1::2][k :: len(masks)]) for k, mask in enumerate(masks)]
-        parts = [(mask, some) for mask, some in parts if len(some)]
-        pieces = [self._piece(mask, some) for mask, some in parts]
+        weight, group = self.problem.target_weight, self.problem.group
+        rows = first_rows(weight, rows, self.n_validation_rows(most))
+        pieces = [(self._piece(mask, rows[own]), rows[own]) for mask, own in self._parts(len(rows))]
 
-        @torch.no_grad()
         def likelihood():
-            return self.problem.group.mean_over_rows(d * sum(piece() for piece in pieces) / len(rows))
+            means = ((mean_by_weight(values(), weight, some) + jacobian, some) for (values, jacobian), some in pieces)
+            return group.mean_over_rows(sum(len(some) * mean for mean, some in means) / len(rows))
 
         return likelihood
 
+    def row_likelihoods(self, rows):
+        """A function that gives the same for each of some rows, but for the derivatives of the map."""
+        parts = self._parts(len(rows))
+        pieces = [self._piece(mask, rows[own])[0] for mask, own in parts]
+        order = torch.as_tensor(np.argsort(np.concatenate([own for _, own in parts])))
+        return lambda: torch.cat([values() for values in pieces])[order]
+
+    def _parts(self, n):
+        """Masks, and the positions among n rows of those that are scored under each."""
+        d, order = self.x1.shape[1], np.arange(n)
+        masks = draw_states(_KINDS * _VALIDATION_PATTERNS, d, make_generator(self.problem.seed, FIT_STREAM + 500))
+        # whole rows apart, and of the other kinds as many as in training
+        masks = masks[torch.arange(len(masks)) % _KINDS >= _JOINT][:_VALIDATION_PATTERNS]
+        parts = [(torch.full((d,), ASKED), order[::2])]
+        parts += [(mask, order[1::2][k :: len(masks)]) for k, mask in enumerate(masks)]
+        return [(mask, some) for mask, some in parts if len(some)]
+
     def _piece(self, mask, rows):
-        """A function that gives the sum of the log-densities of some rows under one mask, per column."""
+        """Log-densities of some rows under one mask, per column times their number.
+
+        A function that gives those in scaled units, and the mean of what the map adds.
+        """
         path, asked = self.problem.interpolant, (mask == ASKED).nonzero()[:, 0]
         v, states = self.x1[rows], mask[None].to(self.device)
         normals = self.target_map.normals(states)
@@ -158,15 +173,16 @@ class MaskedRun(Run):
         middle = path.gaussian_time
         anchor, parts = (0.0, standard_normal_parts) if middle is None else (middle, middle_parts(path, middle))
 
-        def total():
+        share = len(mask) / len(asked)
+
+        @torch.no_grad()
+        def values():
             of: Any = self.networks["masked"]
             field = of.joint(told_of_whole_rows(len(mask))) if is_whole else of.restricted(asked.to(self.device))
             fields = Fields(path, field, condition=condition)
-            value, _ = density_parts(fields, u, 1.0, COARSE, GRID_SPACING, anchor, parts, None)
-            mean = mean_by_weight(value.sum(1), self.problem.target_weight, rows) + jacobian
-            return len(rows) * mean / len(asked)
+            return share * density_parts(fields, u, 1.0, COARSE, GRID_SPACING, anchor, parts, None)[0].sum(1)
 
-        return total
+        return values, share * jacobian
 
     def fitted(self, history, density):
         """The fitted model of all columns, which holds what answers for some given others."""

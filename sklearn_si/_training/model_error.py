@@ -1,4 +1,4 @@
-"""How wrong the log-density of an ensemble is, as told by a fit to rows that the ensemble has drawn itself."""
+"""How wrong the log-density of an ensemble is, as told by a fit to its own draws and by one of half the length."""
 
 import dataclasses
 import warnings
@@ -23,8 +23,11 @@ _MIXTURE_ROWS = 20_000
 _DRAWN_ROWS = 100_000
 # Rows by which spread and error are judged.
 _JUDGED_ROWS = 500
-# Part of the seed of the fit to draws, where members have their number.
+# Parts of the seed of the fit to draws and of the shorter one, where members have their number.
 _DRAWS = 10_000
+_SHORTER = 10_001
+# Share of the steps, or of the time, of a member that the shorter fit has.
+SHORTER_SHARE = 0.5
 # Rows that are drawn at a time.
 _BLOCK_ROWS = 4096
 
@@ -44,7 +47,10 @@ def error_scale(recipe, problem, settings, models, runs):
     A further network is trained to rows that the ensemble has drawn, as the members were to theirs. Of these rows the
     true log-density is known, and how far it misses that, in units of the spread of the members, tells what the spread
     does not: what fits of this kind miss alike (the parametric bootstrap: Efron & Tibshirani 1993, "An introduction to
-    the bootstrap", chapter 6).
+    the bootstrap", chapter 6). Draws are smoother than the rows, and what the members have not learned yet is not in
+    them. So a second one is trained to the rows for half as long: what the other half has changed, in the same
+    units, is about what is still to change (as an error that falls with the root of the steps does, or slower).
+    The larger of both counts.
 
     Parameters
     ----------
@@ -59,13 +65,15 @@ def error_scale(recipe, problem, settings, models, runs):
     held = problem.target_train if problem.target_val is None else problem.target_val
     rows = by_weight(problem.target_weight, held, _JUDGED_ROWS, problem.seed)
     condition = None if runs[0].condition is None else runs[0].condition[rows]
-    values = _log_densities(models, runs, problem.target[rows], condition)
+    X = problem.target[rows]
+    values = _log_densities(models, runs, X, condition)
     scale = ErrorScale(float(np.nanmedian(values.std(0, ddof=1))))
     if problem.interrupted or any(run.history.interrupted for run in runs[1:]):
         return scale
-    with problem.interruptible(lambda: True, "in the fit that tells the error of its log-densities, which is assumed."):
-        misses = _misses_of_draws(recipe, problem, settings, (models, runs), scale)
-        scale = scale if misses is None else scale.measured(misses)
+    with problem.interruptible(lambda: True, "in the fits that tell the error of its log-densities, which is assumed."):
+        found = [_misses_of_draws(recipe, problem, settings, (models, runs), scale)]
+        found.append(_changes(recipe, problem, settings, runs[0], (X, condition, values), scale))
+        scale = scale.measured([misses for misses in found if misses is not None])
     return scale
 
 
@@ -76,23 +84,53 @@ def _misses_of_draws(recipe, problem, settings, ensemble, scale):
     first = runs[0]
     maps = (None, first.target_map) if first.has_data_units else None
     base = make_run(recipe, own, first.kind, maps=maps)
+    run = _trained(recipe, problem, settings, (first, base, own))
+    if run is None:
+        return None
+    condition = None if run.condition is None else run.condition[judged]
+    X = own.target[judged]
+    known = _log_densities(models, runs, X, condition)
+    return _in_units(run, X, condition, known, scale)
+
+
+def _changes(recipe, problem, settings, first, judged, scale):
+    """What a fit to the rows for a part of the steps misses of the ensemble, over the scale of the spread, a row."""
+    X, condition, known = judged
+    rng = np.random.default_rng([problem.seed, MEMBER_STREAM, _SHORTER])
+    own = dataclasses.replace(problem, seed=int(rng.integers(2**31)), warm=None, n_steps=0)
+    base = first if first.has_data_units else make_run(recipe, own, first.kind)
+    limit = settings.max_time
+    shorter = dataclasses.replace(
+        settings,
+        max_iter=max(1, round(SHORTER_SHARE * settings.max_iter)),
+        max_time=None if limit is None else SHORTER_SHARE * limit,
+    )
+    run = _trained(recipe, problem, shorter, (first, base, own))
+    return None if run is None else _in_units(run, X, condition, known, scale)
+
+
+def _trained(recipe, problem, settings, parts):
+    """A run of the kind of a first one with the maps of a base on a problem of its own; None where it diverged."""
+    first, base, own = parts
     run = make_run(recipe, own, first.kind, mixture_of(first, base, own), like=base)
     try:
-        history = run.train(settings, name="member", dropout=first.dropout)
+        run.train(settings, name="member", dropout=first.dropout)
     except FitDivergedError as error:
         warnings.warn(
-            f"The fit that tells the error of log-densities diverged, so that it is assumed: {error}",
+            f"A fit that tells the error of log-densities diverged, so that it is assumed: {error}",
             ConvergenceWarning,
-            stacklevel=7,
+            stacklevel=8,
         )
         return None
     problem.n_steps += own.n_steps
-    condition = None if run.condition is None else run.condition[judged]
-    X, fitted = own.target[judged], run.fitted(history, None)[0]
-    known = _log_densities(models, runs, X, condition)
-    found = _log_densities([fitted], [run], X, condition)[0]
-    true = np.logaddexp.reduce(known, axis=0) - np.log(len(known))
-    return np.abs(found - true) / scale.of_spread(known)
+    return run
+
+
+def _in_units(run, X, condition, known, scale):
+    """How far the log-densities of a run are from those of an ensemble, over the scale of its spread, a row."""
+    found = _log_densities([run.fitted(run.history, None)[0]], [run], X, condition)[0]
+    of_ensemble = np.logaddexp.reduce(known, axis=0) - np.log(len(known))
+    return np.abs(found - of_ensemble) / scale.of_spread(known)
 
 
 def _drawn(problem, models, runs):

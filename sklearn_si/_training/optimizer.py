@@ -116,6 +116,11 @@ class AdamWithEMA:
             self.score, self.best = score, self.ema.clone()
             self.buffers = [b.clone() for b in self.networks.buffers()]
 
+    def keep_last(self, score: float) -> None:
+        """Keep a copy of the means, whatever their score."""
+        self.score = -math.inf
+        self.keep_if_best(score)
+
     def is_finite(self) -> bool:
         """Whether all weights are finite; if they are, a training that blows up may go on from them."""
         if not bool(torch.isfinite(self.flat).all() & torch.isfinite(self.ema).all()):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..exceptions import FitDivergedError
 from ..preprocessing import AFFINE, MARGINAL
+from .averaging import average_more, can_average
 from .closed_score import closed_score
 from .masked_run import make_run
 from .mixture_init import FOLDS, Budget, ClosedForm, find_mixture, refit
@@ -265,11 +266,13 @@ class Selection:
             if run is None and not self.steps:
                 raise self.failure
             if run is None or not self.goes_on(run, best):
-                return
+                break
             best = run.history.best_score
             dropout = min(0.5, _MORE * dropout) if dropout else self.first_dropout(run)
             if self.settings.verbose and self.problem.group.rank == 0:
                 print(f"It overfits: again with dropout {dropout:.2f}")
+        if run is not None and run.history.overfitted and can_average(self):
+            average_more(self)
 
     def goes_on(self, run, best):
         """Whether a run with more dropout follows."""
@@ -283,17 +286,21 @@ class Selection:
 
     def long_run(self, dropout):
         """A run on what is left, from the best weights of the last, with a rate that starts again."""
-        settings, last = self.settings, self.runs[-1] if self.steps else self.start
-        if settings.max_time is None:
-            settings = dataclasses.replace(settings, max_iter=settings.max_iter - self.steps)
-        else:
-            settings = dataclasses.replace(
-                settings, max_time=max(_SHORT_RUN_SHARE, self.left() - _FINAL_SHARE) * settings.max_time
-            )
+        last = self.runs[-1] if self.steps else self.start
+        done = self.steps if self.settings.max_time is None else 0
+        settings = self.settings_of_long_run(max_iter=self.settings.max_iter - done)
         score = closed_score(last) if last.history is None else last.history.best_score
         run = self.trained(self.continuation(last), settings, dropout=dropout, start_score=score)
         self.steps += run.history.n_iter if run is not None else 0
         return run
+
+    def settings_of_long_run(self, max_iter):
+        """Those of a training that may take what is left of the time, or so many steps."""
+        limit = self.settings.max_time
+        if limit is None:
+            return dataclasses.replace(self.settings, max_iter=max_iter)
+        seconds = max(_SHORT_RUN_SHARE, self.left() - _FINAL_SHARE) * limit
+        return dataclasses.replace(self.settings, max_iter=max_iter, max_time=seconds)
 
     def left(self):
         """The share of the time, or of the steps of long runs, that is left."""

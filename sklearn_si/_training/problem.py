@@ -30,7 +30,7 @@ from .paths import make_path
 from .preprocessing_choice import train_best
 from .ratio_of_samples import SHARE_OF_RATIO, learns_ratio, with_ratio
 from .run import has_likelihood_validation
-from .target_density import wanted_densities, with_target
+from .target_density import share_of_transport, wanted_densities, with_target
 from .validation_split import split_samples
 from .warm_start import WarmStart, warm_run
 
@@ -368,7 +368,7 @@ def fit_problem(recipe, problem):
     rows = None if (spec, has_target) == (None, False) else problem.group.rows(problem.base)
     check_base("flow" if has_target else spec, rows, problem.names)
     is_flow, problem.awaits_density = spec == "flow", spec == "flow" or has_target
-    share = 1 / (1 + is_flow + has_target)
+    share = share_of_transport(spec, has_target)
     if settings.max_time is not None:
         settings.max_time *= share
     if not is_flow:

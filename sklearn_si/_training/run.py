@@ -43,6 +43,7 @@ from ..preprocessing import AffineMap, fit_one_sample_map, fit_two_sample_maps
 from ..solvers import odeint, time_grid
 from .batches import Batches, Sampler, held_out_loss
 from .composed import compose, normal_transition
+from .gains import gains_of
 from .lazy_rows import part_of, scaled_rows
 from .loop import History, Scores, count_rounds, train
 from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
@@ -289,8 +290,8 @@ class Run:
         told = self._told(name, settings)
         with batches, self._dropping(self.dropout), self._foreign_randomness(), told as after_round:
             validate = self._validation(settings)
-            training = self.likelihood_of(problem.target_train) if has_likelihood_validation(problem) else None
-            scores = Scores(validate, start_score or validate, training)  # the start may be the best there is
+            gains = gains_of(self) if name != "compare" and has_likelihood_validation(problem) else None
+            scores = Scores(validate, start_score or validate, gains)  # the start may be the best there is
             self.history = train(
                 self.networks, batches.loss, scores, settings,
                 after_round=after_round, group=problem.group, record=self._record(batches), history=problem.begun(name),
@@ -372,20 +373,25 @@ class Run:
 
     def likelihood_of(self, rows, most=None):
         """A function that gives the mean log-density of rows in data units, by a coarse grid (to .01 nats)."""
-        weight, path = self.problem.target_weight, self.problem.interpolant
+        weight, group = self.problem.target_weight, self.problem.group
         rows = first_rows(weight, rows, self.n_validation_rows(most))
+        values, jacobian = self.row_likelihoods(rows), mean_by_weight(self.log_jacobian(rows), weight, rows)
+        return lambda: group.mean_over_rows(mean_by_weight(values(), weight, rows) + jacobian)
+
+    def row_likelihoods(self, rows):
+        """A function that gives the log-density of each of some rows in scaled units, by a coarse grid."""
+        path = self.problem.interpolant
         condition = None if self.condition is None else self.condition[rows]
         fields = Fields(path, self.networks["velocity"], condition=condition)
         middle = path.gaussian_time
         anchor, parts = (0.0, normal_parts(path)) if middle is None else (middle, middle_parts(path, middle))
-        x, jacobian = self.x1[rows], mean_by_weight(self.log_jacobian(rows), weight, rows)
+        x = self.x1[rows]
 
         @torch.no_grad()
-        def likelihood():
-            value, _ = density_parts(fields, x, 1.0, VALIDATION_LEVEL, GRID_SPACING, anchor, parts, None)
-            return self.problem.group.mean_over_rows(mean_by_weight(value.sum(1), weight, rows) + jacobian)
+        def likelihoods():
+            return density_parts(fields, x, 1.0, VALIDATION_LEVEL, GRID_SPACING, anchor, parts, None)[0].sum(1)
 
-        return likelihood
+        return likelihoods
 
     def n_validation_rows(self, most=None):
         """The largest number of rows that are scored, unless it is given."""

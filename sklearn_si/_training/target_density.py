@@ -11,6 +11,21 @@ from .loop import History
 from .paths import make_path
 from .warm_start import WarmStart
 
+# Parts of the time of a bridge that the density of its target has, where transport has one: a log-likelihood goes on
+# rising long after draws have ceased to improve.
+_PARTS_OF_TARGET = 2
+
+
+def share_of_transport(spec, has_target):
+    """The share of the time that transport has, and the density of the base if it is learned; the target has the rest.
+
+    Parameters
+    ----------
+    spec, has_target
+        What `wanted_densities` returns.
+    """
+    return 1 / (1 + (spec == "flow") + _PARTS_OF_TARGET * has_target)
+
 
 def wanted_densities(recipe, problem):
     """As `densities_of`; nothing where the density at the base is known, or neither end has one."""
@@ -37,7 +52,7 @@ def with_target(recipe, problem, model, fit):
         fit(recipe, problem) -> the fitted model and how its training went.
     """
     limit = recipe.max_time
-    share = 1 / (2 + (wanted_densities(recipe, problem)[0] == "flow"))
+    share = _PARTS_OF_TARGET * share_of_transport(*wanted_densities(recipe, problem))
     own = dataclasses.replace(
         recipe,
         interpolant="linear",

@@ -1,5 +1,6 @@
 """Neural networks and closed-form fields f(t, x, condition) with an exact divergence."""
 
+from ._averaged import AveragedNetwork
 from ._divergence import velocity_and_divergence
 from ._fields import (
     ComposedVelocity,
@@ -14,6 +15,7 @@ from ._perceptrons import ACTIVATIONS, MLP, FiLMNetwork
 __all__ = [
     "ACTIVATIONS",
     "MLP",
+    "AveragedNetwork",
     "ComposedVelocity",
     "DenoiserOfScore",
     "FiLMNetwork",

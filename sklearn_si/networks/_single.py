@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ._averaged import AveragedNetwork
 from ._fields import ResidualField
 from ._perceptrons import ACTIVATIONS, FiLMNetwork, Modulated, Modulation, TimeModulated, joined
 
@@ -35,18 +36,28 @@ def with_single_precision(field: nn.Module) -> nn.Module | None:
     field : Module
         In double precision.
     """
-    if not isinstance(field, ResidualField) or type(field.network) is not FiLMNetwork:
+    if not isinstance(field, ResidualField):
         return None
-    if field.network.weights[0].shape[1] != len(field.network.output):
-        return None  # the inputs are features of x
-    weight = field.network.output
+    network: nn.Module = field.network
+    networks = list(network.members) if isinstance(network, AveragedNetwork) else [network]
+    rounded = [_rounded(part) for part in networks]
+    if any(part is None for part in rounded):
+        return None
+    copied = copy.copy(field)
+    copied._modules = dict(field._modules)
+    copied.network = AveragedNetwork(rounded) if len(rounded) > 1 else rounded[0]  # type: ignore[assignment, arg-type]
+    return copied
+
+
+def _rounded(network: nn.Module) -> "SinglePrecisionNetwork | None":
+    """A network in single precision; None where it cannot be taken so."""
+    if type(network) is not FiLMNetwork or network.weights[0].shape[1] != len(network.output):
+        return None  # or the inputs are features of x
+    weight = network.output
     if weight.device.type != "cpu" or weight.dtype != torch.float64:
         return None
-    rounded = copy.copy(field)
-    rounded._modules = dict(field._modules)
-    network = SinglePrecisionNetwork(field.network)
-    rounded.network = network  # type: ignore[assignment]
-    return rounded if is_alike(network) else None
+    rounded = SinglePrecisionNetwork(network)
+    return rounded if is_alike(rounded) else None
 
 
 def is_alike(network: "SinglePrecisionNetwork") -> bool:

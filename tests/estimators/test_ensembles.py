@@ -17,8 +17,10 @@ from sklearn_si import (
     SchroedingerBridge,
     TransformedDensity,
 )
+from sklearn_si._model.ensemble import ErrorScale
 from sklearn_si._training import checkpoint
 from sklearn_si._training import members as training
+from sklearn_si._training.run import Run
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.networks import MixtureVelocity
 
@@ -145,6 +147,38 @@ def test_a_wider_spread_is_a_wider_interval(flow, parts):
     spread = of_members(parts, "score_samples", TEST).std(0, ddof=1)
     assert np.array_equal(np.argsort(width), np.argsort(spread))
     assert (width > 0.5 * spread).all()
+
+
+def test_the_larger_of_two_factors_widens_intervals_and_neither_narrows_them():
+    values = np.random.default_rng(0).normal(size=(5, 50))
+    rows, ones = np.linspace(0.0, 1.0, 101), np.ones(101)
+    assumed = ErrorScale(1.0).half_width(values, True)
+    few, many = 0.1 * rows, 20.0 * rows  # of 90 % quantiles .09 and 18
+    np.testing.assert_allclose(ErrorScale(1.0).measured([few, 2 * many, many]).half_width(values, True) / 36.0,
+                               ErrorScale(1.0).of_spread(values))  # fmt: skip
+    assert np.array_equal(ErrorScale(1.0).measured([few]).half_width(values, True), assumed)
+    assert np.array_equal(ErrorScale(1.0).measured([]).half_width(values, True), assumed)
+    assert ErrorScale(1.0).measured([np.r_[ones, np.nan]]).factor == 1.0
+
+
+@pytest.mark.parametrize("limit", [{"max_iter": 40}, {"max_iter": "auto", "max_time": 0.8}])
+def test_a_shorter_fit_to_the_rows_tells_what_is_still_to_learn(limit, monkeypatch):
+    seen, train = [], Run.train
+
+    def told(self, settings, **kwargs):
+        seen.append((settings, self.problem.target is not X and not np.array_equal(self.problem.target, X)))
+        return train(self, settings, **kwargs)
+
+    monkeypatch.setattr(Run, "train", told)
+    model = InterpolantFlow(n_estimators=2, **{**SMALL, **limit}).fit(X)
+    (member, _), (to_draws, drawn), (shorter, other_rows) = seen[-3:]
+    assert drawn and not other_rows
+    if "max_time" in limit:
+        assert shorter.max_time == to_draws.max_time / 2 == member.max_time / 2
+        assert 3.5 * member.max_time == pytest.approx(0.98 * 0.8)
+    else:
+        assert shorter.max_iter == to_draws.max_iter / 2 == member.max_iter / 2 == 20
+    assert model.model_.error_scale.factor > 0
 
 
 def test_one_member_has_no_interval(parts):

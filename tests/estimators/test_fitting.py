@@ -56,7 +56,9 @@ def test_the_history_has_the_rounds_of_all_trainings_and_goes_on_with_a_warm_sta
     first = model.history_
     names = [one["training"] for one in first]
     assert names == sorted(names) and set(names) == {"compare", "train"}
-    kept = [one for one in first if one["training"] == "train"][-len(model.loss_curve_) :]
+    long = [one for one in first if one["training"] == "train"]
+    start = [one["loss"] for one in long].index(model.loss_curve_[0])
+    kept = long[start : start + len(model.loss_curve_)]
     assert [one["loss"] for one in kept] == model.loss_curve_
     assert [one["validation_score"] for one in kept] == model.validation_scores_
     save(model, tmp_path / "model.si")

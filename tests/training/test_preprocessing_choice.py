@@ -1,5 +1,7 @@
 """The choice of map, closed form and dropout on validation rows."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from sklearn_si._training import problem as _fitting
 from sklearn_si._training import run as _runs
 from sklearn_si._training.batches import Batches, Sampler
 from sklearn_si._training.checkpoint import NoCheckpoint
+from sklearn_si._training.gains import Gains, RowScores
 from sklearn_si._training.loop import ROUND, History, Scores, Settings, should_check_overfitting, train
 from sklearn_si._training.mixture_init import Budget, find_mixture, refit
 from sklearn_si._training.optimizer import AdamWithEMA
@@ -23,6 +26,7 @@ from sklearn_si._training.preprocessing_choice import Selection
 from sklearn_si._training.recipe import Recipe
 from sklearn_si._utils.tensors import FIT_STREAM
 from sklearn_si.couplings import independent
+from sklearn_si.distributed import Single
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.interpolants import make_interpolant
 from sklearn_si.networks import FiLMNetwork, MixtureVelocity
@@ -313,24 +317,56 @@ def test_the_best_step_lies_far_back_after_three_rounds_and_a_third_of_what_led_
     assert should_check_overfitting(History(n_iter=steps, best_step=best, stale=stale)) is far
 
 
-@pytest.mark.parametrize("rises", [True, False])
-def test_training_ends_where_the_score_of_training_rows_alone_rises(rises):
+def rows_that_gain(*gains):
+    """Scores of rows that are asked for in pairs, after and before: those after have gained the given ones."""
+    gained = torch.tensor(gains)
+    values = itertools.cycle([gained, torch.zeros_like(gained)])
+    return RowScores(lambda: next(values), np.arange(len(gained)), None, Single())
+
+
+def trained_with(gains, best_first=True):
+    """The history of a training whose first round is the best, and what is left in the networks after it."""
     network = nn.ModuleDict({"f": nn.Linear(1, 1)})
-    scores, fits = iter([1.0] + [0.0] * 30), iter(range(100))
+    scores = iter([1.0 if best_first else -1.0] + [0.0] * 30)
 
     def loss():
         return (network["f"].weight ** 2).sum()
 
     settings = Settings(8, 0.01, 20 * ROUND, None, 0.0, np.inf, True, 0, "uniform")
-    # asked of the weights of the last round first, then of those of the best
-    history = train(
-        network,
-        loss,
-        Scores(lambda: next(scores), training=lambda: (-1) ** rises * next(fits)),
-        settings,
-    )
-    assert history.overfitted is rises
-    assert history.n_iter == (7 if rises else 20) * ROUND
+    return train(network, loss, Scores(lambda: next(scores), gains=gains), settings)
+
+
+ALIKE, UP, DOWN = (0.0,) * 10, (0.3,) * 10, (-0.3,) * 10
+HEAVY_TAILED = (*(0.03,) * 9, -3.0)  # of mean -.27, which is less than twice its error
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "overfits"),
+    [(UP, DOWN, True), (UP, ALIKE, True), (DOWN, DOWN, False), (UP, UP, False), (UP, HEAVY_TAILED, False),
+     ((0.04,) * 10, ALIKE, False)],
+)  # fmt: skip
+def test_training_ends_where_training_rows_alone_gain_for_certain(training, validation, overfits):
+    history = trained_with(Gains(*(rows_that_gain(*g) for g in (training, validation, DOWN))))
+    assert history.overfitted is overfits
+    assert history.n_iter == (7 if overfits else 20) * ROUND
+
+
+@pytest.mark.parametrize(("last", "score"), [(DOWN, 1.0), (UP, 0.0), (HEAVY_TAILED, 0.0), (ALIKE, 1.0)])
+def test_the_last_weights_are_kept_unless_the_best_are_surely_better(last, score):
+    gains = Gains(rows_that_gain(*DOWN), rows_that_gain(*DOWN), rows_that_gain(*last))
+    assert trained_with(gains).best_score == score
+
+
+def test_errors_of_gains_are_those_of_paired_differences_by_weight():
+    network = nn.ModuleDict({"f": nn.Linear(1, 1)})
+    optimizer = AdamWithEMA(network)
+    values = iter([torch.tensor([1.0, 5.0, 2.0]), torch.tensor([0.0, 3.0, 2.0])])
+    weight = np.array([1.0, 9.0, 1.0, 2.0])
+    rows = RowScores(lambda: next(values), np.array([0, 2, 3]), weight, Single())
+    mean, error = rows.gain(optimizer, optimizer.ema, optimizer.ema)
+    # gains 1, 2 and 0 of weights 1, 1 and 2, which tell as much as 16 / 6 equal rows, rounded
+    assert mean == pytest.approx(0.75)
+    assert error == pytest.approx(((1 + 4) / 4 - 0.75**2) ** 0.5 / 3**0.5)
 
 
 # ----------------------------------------------------------------------------------- mixtures

@@ -1,0 +1,86 @@
+"""Time that is left when a table overfits: further networks, whose mean velocity is taken."""
+
+import copy
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from .._utils.tensors import MEMBER_STREAM
+from ..networks import FiLMNetwork, MixtureVelocity, PreconditionedField
+from ..networks._averaged import AveragedNetwork
+from .masked_run import make_run
+
+# Share of the time that must be left for one more network.
+_LEAST_LEFT = 0.1
+# Largest number of networks: each adds as much to the price of a density.
+_MOST_NETWORKS = 4
+# Networks in succession that bring nothing, after which no other is trained.
+_IN_VAIN = 2
+# Part of the seeds of further networks, apart from those of the members of an ensemble.
+_APART = 20_000
+
+
+def can_average(selection: Any) -> bool:
+    """Whether time is the limit, and the networks of a selection are ours, of one sample, in one process."""
+    recipe, problem = selection.recipe, selection.problem
+    if recipe.max_time is None or recipe.max_iter != "auto":
+        return False
+    if recipe.n_estimators > 1 or problem.group.size > 1 or set(problem.fields) != {"velocity"}:
+        return False
+    field = selection.best().networks["velocity"]
+    return type(field) in (PreconditionedField, MixtureVelocity) and type(field.network) is FiLMNetwork
+
+
+def average_more(selection: Any) -> None:
+    """Train networks anew in what is left of the time, and enter the run of their mean where it scores higher.
+
+    A run that overfits has ended before its time. Each further one starts from a seed of its own, with the map, the
+    closed form and the dropout of the best, and its rate falls to zero where the best was best. Of their velocities
+
+    b(t, x) = (1 / m) sum_k b_k(t, x)
+
+    is taken: a velocity is a conditional expectation, and what its estimates have learned of the noise of the rows
+    differs between them. (The mixture of their distributions is what `n_estimators` gives.)
+    """
+    best, members = selection.best(), [selection.best()]
+    score, in_vain = best.history.best_score, 0
+    while len(members) < _MOST_NETWORKS and in_vain < _IN_VAIN and _has_time(selection):
+        run = _one_more(selection, best)
+        if run is None or selection.interrupted:
+            return
+        averaged = _average_of([*members, run])
+        value = averaged.likelihood_of(selection.problem.target_val)()
+        in_vain = 0 if value > score else in_vain + 1
+        if value > score:
+            members, score = [*members, run], value
+            averaged.history = dataclasses.replace(best.history, best_score=value)
+            selection.runs.append(averaged)
+        if selection.settings.verbose:
+            print(f"Time is left: one more network, mean of {len(members)}, validation score {score:.4f}")
+
+
+def _has_time(selection: Any) -> bool:
+    return not selection.interrupted and selection.left() > _LEAST_LEFT
+
+
+def _one_more(selection: Any, best: Any) -> Any:
+    """A run from another seed, as long as the best one was; None where it diverged."""
+    problem, number = selection.problem, len(selection.problem.trainings)
+    seed = int(np.random.default_rng([problem.seed, MEMBER_STREAM, _APART + number]).integers(2**31))
+    own = dataclasses.replace(problem, seed=seed, n_steps=0)
+    run = make_run(selection.recipe, own, best.kind, best.mixture, like=best, number=number)
+    steps = max(1, best.steps + (best.history.best_step or best.history.n_iter))
+    settings = selection.settings_of_long_run(max_iter=steps)
+    trained = selection.trained(run, settings, dropout=best.dropout)
+    problem.n_steps += own.n_steps
+    return trained
+
+
+def _average_of(runs: list) -> Any:
+    """A run with the mean of the velocities of some, which share maps, rows and closed form."""
+    averaged = copy.copy(runs[0])
+    averaged.networks = copy.deepcopy(runs[0].networks)
+    networks = [copy.deepcopy(run.networks["velocity"].network) for run in runs]
+    averaged.networks["velocity"].network = AveragedNetwork(networks)
+    return averaged
