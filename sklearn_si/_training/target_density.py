@@ -52,7 +52,6 @@ def with_target(recipe, problem, model, fit):
         fit(recipe, problem) -> the fitted model and how its training went.
     """
     limit = recipe.max_time
-    share = _PARTS_OF_TARGET * share_of_transport(*wanted_densities(recipe, problem))
     own = dataclasses.replace(
         recipe,
         interpolant="linear",
@@ -62,7 +61,8 @@ def with_target(recipe, problem, model, fit):
         fields="auto",
         base_density=None,
         learns_denoiser=False,
-        max_time=None if limit is None else min(share * limit, problem.left(limit)),
+        # all that is left: transport may have ended before its time
+        max_time=None if limit is None else problem.left(limit),
     )
     target = None
     with problem.interruptible(lambda: True, "in the density of its target: `score_samples` has none."):
