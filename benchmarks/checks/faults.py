@@ -817,9 +817,9 @@ FAULTS = [
     Fault(
         "runs are compared in the units of each",
         "_training.run",
-        "Run.likelihood_of",
-        "mean_by_weight(values(), weight, rows) + jacobian",
-        "mean_by_weight(values(), weight, rows)",
+        "Run.row_likelihoods",
+        "value.double().cpu() + jacobian",
+        "value.double().cpu()",
     ),
     Fault(
         "layers of a factory draw from the global generator",
@@ -874,7 +874,7 @@ FAULTS = [
     Fault(
         "the error of a gain is that of unpaired scores",
         "_training.gains",
-        "RowScores.gain",
+        "RowScores.moments",
         "max(0.0, square - mean**2)",
         "square",
     ),

@@ -45,17 +45,22 @@ class RowScores:
 
     def gain(self, optimizer: AdamWithEMA, after: Tensor, before: Tensor) -> tuple[float, float]:
         """The mean of what weights gain on others, in nats, and its standard error: that of paired differences."""
-        change = self._under(optimizer, after) - self._under(optimizer, before)
-        mean, square = (self.group.mean_over_rows(self._mean(part)) for part in (change, change**2))
+        return self.moments(self._under(optimizer, after) - self._under(optimizer, before))
+
+    def lead(self, other: "RowScores") -> tuple[float, float]:
+        """The same of the models of two runs, at the same rows."""
+        return self.moments(as_array(self.values(), np.float64) - as_array(other.values(), np.float64))
+
+    def moments(self, values: np.ndarray) -> tuple[float, float]:
+        """The mean of values at the rows, and its standard error."""
+        parts = (mean_by_weight(part, self.weight, self.rows) for part in (values, values**2))
+        mean, square = (self.group.mean_over_rows(part) for part in parts)
         n = self.group.total(n_effective_of(self.weight, self.rows))
         return mean, (max(0.0, square - mean**2) / n) ** 0.5
 
     def _under(self, optimizer: AdamWithEMA, weights: Tensor) -> np.ndarray:
         with optimizer.live(weights):
             return as_array(self.values(), np.float64)
-
-    def _mean(self, values: np.ndarray) -> float:
-        return mean_by_weight(values, self.weight, self.rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,14 +102,16 @@ class Gains:
         return gain > -error
 
 
+def row_scores(run: Any, rows: np.ndarray, most: int) -> RowScores:
+    """The log-likelihoods of the first of some rows, at most so many, under the networks of a run."""
+    weight = run.problem.target_weight
+    rows = first_rows(weight, rows, most)
+    return RowScores(run.row_likelihoods(rows), rows, weight, run.problem.group)
+
+
 def gains_of(run: Any) -> Gains:
     """What a run asks of rows one by one."""
-    problem, few, limit = run.problem, run.n_validation_rows(), run.recipe.max_time
-    weight, held = problem.target_weight, problem.target_val
+    few, limit = run.n_validation_rows(), run.recipe.max_time
+    train, held = run.problem.target_train, run.problem.target_val
     many = few if limit is None else few * (1 + int(limit / _SECONDS_FOR_LAST))
-
-    def of(rows: np.ndarray, most: int) -> RowScores:
-        rows = first_rows(weight, rows, most)
-        return RowScores(run.row_likelihoods(rows), rows, weight, problem.group)
-
-    return Gains(of(problem.target_train, few), of(held, few), of(held, min(_MOST_LAST_ROWS, many)))
+    return Gains(*(row_scores(run, *of) for of in ((train, few), (held, few), (held, min(_MOST_LAST_ROWS, many)))))

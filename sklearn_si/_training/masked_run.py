@@ -132,15 +132,15 @@ class MaskedRun(Run):
         pieces = [(self._piece(mask, rows[own]), rows[own]) for mask, own in self._parts(len(rows))]
 
         def likelihood():
-            means = ((mean_by_weight(values(), weight, some) + jacobian, some) for (values, jacobian), some in pieces)
-            return group.mean_over_rows(sum(len(some) * mean for mean, some in means) / len(rows))
+            sums = (len(some) * mean_by_weight(values(), weight, some) for values, some in pieces)
+            return group.mean_over_rows(sum(sums) / len(rows))
 
         return likelihood
 
     def row_likelihoods(self, rows):
-        """A function that gives the same for each of some rows, but for the derivatives of the map."""
+        """A function that gives the same for each of some rows."""
         parts = self._parts(len(rows))
-        pieces = [self._piece(mask, rows[own])[0] for mask, own in parts]
+        pieces = [self._piece(mask, rows[own]) for mask, own in parts]
         order = torch.as_tensor(np.argsort(np.concatenate([own for _, own in parts])))
         return lambda: torch.cat([values() for values in pieces])[order]
 
@@ -155,10 +155,7 @@ class MaskedRun(Run):
         return [(mask, some) for mask, some in parts if len(some)]
 
     def _piece(self, mask, rows):
-        """Log-densities of some rows under one mask, per column times their number.
-
-        A function that gives those in scaled units, and the mean of what the map adds.
-        """
+        """A function that gives log-densities of some rows under one mask, per column times their number."""
         path, asked = self.problem.interpolant, (mask == ASKED).nonzero()[:, 0]
         v, states = self.x1[rows], mask[None].to(self.device)
         normals = self.target_map.normals(states)
@@ -168,8 +165,7 @@ class MaskedRun(Run):
         known = [] if is_whole else [told(v, states)]
         known += [] if own is None else [own]
         condition = torch.cat(known, 1) if known else None
-        slopes = self.log_jacobian(rows)[:, asked.numpy()].sum(1) - float(normals.log_det[0])
-        jacobian = mean_by_weight(slopes, self.problem.target_weight, rows)
+        slopes = torch.as_tensor(self.log_jacobian(rows)[:, asked.numpy()].sum(1) - float(normals.log_det[0]))
         middle = path.gaussian_time
         anchor, parts = (0.0, standard_normal_parts) if middle is None else (middle, middle_parts(path, middle))
 
@@ -180,9 +176,10 @@ class MaskedRun(Run):
             of: Any = self.networks["masked"]
             field = of.joint(told_of_whole_rows(len(mask))) if is_whole else of.restricted(asked.to(self.device))
             fields = Fields(path, field, condition=condition)
-            return share * density_parts(fields, u, 1.0, COARSE, GRID_SPACING, anchor, parts, None)[0].sum(1)
+            value = density_parts(fields, u, 1.0, COARSE, GRID_SPACING, anchor, parts, None)[0].sum(1)
+            return share * (value.double().cpu() + slopes)
 
-        return values, share * jacobian
+        return values
 
     def fitted(self, history, density):
         """The fitted model of all columns, which holds what answers for some given others."""

@@ -10,6 +10,7 @@ from ..exceptions import FitDivergedError
 from ..preprocessing import AFFINE, MARGINAL
 from .averaging import average_more, can_average
 from .closed_score import closed_score
+from .gains import row_scores
 from .masked_run import make_run
 from .mixture_init import FOLDS, Budget, ClosedForm, find_mixture, refit
 from .run import has_likelihood_validation, train_run
@@ -86,6 +87,11 @@ def train_best(recipe, problem, settings):
     return selection.winner()
 
 
+def _score(run):
+    """The highest score of a run."""
+    return run.history.best_score
+
+
 class Selection:
     """Short runs on a share of the steps (or of the time), then long ones from what won."""
 
@@ -95,6 +101,7 @@ class Selection:
         self.start: Any = None  # the run that the others are compared with, and that the long ones copy
         self.failure: Any = None  # of the last run that diverged
         self.steps = 0  # of the long runs
+        self.n_short = 0  # runs before these
         length = settings.max_iter / _STEPS if settings.max_time is None else settings.max_time / _SECONDS
         self.share = _SHORT_RUN_SHARE * min(1.0, length**-0.5)
 
@@ -105,22 +112,44 @@ class Selection:
 
     def best(self):
         """The run of the highest score; of equals the longest, which is the last."""
-        return max(reversed(self.runs), key=lambda run: run.history.best_score)
+        return max(reversed(self.runs), key=_score)
 
     def winner(self):
+        """The best of the long runs; a short one where it surely leads.
+
+        Scores of a round are of few rows. Of several short runs one scores higher by chance than a long one that is
+        better by .02 nats: so it must lead by more than the error of its lead.
+        """
+        long = self.runs[self.n_short :]
+        if not long or self.interrupted:
+            return self._best_of(self.runs)
+        best, rival = self._best_of(long), max(self.runs[: self.n_short], key=_score, default=None)
+        if rival is not None and _score(rival) > _score(best) and self._leads(rival, best):
+            best = rival
+        # what more steps brought nothing for, has converged
+        best.history.converged |= best is not self.runs[-1]
+        return best
+
+    def _leads(self, rival, best):
+        """Whether a run leads another by more than the error of its lead; more validation rows than score a round."""
+        n_rows = max(rival.n_validation_rows(), self._final_rows())
+        rows = self.problem.target_val
+        with self.problem.interruptible(lambda: True, "in its last choice: the longer training is kept."):
+            lead, error = row_scores(rival, rows, n_rows).lead(row_scores(best, rows, n_rows))
+            return lead > error
+        return False
+
+    def _best_of(self, runs):
         """The best of the runs near the highest score, by more validation rows than score a round."""
-        near = self.best().history.best_score - _NEAR
-        ranked = sorted(enumerate(self.runs), key=lambda pair: (-pair[1].history.best_score, -pair[0]))
-        finalists = [run for _, run in ranked if run.history.best_score >= near][:_FINALISTS]
-        scores = [run.history.best_score for run in finalists]
+        ranked = sorted(enumerate(runs), key=lambda pair: (-_score(pair[1]), -pair[0]))
+        near = _score(ranked[0][1]) - _NEAR
+        finalists = [run for _, run in ranked if _score(run) >= near][:_FINALISTS]
+        scores = [_score(run) for run in finalists]
         n_rows = min(self.problem.group.total(len(self.problem.target_val)), self._final_rows())
         if len(finalists) > 1 and n_rows > VALIDATION_ROWS and not self.interrupted:
             with self.problem.interruptible(lambda: True, "in its last choice: the best by fewer rows is kept."):
                 scores = [run.likelihood_of(self.problem.target_val, n_rows)() for run in finalists]
-        best = finalists[scores.index(max(scores))]
-        # what more steps brought nothing for, has converged
-        best.history.converged |= best is not self.runs[-1]
-        return best
+        return finalists[scores.index(max(scores))]
 
     def _final_rows(self):
         """The rows by which the last choice is made: as many as the time that is left allows."""
@@ -260,6 +289,7 @@ class Selection:
         """Train copies of the start's networks to the end; with dropout where a run without it overfits."""
         if self.interrupted:
             return
+        self.n_short = len(self.runs)
         dropout, best = 0.0 if self.recipe.dropout == "auto" else self.recipe.dropout, -math.inf
         while True:
             run = self.long_run(dropout)

@@ -374,22 +374,22 @@ class Run:
     def likelihood_of(self, rows, most=None):
         """A function that gives the mean log-density of rows in data units, by a coarse grid (to .01 nats)."""
         weight, group = self.problem.target_weight, self.problem.group
-        rows = first_rows(weight, rows, self.n_validation_rows(most))
-        values, jacobian = self.row_likelihoods(rows), mean_by_weight(self.log_jacobian(rows), weight, rows)
-        return lambda: group.mean_over_rows(mean_by_weight(values(), weight, rows) + jacobian)
+        values = self.row_likelihoods(rows := first_rows(weight, rows, self.n_validation_rows(most)))
+        return lambda: group.mean_over_rows(mean_by_weight(values(), weight, rows))
 
     def row_likelihoods(self, rows):
-        """A function that gives the log-density of each of some rows in scaled units, by a coarse grid."""
+        """A function that gives the log-density of each of some rows in data units, by a coarse grid."""
         path = self.problem.interpolant
         condition = None if self.condition is None else self.condition[rows]
         fields = Fields(path, self.networks["velocity"], condition=condition)
         middle = path.gaussian_time
         anchor, parts = (0.0, normal_parts(path)) if middle is None else (middle, middle_parts(path, middle))
-        x = self.x1[rows]
+        x, jacobian = self.x1[rows], torch.as_tensor(self.log_jacobian(rows))
 
         @torch.no_grad()
         def likelihoods():
-            return density_parts(fields, x, 1.0, VALIDATION_LEVEL, GRID_SPACING, anchor, parts, None)[0].sum(1)
+            value = density_parts(fields, x, 1.0, VALIDATION_LEVEL, GRID_SPACING, anchor, parts, None)[0].sum(1)
+            return value.double().cpu() + jacobian
 
         return likelihoods
 

@@ -91,9 +91,9 @@ def test_a_run_that_overfits_is_followed_by_one_with_dropout(monkeypatch):
     assert [dropout for _, dropout, _ in seen] == [0.2]
 
 
-def test_of_all_runs_the_one_of_the_highest_score_is_kept(monkeypatch):
-    best = []
-    trained = Selection.trained
+@pytest.mark.parametrize("sure", [True, False])
+def test_of_all_runs_the_one_of_the_highest_score_is_kept_or_the_long_one(sure, monkeypatch):
+    best, trained = [], Selection.trained
 
     def recording(self, run, settings, **kwargs):
         run = trained(self, run, settings, **kwargs)
@@ -101,8 +101,10 @@ def test_of_all_runs_the_one_of_the_highest_score_is_kept(monkeypatch):
         return run
 
     monkeypatch.setattr(Selection, "trained", recording)
+    monkeypatch.setattr(RowScores, "lead", lambda self, other: (0.1, 0.05 if sure else 0.2))
     flow = InterpolantFlow(**SMALL).fit(SKEWED)
-    assert len(best) > 3 and flow.best_validation_score_ == max(best)
+    assert len(best) > 3 and best[-1] < max(best)
+    assert flow.best_validation_score_ == (max(best) if sure else best[-1])
 
 
 def test_runs_that_come_near_each_other_are_judged_by_all_rows_that_are_held_out():
@@ -121,6 +123,35 @@ def test_runs_that_come_near_each_other_are_judged_by_all_rows_that_are_held_out
     lucky, good, far = selection.runs = [Judged(1.0, 0.5), Judged(0.95, 0.9), Judged(0.8, 2.0)]
     assert selection.winner() is good
     assert len(lucky.rows) == len(good.rows) == 500 and far.rows is None
+
+
+@pytest.mark.parametrize(
+    ("lead", "wins"), [((0.02, -0.02, 0.03, -0.02) * 10, False), ((0.2,) * 40, True), ((*(0.2,) * 39, -6.5), False)]
+)
+def test_a_short_run_wins_where_it_surely_leads_the_long_ones(lead, wins):
+    X = np.random.default_rng(0).normal(size=(200, 2))
+
+    class Judged:
+        def __init__(self, score, values):
+            self.history, self.values, self.problem = History(best_score=score, seconds=0.1), values, problem
+
+        def n_validation_rows(self):
+            return 20
+
+        def row_likelihoods(self, rows):
+            assert len(rows) == 40
+            return lambda: torch.tensor(self.values)
+
+    problem = _fitting.make_problem(Recipe(), X, None, None, NoCheckpoint(lambda: 0))
+    selection = Selection(Recipe(), problem, _fitting._settings(Recipe(), problem))
+    short, long = selection.runs = [Judged(1.0, lead), Judged(0.7, (0.0,) * 40)]
+    selection.n_short = 1
+    assert selection.winner() is (short if wins else long)
+    # by their scores alone, where there is no long one, or the user has no more patience
+    selection.n_short = 2
+    assert selection.winner() is short
+    selection.n_short, problem.interrupted = 1, True
+    assert selection.winner() is short
 
 
 @pytest.mark.parametrize(("left", "n_rows"), [(10.0, 1000), (4.0, 512), (1.0, None), (-1.0, None)])
