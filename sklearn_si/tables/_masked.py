@@ -48,8 +48,8 @@ class MaskedNetwork(nn.Module):
 
     a is one number a column, from 0 to 1, that held-out rows choose: columns without a part in the others stay apart,
     while training goes on for those that have one. With W_o = 0, where training starts, the columns are independent.
-    The rows of E and W_o of an ordered column are free vectors and a smooth function of the level's rank, so that
-    neighbouring levels learn from each other.
+    The rows of E and W_o of an ordered column are free vectors and a smooth function of the level's rank and normal
+    score, so that neighbouring levels learn from each other, and the few rows of a tail from all others.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class MaskedNetwork(nn.Module):
 
         self.embedding = nn.Parameter(normal((int(starts[-1]), width), generator, dtype=torch.float32) * 0.3)
         n_ordered, longest = len(self.ordered), max((sizes[j] for j in self.ordered), default=0)
-        waves = np.zeros((n_ordered, longest, 2 * _OCTAVES))
+        waves = np.zeros((n_ordered, longest, 2 * _OCTAVES + 2))
         for k, j in enumerate(self.ordered):
             waves[k, : sizes[j]] = _waves(ranks[j])
         self.register_buffer("waves", torch.as_tensor(waves, dtype=torch.float32))
@@ -106,7 +106,7 @@ class MaskedNetwork(nn.Module):
         self.register_buffer("wave_inputs", _concatenated(inputs))
         self.register_buffer("wave_outputs", _concatenated(outputs))
         self.register_buffer("wave_rows", _concatenated(rows))
-        shape = n_ordered, 2 * _OCTAVES, width
+        shape = n_ordered, waves.shape[2], width
         self.wave_embedding = nn.Parameter(normal(shape, generator, dtype=torch.float32) * 0.1)
         self.wave_output = nn.Parameter(torch.zeros(shape))
         self.reading = uniform(width, n_numbers, fan_in=max(1, n_numbers)) if n_numbers else None
@@ -213,9 +213,13 @@ def _scores(ranks):
 
 
 def _waves(ranks):
-    """Of each code of an ordered column, waves of its rank among the rows; none of a code without a rank."""
-    phase = np.pi * ranks[:, None] * 2.0 ** np.arange(_OCTAVES)
-    return np.nan_to_num(np.concatenate([np.sin(phase), np.cos(phase)], axis=1))
+    """Of each code of an ordered column, waves of its rank among the rows and powers of its normal score.
+
+    They are 0 for a code without a rank. Weights of the powers are a normal distribution of the score, by which the
+    codes of a long tail, whose ranks are all alike, learn from the rows before them.
+    """
+    phase, score = np.pi * ranks[:, None] * 2.0 ** np.arange(_OCTAVES), ndtri(ranks)[:, None]
+    return np.nan_to_num(np.concatenate([np.sin(phase), np.cos(phase), score / 2, (score**2 - 1) / 4], axis=1))
 
 
 def _numbers(values):

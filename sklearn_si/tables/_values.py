@@ -175,7 +175,7 @@ class ValueModel:
 
     def _standardised(self, values, features, codes, states, residuals, rng):
         """The flow's rows and their conditions; normal numbers (0 without rng) in coordinates not asked for."""
-        gaussian, which = self._laws(states, codes)
+        gaussian, which = self._normals(states, codes)
         given, asked = states == GIVEN, states == ASKED
         known = np.where(given, residuals, 0.0)
         rest = np.where(asked, residuals - _apply(gaussian.gain[which], known), 0.0)
@@ -191,7 +191,7 @@ class ValueModel:
         condition = np.concatenate(parts, axis=1).astype(np.float64)
         return condition
 
-    def _laws(self, states, codes):
+    def _normals(self, states, codes):
         """The normal distributions of the distinct pairs of group and pattern of states, and the one of each row."""
         last = len(self.covariances_) - 1  # of rows of unknown groups, and of all rows together
         groups = np.full(len(states), last)
@@ -208,7 +208,7 @@ class ValueModel:
 
     def sample(self, values, features, codes, states, random_state):
         """Values with those that are asked for drawn given the others."""
-        gaussian, which = self._laws(states, codes)
+        gaussian, which = self._normals(states, codes)
         condition = self._condition(values, features, states)
         u = self._drawn(condition, random_state)
         centre = self._centre(features)
@@ -241,7 +241,7 @@ class ValueModel:
 
     def log_density(self, values, features, codes, states):
         """The log-density of what is asked for given the rest."""
-        gaussian, which = self._laws(states, codes)
+        gaussian, which = self._normals(states, codes)
         filled = np.where(np.isnan(values), 0.0, values)
         u, condition = self._standardised(filled, features, codes, states, filled - self._centre(features), None)
         idle = (states != ASKED).sum(1)
