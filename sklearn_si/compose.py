@@ -10,6 +10,8 @@ from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted, has_fit_parameter
 
 from ._estimators.base import BaseInterpolant
+from ._estimators.in_group import fit_by_first
+from ._estimators.resume import told_params
 from ._model.fitted import HasModel
 from ._model.lost_rows import settled
 from ._utils.callbacks import FollowedEstimator, Tasks
@@ -127,35 +129,36 @@ class TransformedDensity(
             row to a point that is not finite, when there are weights and the fit of the estimator takes none, or when
             the fit of the estimator raises one.
         """
-        current_group().refuse("TransformedDensity")
+        if current_group().any(sample_weight is not None):
+            rows = {"X0": X0, "X1": X1, "condition": condition, "sample_weight": sample_weight}
+            return fit_by_first(self, self._fit, **rows)
+        self._fit(X0, X1, condition, sample_weight)
+        return self
+
+    def _fit(self, X0, X1, condition, sample_weight):
         if sample_weight is not None and not has_fit_parameter(self.estimator, "sample_weight"):
             raise ValueError(
                 f"Got sample_weight, but the fit of {name_of(self.estimator)} takes none: use InterpolantFlow or "
                 "InterpolantDiffusion, or leave the weights out."
             )
-        is_paired = _pairs_rows(self.estimator)
-        X0, X1, condition, row_weights = weighted_samples(X0, X1, condition, sample_weight, is_paired)
-        X0, X1 = validate_samples(self, X0, X1)
-        samples, tasks = [X0] if X1 is None else [X0, X1], Tasks(self, X0, X1)
-        transformer = clone(self.transformer, safe=False)
-        stacked = np.vstack(samples).astype(np.float64)
-        if hasattr(transformer, "fit"):
-            transformer.fit(stacked.copy(), **_weights_for(transformer, samples, row_weights))
-        names = vars(self).get("feature_names_in_")
-        for k, step in enumerate(steps_of(transformer)):
-            # what is rotated before has no names
-            reason = reason_against(step, names if k == 0 else None)
-            if reason:
-                raise ValueError(f"{name_of(step)} cannot be used around a density: {reason}.")
-        check_round_trip(transformer, stacked, names)
-        inside = [forward(transformer, X)[0] for X in samples]
+        group, is_paired = current_group(), _pairs_rows(self.estimator)
+        with group.together():
+            X0, X1, condition, row_weights = weighted_samples(X0, X1, condition, sample_weight, is_paired)
+            X0, X1 = validate_samples(self, X0, X1)
+            samples, tasks = [X0] if X1 is None else [X0, X1], Tasks(self, X0, X1)
+            stacked, names = np.vstack(samples).astype(np.float64), vars(self).get("feature_names_in_")
+        group.agree({"names": names if names is None else list(names), **told_params(self)})
+        weights = _weights_for(self.transformer, samples, row_weights)
+        transformer = _fitted_by_all(group, clone(self.transformer, safe=False), stacked, weights)
+        with group.together():
+            _check_transformer(transformer, stacked, names)
+            inside = [forward(transformer, X)[0] for X in samples]
         estimator = clone(self.estimator)
         with tasks.part("estimator", estimator):
             estimator.fit(*inside, condition=condition, **_as_given(row_weights, X1 is not None, is_paired))
         self.transformer_, self.estimator_ = transformer, estimator
         self.carries_to_ = "data" if X1 is not None or _keeps_its_distribution(estimator) else "normal"
         tasks.end()
-        return self
 
     def fit_transform(self, X, y=None, *, condition=None, sample_weight=None):
         """Fit, then transform the rows of the first argument.
@@ -377,6 +380,24 @@ def _pairs_rows(estimator):
     if isinstance(estimator, TransformedDensity):
         return _pairs_rows(estimator.estimator)
     return isinstance(estimator, BaseInterpolant) and estimator._pairs_rows()
+
+
+def _fitted_by_all(group, transformer, stacked, weights):
+    """The transformer, fitted to rows of all processes by the first of them."""
+    if not hasattr(transformer, "fit"):
+        return transformer
+    rows = group.rows(stacked)
+    return group.shared(lambda: transformer.fit(rows.copy(), **weights))
+
+
+def _check_transformer(transformer, stacked, names):
+    """Raise a ValueError for a step that is no bijection whose Jacobian is known, or rows that do not come back."""
+    for k, step in enumerate(steps_of(transformer)):
+        # what is rotated before has no names
+        reason = reason_against(step, names if k == 0 else None)
+        if reason:
+            raise ValueError(f"{name_of(step)} cannot be used around a density: {reason}.")
+    check_round_trip(transformer, stacked, names)
 
 
 def _weights_for(transformer, samples, row_weights):

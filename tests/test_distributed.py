@@ -1,5 +1,6 @@
 """One fit in two processes: equal parameters, what all have learned from, and what happens when one fails."""
 
+import inspect
 import json
 import os
 import pathlib
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from torch import distributed as dist
 
-from sklearn_si import InterpolantFlow
+import sklearn_si
+from sklearn_si import InterpolantFlow, outliers, resampling, tables
 from sklearn_si.distributed import Single, alone, current_group, strided
 
 PROGRAM = pathlib.Path(__file__).parent / "programs" / "two_processes.py"
@@ -108,19 +110,77 @@ def test_alone_each_process_fits_its_own(reports):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        (0, "SchroedingerBridge cannot be fitted by"),
-        (1, "TableSynthesizer cannot be fitted by"),
-        (2, "A learned interpolant cannot be fitted by"),
-        (3, "fit different models: they differ in ['features']"),
-        (4, "they differ in ['max_iter']"),
-        (5, "they differ in ['names']"),
-        (6, "they differ in ['condition']"),
-        (7, "A model with sample_weight cannot be fitted by"),
+        (0, "fit different models: they differ in ['features']"),
+        (1, "they differ in ['max_iter']"),
+        (2, "they differ in ['names']"),
+        (3, "they differ in ['condition']"),
+        (4, "they differ in ['arguments']"),
+        (5, "they differ in ['max_iter']"),
+        (6, "they differ in ['estimator', 'estimator__max_iter']"),
+        (7, "resample the whole table before the processes share it"),
     ],
 )
 def test_what_cannot_be_fitted_together_is_refused_in_all(reports, place, message):
     for report in reports:
         assert message in report["refused"][place]
+
+
+# Those that train together, each process on its own rows; the others are fitted by the first process to all rows.
+TOGETHER = {"transformed": 0.1, "learned": 0.1}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bridge", "many samples", "table", "imputer", "codec", "regressor", "classifier", "detector", "ratio", "ensemble",
+     "weights", "transformed", "learned"],
+)  # fmt: skip
+def test_two_processes_answer_as_one_that_has_all_rows(reports, name):
+    (own, of_one), (other,) = (report["every"][name] for report in reports)
+    assert own == other
+    assert own == pytest.approx(of_one, abs=TOGETHER.get(name, 1e-6))
+
+
+def test_every_estimator_is_fitted_in_a_group(reports):
+    public = set()
+    for module in (sklearn_si, outliers, resampling, tables):
+        found = [vars(module)[name] for name in module.__all__]
+        public |= {value.__name__ for value in found if inspect.isclass(value) and "fit" in dir(value)}
+    # what returns rows for the table of one process is refused, and says so
+    assert public - set(reports[0]["kinds"]) == {"TableResampler"}
+
+
+def test_memory_mapped_parts_are_read(reports):
+    assert reports[0]["mapped"] and reports[1]["mapped"]
+
+
+def test_a_step_that_fails_in_one_process_ends_all_with_its_reason(reports):
+    assert reports[1]["failing step"] == "RuntimeError: no room left"
+    assert reports[0]["failing step"].endswith("Process 1 of 2 could not continue. RuntimeError: no room left")
+
+
+def test_a_fit_by_the_first_process_that_fails_ends_all(reports):
+    assert "ValueError" in reports[0]["failed alone"]
+    assert reports[1]["failed alone"].startswith("ProcessGroupError: Process 0 of 2 could not continue. ValueError: ")
+
+
+def test_a_group_that_was_cut_off_continues_from_its_checkpoint(reports):
+    for report in reports:
+        assert report["resumed"]["kept"]
+        assert report["resumed"]["cut off"] == report["resumed"]["whole"]
+    assert reports[0]["resumed"]["gone"]  # the first process removes the file
+
+
+def test_an_interrupt_of_one_process_ends_the_training_of_all(reports):
+    first, second = (report["resumed"] for report in reports)
+    assert first["stopped"] == second["stopped"]
+    assert first["stopped after"] == second["stopped after"] < 400
+    assert any("Training was interrupted after" in message for message in first["told"])
+    # and the file continues it
+    assert first["interrupted"] == second["interrupted"] == first["whole"]
+
+
+def test_an_interrupt_of_a_process_that_waits_ends_the_work_of_the_first(reports):
+    assert reports[0]["stopped"] == reports[1]["stopped"]
 
 
 def test_an_error_of_one_process_is_an_error_of_all(reports):

@@ -34,6 +34,7 @@ from ..preprocessing import MAPS
 from ..preprocessing._support import check_ends, circles_of, images, read_support
 from ..solvers import SOLVERS
 from .distillation import DistillationMethods
+from .in_group import fit_by_first
 from .memory import FitMemory, open_memory
 from .model_estimator import ModelEstimator
 from .noise_tuning import NoiseTuningMethods
@@ -129,7 +130,7 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
             other, when weights are negative, not finite, all zero or not one for each row, or when a one-dimensional X1
             could have been meant as a sample.
         ProcessGroupError
-            When there are weights and several processes fit together.
+            When several processes fit together, and they differ in parameters or columns, or one of them fails.
         FitDivergedError
             When the training loss stops being finite, and does so again at lower learning rates.
         CheckpointError
@@ -137,6 +138,14 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
         OSError
             When the file at `checkpoint` cannot be written.
         """
+        group = current_group()
+        # the rows of all processes have to be in one: weights are relative to each other, members draw their own
+        if group.any(sample_weight is not None or self.n_estimators > 1 or self.memory is not None):
+            rows = {"X0": X0, "X1": X1, "condition": condition, "sample_weight": sample_weight}
+            return fit_by_first(self, self._fit_to_all, **rows)
+        return self._fit_to_all(X0, X1, condition, sample_weight)
+
+    def _fit_to_all(self, X0, X1, condition, sample_weight):
         return self._fit(X0, X1, condition, sample_weight, {}, self._warn_repeats)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -155,8 +164,6 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
     def _fit(self, X0, X1, condition, sample_weight, steps, before=None):
         group = current_group()
         with group.together():
-            if sample_weight is not None:
-                group.refuse("A model with sample_weight")
             X0, X1, condition, row_weights = weighted_samples(X0, X1, condition, sample_weight, self._pairs_rows())
             X0, X1 = validate_samples(self, X0, X1)
             if before is not None:
@@ -164,13 +171,10 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
             warm = self._warm_start()
             weights = warm and [values.cpu().numpy() for values in warm.model.velocity.state_dict().values()]
             samples = {"X0": X0, "X1": X1, "condition": condition, "sample_weight": row_weights}
-            checkpoint = open_checkpoint(self, samples, weights)
             named = samples | {"names": list(vars(self).get("feature_names_in_", ()))}
             memory = FitMemory() if steps else open_memory(self, named, weights)
-            if checkpoint.is_kept or memory.is_kept:
-                group.refuse("A model with a checkpoint, or with a memory,")
         recipe = dataclasses.replace(self._recipe(), **steps)
-        with checkpoint:
+        with open_checkpoint(self, samples, weights, group) as checkpoint, group.deferring():
             with group.together(), numbered(self._numbers_of_rows(sample_weight, X1)):
                 support, X0, X1, *grids = self._supported_ends(X0, X1, checkpoint.seed, group)
                 base, target = images(support, X0, X1)

@@ -33,13 +33,13 @@ from .._utils.tensors import (
 )
 from .._utils.weights import weighted_samples
 from ..couplings import OwnPairs
-from ..distributed import current_group
 from ..preprocessing._support import check_ends, images, read_support, refuse_circles
 from ..solvers import sdeint, time_grid
 from .base import BaseInterpolant
 from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs, train_rows
 from .bridge_potentials import fit_potential
 from .flow import InterpolantFlow
+from .in_group import fit_by_first
 from .memory import open_memory
 from .model_estimator import ModelEstimator
 from .resume import open_checkpoint
@@ -261,7 +261,9 @@ class SchroedingerBridge(ModelEstimator):
                 "Got a condition, but SchroedingerBridge has none: use "
                 "InterpolantDiffusion(coupling='entropic'), which pairs rows of like conditions."
             )
-        current_group().refuse("SchroedingerBridge")
+        return fit_by_first(self, self._fit_to_all, X0=X0, X1=X1, sample_weight=sample_weight)
+
+    def _fit_to_all(self, X0, X1, sample_weight):
         X0, X1, _, row_weights = weighted_samples(X0, X1, None, sample_weight, False)
         X0, X1 = validate_samples(self, X0, X1)
         self._warn_repeats(X0, X1)
@@ -274,7 +276,7 @@ class SchroedingerBridge(ModelEstimator):
                 check_ends(support, X0, X1, (None, None), self._column_names())
         X0, X1 = images(support, X0, X1)
         with open_checkpoint(self, samples) as checkpoint:
-            return self._fit(X0, X1, row_weights, checkpoint, memory, support)
+            self._fit(X0, X1, row_weights, checkpoint, memory, support)
 
     def _warn_repeats(self, X0, X1):
         """Warn of columns that have no density, where one is promised."""

@@ -21,10 +21,10 @@ from .._utils.links import LinkedEstimator
 from .._utils.many_samples import column_names
 from .._utils.names import registered
 from .._utils.tensors import SAMPLE_STREAM, draw_seed, make_generator, resolve_device
-from ..distributed import current_group
 from ..persistence._pickling import PackedNetworks
 from .base import BaseInterpolant
 from .flow import InterpolantFlow
+from .in_group import fit_by_first
 from .many_samples import check_samples, checked_weights, position_of, read_samples
 
 
@@ -197,11 +197,18 @@ class MultimarginalFlow(
             When there are fewer than two samples, when one has fewer than two rows or no density where one is
             promised, or when times are missing, repeated or infinite.
         ProcessGroupError
-            When several processes fit together.
+            When several processes fit together, and they differ in parameters, columns or times, or one of them fails.
         FitDivergedError
             When the training loss stops being finite, and does so again at lower learning rates.
         """
-        current_group().refuse("MultimarginalFlow")
+        told = {"times": times}
+
+        def fit_to_all(X, groups):
+            self._fit_to_all(X, times, groups)
+
+        return fit_by_first(self, fit_to_all, told, X=X, groups=groups)
+
+    def _fit_to_all(self, X, times, groups):
         with all_or_nothing(self):
             samples, labels, times = read_samples(self, X, times, groups)
             check_samples(self, samples, labels)
@@ -214,7 +221,6 @@ class MultimarginalFlow(
             for name, value in record.items():
                 setattr(self, name, value)
         problem.tasks.end({"model_": model, **record})
-        return self
 
     def _recipe(self):
         names = {field.name for field in dataclasses.fields(Recipe)}

@@ -7,8 +7,9 @@ import re
 
 import joblib
 
-from .._training.checkpoint import BEFORE, Checkpoint, NoCheckpoint, Store
+from .._training.checkpoint import BEFORE, Checkpoint, NoCheckpoint, SharedStore, Store
 from .._utils.tensors import draw_seed, resolve_device
+from ..distributed import Single
 from ..exceptions import CheckpointError
 
 # Addresses in texts of objects.
@@ -60,7 +61,7 @@ def fit_facts(estimator, samples, fitted_before=None, without=()):
     return facts
 
 
-def open_checkpoint(estimator, samples, fitted_before=None):
+def open_checkpoint(estimator, samples, fitted_before=None, group=Single()):  # noqa: B008 (it has no state)
     """The checkpoint of a fit: that of a parent's file, one of `checkpoint=path`, or one that keeps nothing.
 
     Parameters
@@ -71,6 +72,8 @@ def open_checkpoint(estimator, samples, fitted_before=None):
         What it is fitted to, by name.
     fitted_before : object, default=None
         What a warm start continues from.
+    group : Single or Group, default=Single()
+        The processes that fit together; the first of them has the file.
 
     Raises
     ------
@@ -80,9 +83,29 @@ def open_checkpoint(estimator, samples, fitted_before=None):
     part = vars(estimator).pop("_checkpoint_part", None)
     if part is not None:
         return part
-    if estimator.checkpoint is None:
+    if not group.any(estimator.checkpoint is not None):
         return NoCheckpoint(lambda: draw_seed(estimator.random_state))
+    with group.together():
+        path, facts = _file_and_facts(estimator, samples, fitted_before, group.rank)
+    if group.size == 1:
+        return Checkpoint(Store(path, facts, lambda: draw_seed(estimator.random_state)))
+    told = group.objects(facts)
+    facts = {name: " ".join(dict.fromkeys(other[name] for other in told)) for name in facts}
+    for name in samples:
+        facts[name] = " ".join(other[name] for other in told)
+    return Checkpoint(SharedStore(path, facts, lambda: draw_seed(estimator.random_state), group))
+
+
+def _file_and_facts(estimator, samples, fitted_before, rank):
+    """The path of `checkpoint`, and which fit it is; only the first process of a group may have the folder."""
     facts, seed = fit_facts(estimator, samples, fitted_before), estimator.random_state
+    if rank:
+        return "", facts
+    if estimator.checkpoint is None:
+        raise CheckpointError(
+            "Got checkpoint=None in the first process of the group, but a path in another: the first process reads and "
+            "writes the file, so give it the path."
+        )
     path = os.fsdecode(estimator.checkpoint)
     if path.endswith(os.sep):
         os.makedirs(path, exist_ok=True)
@@ -92,4 +115,4 @@ def open_checkpoint(estimator, samples, fitted_before=None):
             f"parameters, but random_state={seed!r} is no number, so fits that differ would have one file: give a "
             "number, or a path for each fit."
         )
-    return Checkpoint(Store(path, facts, lambda: draw_seed(estimator.random_state)))
+    return path, facts

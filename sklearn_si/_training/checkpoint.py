@@ -152,7 +152,7 @@ class Checkpoint(NoCheckpoint):
             One with `state(ended)` and `set_state`.
         """
         self.number += 1
-        return Record(self.store, f"{self.prefix}{self.number}", generators, batches)
+        return self.store.record(f"{self.prefix}{self.number}", generators, batches)
 
     def interrupted(self):
         """The user has ended the fit before its time: the file stays, with the last round."""
@@ -205,6 +205,10 @@ class Store:
             )
         return found
 
+    def record(self, key, generators, batches):
+        """The record of one training."""
+        return Record(self, key, generators, batches)
+
     def keep(self, key, state):
         """Keep the state of a training, in the file as well if the last was written some time ago."""
         if self.interrupted:
@@ -236,6 +240,42 @@ class Store:
             return
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+
+
+class SharedStore(Store):
+    """The file of a fit in several processes, which the first of them reads and writes.
+
+    Parameters
+    ----------
+    path : str
+        Where the first process has the file.
+    facts : dict of str
+        What makes the fit the same as another, of all processes together.
+    draw : callable
+    group : Group
+    """
+
+    def __init__(self, path, facts, draw, group):
+        self.group, self.facts, self.interrupted, self.parts = group, facts, False, {}
+        self.seed, self.records, self.before = group.first(lambda: self._opened(path, facts, draw))
+
+    def _opened(self, path, facts, draw):
+        super().__init__(path, facts, draw)
+        return self.seed, self.records, self.before
+
+    def record(self, key, generators, batches):
+        """The record of one training, with the random numbers of all processes."""
+        return SharedRecord(self, key, generators, batches)
+
+    def keep(self, key, state):
+        """Keep a state in the first process."""
+        if self.group.rank == 0:
+            super().keep(key, state)
+
+    def end(self):
+        """Remove the file, or bring it up to the last round, in the first process."""
+        if self.group.rank == 0:
+            super().end()
 
 
 class _NoRecord:
@@ -276,31 +316,53 @@ class Record(_NoRecord):
         # the kept state must not change with the training
         state = copy.deepcopy(state)
         vars(history).update(state["history"])
+        own = self._own(state)
         try:
             weights.set_state(state["weights"])
-            self.batches.set_state(state["batches"])
+            self.batches.set_state(own["batches"])
         except (RuntimeError, ValueError) as error:  # what differs behind a function of one's own
             raise CheckpointError(
                 f"The checkpoint {self.store.path!r} is of networks of other shapes: remove it to start anew. ({error})"
             ) from error
-        for name, place in state["generators"].items():
+        for name, place in own["generators"].items():
             self.generators[name].set_state(place)
         return state["seconds"]
+
+    def _own(self, state):
+        """The part of a state that is of this process: its random numbers and its batches."""
+        return state
 
     def keep(self, weights, history, seconds):
         """Keep the state at the end of a round, or of the training."""
         ended = history.ended
+        state = {"history": dataclasses.asdict(history), "weights": weights.state(ended), "seconds": seconds}
+        self._keep(state, self._place(ended))
+
+    def _place(self, ended):
+        """Where the random numbers and the batches of this process are."""
         generators = {n: g.get_state() for n, g in self.generators.items() if ended or n != "points"}
-        state = {
-            "history": dataclasses.asdict(history), "weights": weights.state(ended), "generators": generators,
-            "batches": self.batches.state(ended), "seconds": seconds,
-        }  # fmt: skip
-        self.store.keep(self.key, state)
+        return {"generators": generators, "batches": self.batches.state(ended)}
+
+    def _keep(self, state, place):
+        self.store.keep(self.key, state | place)
 
     def interrupted(self):
         """The user has ended the training: what is told beside."""
         self.store.interrupted = True
         return "" if self.store.facts[BEFORE] else " The same call of `fit` continues from the checkpoint."
+
+
+class SharedRecord(Record):
+    """The record of one training of several processes, each with random numbers and batches of its own."""
+
+    def _own(self, state):
+        return state["processes"][self.store.group.rank]
+
+    def _keep(self, state, place):
+        group = self.store.group
+        state["processes"] = group.objects(place)
+        with group.together():
+            self.store.keep(self.key, state)
 
 
 NO_RECORD = _NoRecord()

@@ -166,6 +166,8 @@ def train(
             if _validated_round(loss, scores.validation, optimizer, history, clock, settings):
                 _look_back(optimizer, history, settings, scores.gains, after_round)
                 record.keep(optimizer, history, clock.elapsed())
+            if group.asked_to_stop():
+                _end_by_user(history, record)
         if not history.ended and scores.gains is not None:
             _choose_last(optimizer, history, settings, scores.gains)
         history.ended = True
@@ -173,13 +175,7 @@ def train(
     except KeyboardInterrupt:
         if group.size > 1:
             raise  # the other processes are at another step
-        history.interrupted = history.ended = history.by_user = True
-        warnings.warn(
-            f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept."
-            + record.interrupted(),
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+        _end_by_user(history, record)
     finally:
         optimizer.release(history.ended)
         networks.requires_grad_(False).eval()
@@ -188,6 +184,16 @@ def train(
     history.converged = history.overfitted or history.stale >= patience
     history.best_score = optimizer.score
     return history
+
+
+def _end_by_user(history: History, record: Any) -> None:
+    history.interrupted = history.ended = history.by_user = True
+    warnings.warn(
+        f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept."
+        + record.interrupted(),
+        ConvergenceWarning,
+        stacklevel=3,
+    )
 
 
 class _Clock:
@@ -319,6 +325,7 @@ def _round(
         optimizer.step(rate * _rate(history.n_iter, elapsed, settings))
         history.n_iter += 1
         losses.append(value.detach())
+    optimizer.group.raise_kept()
     values = optimizer.group.average(torch.stack(losses))
     history.rounds.append(_entry(history.n_iter, rate, float(values.mean())))
     finite = bool(torch.isfinite(values).all()) and optimizer.is_finite()

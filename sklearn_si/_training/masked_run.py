@@ -133,9 +133,9 @@ class MaskedRun(Run):
 
         def likelihood():
             sums = (len(some) * mean_by_weight(values(), weight, some) for values, some in pieces)
-            return group.mean_over_rows(sum(sums) / len(rows))
+            return sum(sums) / len(rows)
 
-        return likelihood
+        return group.averaged(likelihood)
 
     def row_likelihoods(self, rows):
         """A function that gives the same for each of some rows."""

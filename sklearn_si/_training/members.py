@@ -61,7 +61,6 @@ def with_members(recipe, problem, settings, first, model):
     """
     if recipe.n_estimators == 1 or problem.two_samples:
         return model
-    problem.group.refuse("A model with n_estimators > 1")
     models, runs, history = [model], [first], first.history
     if settings.max_time is None and history is not None:
         settings = dataclasses.replace(settings, max_iter=max(1, first.steps + history.n_iter))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.tensors import column
+from ..distributed import Single
 from ..interpolants._learned import LearnedInterpolant, LearnedSchedule
 from .batches import Sampler, draw_points
 from .loop import Settings
@@ -45,6 +46,8 @@ class Ascent:
     generator : torch.Generator
     progress : callable
         progress(k) -> the share that is over before step k; the rate falls with it to zero.
+    group : Single or Group, default=Single()
+        The processes whose gradients are averaged.
 
     Attributes
     ----------
@@ -62,7 +65,9 @@ class Ascent:
         batch: int,
         generator: torch.Generator,
         progress: Callable[[int], float],
+        group: Single = Single(),  # noqa: B008 (it has no state)
     ) -> None:
+        self.group = group
         self.interpolant, self.networks = interpolant, networks
         self.sampler, self.batch, self.generator = sampler, batch, generator
         for parameter in interpolant.parameters():
@@ -96,11 +101,12 @@ class Ascent:
             with torch.enable_grad():
                 half_action, work = self._terms(*points)
                 gradients = torch.autograd.grad(work - half_action, self.interpolant.parameters())
+            gradients = tuple(self.group.average(gradient.contiguous()) for gradient in gradients)
         finally:
             for parameter, flag in zip(self.networks.parameters(), wanted, strict=True):
                 parameter.requires_grad_(flag)
         self._move(gradients)
-        self.actions.append(2 * half_action.item())
+        self.actions.append(self.group.mean_over_rows(2 * half_action.item()))
 
     @torch.no_grad()
     def _move(self, gradients: Sequence[Tensor]) -> None:
@@ -131,4 +137,5 @@ class Ascent:
         for parameter in self.interpolant.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
+            self.group.share(parameter.data)  # the same in all processes, whatever their processors make of a sum
         return [float(part.mean()) for part in np.array_split(self.actions, min(_ENTRIES, len(self.actions)))]

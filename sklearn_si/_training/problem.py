@@ -15,7 +15,6 @@ from .._utils.callbacks import NO_TASKS
 from .._utils.weights import effective_rows
 from ..couplings import Coupling, Independent, NearestImage, Paired, as_coupling
 from ..distributed import Single
-from ..exceptions import ProcessGroupError
 from ..interpolants import GAMMAS, Interpolant
 from ..preprocessing._conditions import ConditionCodec, columns_of, joined
 from ..preprocessing._maps import check_has_density, check_range, check_two_sample_kind
@@ -133,7 +132,7 @@ class Problem:
 
     @contextlib.contextmanager
     def interruptible(self, is_learned, told):
-        """As that of the checkpoint, which says what the arguments are; in a group, Ctrl-C ends the fit."""
+        """As that of the checkpoint, which says what the arguments are; in a group, Ctrl-C waits for a training."""
 
         def can_be_kept():
             self.interrupted = self.group.size == 1 and bool(is_learned())
@@ -323,15 +322,7 @@ def share_problem(recipe, problem, condition, names, told):
     told : dict
         The parameters, as texts.
     """
-    facts = _facts(recipe, problem, names, told)
-    others = problem.group.objects(facts)
-    unlike = sorted({name for other in others for name in facts if other.get(name) != facts[name]})
-    if problem.group.any(bool(unlike)):
-        raise ProcessGroupError(
-            f"The {problem.group.size} processes of the torch.distributed group fit different models: they differ in "
-            f"{unlike}. Give all the same parameters and rows of the same columns, or fit within "
-            "`with sklearn_si.distributed.alone():`."
-        )
+    problem.group.agree(_facts(recipe, problem, names, told))
     problem.group.weigh(len(problem.target_train))
     problem.seed = problem.group.first(lambda: problem.seed)
     if problem.codec is not None:

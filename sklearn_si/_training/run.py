@@ -181,7 +181,6 @@ class Run:
     def _build_networks(self):
         problem = self.problem
         if problem.interpolant.is_learned:
-            problem.group.refuse("A learned interpolant")
             problem.interpolant = copy.deepcopy(problem.interpolant)  # the user's own instance stays as it is
             problem.interpolant.build(self.x1.shape[1], problem.seed, self.device)
         if self.recipe.build_networks is not None:
@@ -229,18 +228,19 @@ class Run:
         began = time.perf_counter()
 
         def progress(k):
-            elapsed = 0.0 if seconds is None else (time.perf_counter() - began) / seconds
+            elapsed = 0.0 if seconds is None else problem.group.mean(time.perf_counter() - began) / seconds
             return max(k * STEPS_BETWEEN / steps, elapsed)
 
         times, batch = settings.time_distribution, settings.batch_size
-        generator = make_generator(problem.seed, FIT_STREAM + 900, self.device)
-        ascent = Ascent(problem.interpolant, self.networks, sampler, batch, generator, progress)
+        rank = _RANKS_APART * problem.group.rank
+        generator = make_generator(problem.seed, FIT_STREAM + 900 + 1000 * rank, self.device)
+        ascent = Ascent(problem.interpolant, self.networks, sampler, batch, generator, progress, problem.group)
         batches = Batches(self.networks, problem.interpolant, times, sampler, batch, self.generator, path=ascent)
         with batches, self._foreign_randomness(), self._told("path", moving) as after_round:
             record = self._record(batches)
             self.history = train(
                 self.networks, batches.loss, Scores(), moving,
-                after_round=after_round, record=record, history=problem.begun("path"),
+                after_round=after_round, group=problem.group, record=record, history=problem.begun("path"),
             )  # fmt: skip
         self.action_curve = ascent.close()
 
@@ -293,7 +293,7 @@ class Run:
             gains = gains_of(self) if name != "compare" and has_likelihood_validation(problem) else None
             scores = Scores(validate, start_score or validate, gains)  # the start may be the best there is
             self.history = train(
-                self.networks, batches.loss, scores, settings,
+                self.networks, problem.group.guarded(batches.loss), scores, settings,
                 after_round=after_round, group=problem.group, record=self._record(batches), history=problem.begun(name),
             )  # fmt: skip
         problem.n_steps += self.history.n_iter
@@ -369,13 +369,13 @@ class Run:
         generator = make_generator(problem.seed, FIT_STREAM + 200, self.device)
         times, path = settings.time_distribution, problem.interpolant
         loss = held_out_loss(self.networks, path, times, sampler, _VALIDATION_DRAWS, generator)
-        return lambda: problem.group.mean_over_rows(-loss())
+        return problem.group.averaged(lambda: -float(loss()))
 
     def likelihood_of(self, rows, most=None):
         """A function that gives the mean log-density of rows in data units, by a coarse grid (to .01 nats)."""
         weight, group = self.problem.target_weight, self.problem.group
         values = self.row_likelihoods(rows := first_rows(weight, rows, self.n_validation_rows(most)))
-        return lambda: group.mean_over_rows(mean_by_weight(values(), weight, rows))
+        return group.averaged(lambda: mean_by_weight(values(), weight, rows))
 
     def row_likelihoods(self, rows):
         """A function that gives the log-density of each of some rows in data units, by a coarse grid."""

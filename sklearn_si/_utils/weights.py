@@ -60,7 +60,7 @@ def weighted_samples(X0, X1, condition, sample_weight, is_paired):
         return X0, X1, condition, (None, None)
     n0 = _num_samples(X0)
     if not is_sample(X1, "X1"):
-        if _is_pair(sample_weight):
+        if is_pair(sample_weight):
             raise ValueError(
                 "sample_weight is a pair, but fit was given one sample: pass one array, a weight for each row of X."
             )
@@ -68,14 +68,14 @@ def weighted_samples(X0, X1, condition, sample_weight, is_paired):
         return taken(X0, rows, n0), taken(X1, rows, n0), taken(condition, rows, n0), (None, weight)
     n1 = _num_samples(X1)
     if is_paired:
-        if _is_pair(sample_weight):
+        if is_pair(sample_weight):
             raise ValueError(
                 "sample_weight is a pair, but rows of X0 and X1 are paired: pass one array, a weight for each pair."
             )
         rows, weight = _weighted_rows(sample_weight, n1, "X1", "sample_weight")
         return taken(X0, rows, n1), taken(X1, rows, n1), taken(condition, rows, n1), (weight, weight)
-    both = sample_weight if _is_pair(sample_weight) else (None, sample_weight)
-    names = ("sample_weight[0]", "sample_weight[1]") if _is_pair(sample_weight) else ("", "sample_weight")
+    both = sample_weight if is_pair(sample_weight) else (None, sample_weight)
+    names = ("sample_weight[0]", "sample_weight[1]") if is_pair(sample_weight) else ("", "sample_weight")
     rows0, weight0 = _weighted_rows(both[0], n0, "X0", names[0])
     rows1, weight1 = _weighted_rows(both[1], n1, "X1", names[1])
     return taken(X0, rows0, n0), taken(X1, rows1, n1), taken(condition, rows1, n1), (weight0, weight1)
@@ -90,7 +90,7 @@ def weighted_rows(X, sample_weight, name="X"):
     return taken(X, rows, n), weight
 
 
-def _is_pair(weights):
+def is_pair(weights):
     """Whether weights are those of two samples: a tuple of two, none of which is a number."""
     is_two = isinstance(weights, tuple) and len(weights) == 2
     return is_two and all(part is None or np.ndim(part) > 0 for part in weights)

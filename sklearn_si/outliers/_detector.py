@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 
 from .._estimators.base import BaseInterpolant
 from .._estimators.flow import InterpolantFlow
+from .._estimators.in_group import fit_by_first
 from .._utils.callers import users_level
 from .._utils.input_checks import nameless, names_of_fit, validate_rows, validate_sample
 from .._utils.links import LinkedEstimator
@@ -150,6 +151,9 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
             When there are fewer than 4 rows, when a row lies outside the `support` of a flow, when weights are
             negative, not finite or all zero, or when robust=True is asked for a table with columns that are no numbers.
         """
+        return fit_by_first(self, self._fit, X=X, sample_weight=sample_weight)
+
+    def _fit(self, X, sample_weight):
         X, weight, numbers_of = self._rows_of_fit(X, sample_weight)
         seed, n = draw_seed(self.random_state), _num_samples(X)
         self._check_support(X, numbers_of)
@@ -168,7 +172,6 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         self._reference = None if self._is_table() else rows
         self.calibration_indices_ = numbers_of[held]
         self._warn_of_few_rows()
-        return self
 
     def _check_support(self, X, numbers_of):
         """Raise where rows, of which all have a part in fit, lie outside the support of a flow, by name and number."""

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from .._estimators.in_group import fit_by_first
 from .._model.ratio import weights_report
 from .._training.ratio import RatioEffort, fit_ratio
 from .._utils.links import LinkedEstimator
@@ -95,6 +96,9 @@ class DensityRatioWeights(LinkedEstimator, BaseEstimator):
             When the columns differ, when a population has less than 10 rows, or when the populations hardly overlap:
             more than 95 % of the rows of each have no partners in the other.
         """
+        return fit_by_first(self, self._fit, X_source=X_source, X_target=X_target)
+
+    def _fit(self, X_source, X_target):
         columns = NumberColumns(X_source)
         A, B = columns.transform(X_source, "X_source"), columns.transform(X_target, "X_target")
         seed = draw_seed(self.random_state)
@@ -115,7 +119,6 @@ class DensityRatioWeights(LinkedEstimator, BaseEstimator):
         self._log_mean, self.effective_size_ = float(np.log(report["mean_weight"])), report["effective_size"]
         shares = (ratio.report[f"{name}_without_partners"] for name in ("base", "target"))
         self.without_partners_ = dict(zip(("source", "target"), shares, strict=True))
-        return self
 
     def weights(self, X):
         """The weights of rows of the source.

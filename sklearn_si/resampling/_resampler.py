@@ -17,6 +17,7 @@ from .._utils.input_checks import check_masked
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from .._utils.tensors import draw_seed
+from ..distributed import current_group
 from ..tables import TableSynthesizer
 from ._targets import STRATEGIES, Targets, appended
 
@@ -158,6 +159,10 @@ class TableResampler(LinkedEstimator, OneToOneFeatureMixin, BaseEstimator):
         ValueError
             As `fit`, and when `TableSynthesizer.fit` raises.
         """
+        current_group().refuse(
+            "TableResampler returns rows beside those of its table, which in a group is a part of the whole: resample "
+            "the whole table before the processes share it, or each part by itself"
+        )
         rows, targets = self._checked(X, y)
         seed = draw_seed(self.random_state)
         classes = list(targets.counts)

@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from .._estimators.in_group import fit_by_first
 from .._utils.circles import Circle, declared_circle
 from .._utils.columns import WORDS
 from .._utils.frames import Table
@@ -121,7 +122,7 @@ class TableCodec(LinkedEstimator, TransformerMixin, BaseEstimator):
             When X is no table, has no rows or repeats a name, when `kinds` names an unknown column or kind, or asks for
             numbers where there are none.
         """
-        return self._fit(X)
+        return fit_by_first(self, self._fit, X=X)
 
     def _fit(self, X, binned=False, constraints=None):
         """Fit, with numbers in intervals that have codes if `binned`, and with relations between columns."""

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._estimators.in_group import fit_by_first
 from .._utils.callbacks import FollowedEstimator, Tasks
 from .._utils.frame_names import is_frame
 from .._utils.frames import Table, index_of
@@ -90,6 +91,9 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         -------
         self : object
         """
+        return fit_by_first(self, self._fit_to_all, X=X)
+
+    def _fit_to_all(self, X):
         X = self._checked(X, reset=True)
         self._seed = draw_seed(self.random_state)
         synthesizer = TableSynthesizer() if self.synthesizer is None else self.synthesizer
@@ -101,7 +105,6 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         self._is_frame = Table.of(X).backend != "numpy"
         columns = self.synthesizer_.codec_.columns_
         self._empty = [j for j, c in enumerate(columns) if len(c.gap_kinds) == c.n_codes]
-        return self
 
     def _checked(self, X, reset=False):
         check_masked(X, "X")

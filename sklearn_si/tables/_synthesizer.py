@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._estimators.flow import InterpolantFlow
+from .._estimators.in_group import fit_by_first
 from .._estimators.memory import open_memory
 from .._estimators.resume import open_checkpoint
 from .._model.lost_rows import settled
@@ -25,7 +26,6 @@ from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from .._utils.tensors import draw_seed, resolve_device
 from .._utils.weights import weighted_rows
-from ..distributed import current_group
 from ..persistence._pickling import PackedNetworks
 from ._chain import log_mass
 from ._codec import TableCodec
@@ -208,16 +208,17 @@ class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedE
         ValueError
             As `TableCodec.fit`, and when weights are negative, not finite, all zero or not one for each row.
         """
-        current_group().refuse("TableSynthesizer")
+        return fit_by_first(self, self._fit_to_all, X=X, sample_weight=sample_weight)
+
+    def _fit_to_all(self, X, sample_weight):
         X, weight = weighted_rows(X, sample_weight)
         samples = {"X": X, "sample_weight": weight}
         memory = open_memory(self, samples)
         if memory.recall(self):
-            return self
+            return
         with open_checkpoint(self, samples) as checkpoint, all_or_nothing(self):
             self._fit(X, weight, checkpoint)
         memory.keep(self)
-        return self
 
     def _fit(self, X, weight, checkpoint):
         began = time.perf_counter()

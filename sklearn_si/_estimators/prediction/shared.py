@@ -14,10 +14,10 @@ from ..._utils.callers import users_level
 from ..._utils.input_checks import all_or_nothing
 from ..._utils.links import LinkedEstimator
 from ..._utils.row_numbers import numbered, rows_of_weights
-from ...distributed import current_group
 from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
 from ...preprocessing._support import bounds_of, read_support, refuse_circles
 from ..flow import InterpolantFlow
+from ..in_group import fit_by_first
 from ..memory import open_memory
 
 # What the shared parameters may be.
@@ -39,16 +39,17 @@ class FlowInside(LinkedEstimator):
 
     def _fit_or_recall(self, X, y, sample_weight):
         """Fit, or take the equal fit that the folder `memory` keeps; an error leaves the estimator as it was."""
-        current_group().refuse(type(self).__name__)
+        return fit_by_first(self, self._fit_to_all, X=X, y=y, sample_weight=sample_weight)
+
+    def _fit_to_all(self, X, y, sample_weight):
         check_consistent_length(X, y, sample_weight)
         memory = open_memory(self, {"X": X, "y": y, "sample_weight": sample_weight})
         if memory.recall(self):
             self._check_recalled()
-            return self
+            return
         with all_or_nothing(self):
             self._fit(X, y, sample_weight)
         memory.keep(self)
-        return self
 
     def _fit(self, X, y, sample_weight):
         raise NotImplementedError
