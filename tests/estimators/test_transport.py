@@ -160,10 +160,10 @@ def rectified():
     rng = np.random.default_rng(0)
     X0 = rng.normal(size=(2000, 2))
     X1 = rng.normal(size=(2000, 2)) * 0.4 + np.where(rng.random((2000, 1)) < 0.5, 1.5, -1.5) * [1.0, 0.3]
-    flow = InterpolantFlow(base_density="standard_normal", max_iter=600, hidden_layer_sizes=(48, 48), random_state=0)
+    flow = InterpolantFlow(base_density="standard_normal", max_iter=400, hidden_layer_sizes=(48, 48), random_state=0)
     flow.fit(X0, X1)
     before = flow.score(X1[:500]), flow.transform(X0[:500]), path_energy(flow, X0[:500])
-    return flow.rectify(2, max_iter=600), X0, X1, before
+    return flow.rectify(2, max_iter=400), X0, X1, before
 
 
 def test_a_rectified_flow_is_straight_and_keeps_law_and_map(rectified):
