@@ -22,10 +22,6 @@ from oracles import column_kinds
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.tables import MISSING, InterpolantImputer, TableSynthesizer, _learning
-from sklearn_si.tables._masked import mask_rows
-
-
-from sklearn_si.tables import InterpolantImputer, TableSynthesizer, _learning
 from sklearn_si.tables._masked import _waves, mask_rows
 
 MASSES = np.array([[0.30, 0.05, 0.05], [0.05, 0.25, 0.30]])
