@@ -30,6 +30,9 @@ from .model_access import AsksModel
 
 # Solutions of the ODE: three quarters are for training, the others for validation.
 _PAIRS = 65_536
+# How many times as many are solved for the density, and the share of them that is for stated errors.
+_MORE_FOR_DENSITY = 3
+_HELD_SHARE = 1 / 8
 # Rows on which a round is validated.
 _VALIDATION_ROWS = 4096
 # Steps of RK4 from t = 0 to 1 that make the solutions.
@@ -260,7 +263,7 @@ def distill(model, n_steps, condition, evaluation, settings):
         how = "with" if condition is None else "without"
         raise ValueError(f"distill {what} was fitted {how} a condition.")
     generator = make_generator(model.seed, DISTILL_STREAM + 200, evaluation.device)
-    x, fields = _starts(model, condition, evaluation, generator)
+    x, fields = _starts(model, condition, evaluation, generator, _PAIRS)
     grid = model.sampling_grid[1], model.interpolant.gaussian_time
     widths, seed = hidden_widths(model), model.seed
     flow_map, report = fit_flow_map(fields, x, n_steps, grid, widths, model.activation, settings, seed)
@@ -268,12 +271,12 @@ def distill(model, n_steps, condition, evaluation, settings):
     return dataclasses.replace(model, flow_map=flow_map, density_map=None, distilled_guidance=guidance), report
 
 
-def _starts(model, condition, evaluation, generator):
+def _starts(model, condition, evaluation, generator, n):
     """Rows of the base, and the fields with a random row of the condition for each."""
-    x = model.base_rows(_PAIRS, generator, np.float32)
+    x = model.base_rows(n, generator, np.float32)
     n_rows = 1 if condition is None else len(condition)
     fields = model.fields(np.float32, evaluation.device, condition, n_rows, evaluation.guidance)
-    return x, fields.rows(torch.randint(n_rows, (_PAIRS,), generator=generator, device=evaluation.device))
+    return x, fields.rows(torch.randint(n_rows, (n,), generator=generator, device=evaluation.device))
 
 
 def check_density_map(model):
@@ -304,10 +307,10 @@ def distill_density(model, n_steps, condition, evaluation, settings):
         As in `distill`.
     """
     generator = make_generator(model.seed, DISTILL_STREAM + 600, evaluation.device)
-    x, fields = _starts(model, condition, evaluation, generator)
+    x, fields = _starts(model, condition, evaluation, generator, _MORE_FOR_DENSITY * _PAIRS)
     parts = None if model.base_sample is None else model.base_parts()
     paths = solve_paths(fields, x, n_steps, parts, model.likelihood_calibration, generator)
-    n_held = len(paths.density) // 4
+    n_held = round(_HELD_SHARE * len(paths.density))
     learned, held = paths.rows(slice(n_held, None)), paths.rows(slice(0, n_held))
     widths, activation, seed = hidden_widths(model), model.activation, model.seed
     density_map = fit_density_map(fields, learned, widths, activation, settings, seed)

@@ -19,6 +19,7 @@ from ..networks._perceptrons import FiLMNetwork
 from ..networks._steps import StepNetwork
 from ..solvers import time_grid
 from .loop import Scores, Settings, train
+from .soap import SoapWithEMA
 
 # Nats to which the paths are solved.
 _PATH_TOLERANCE = 0.03
@@ -43,8 +44,8 @@ _WEIGHT_OF_STATES = 0.03
 # Rows on which a round is validated, and points in a gradient step.
 _VALIDATION_ROWS = 4096
 _BATCH = 1024
-# Learning rates: of the map, whose networks have been trained before, and of the network of stated errors.
-_RATE = 1e-3
+# Learning rates: of the map, by SOAP, and of the network of stated errors.
+_RATE = 3e-3
 _ERROR_RATE = 3e-3
 # Widths of the network of stated errors, its gradient steps, and the quantile of the log errors that it learns.
 _ERROR_WIDTHS = (64, 64)
@@ -189,7 +190,8 @@ def fit_density_map(
         return -float(_loss(density_map, held))
 
     networks = nn.ModuleDict({"steps": density_map.networks})
-    train(networks, loss, Scores(score, start=score), dataclasses.replace(settings, learning_rate_init=_RATE))
+    own = dataclasses.replace(settings, learning_rate_init=_RATE, optimizer=SoapWithEMA)
+    train(networks, loss, Scores(score, start=score), own)
     return density_map.requires_grad_(False).eval()
 
 

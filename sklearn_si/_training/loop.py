@@ -48,6 +48,7 @@ class Settings:
     verbose: int
     time_distribution: str
     growth: float = 0.06  # steps of a round, as a share of the steps so far, if these are more than `ROUND`
+    optimizer: type[AdamWithEMA] = AdamWithEMA
     first_round: int = ROUND  # steps of the first round; rounds double until they have `ROUND` steps
 
 
@@ -153,7 +154,7 @@ def train(
     ten times the lowest or its score is 100 nats below the best.
     """
     networks.requires_grad_(True)
-    optimizer, history = AdamWithEMA(networks, group), history or History()
+    optimizer, history = settings.optimizer(networks, group), history or History()
     try:
         clock = _Clock(settings.max_time, group, record.resume(optimizer, history))
         start = scores.start

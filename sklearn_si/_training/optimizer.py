@@ -20,7 +20,7 @@ _BETA2 = 0.999
 # Added to the root of the second moments.
 _EPSILON = 1e-8
 # Norm to which gradients are clipped.
-_LARGEST_NORM = 1.0
+LARGEST_NORM = 1.0
 
 
 class AdamWithEMA:
@@ -60,7 +60,7 @@ class AdamWithEMA:
         self.steps += 1
         gradient = self.group.average(self.gradient)
         norm = torch.dot(gradient, gradient).sqrt_()
-        gradient.mul_((_LARGEST_NORM / (norm + 1e-6)).clamp_(max=1.0))
+        gradient.mul_((LARGEST_NORM / (norm + 1e-6)).clamp_(max=1.0))
         self._first.lerp_(gradient, 1 - _BETA1)
         self._second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
         spread = torch.sqrt(self._second, out=gradient)

@@ -404,7 +404,7 @@ def _settings(recipe, problem):
     times = recipe.time_distribution
     if times == "auto":
         times = "logit-normal" if problem.two_samples else "data-end"
-    own = ("time_distribution", "growth", "first_round")
+    own = ("time_distribution", "growth", "first_round", "optimizer")
     names = [f.name for f in dataclasses.fields(Settings) if f.name not in own]
     values = {name: getattr(recipe, name) for name in names}
     judged = has_likelihood_validation(problem)

@@ -14,7 +14,7 @@ from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._estimators import distillation as _distillation
 from sklearn_si._model.one_pass import with_unsolved
 from sklearn_si.exceptions import NoDensityError
-from sklearn_si.networks._steps import StepNetwork
+from sklearn_si.networks._steps import StepNetwork, _SiluAndSlope
 
 RNG = np.random.default_rng(0)
 MOONS = make_moons(1000, noise=0.08, random_state=0)[0]
@@ -237,6 +237,14 @@ def test_a_step_network_is_the_perceptron_with_products_of_its_slopes():
     expected = h @ network.output.T + product @ network.products.T + network.bias
     assert_allclose(network(x).detach(), expected.detach(), rtol=1e-12)
     assert_allclose(network.in_blocks(x), expected.detach(), rtol=1e-12)
+
+
+def test_the_gradients_of_an_activation_and_its_slope_are_those_of_differences():
+    a = torch.linspace(-30, 30, 41, dtype=torch.float64, requires_grad=True)
+    value, slope = _SiluAndSlope.apply(a)
+    torch.testing.assert_close(value, torch.nn.functional.silu(a))
+    torch.testing.assert_close(slope, torch.autograd.grad(torch.nn.functional.silu(a).sum(), a)[0])
+    assert torch.autograd.gradcheck(_SiluAndSlope.apply, (a,))
 
 
 def test_only_rows_of_large_or_unknown_errors_are_solved():
