@@ -122,8 +122,7 @@ class Sampler:
         while batches:
             pool = self._pool
             if pool is None or self._left <= 0:
-                # an exact plan of all rows would only be found again
-                if pool is None or not (self._whole and isinstance(self.coupling, Optimal)):
+                if pool is None or not self._found_again:
                     self._pool = pool = self._pairs(generator)
                     self._orders.pop("pool", None)
                 self._left = self.coupling.passes * len(pool[1])
@@ -138,6 +137,8 @@ class Sampler:
     def _pairs(self, generator: torch.Generator) -> Pairs:
         """Pairs of as many rows as the coupling takes at a time; of all rows, where they are not many more."""
         assert self.x0 is not None
+        if self.coupling.has_rows:
+            return self.coupling.make_pool(generator)
         if self._whole:
             return self.coupling(self.x0[:], self.x1[:], self.condition, generator)
         size = min(self.coupling.batch_size, len(self.x0), len(self.x1))
@@ -150,6 +151,13 @@ class Sampler:
     def shares_times(self) -> bool:
         """Whether what the network computes from time may be the same for several rows."""
         return self.condition is None
+
+    @property
+    def _found_again(self) -> bool:
+        """Whether the next pool would be the same as this one: an exact plan of all rows."""
+        if self.coupling.has_rows:
+            return self.coupling.fixed
+        return self._whole and isinstance(self.coupling, Optimal)
 
     @property
     def _whole(self) -> bool:

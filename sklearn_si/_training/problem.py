@@ -292,6 +292,12 @@ def _coupling(recipe, base, target, interpolant):
             f"coupling='paired' pairs row i with row i, but X0 has {len(base)} rows and X1 has {len(target)}: "
             "use coupling='independent'."
         )
+    if coupling.changes_marginals and densities_of(recipe.base_density, recipe.target_density) != (None, False):
+        raise ValueError(
+            f"{type(coupling).__name__}(unbalanced=...) lets mass appear and vanish, so that the rows of X0 and X1 are "
+            "not drawn from the ends of the flow, and no density of the base leads to that of X1: set "
+            "base_density=None."
+        )
     return coupling.tied_to(interpolant)
 
 

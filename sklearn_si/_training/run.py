@@ -28,7 +28,7 @@ from .._utils.tensors import (
     normal,
     resolve_device,
 )
-from ..couplings import paired
+from ..couplings import Samples, paired
 from ..distributed import SHARED_ROWS, Single, strided
 from ..networks import (
     FiLMNetwork,
@@ -47,11 +47,11 @@ from .gains import gains_of
 from .lazy_rows import part_of, scaled_rows
 from .loop import History, Scores, count_rounds, train
 from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
+from .plans import coupling_of, has_optimal_start, optimal_velocity, pair_covariance
 from .recipe import layer_widths
 from .validation_split import most_validation_rows
 from .weighting import (
     by_weight,
-    covariance,
     first_rows,
     joined_weights,
     mean_by_weight,
@@ -123,6 +123,7 @@ class Run:
         self.earlier = History()  # of the fits that a warm start continues from
         self.steps = 0  # of the runs that it continues from
         self.action_curve = None  # of a learned path
+        self.plan = None  # the coupling of the training rows
         self.pairs = None  # of training rows and of held-out rows, where they are no longer drawn from the samples
         self.device = resolve_device(recipe.device)
         number += _RANKS_APART * problem.group.rank
@@ -188,18 +189,12 @@ class Run:
         some0, some1 = None, self.some(self.x1, problem.target_train, problem.target_weight)
         if self.x0 is not None:
             some0 = self.some(self.x0, problem.base_train, problem.base_weight)
-        v1 = some1.var(0, correction=0)
-        v0 = torch.ones_like(v1) if some0 is None else some0.var(0, correction=0)
-        c = None
-        if problem.coupling.row_by_row:
-            c = covariance(some0, some1)
-        elif problem.coupling.pooled:
-            pairs = make_generator(problem.seed, FIT_STREAM + 400, self.device)
-            c = covariance(*self._sampler(problem.base_train, problem.target_train).draw(_MOMENT_ROWS, pairs)[:2])
-            c = problem.group.average(c)
-        return {name: self._build_network(name, v0, v1, c) for name in problem.fields}
+        c = pair_covariance(self, some0, some1, _MOMENT_ROWS)
+        return {name: self._build_network(name, some0, some1, c) for name in problem.fields}
 
-    def _build_network(self, target, v0, v1, c):
+    def _build_network(self, target, x0, x1, c):
+        v1 = x1.var(0, correction=0)
+        v0 = torch.ones_like(v1) if x0 is None else x0.var(0, correction=0)
         recipe, problem, d = self.recipe, self.problem, self.x1.shape[1]
         n_conditions = d if target == "forecast" else 0 if problem.codec is None else problem.codec.n_outputs_
         # a stream of its own for each field, the same whatever the others are
@@ -213,6 +208,8 @@ class Run:
         network = FiLMNetwork(d, n_conditions, self.widths, recipe.activation, generator)
         if target == "forecast":
             return ForecastField(network, recipe.gamma_scale / 2, normal_transition(self))
+        if has_optimal_start(self):
+            return optimal_velocity(self, network, x0, x1)
         if self.mixture is not None:
             return MixtureVelocity(problem.interpolant, network, *self.mixture.parts)
         path = problem.interpolant if problem.interpolant.is_linear else StraightScales(problem.interpolant)
@@ -221,7 +218,7 @@ class Run:
 
     def learn_path(self, settings):
         """Train the fields and the path between the ends in turn, for a share of the steps."""
-        problem, sampler = self.problem, self._sampler(self.problem.base_train, self.problem.target_train)
+        problem, sampler = self.problem, self.sampler_of(self.problem.base_train, self.problem.target_train)
         steps = max(1, round(MOVING_SHARE * settings.max_iter))
         seconds = None if settings.max_time is None else MOVING_SHARE * settings.max_time
         moving = dataclasses.replace(settings, max_iter=steps, max_time=seconds, early_stopping=False)
@@ -282,7 +279,7 @@ class Run:
         validating the start where it is known.
         """
         recipe, problem = self.recipe, self.problem
-        sampler = self._sampler(problem.base_train, problem.target_train)
+        sampler = self.sampler_of(problem.base_train, problem.target_train)
         own = 0.0 if recipe.dropout == "auto" else recipe.dropout
         self.dropout = own if dropout is None else dropout
         times, batch, low = settings.time_distribution, settings.batch_size, self._low_precision()
@@ -341,7 +338,8 @@ class Run:
         with seeded_globally(self.problem.seed):
             yield
 
-    def _sampler(self, rows0, rows1):
+    def sampler_of(self, rows0, rows1):
+        """The source of batches of some rows of both samples."""
         if self.pairs is not None:
             x0, x1 = self.pairs["train" if rows0 is self.problem.base_train else "val"]
             return Sampler(x0, x1, None, paired, self.problem.interpolant.has_noise)
@@ -350,7 +348,8 @@ class Run:
         problem, dropout = self.problem, self.recipe.condition_dropout
         weights = tensors_of(problem, rows0, rows1, self.device)
         x1, latent_noise = part_of(self.x1, rows1), problem.interpolant.has_noise
-        return self.make_sampler(x0, x1, condition, problem.coupling, latent_noise, dropout, weights)
+        coupling = coupling_of(self, rows0 is problem.base_train, Samples(x0, x1, condition, *weights))
+        return self.make_sampler(x0, x1, condition, coupling, latent_noise, dropout, weights)
 
     def make_sampler(self, *args):
         """The source of batches, with the parameters of `Sampler`."""
@@ -363,7 +362,7 @@ class Run:
             return None
         if has_likelihood_validation(problem):
             return self.likelihood_of(problem.target_val)
-        sampler = self._sampler(problem.base_val, problem.target_val)
+        sampler = self.sampler_of(problem.base_val, problem.target_val)
 
         # the same points at every round: differences between rounds are the model's alone
         generator = make_generator(problem.seed, FIT_STREAM + 200, self.device)

@@ -1,0 +1,226 @@
+"""Plans between all rows of two samples: potentials against exact solvers, marginals, weights, masses that vanish."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment, linprog
+
+from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._training.batches import Sampler
+from sklearn_si.couplings import Entropic, Optimal, Samples, entropic_plan, semidiscrete_plan
+from sklearn_si.couplings._pools import HeldOutPairs, SemidiscretePairs, settled, spread
+from sklearn_si.interpolants import Linear
+from sklearn_si.networks import FiLMNetwork
+from sklearn_si.networks._transport import TransportVelocity
+
+SHORT = {"base_density": None, "max_iter": 20, "random_state": 0}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def two_samples(n=60, m=60, d=2, dtype=torch.float64):
+    x0 = torch.randn(n, d, generator=generator(1), dtype=dtype) + 3
+    return x0, torch.randn(m, d, generator=generator(2), dtype=dtype) * torch.linspace(0.5, 2, d).to(dtype) - 1
+
+
+def least_cost(x0, x1, a, b):
+    """The least cost over all plans with the given marginals."""
+    n, m = len(x0), len(x1)
+    of0, of1 = np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))
+    cost = torch.cdist(x0, x1).square().numpy().ravel()
+    found = linprog(cost, A_eq=np.concatenate([of0, of1]), b_eq=np.concatenate([a, b]), method="highs")
+    return found.fun
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_the_dual_is_the_cost_of_the_best_permutation(d):
+    x0, x1 = two_samples(d=d)
+    cost = torch.cdist(x0, x1).square().numpy()
+    best = cost[linear_sum_assignment(cost)].mean()
+    dual = semidiscrete_plan(x0, x1, passes=400, generator=generator()).dual(x0)
+    assert best * (1 - 2e-3) < dual <= best + 1e-9
+
+
+def test_the_dual_of_unequal_masses_is_the_cost_of_a_linear_program():
+    x0, x1 = two_samples(30, 20)
+    weight = torch.rand(20, generator=generator()) + 0.1
+    best = least_cost(x0, x1, np.full(30, 1 / 30), (weight / weight.sum()).double().numpy())
+    dual = semidiscrete_plan(x0, x1, weights=(None, weight), passes=1000, generator=generator()).dual(x0)
+    assert best * (1 - 2e-3) < dual <= best + 1e-6
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.5])
+def test_an_entropic_potential_is_that_of_sinkhorn(epsilon):
+    x0, x1 = two_samples(80, 70)
+    plan = semidiscrete_plan(x0, x1, epsilon, passes=400, generator=generator())
+    weights = torch.softmax(plan.logits(x0), 1)
+    exact = entropic_plan(x0, x1, epsilon, tol=1e-6) * len(x0)
+    assert (weights.mean(0) - 1 / len(x1)).abs().sum() / 2 < 0.02
+    assert (weights - exact).abs().sum(1).mean() / 2 < 0.05
+
+
+def test_partners_do_not_depend_on_where_the_samples_are():
+    x0, x1 = two_samples(dtype=torch.float32)
+    plans = [semidiscrete_plan(x0 + shift, x1 - shift, generator=generator()) for shift in (0.0, 64.0)]
+    partners = [plan.partners(x0 + shift)[:, 0] for plan, shift in zip(plans, (0.0, 64.0), strict=True)]
+    assert (partners[0] == partners[1]).float().mean() > 0.9
+    assert plans[0].dual(x0) == pytest.approx(torch.cdist(x0, x1).square()[range(60), partners[0]].mean().item(), 0.05)
+
+
+@pytest.mark.parametrize(("n", "m"), [(300, 300), (300, 500), (500, 300)])
+def test_pools_have_the_marginals_of_the_samples(n, m):
+    x0, x1 = two_samples(n, m)
+    pairs = SemidiscretePairs(semidiscrete_plan(x0, x1, generator=generator()), Samples(x0, x1))
+    start, end, _ = pairs.make_pool(generator())
+    for x, drawn in ((x0, start), (x1, end)):
+        counts = (x[:, None] == drawn).all(-1).sum(1)
+        assert counts.sum() == max(n, m)
+        assert set(counts.tolist()) <= {max(n, m) // len(x), -(-max(n, m) // len(x))}
+    if n == m:
+        cost = torch.cdist(x0, x1).square().numpy()
+        best = cost[linear_sum_assignment(cost)].mean()
+        assert (start - end).square().sum(1).mean() < 1.02 * best
+
+
+def test_weights_are_masses():
+    x0, x1 = two_samples(400, 400, 1)
+    weight = (x1[:, 0] > -1).double() * 3 + 1
+    pairs = SemidiscretePairs(
+        semidiscrete_plan(x0, x1, weights=(None, weight), generator=generator()), Samples(x0, x1, weight1=weight)
+    )
+    start, end, _ = pairs.make_pool(generator())
+    expected = float(weight[x1[:, 0] > -1].sum() / weight.sum())
+    assert (end[:, 0] > -1).double().mean() == pytest.approx(expected, abs=0.01)
+    # on a line an optimal plan keeps the order
+    best = (start[:, 0].sort().values - end[:, 0].sort().values).square().mean()
+    assert (start - end).square().mean() < 1.01 * best
+
+
+def test_late_rows_are_paired_with_what_is_left():
+    x0, x1 = two_samples(6, 3)
+    plan = semidiscrete_plan(x0, x1, generator=generator())
+    partners = settled(x0, plan, torch.zeros(6, dtype=torch.long), torch.tensor([1, 2, 3]), generator())
+    assert torch.bincount(partners).tolist() == [1, 2, 3]
+
+
+def test_spread_rows_have_their_shares():
+    weight = torch.tensor([1.0, 0.0, 3.0])
+    assert torch.bincount(spread(3, weight, 8, generator()), minlength=3).tolist() == [2, 0, 6]
+    assert sorted(spread(5, None, 5, generator()).tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_mass_vanishes_from_rows_far_from_all_others():
+    x0, x1 = two_samples(400, 400)
+    x0, x1 = x0 - 3, x1 + 1
+    x0[:40] += 30.0
+    x1[:80] -= 30.0
+    plan = semidiscrete_plan(x0, x1, unbalanced=4.0, generator=generator())
+    pairs = SemidiscretePairs(plan, Samples(x0, x1))
+    start, end, _ = pairs.make_pool(generator())
+    assert float((start.abs() > 15).any(1).double().mean()) < 0.01
+    assert float((end.abs() > 15).any(1).double().mean()) < 0.01
+    balanced = semidiscrete_plan(x0, x1, unbalanced=1e6, passes=64, generator=generator())
+    assert balanced.base_masses(x0).std() < 0.05
+
+
+def test_validation_rows_are_paired_by_the_plan_of_the_training_rows():
+    x0, x1 = two_samples(500, 400, 1)
+    trained = SemidiscretePairs(semidiscrete_plan(x0, x1, generator=generator(), passes=64), Samples(x0, x1))
+    val0, val1 = x0[::5] + 0.01, x1[::5] + 0.01
+    held = trained.held_out(Samples(val0, val1), generator())
+    assert isinstance(held, HeldOutPairs)
+    start, end, _ = held.make_pool(generator())
+    assert len(start) == len(end) == 200
+    assert np.corrcoef(start[:, 0].argsort().argsort(), end[:, 0].argsort().argsort())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("coupling", [Optimal(method="semidiscrete"), Entropic(0.5, method="semidiscrete")])
+def test_a_base_row_is_independent_of_the_condition(coupling):
+    n = 600
+    condition = (torch.arange(n) % 2).float()[:, None]
+    x0 = torch.randn(n, 1, generator=generator())
+    x1 = torch.randn(n, 1, generator=generator(1)) + 4 * condition
+    pairs = coupling.planned(Samples(x0, x1, condition), generator())
+    start, end, drawn = pairs.make_pool(generator(2))
+    assert abs(float(start[drawn[:, 0] == 1].mean() - start[drawn[:, 0] == 0].mean())) < 0.15
+    assert float((end[:, 0] - 4 * drawn[:, 0]).std()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_plan_that_is_not_far_enough_gives_way_to_batches(monkeypatch):
+    x0, x1 = two_samples(300, 300)
+    rows = Samples(x0, x1)
+    monkeypatch.setattr("sklearn_si.couplings._transport._FEWEST_ROWS", 100)
+    assert isinstance(Optimal().planned(rows, generator()), SemidiscretePairs)
+    monkeypatch.setattr("sklearn_si.couplings._transport._MOST_MISSED", 0.0)
+    coupling = Optimal()
+    assert coupling.planned(rows, generator()) is coupling
+    assert isinstance(Optimal(method="semidiscrete").planned(rows, generator()), SemidiscretePairs)
+
+
+def test_a_sampler_draws_from_the_pools_of_a_plan():
+    x0, x1 = two_samples(dtype=torch.float32)
+    pairs = Optimal(method="semidiscrete").planned(Samples(x0, x1), generator())
+    sampler = Sampler(x0, x1, None, pairs, False)
+    start, end, _, _ = sampler.draw(16, generator(), 3)
+    assert len(start) == len(end) == 48
+    pool = sampler._pool
+    sampler.draw(60, generator(), 10)
+    assert sampler._pool is pool
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_fit_by_one_plan_is_reproducible(dtype):
+    x0, x1 = (x.numpy().astype(dtype) for x in two_samples(300, 250))
+    coupling = Optimal(method="semidiscrete")
+    first, second = (InterpolantFlow(coupling=coupling, **SHORT).fit(x0, x1).transform(x0[:5]) for _ in range(2))
+    assert first.dtype == dtype
+    assert np.array_equal(first, second)
+
+
+def test_fits_with_weights_conditions_and_noise_run():
+    x0, x1 = (x.numpy() for x in two_samples(200, 150))
+    condition, weight = x1[:, :1] > -1, np.linspace(0.5, 2, 150)
+    flow = InterpolantFlow(coupling=Optimal(method="semidiscrete"), **SHORT)
+    flow.fit(x0, x1, condition=condition, sample_weight=weight)
+    assert np.isfinite(flow.transform(x0[:3], condition=condition[:3])).all()
+    noisy = InterpolantDiffusion(coupling=Entropic(method="semidiscrete"), **SHORT).fit(x0, x1)
+    assert np.isfinite(noisy.sample(3)).all()
+
+
+def test_an_unbalanced_flow_has_no_density_of_its_base():
+    x0, x1 = (x.numpy() for x in two_samples(200, 150))
+    coupling = Optimal(unbalanced=2.0)
+    with pytest.raises(ValueError, match=r"lets mass appear and vanish.*base_density=None"):
+        InterpolantFlow(coupling=coupling, max_iter=5).fit(x0, x1)
+    assert np.isfinite(InterpolantFlow(coupling=coupling, **SHORT).fit(x0, x1).transform(x0[:3])).all()
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"method": "exact"}, "method='exact' in Optimal, but expected one of"),
+        ({"unbalanced": -1.0}, "unbalanced=-1.0 in Optimal, but expected None or a finite number above 0"),
+        ({"unbalanced": 1.0, "method": "batches"}, "unbalanced=1 with method='batches'.*use method='semidiscrete'"),
+    ],
+)
+def test_wrong_parameters_are_refused(params, words):
+    with pytest.raises(ValueError, match=words):
+        Optimal(**params).check()
+
+
+def test_the_start_of_an_optimal_flow_is_the_map_between_normal_distributions():
+    """Without training, the flow moves rows as the optimal map does, and its divergence is that of autograd."""
+    matrix = torch.tensor([[2.0, 0.5], [0.5, 0.8]], dtype=torch.float64)
+    means = torch.tensor([[1.0, 0.0], [-2.0, 3.0]], dtype=torch.float64)
+    network = FiLMNetwork(2, 0, (8,), "silu", generator()).double()
+    field = TransportVelocity(Linear(), network, means, matrix, torch.ones(2, dtype=torch.float64))
+    t, x0 = torch.full((5,), 0.3, dtype=torch.float64), torch.randn(5, 2, generator=generator()).double()
+    ends = means[1] + (x0 - means[0]) @ matrix
+    torch.testing.assert_close(field.preconditioning(t, 0.7 * x0 + 0.3 * ends)[0], ends - x0)
+    x = x0.clone().requires_grad_()
+    value, divergence = field.velocity_and_divergence(t, x)
+    torch.testing.assert_close(value, field(t, x))
+    traces = sum(torch.autograd.grad(field(t, x)[:, k].sum(), x)[0][:, k] for k in range(2))
+    torch.testing.assert_close(divergence, traces)
