@@ -274,3 +274,23 @@ def test_columns_of_a_target_that_are_no_numbers_are_named(cell, match):
     y = pd.DataFrame({"left": Y, "right": [cell, *Y[1:]]})
     with pytest.raises(ValueError, match=rf"(?s){match}.*at fault are \['right'\].*Expected finite numbers"):
         InterpolantRegressor(FLOW, base="normal").fit(X, y)
+
+
+def test_quantiles_of_an_ensemble_take_few_solutions(monkeypatch):
+    """Several maps that differ, and levels far out: each is asked two or three times, and the quantiles are exact."""
+    flow = InterpolantFlow(max_iter=60, hidden_layer_sizes=(16,), preprocessing="standardize")
+    model = InterpolantRegressor(flow, base="normal", n_estimators=3, random_state=0).fit(X, Y)
+    asked, to_normal = [], Member.to_normal
+
+    def counted(self, given, y, *args):
+        asked.append(len(y))
+        return to_normal(self, given, y, *args)
+
+    monkeypatch.setattr(Member, "to_normal", counted)
+    levels = [1e-4, 0.05, 0.3, 0.5, 0.95, 0.999]
+    values = model.predict_quantiles(X[:60], levels)
+    assert sum(asked) <= 3 * 2.5 * values.size
+    assert (np.diff(values, axis=1) > 0).all()
+    for j, level in enumerate(levels):
+        found = norm.ppf(model.predict_cdf(X[:60], values[:, j]))
+        np.testing.assert_allclose(found, norm.ppf(level), atol=3e-3)

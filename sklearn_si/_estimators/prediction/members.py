@@ -53,10 +53,10 @@ class Member:
         told = np.hstack([codes, (location - self.centre) / self.scale, log_scale - np.log(self.scale)])
         return Given(location, log_scale, told)
 
-    def to_normal(self, given, Y, device):
-        """The points of the standard normal that are moved to given targets."""
+    def to_normal(self, given, Y, device, looser=1.0):
+        """The points of the standard normal that are moved to given targets, at so many times the flow's tolerance."""
         scaled = (Y - given.location) * np.exp(-given.log_scale)
-        return self._moved(given, scaled, True, device)
+        return self._moved(given, scaled, True, device, looser)
 
     def from_normal(self, given, Z, device):
         """Targets to which points of the standard normal are moved."""
@@ -69,14 +69,14 @@ class Member:
             moved = self.flow.model_.from_base(Z, device, given.told)
         return given.location + np.exp(given.log_scale) * moved
 
-    def _moved(self, given, points, forward, device):
-        evaluation = Evaluation(device, self.flow.ode_tol, 1.0, False)
+    def _moved(self, given, points, forward, device, looser=1.0):
+        evaluation = Evaluation(device, looser * self.flow.ode_tol, 1.0, False)
         moved, missed = np.empty(points.shape), []
         with nameless():
             for rows in blocks(len(points), _BLOCK_POINTS):
                 moved[rows], error = self.flow.model_.transport(points[rows], forward, evaluation, given.told[rows])
                 missed.append(error)
-        warn_missed(torch.cat(missed), self.flow.ode_tol)
+        warn_missed(torch.cat(missed), evaluation.tolerance)
         return moved
 
     def log_density(self, given, Y, device):

@@ -10,10 +10,18 @@ from scipy.stats import norm, qmc
 from ..._utils.tensors import blocks
 from .calibration import Calibration, cell_masses, normal_scores
 
-# Rounds of root finding for a quantile of a mixture.
+# Rounds of root finding for a quantile of a mixture, at the most.
 _ROUNDS = 7
-# Error of a score that ends them: that of the solver is as large.
+# Error of a score that is as large as that of the solver in these rounds ...
 _NEAR = 3e-4
+# ... whose tolerance is so many times that of other questions (transported rows come out a hundred times as exact).
+_LOOSE = 10.0
+# Error of a score from which the slope of the first target is exact enough for one more step, and the same of a secant.
+_FIRST = 3e-3
+_SECANT = 2e-2
+# Distance of the nodes of the first target, and how far they reach beyond the scores, in deviations of the base.
+_APART = 0.5
+_BEYOND = 1.5
 # Base nodes of a mean of one output: equally spaced, so that a jump of the map (between two humps of y) shifts the mean
 # by no more than a fiftieth of it; Gauss-Hermite nodes are a third of a deviation apart or more.
 _NODES = 128
@@ -67,9 +75,10 @@ class Mixture:
         """Z of targets, before the calibration."""
         return self._scores(self._given(codes), y)
 
-    def _scores(self, given, y):
+    def _scores(self, given, y, looser=1.0):
         pairs = zip(self.members, given, strict=True)
-        return normal_scores(np.array([member.to_normal(own, y[:, None], self.device)[:, 0] for member, own in pairs]))
+        z = [member.to_normal(own, y[:, None], self.device, looser)[:, 0] for member, own in pairs]
+        return normal_scores(np.array(z))
 
     def _calibrated(self, z):
         return z if self.calibration is None else self.calibration.forward(z)
@@ -134,34 +143,49 @@ class Mixture:
         return rising
 
     def _at_scores(self, codes, z):
-        given, points = self._given(codes, len(z)), np.tile(z, len(codes))
-        pairs = zip(self.members, given, strict=True)
-        found = np.array([member.from_normal(own, points[:, None], self.device)[:, 0] for member, own in pairs])
-        value = found[0] if len(found) == 1 else self._between(given, points, found)
-        return value.reshape(len(codes), len(z))
+        if len(self.members) > 1:
+            return self._roots(codes, z).reshape(len(codes), len(z))
+        (given,), points = self._given(codes, len(z)), np.tile(z, len(codes))
+        return self.members[0].from_normal(given, points[:, None], self.device).reshape(len(codes), len(z))
 
-    def _between(self, given, target, found):
-        """The roots of z(y) = target, which lie between those of the members: by regula falsi.
+    def _roots(self, codes, z):
+        """Targets at which the mixture has given scores, of shape (n_rows, n_scores).
 
-        The left side is nearly linear in y; the Illinois rule halves the value of an end that was kept twice. Points
-        that are near enough are left out of later rounds.
+        The steps that draws take, at a few nodes, give a first target and its slope; one or two solutions of the ODE
+        correct it.
         """
-        y, low, high = found.mean(0), found.min(0), found.max(0)
-        ends = [np.minimum(self._scores(given, low) - target, 0.0), np.maximum(self._scores(given, high) - target, 0.0)]
-        open_, kept = np.flatnonzero(high > low), np.zeros(len(target))
-        for _ in range(_ROUNDS):
+        nodes = np.linspace(z.min() - _BEYOND, z.max() + _BEYOND, 2 + int((np.ptp(z) + 2 * _BEYOND) / _APART))
+        scores, at = self._scored(self._spread(codes, nodes[:, None])[..., 0], nodes)
+        rows = list(zip(scores, at, strict=True))
+        y, low, high, left, right = (
+            np.concatenate([np.interp(z + shift, *row) for row in rows])
+            for shift in (0.0, -_BEYOND / 2, _BEYOND / 2, -_APART / 2, _APART / 2)
+        )
+        return self._corrected(
+            self._given(codes, len(z)), np.tile(z, len(codes)), y, low, high, (right - left) / _APART
+        )
+
+    def _corrected(self, given, target, y, low, high, slope):
+        """Targets that are nearly right, corrected by the secant rule within bounds that are moved along.
+
+        The slope is that of the targets by their scores.
+        """
+        open_, y_last, error_last = np.arange(len(y)), None, None
+        for k in range(_ROUNDS):
+            here = y[open_]
+            error = self._scores([own.rows(open_) for own in given], here, _LOOSE) - target[open_]
+            low[open_], high[open_] = np.where(error < 0, here, low[open_]), np.where(error < 0, high[open_], here)
+            if k:
+                moved, gained = here - y_last, error - error_last
+                is_steep = moved * gained > 0  # else the two are equal up to rounding
+                slope[open_] = np.where(is_steep, moved / np.where(is_steep, gained, 1.0), slope[open_])
+            new = here - slope[open_] * error
+            is_within = (new >= low[open_]) & (new <= high[open_])
+            y[open_] = np.where(is_within, new, (low[open_] + high[open_]) / 2)
+            far = ~is_within & (np.abs(error) > _NEAR) | (np.abs(error) > (_SECANT if k else _FIRST))
+            open_, y_last, error_last = open_[far], here[far], error[far]
             if not len(open_):
                 break
-            below, above, left, right = ends[0][open_], ends[1][open_], low[open_], high[open_]
-            width = above - below
-            y[open_] = np.where(width > 0, (left * above - right * below) / np.where(width > 0, width, 1.0), left)
-            value = self._scores([own.rows(open_) for own in given], y[open_]) - target[open_]
-            is_left, before = value < 0, kept[open_]
-            ends[0][open_] = np.where(is_left, value, np.where(before > 0, below / 2, below))
-            ends[1][open_] = np.where(is_left, np.where(before < 0, above / 2, above), value)
-            low[open_], high[open_] = np.where(is_left, y[open_], left), np.where(is_left, right, y[open_])
-            kept[open_] = np.where(is_left, -1.0, 1.0)
-            open_ = open_[np.abs(value) > _NEAR]
         return y
 
     def nodes(self, codes, n_outputs):
@@ -169,7 +193,7 @@ class Mixture:
         at, weights = self._at_nodes(codes, n_outputs), base_nodes(n_outputs)[1]
         if self.calibration is None:
             return at, np.broadcast_to(np.tile(weights / len(self.members), len(self.members)), at.shape[:2])
-        z, at = self._scored(at[..., 0])
+        z, at = self._scored(at[..., 0], base_nodes(1)[0][:, 0])
         return at[..., None], cell_masses(z, self.calibration)
 
     def _at_nodes(self, codes, n_outputs):
@@ -182,9 +206,11 @@ class Mixture:
         pairs = zip(self.members, self._given(codes, len(nodes)), strict=True)
         return np.hstack([member.at_base(own, points, self.device).reshape(shape) for member, own in pairs])
 
-    def _scored(self, at):
-        """The scores of the nodes of each row under the mixture, and the nodes, in ascending order."""
-        nodes = base_nodes(1)[0][:, 0]
+    def _scored(self, at, nodes):
+        """The scores of the targets of each row under the mixture, and the targets, in ascending order.
+
+        They are those to which the members move some nodes, which are in ascending order too.
+        """
         at = np.maximum.accumulate(at.reshape(len(at), len(self.members), len(nodes)), axis=2)
         if len(self.members) == 1:
             return np.broadcast_to(nodes, (len(at), len(nodes))), at[:, 0]
@@ -208,7 +234,7 @@ class Mixture:
 
     def _interpolated(self, codes, rows, z):
         """Targets with given scores, linear between the nodes of their rows."""
-        scores, at = self._scored(self._at_nodes(codes, 1)[..., 0])
+        scores, at = self._scored(self._at_nodes(codes, 1)[..., 0], base_nodes(1)[0][:, 0])
         return np.array([np.interp(one, scores[row], at[row]) for one, row in zip(z, rows, strict=True)])
 
 
