@@ -71,6 +71,8 @@ def resampler():
     return model
 
 
+# Functions whose names are those of the versions that are installed.
+_FOREIGN = ("numpy.", "scipy.")
 # name -> a fitted estimator, by a function
 MODELS = {
     "flow": lambda: flow().fit(X0),
@@ -120,7 +122,8 @@ def main(names):
         print(f"{name}: {(folder / f'{name}.si').stat().st_size / 1024:.0f} KB")
     lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
     told.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    (folder / "names.txt").write_text("\n".join(sorted(BY_NAME)) + "\n")
+    own = sorted(name for name in BY_NAME if not name.startswith(_FOREIGN))
+    (folder / "names.txt").write_text("\n".join(own) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from .._utils.tensors import column
 from ..interpolants import GaussianBase, Interpolant
 from ..networks._divergence import as_field
 from ..networks._single import with_single_precision
-from ..solvers._steps import ODE_SOLVERS, Drift
+from ..solvers._steps import ODE_SOLVERS, Drift, OnGrid
 from .sde import Schedule, schedule_at, sde_along
 
 
@@ -112,15 +112,18 @@ class Fields:
         method : str
             A name of `ODE_SOLVERS`.
         """
+        times = times.cpu()
         steps = times[1:] - times[:-1]
         moments = torch.cat([*(times[:-1] + c * steps for c in ODE_SOLVERS[method].c), times[-1:]]).unique()
-        known = dict(zip(moments.tolist(), self.velocities(moments), strict=True))
+        known: dict[float, Callable[[Tensor], Tensor]] = {}
 
         def velocity(t: Tensor, x: Tensor) -> Tensor:
+            if not known:
+                known.update(zip(moments.tolist(), self.velocities(moments.to(x.device)), strict=True))
             found = known.get(t.item())
-            return self.velocity(t, x) if found is None else found(x)
+            return self.velocity(t.to(x.device), x) if found is None else found(x)
 
-        return velocity
+        return OnGrid(velocity)
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """b(t, x) and div b(t, x)."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..interpolants import GaussianBase, Interpolant
-from ..solvers._steps import Drift
+from ..solvers._steps import Drift, OnGrid
 
 # epsilon(t) for a noise level of one: a name, or a callable.
 Schedule = str | Callable[[Tensor], Any]
@@ -51,10 +51,11 @@ def sde_along(
     that nothing is divided by what vanishes at an end; under "gamma" the quotient epsilon / latent_scale is
     the level itself. It shifts one stage of one step by O(h): the steppers keep their order.
     """
+    times = times.cpu()  # a GPU would be asked for the time at every stage
     margins = (times[1:] - times[:-1]).abs() / 2
     sign = 1.0 if times[-1] > times[0] else -1.0
     inner = torch.stack([times[0] + sign * margins[0], times[-1] - sign * margins[-1]])
-    low, high = inner.amin(), inner.amax()
+    low, high = float(inner.amin()), float(inner.amax())
     # the steps ask at t + h as well, which rounding may keep from being the next time
     ends = times[:-1] + (times[1:] - times[:-1])
     known = _TimesAhead(fields, torch.cat([times, ends]).clamp(low, high).unique())
@@ -64,11 +65,11 @@ def sde_along(
 
     def drift(t: Tensor, x: Tensor, e: Tensor) -> Tensor:
         t = t.clamp(low, high)
-        velocity, denoiser = known.at(t)
+        velocity, denoiser = known.at(t, x.device)
         b = velocity(x)
         return b - sign * e / fields.latent_scale(t) * denoiser(x, b)
 
-    return drift, epsilon
+    return OnGrid(drift), epsilon
 
 
 class _TimesAhead:
@@ -78,17 +79,23 @@ class _TimesAhead:
     ----------
     fields : NoisyFields
     times : Tensor of shape (k,)
+        On the CPU.
     """
 
     def __init__(self, fields: NoisyFields, times: Tensor) -> None:
-        self.fields = fields
-        pairs = zip(fields.velocities(times), fields.denoisers(times), strict=True)
-        self.known = dict(zip(times.tolist(), pairs, strict=True))
+        self.fields, self.times = fields, times
+        self.known: dict[float, Any] = {}
 
-    def at(self, t: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-        """The velocity and the denoiser at one time, of the grid or another."""
+    def at(
+        self, t: Tensor, device: torch.device
+    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
+        """The velocity and the denoiser at one time, of the grid or another, for rows of a device."""
+        if not self.known:
+            there = self.times.to(device)
+            pairs = zip(self.fields.velocities(there), self.fields.denoisers(there), strict=True)
+            self.known = dict(zip(self.times.tolist(), pairs, strict=True))
         found = self.known.get(t.item())
         if found is not None:
             return found
-        other = t.reshape(1)
+        other = t.reshape(1).to(device)
         return self.fields.velocities(other)[0], self.fields.denoisers(other)[0]

@@ -20,6 +20,8 @@ Modulated = Callable[[Any, Tensor], Tensor]
 # Columns below which a product of matrices is taken transposed: libraries choose poor kernels for narrow results
 # (measured: 512 x 128 times 128 x 10 in a third of the time, sums over rows in a quarter).
 _NARROW = 64
+# Properties of networks that keep their parameters at hand.
+_KEPT = ("_matrices", "_factors")
 
 
 def _silu(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,6 +151,13 @@ class Perceptron(Field):
         )
         self.output = nn.Parameter(torch.zeros(n_features, widths[-1]))
         self.bias = nn.Parameter(torch.zeros(n_features))
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Perceptron":
+        """Convert the parameters, which may become other objects than those that are kept for speed."""
+        super()._apply(fn, recurse)
+        for name in _KEPT:
+            vars(self).pop(name, None)
+        return self
 
     @functools.cached_property
     def _matrices(self) -> tuple[nn.Parameter, ...]:

@@ -37,7 +37,7 @@ def predictive_report(model, X, y):
     report.pit = pit_values(model, X, y)
     report.pit_below, report.pit_below_error = _mean(report.pit < _TAIL)
     report.pit_above, report.pit_above_error = _mean(report.pit > 1 - _TAIL)
-    report.pit_pvalue = stats.kstest(report.pit, "uniform", axis=0).pvalue
+    report.pit_pvalue = np.apply_along_axis(lambda u: stats.kstest(u, "uniform").pvalue, 0, report.pit)[()]
     report.crps, report.crps_error = _mean(crps(_quantiles(model, X), y))
     report.log_density, report.log_density_error = _mean(model.predict_log_density(X, y))
     for j in range(model.n_outputs_):
