@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from .masked_run import make_run
 
 # Share of the time that must be left for one more network.
 _LEAST_LEFT = 0.1
-# Largest number of networks: each adds as much to the price of a density.
-_MOST_NETWORKS = 4
+# Largest number of further networks: each that is kept adds as much to the price of a density.
+_MOST_NETWORKS = 3
 # Networks in succession that bring nothing, after which no other is trained.
 _IN_VAIN = 2
 # Part of the seeds of further networks, apart from those of the members of an ensemble.
@@ -43,21 +44,22 @@ def average_more(selection: Any) -> None:
     is taken: a velocity is a conditional expectation, and what its estimates have learned of the noise of the rows
     differs between them. (The mixture of their distributions is what `n_estimators` gives.)
     """
-    best, members = selection.best(), [selection.best()]
-    score, in_vain = best.history.best_score, 0
-    while len(members) < _MOST_NETWORKS and in_vain < _IN_VAIN and _has_time(selection):
+    best = selection.best()
+    members, further, score, in_vain = [best], [], best.history.best_score, 0
+    while len(further) < _MOST_NETWORKS and in_vain < _IN_VAIN and _has_time(selection):
         run = _one_more(selection, best)
         if run is None or selection.interrupted:
-            return
-        averaged = _average_of([*members, run])
-        value = averaged.likelihood_of(selection.problem.target_val)()
+            break
+        further.append(run)
+        # the first may be none too many: it was best while its rate was high
+        value, chosen = max(((_score_of(some), some) for some in ([*members, run], further)), key=lambda pair: pair[0])
         in_vain = 0 if value > score else in_vain + 1
         if value > score:
-            members, score = [*members, run], value
-            averaged.history = dataclasses.replace(best.history, best_score=value)
-            selection.runs.append(averaged)
+            members, score = list(chosen), value
         if selection.settings.verbose:
             print(f"Time is left: one more network, mean of {len(members)}, validation score {score:.4f}")
+    if len(members) > 1:
+        selection.runs.append(_average_of(members, score))
 
 
 def _has_time(selection: Any) -> bool:
@@ -77,10 +79,17 @@ def _one_more(selection: Any, best: Any) -> Any:
     return trained
 
 
-def _average_of(runs: list) -> Any:
-    """A run with the mean of the velocities of some, which share maps, rows and closed form."""
+def _score_of(runs: list) -> float:
+    """The validation score of the mean of some."""
+    run = runs[0] if len(runs) == 1 else _average_of(runs)
+    return run.likelihood_of(run.problem.target_val)()
+
+
+def _average_of(runs: list, score: float = -math.inf) -> Any:
+    """A run with the mean of the velocities of some, which share maps, rows and closed form; its score."""
     averaged = copy.copy(runs[0])
-    averaged.networks = copy.deepcopy(runs[0].networks)
+    averaged.history = dataclasses.replace(averaged.history, best_score=score)
+    averaged.networks = copy.deepcopy(averaged.networks)
     networks = [copy.deepcopy(run.networks["velocity"].network) for run in runs]
     averaged.networks["velocity"].network = AveragedNetwork(networks)
     return averaged

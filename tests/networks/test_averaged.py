@@ -58,7 +58,7 @@ def left(monkeypatch):
     """Every run ends after its first round as one that overfits, and the time that is left falls by these shares."""
     monkeypatch.setattr(loop, "should_check_overfitting", lambda history: True)
     monkeypatch.setattr(gains.Gains, "overfits", lambda self, optimizer: True)
-    shares = [0.9] * 6
+    shares = [0.9] * 8
 
     def left(self):
         return shares.pop() if shares else 0.0
