@@ -50,10 +50,10 @@ def test_the_average_of_the_first_steps_is_their_mean():
 
 @pytest.mark.parametrize("n", [100, 1000, 5000])
 def test_the_average_lags_by_its_window(n):
-    """Of the numbers 1, 2, ...: the mean lies near a window of 10 + n / 50 steps behind."""
+    """Of the numbers 1, 2, ...: the mean lies near a window of 10 + n / 10 steps behind."""
     lag = n - average_of(range(1, n + 1))[-1]
-    window = 10 + 0.02 * n
-    # an exponential window that grows by 1 step in 50 holds w - 1 steps, less 2 % for its growth
+    window = 10 + 0.1 * n
+    # an exponential window that grows by 1 step in 10 holds w - 1 steps, less a tenth for its growth
     assert 0.9 * window < lag + 1 < window
     assert average_of([3.0] * n)[-1] == pytest.approx(3.0, rel=1e-12)
 
