@@ -189,7 +189,7 @@ def measured(known, args, seed):
     """Coverage of all rows and of the fifth of lowest density, median half-width, both divergences."""
     rng = np.random.default_rng([seed, args.rows])
     X, test = known.draw(args.rows, rng), known.draw(TEST_ROWS, rng)
-    seconds = None if args.seconds is None else args.seconds * (args.members + 1.5)
+    seconds = None if args.seconds is None else args.seconds * (args.members + 1.25)
     model = InterpolantFlow(n_estimators=args.members, max_time=seconds, random_state=seed).fit(X)
     value, width = model.score_samples(test, return_error="model")
     true = known.log_density(test)
@@ -207,7 +207,7 @@ def main():
     parser.add_argument(
         "--seconds",
         type=float,
-        help="of each of the members and of the fit to draws, and half of it of the shorter fit; None: no limit",
+        help="of each of the members and of the fit to draws (a quarter of it is for a mixture); None: no limit",
     )
     parser.add_argument("--settings", action="store_true", help="the distributions that the constants were chosen by")
     args, found = parser.parse_args(), []

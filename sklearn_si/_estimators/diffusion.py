@@ -141,10 +141,10 @@ class InterpolantDiffusion(BaseInterpolant):
     n_estimators : int, default=1
         Number of members of an ensemble (one sample, or the density of the target of two). The further members are
         trained to the rows of fit under random weights (the Bayesian bootstrap) from seeds of their own, with the kind
-        of preprocessing, dropout and number of steps of the first, and two more fits measure its error, to draws of it
-        and to the rows for half as long; `max_time` is shared. The model is then their mixture: its density is the mean
-        of theirs, a draw is one of a member chosen at random, and ``score_samples(X, return_error="model")`` has
-        intervals for the log-density.
+        of preprocessing, dropout and number of steps of the first, and a fit to draws of the ensemble and the places of
+        held-out rows at the base measure its error; `max_time` is shared. The model is then their mixture: its density
+        is the mean of theirs, a draw is one of a member chosen at random, and ``score_samples(X,
+        return_error="model")`` has intervals for the log-density.
         Maps such as `transform` belong to one member (`estimators_`).
     bf16 : bool or "auto", default="auto"
         Whether matrix products in training use bfloat16; weights, validation and all later evaluations keep their

@@ -34,7 +34,7 @@ class ErrorScale:
     typical_spread : float
         s_0, in nats: the median over held-out rows.
     factor : float or None
-        f, as measured by a fit to draws of the ensemble and by a shorter one to the rows; None where there was none.
+        f, as measured by a fit to draws of the ensemble and by held-out rows at the base; None where there was none.
     """
 
     typical_spread: float
@@ -46,7 +46,7 @@ class ErrorScale:
         return np.sqrt((variance + self.typical_spread**2) / 2 if is_target else variance)
 
     def measured(self, misses: list[np.ndarray]) -> "ErrorScale":
-        """With the largest factor that errors of some fits have, in units of the moderated deviation."""
+        """With the largest factor that errors of some kinds have, in units of the moderated deviation."""
         factors = [float(np.quantile(some[np.isfinite(some)], COVERAGE)) for some in misses]
         return dataclasses.replace(self, factor=max(factors, default=None))
 
@@ -54,7 +54,7 @@ class ErrorScale:
         """The half-width of intervals, from log-densities of members of shape (n_members, n)."""
         # Student's quantile at twice the freedom of the members, and as much again for what they miss alike
         assumed = 2**0.5 * stats.t(2 * (len(values) - 1)).ppf(0.5 + COVERAGE / 2)
-        # each of the fits tells it within a third: it widens intervals, and never narrows them
+        # a fit to draws tells it within a third: it widens intervals, and never narrows them
         return max(assumed, self.factor or 0.0) * self.of_spread(values, is_target)
 
 

@@ -13,7 +13,7 @@ from ..preprocessing._support import on_line
 from .base_density import densities_of
 from .calibrated import calibrated
 from .masked_run import make_run
-from .model_error import SHORTER_SHARE, error_scale, mixture_of
+from .model_error import SHARE_OF_MIXTURE, error_scale, mixture_of
 
 
 def check_members(recipe, base, interpolant):
@@ -36,8 +36,8 @@ def check_members(recipe, base, interpolant):
 
 
 def n_trainings(recipe):
-    """Long trainings of a fit: one for each member, and of an ensemble one to its draws and a shorter one."""
-    return recipe.n_estimators + (1 + SHORTER_SHARE) * (recipe.n_estimators > 1)
+    """Long trainings of a fit: one for each member, and of an ensemble one to its draws and a mixture."""
+    return recipe.n_estimators + (1 + SHARE_OF_MIXTURE) * (recipe.n_estimators > 1)
 
 
 def with_members(recipe, problem, settings, first, model):

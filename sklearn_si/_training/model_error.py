@@ -1,4 +1,4 @@
-"""How wrong the log-density of an ensemble is, as told by a fit to its own draws and by one of half the length."""
+"""How wrong the log-density of an ensemble is: by a fit to its own draws, and by where it takes held-out rows."""
 
 import dataclasses
 import warnings
@@ -14,7 +14,9 @@ from .._model.sampling import generate
 from .._model.settings import Sampling
 from .._utils.tensors import MEMBER_STREAM, as_array, as_tensor, make_generator, normal
 from ..exceptions import FitDivergedError
+from ..solvers import odeint, time_grid
 from .masked_run import make_run
+from .mixture_init import Budget, find_mixture
 from .weighting import by_weight
 
 # Largest number of rows to which the mixture of a member is fitted.
@@ -23,11 +25,18 @@ _MIXTURE_ROWS = 20_000
 _DRAWN_ROWS = 100_000
 # Rows by which spread and error are judged.
 _JUDGED_ROWS = 500
-# Parts of the seed of the fit to draws and of the shorter one, where members have their number.
+# Part of the seed of the fit to draws, where members have their number.
 _DRAWS = 10_000
-_SHORTER = 10_001
-# Share of the steps, or of the time, of a member that the shorter fit has.
-SHORTER_SHARE = 0.5
+# Time of the search for a mixture of rows at the base, in units of that of a member; seconds where steps are the limit.
+SHARE_OF_MIXTURE = 0.25
+_MIXTURE_SECONDS = 1.0
+# Rows by which it is fitted, and the fewest by which it is judged.
+_FITTED_ROWS = 4000
+_FEWEST_JUDGED = 100
+# Steps of the way to the base.
+_STEPS_TO_BASE = 20
+# Errors of its gain on held-out rows by which it must lead.
+_SURE = 2.0
 # Rows that are drawn at a time.
 _BLOCK_ROWS = 4096
 
@@ -48,9 +57,9 @@ def error_scale(recipe, problem, settings, models, runs):
     true log-density is known, and how far it misses that, in units of the spread of the members, tells what the spread
     does not: what fits of this kind miss alike (the parametric bootstrap: Efron & Tibshirani 1993, "An introduction to
     the bootstrap", chapter 6). Draws are smoother than the rows, and what the members have not learned yet is not in
-    them. So a second one is trained to the rows for half as long: what the other half has changed, in the same
-    units, is about what is still to change (as an error that falls with the root of the steps does, or slower).
-    The larger of both counts.
+    them. Held-out rows tell some of that: a member takes them to the base, where they are normal if its density is
+    right, and a mixture that is surely better there than the normal distribution says how far it is wrong. The larger
+    of both counts.
 
     Parameters
     ----------
@@ -72,7 +81,7 @@ def error_scale(recipe, problem, settings, models, runs):
         return scale
     with problem.interruptible(lambda: True, "in the fits that tell the error of its log-densities, which is assumed."):
         found = [_misses_of_draws(recipe, problem, settings, (models, runs), scale)]
-        found.append(_changes(recipe, problem, settings, runs[0], (X, condition, values), scale))
+        found.append(_misses_at_base(problem, settings, runs[0], (rows, values), scale))
         scale = scale.measured([misses for misses in found if misses is not None])
     return scale
 
@@ -93,20 +102,36 @@ def _misses_of_draws(recipe, problem, settings, ensemble, scale):
     return _in_units(run, X, condition, known, scale)
 
 
-def _changes(recipe, problem, settings, first, judged, scale):
-    """What a fit to the rows for a part of the steps misses of the ensemble, over the scale of the spread, a row."""
-    X, condition, known = judged
-    rng = np.random.default_rng([problem.seed, MEMBER_STREAM, _SHORTER])
-    own = dataclasses.replace(problem, seed=int(rng.integers(2**31)), warm=None, n_steps=0)
-    base = first if first.has_data_units else make_run(recipe, own, first.kind)
+def _misses_at_base(problem, settings, first, judged, scale):
+    """Errors by a mixture of rows at the base, over the scale of the spread, a row; None where it says nothing.
+
+    log p(x) - log p_1(x) = log q(z) - log N(z; 0, I)
+
+    with z where the flow of the first member takes x, q the distribution of z, and p the true one of x.
+    """
+    rows, known = judged
+    if problem.interpolant.path_type != "one-sided" or first.recipe.circular or len(rows) < _FEWEST_JUDGED:
+        return None
+    z = _at_base(first, rows)
+    train = _at_base(first, by_weight(problem.target_weight, problem.target_train, _FITTED_ROWS, problem.seed))
     limit = settings.max_time
-    shorter = dataclasses.replace(
-        settings,
-        max_iter=max(1, round(SHORTER_SHARE * settings.max_iter)),
-        max_time=None if limit is None else SHORTER_SHARE * limit,
-    )
-    run = _trained(recipe, problem, shorter, (first, base, own))
-    return None if run is None else _in_units(run, X, condition, known, scale)
+    budget = Budget(_MIXTURE_SECONDS if limit is None else SHARE_OF_MIXTURE * limit, limit is not None)
+    found = find_mixture(train, z, (np.zeros(len(train)), np.zeros(len(z))), problem.seed, budget)
+    if found is None or not np.isfinite(found.scores).all():
+        return None
+    gain = found.scores + 0.5 * (z**2 + np.log(2 * np.pi)).sum(1)
+    if gain.mean() < _SURE * gain.std() / len(gain) ** 0.5:
+        return None
+    return np.abs(gain) / scale.of_spread(known)
+
+
+@torch.no_grad()
+def _at_base(run, rows):
+    """Where the flow of a run takes rows of the target at t = 0."""
+    condition = None if run.condition is None else run.condition[rows]
+    velocity = Fields(run.problem.interpolant, run.networks["velocity"], condition=condition).velocity
+    grid = time_grid(_STEPS_TO_BASE, GRID_SPACING, 1.0, 0.0)
+    return as_array(odeint(velocity, run.x1[rows], grid, "dopri5"), np.float64)
 
 
 def _trained(recipe, problem, settings, parts):

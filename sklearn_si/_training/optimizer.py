@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..distributed import Single
 
-# Weights are averaged over about a tenth of the steps taken so far (at least 10 steps): the average is what is validated
-# and kept (benchmarks/studies/ablation.md, "The mean of weights").
+# Weights are averaged over about a tenth of the steps taken so far (at least 10 steps): the average is what is
+# validated and kept (benchmarks/studies/ablation.md, "The mean of weights").
 _AVERAGING = 0.1
 # Decay of the first moments (Kingma & Ba 2015).
 _BETA1 = 0.9

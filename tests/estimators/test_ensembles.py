@@ -20,7 +20,6 @@ from sklearn_si import (
 from sklearn_si._model.ensemble import ErrorScale
 from sklearn_si._training import checkpoint
 from sklearn_si._training import members as training
-from sklearn_si._training.run import Run
 from sklearn_si.exceptions import FitDivergedError
 from sklearn_si.networks import MixtureVelocity
 
@@ -161,24 +160,31 @@ def test_the_larger_of_two_factors_widens_intervals_and_neither_narrows_them():
     assert ErrorScale(1.0).measured([np.r_[ones, np.nan]]).factor == 1.0
 
 
-@pytest.mark.parametrize("limit", [{"max_iter": 40}, {"max_iter": "auto", "max_time": 0.8}])
-def test_a_shorter_fit_to_the_rows_tells_what_is_still_to_learn(limit, monkeypatch):
-    seen, train = [], Run.train
+@pytest.mark.parametrize("learned", [False, True])
+def test_held_out_rows_at_the_base_tell_what_no_member_has_learned(learned, monkeypatch):
+    """With no steps to speak of, all members are the same normal distribution, and so is a fit to their draws."""
+    rng, found, measured = np.random.default_rng(0), [], ErrorScale.measured
+    rows = rng.normal(size=(1200, 2)) if learned else rng.laplace(size=(1200, 2)) * rng.choice([0.2, 1.0], (1200, 1))
 
-    def told(self, settings, **kwargs):
-        seen.append((settings, self.problem.target is not X and not np.array_equal(self.problem.target, X)))
-        return train(self, settings, **kwargs)
+    def told(self, misses):
+        found.append(misses)
+        return measured(self, misses)
 
-    monkeypatch.setattr(Run, "train", told)
-    model = InterpolantFlow(n_estimators=2, **{**SMALL, **limit}).fit(X)
-    (member, _), (to_draws, drawn), (shorter, other_rows) = seen[-3:]
-    assert drawn and not other_rows
-    if "max_time" in limit:
-        assert shorter.max_time == to_draws.max_time / 2 == member.max_time / 2
-        assert 3.5 * member.max_time == pytest.approx(0.98 * 0.8)
-    else:
-        assert shorter.max_iter == to_draws.max_iter / 2 == member.max_iter / 2 == 20
-    assert model.model_.error_scale.factor > 0
+    monkeypatch.setattr(ErrorScale, "measured", told)
+    params = {"max_iter": 3, "hidden_layer_sizes": (8,), "preprocessing": "standardize", "random_state": 0}
+    model = InterpolantFlow(n_estimators=2, **params).fit(rows)
+    assert len(found[0]) == (1 if learned else 2)
+    if not learned:
+        of_draws, at_base = (np.quantile(misses, 0.9) for misses in found[0])
+        assert at_base > 3 * of_draws
+        value, width = model.score_samples(rows[:300], return_error="model")
+        true = laplace_mixture_log_density(rows[:300])
+        assert (np.abs(value - true) < width).mean() > 0.8
+
+
+def laplace_mixture_log_density(x):
+    """Of rows of Laplace columns times .2 or 1."""
+    return logsumexp([stats.laplace(scale=s).logpdf(x).sum(1) for s in (0.2, 1.0)], axis=0) - np.log(2)
 
 
 def test_one_member_has_no_interval(parts):
