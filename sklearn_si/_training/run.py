@@ -30,12 +30,7 @@ from .._utils.tensors import (
 )
 from ..couplings import Samples, paired
 from ..distributed import SHARED_ROWS, Single, strided
-from ..networks import (
-    FiLMNetwork,
-    ForecastField,
-    MixtureVelocity,
-    PreconditionedField,
-)
+from ..networks import FiLMNetwork, ForecastField, MixtureVelocity, PreconditionedField
 from ..networks._fields import StraightScales
 from ..networks._perceptrons import Perceptron
 from ..networks._torus import torus_velocity
@@ -49,6 +44,7 @@ from .loop import History, Scores, count_rounds, train
 from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
 from .plans import coupling_of, has_optimal_start, optimal_velocity, pair_covariance
 from .recipe import layer_widths
+from .row_values import RowValues
 from .validation_split import most_validation_rows
 from .weighting import (
     by_weight,
@@ -131,13 +127,14 @@ class Run:
         # of its own, because batches may be drawn ahead in another thread
         self.masks = make_generator(problem.seed, FIT_STREAM + 300 + 1000 * number, self.device)
         if like is None:
+            self.row_values = RowValues()
             self.base_map, self.target_map = maps or self._fit_maps(kind)
             self.x0 = self._scaled(problem.base, self.base_map)
             self.x1 = self._scaled(problem.target, self.target_map)
             known = problem.condition
             self.condition = None if known is None else as_tensor(known, torch.float32, self.device)
         else:
-            for name in ("base_map", "target_map", "x0", "x1", "condition"):
+            for name in ("base_map", "target_map", "x0", "x1", "condition", "row_values"):
                 setattr(self, name, getattr(like, name))
         self.networks = nn.ModuleDict(networks or self._build_networks()).to(self.device).eval()
 
@@ -385,12 +382,11 @@ class Run:
         anchor, parts = (0.0, normal_parts(path)) if middle is None else (middle, middle_parts(path, middle))
         x, jacobian = self.x1[rows], torch.as_tensor(self.log_jacobian(rows))
 
-        @torch.no_grad()
         def likelihoods():
             value = density_parts(fields, x, 1.0, VALIDATION_LEVEL, GRID_SPACING, anchor, parts, None)[0].sum(1)
             return value.double().cpu() + jacobian
 
-        return likelihoods
+        return self.row_values.of(self.networks, rows, likelihoods)
 
     def n_validation_rows(self, most=None):
         """The largest number of rows that are scored, unless it is given."""
