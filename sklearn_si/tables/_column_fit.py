@@ -39,9 +39,11 @@ _MOST_SENTINELS = 3
 # The largest whole number that floats hold exactly, with all below it.
 _EXACT = 2**53
 # Rows of a drawn table, as large as that of fit, that stand at either end of a column's range: with five, four
-# of four tables drawn like default have all extremes, with three two of four. The largest share of rows for this: that
-# of small tables would be seen.
+# of four tables drawn like default have all extremes, with three two of four.
 _ROWS_AT_AN_END = 5
+# The largest share of rows for this, which would be seen in small tables: of numbers that repeat, and of others, whose
+# long tails more rows would widen.
+_MOST_AT_A_LEVEL = 5e-4
 _MOST_AT_AN_END = 3e-4
 # Classes of pandas whose objects have an order.
 _ORDERED_TYPES = {"Interval", "Period"}
@@ -189,22 +191,18 @@ def _fit_continuous(name, reading, present, levels, counts, gap_kinds, gap_count
         bins = smooth_bins(spline, numbers, rows, resolution.n_bins, lattice.spacing if lattice else None)
     code_counts = np.bincount(bins.place(numbers), rows, bins.n_bins)
     shares = np.concatenate([code_counts, counts[spikes], gap_counts]) / n
-    end_share = _rows_at_an_end(rows.sum()) / rows.sum()
+    end_share = min(_ROWS_AT_AN_END / rows.sum(), _MOST_AT_AN_END)
     return Column(
         name, "continuous", levels[spikes], gap_kinds, shares, bins, lattice, bounds, end_share, origin,
         quantity=reading.quantity,
     )  # fmt: skip
 
 
-def _rows_at_an_end(n):
-    """The rows of n drawn ones that stand at an end of a column's range, at the least."""
-    return min(_ROWS_AT_AN_END, _MOST_AT_AN_END * n)
-
-
 def _with_ends(counts):
     """The rows of numbers in order, those of the smallest and the largest raised to what most drawn tables have."""
     counts = counts.astype(np.float64)
-    counts[[0, -1]] = np.maximum(counts[[0, -1]], _rows_at_an_end(counts.sum()))
+    least = min(_ROWS_AT_AN_END, _MOST_AT_A_LEVEL * counts.sum())
+    counts[[0, -1]] = np.maximum(counts[[0, -1]], least)
     return counts
 
 

@@ -371,12 +371,12 @@ def test_what_followed_from_an_interrupted_training_is_learned_anew(tmp_path, mo
     whole = InterpolantFlow(preprocessing="standardize", **SMALL).fit(CURVED, X1)
     assert flow.n_iter_ == 130
     np.testing.assert_array_equal(flow.fit(CURVED, X1).score_samples(X1), whole.score_samples(X1))
-    table = TableSynthesizer(checkpoint=path, max_iter=150, random_state=0)
+    table = TableSynthesizer(checkpoint=path, max_iter=50, random_state=0)
     with monkeypatch.context() as patch:
-        interrupted_after(patch, _masked.MaskedLoss, "at", 120)
+        interrupted_after(patch, _masked.MaskedLoss, "at", 40)
         table.fit(FRAME)
     assert table.value_model_.flow_.n_iter_ == 1
-    again = TableSynthesizer(max_iter=150, random_state=0).fit(FRAME)
+    again = TableSynthesizer(max_iter=50, random_state=0).fit(FRAME)
     np.testing.assert_array_equal(table.fit(FRAME).score_samples(FRAME), again.score_samples(FRAME))
 
 
