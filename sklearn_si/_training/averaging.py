@@ -45,7 +45,8 @@ def average_more(selection: Any) -> None:
     differs between them. (The mixture of their distributions is what `n_estimators` gives.)
     """
     best = selection.best()
-    members, further, score, in_vain = [best], [], best.history.best_score, 0
+    members, score, in_vain = [best], best.history.best_score, 0
+    further: list[Any] = []
     while len(further) < _MOST_NETWORKS and in_vain < _IN_VAIN and _has_time(selection):
         run = _one_more(selection, best)
         if run is None or selection.interrupted:
