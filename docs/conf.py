@@ -15,6 +15,9 @@ sys.path.insert(0, str(HERE))
 
 import _public_names  # noqa: E402
 
+# sphinx-gallery asks for the names of an example that it does not run
+from sklearn.experimental import enable_iterative_imputer  # noqa: E402, F401
+
 import sklearn_si  # noqa: E402
 
 project = "sklearn_si"
