@@ -16,6 +16,8 @@ from .masked_run import make_run
 _LEAST_LEFT = 0.1
 # Largest number of further networks: each that is kept adds as much to the price of a density.
 _MOST_NETWORKS = 3
+# Steps of a further network at the least.
+_FEWEST_STEPS = 200
 # Networks in succession that bring nothing, after which no other is trained.
 _IN_VAIN = 2
 # Part of the seeds of further networks, apart from those of the members of an ensemble.
@@ -68,12 +70,13 @@ def _has_time(selection: Any) -> bool:
 
 
 def _one_more(selection: Any, best: Any) -> Any:
-    """A run from another seed, as long as the best one was; None where it diverged."""
+    """A run from another seed, as long as what led to the best weights; None where it diverged."""
     problem, number = selection.problem, len(selection.problem.trainings)
     seed = int(np.random.default_rng([problem.seed, MEMBER_STREAM, _APART + number]).integers(2**31))
     own = dataclasses.replace(problem, seed=seed, n_steps=0)
     run = make_run(selection.recipe, own, best.kind, best.mixture, like=best, number=number)
-    steps = max(1, best.steps + (best.history.best_step or best.history.n_iter))
+    # its rate is to reach zero where the best weights were found, at a rate that was still high
+    steps = max(_FEWEST_STEPS, best.kept_steps + best.history.best_step)
     settings = selection.settings_of_long_run(max_iter=steps)
     trained = selection.trained(run, settings, dropout=best.dropout)
     problem.n_steps += own.n_steps

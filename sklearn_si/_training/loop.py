@@ -279,6 +279,7 @@ def _choose_last(optimizer: AdamWithEMA, history: History, settings: Settings, g
     ended = not (history.overfitted or history.interrupted or history.stale >= settings.n_iter_no_change)
     if ended and history.stale and optimizer.best is not None and gains.prefers_last(optimizer):
         optimizer.keep_last(history.validation_scores[-1])
+        history.best_step = history.n_iter
 
 
 def should_check_overfitting(history: History) -> bool:

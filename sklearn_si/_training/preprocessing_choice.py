@@ -202,7 +202,10 @@ class Selection:
         """A run from the weights of another."""
         networks, number = copy.deepcopy(dict(run.networks)), len(self.runs)
         longer = make_run(self.recipe, self.problem, run.kind, run.mixture, like=run, networks=networks, number=number)
-        longer.steps = run.steps + (0 if run.history is None else run.history.n_iter)
+        longer.steps, longer.kept_steps = run.steps, run.kept_steps
+        if run.history is not None:
+            longer.steps += run.history.n_iter
+            longer.kept_steps += run.history.best_step
         return longer
 
     def short_run(self, run, start_score=None, shares=1):

@@ -117,7 +117,7 @@ class Run:
         self.history: Any = None  # of its last training
         self.dropout = 0.0  # likewise
         self.earlier = History()  # of the fits that a warm start continues from
-        self.steps = 0  # of the runs that it continues from
+        self.steps = self.kept_steps = 0  # of the runs that it continues from; and those up to the weights they left
         self.action_curve = None  # of a learned path
         self.plan = None  # the coupling of the training rows
         self.pairs = None  # of training rows and of held-out rows, where they are no longer drawn from the samples
