@@ -25,6 +25,7 @@ from ._utils.input_checks import (
 )
 from ._utils.links import LinkedEstimator
 from ._utils.names import registered
+from ._utils.row_numbers import numbered, rows_of_fit
 from ._utils.weights import weighted_samples
 from .distributed import current_group
 from .preprocessing._foreign import backward, check_round_trip, forward, name_of, reason_against, steps_of
@@ -154,7 +155,7 @@ class TransformedDensity(
             _check_transformer(transformer, stacked, names)
             inside = [forward(transformer, X)[0] for X in samples]
         estimator = clone(self.estimator)
-        with tasks.part("estimator", estimator):
+        with tasks.part("estimator", estimator), numbered(rows_of_fit(sample_weight, X1 is not None, is_paired)):
             estimator.fit(*inside, condition=condition, **_as_given(row_weights, X1 is not None, is_paired))
         self.transformer_, self.estimator_ = transformer, estimator
         self.carries_to_ = "data" if X1 is not None or _keeps_its_distribution(estimator) else "normal"

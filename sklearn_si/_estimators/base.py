@@ -24,7 +24,7 @@ from .._training.repeats import dequantized_ends, warn_repeats
 from .._training.warm_start import WarmStart
 from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
-from .._utils.row_numbers import numbered, rows_of_weights
+from .._utils.row_numbers import numbered, rows_of_fit
 from .._utils.weights import weighted_samples
 from ..couplings import COUPLINGS, as_coupling
 from ..distributed import current_group
@@ -175,7 +175,7 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
             memory = FitMemory() if steps else open_memory(self, named, weights)
         recipe = dataclasses.replace(self._recipe(), **steps)
         with open_checkpoint(self, samples, weights, group) as checkpoint, group.deferring():
-            with group.together(), numbered(self._numbers_of_rows(sample_weight, X1)):
+            with group.together(), numbered(rows_of_fit(sample_weight, X1 is not None, self._pairs_rows())):
                 support, X0, X1, *grids = self._supported_ends(X0, X1, checkpoint.seed, group)
                 base, target = images(support, X0, X1)
                 recipe = on_circles(recipe, circles_of(support))
@@ -187,13 +187,6 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
                 names = list(vars(self).get("feature_names_in_", ()))
                 share_problem(recipe, problem, condition, names, told_params(self))
             return self._learn(recipe, problem, X0, X1, condition, memory)
-
-    def _numbers_of_rows(self, sample_weight, X1):
-        """The numbers of the rows with a weight, for errors."""
-        if X1 is None:
-            return rows_of_weights(sample_weight, "X")
-        both = (sample_weight, sample_weight) if self._pairs_rows() else sample_weight
-        return rows_of_weights(both, "X0", "X1")
 
     def _supported_ends(self, X0, X1, seed, group):
         """The support, both samples within it and dequantised, and the grids of both."""

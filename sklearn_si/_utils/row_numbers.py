@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["number_of_row", "numbered", "rows_of_weights"]
+__all__ = ["number_of_row", "numbered", "rows_of_fit", "rows_of_weights"]
 
 _numbers: contextvars.ContextVar[dict[str, np.ndarray] | None] = contextvars.ContextVar(
     "sklearn_si_row_numbers", default=None
@@ -51,3 +51,11 @@ def rows_of_weights(weights: object, *names: str) -> dict[str, np.ndarray]:
         return {}
     parts = dict(zip(names, weights, strict=True)) if isinstance(weights, tuple) else {names[-1]: weights}
     return {name: np.flatnonzero(np.asarray(part)) for name, part in parts.items() if part is not None}
+
+
+def rows_of_fit(weights: object, has_two_samples: bool, is_paired: bool) -> dict[str, np.ndarray]:
+    """The numbers of the rows that have a weight in a fit of X, or of X0 and X1."""
+    if not has_two_samples:
+        return rows_of_weights(weights, "X")
+    both = (weights, weights) if is_paired and weights is not None else weights
+    return rows_of_weights(both, "X0", "X1")

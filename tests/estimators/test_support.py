@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.base import clone
+from sklearn.preprocessing import StandardScaler
 
 import sklearn_si
 from oracles import MixtureDensity, mixture, mixture_log_density, sample_mixture, with_exact_fields
@@ -17,6 +18,7 @@ from sklearn_si import (
     InterpolantFlow,
     InterpolantRegressor,
     SchroedingerBridge,
+    TransformedDensity,
 )
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.outliers import DensityOutlierDetector
@@ -233,6 +235,9 @@ def test_errors_number_the_rows_as_they_were_given():
     paired = InterpolantFlow(coupling="paired", base_density=None, support=DECLARED, **TINY)
     with pytest.raises(ValueError, match=f"of X0 .*{expected}"):
         paired.fit(rows, table(len(rows)), sample_weight=weight)
+    within = TransformedDensity(StandardScaler(with_mean=False), InterpolantFlow(support={0: "positive"}, **TINY))
+    with pytest.raises(ValueError, match=r"outside its support .* in row 9"):
+        within.fit(rows.to_numpy(), sample_weight=weight)
     y = rows.x.to_numpy() > 0
     with pytest.raises(ValueError, match=expected):
         InterpolantClassifier(FLOW, support=DECLARED).fit(rows, y, sample_weight=weight)
