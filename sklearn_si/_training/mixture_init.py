@@ -96,7 +96,7 @@ class Found:
         return tuple(torch.as_tensor(part, dtype=torch.float32) for part in (weights, means, covariances))
 
 
-def find_mixture(train, val, log_jacobian, seed, budget):
+def find_mixture(train, val, log_jacobian, seed, budget, most=(_ROWS, _VALIDATION_ROWS)):
     """The mixture of the highest log-likelihood on other rows than it was fitted to.
 
     Parameters
@@ -109,17 +109,16 @@ def find_mixture(train, val, log_jacobian, seed, budget):
         Seed of its starts.
     budget : Budget
         What may be spent.
+    most : tuple of int
+        Largest numbers of rows of the two.
 
     Returns
     -------
     found : Found or None
         None where one component is the best, or where there are too few rows to tell.
     """
-    train, val, jacobians = (
-        train[:_ROWS],
-        val[:_VALIDATION_ROWS],
-        [j[:n] for j, n in zip(log_jacobian, (_ROWS, _VALIDATION_ROWS), strict=True)],
-    )
+    train, val = train[: most[0]], val[: most[1]]
+    jacobians = [j[:n] for j, n in zip(log_jacobian, most, strict=True)]
     if len(train) < _FEWEST:
         return None
     splits = [(train, val, jacobians[1])]

@@ -30,9 +30,9 @@ _DRAWS = 10_000
 # Time of the search for a mixture of rows at the base, in units of that of a member; seconds where steps are the limit.
 SHARE_OF_MIXTURE = 0.25
 _MIXTURE_SECONDS = 1.0
-# Rows by which it is fitted, and the fewest by which it is judged.
-_FITTED_ROWS = 4000
-_FEWEST_JUDGED = 100
+# Training and held-out rows by which it is fitted and chosen, at the most, and the fewest of the latter.
+_BASE_ROWS = (20_000, 3000)
+_FEWEST_HELD = 100
 # Steps of the way to the base.
 _STEPS_TO_BASE = 20
 # Errors of its gain on held-out rows by which it must lead.
@@ -110,19 +110,28 @@ def _misses_at_base(problem, settings, first, judged, scale):
     with z where the flow of the first member takes x, q the distribution of z, and p the true one of x.
     """
     rows, known = judged
-    if problem.interpolant.path_type != "one-sided" or first.recipe.circular or len(rows) < _FEWEST_JUDGED:
+    held = problem.target_val
+    if problem.interpolant.path_type != "one-sided" or first.recipe.circular or held is None:
         return None
-    z = _at_base(first, rows)
-    train = _at_base(first, by_weight(problem.target_weight, problem.target_train, _FITTED_ROWS, problem.seed))
+    if len(held) < _FEWEST_HELD:
+        return None
+    parts = zip((problem.target_train, held), _BASE_ROWS, strict=True)
+    train, val = (_at_base(first, by_weight(problem.target_weight, part, most, problem.seed)) for part, most in parts)
     limit = settings.max_time
     budget = Budget(_MIXTURE_SECONDS if limit is None else SHARE_OF_MIXTURE * limit, limit is not None)
-    found = find_mixture(train, z, (np.zeros(len(train)), np.zeros(len(z))), problem.seed, budget)
+    found = find_mixture(train, val, (np.zeros(len(train)), np.zeros(len(val))), problem.seed, budget, _BASE_ROWS)
     if found is None or not np.isfinite(found.scores).all():
         return None
-    gain = found.scores + 0.5 * (z**2 + np.log(2 * np.pi)).sum(1)
+    gain = found.scores - _standard_normal(val)
     if gain.mean() < _SURE * gain.std() / len(gain) ** 0.5:
         return None
-    return np.abs(gain) / scale.of_spread(known)
+    z = _at_base(first, rows)
+    return np.abs(found.mixture.score_samples(z) - _standard_normal(z)) / scale.of_spread(known)
+
+
+def _standard_normal(z):
+    """Log-densities of rows of a standard normal distribution."""
+    return -0.5 * (z**2 + np.log(2 * np.pi)).sum(1)
 
 
 @torch.no_grad()
