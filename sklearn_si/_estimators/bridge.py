@@ -36,8 +36,8 @@ from ..couplings import OwnPairs
 from ..preprocessing._support import check_ends, images, read_support, refuse_circles
 from ..solvers import sdeint, time_grid
 from .base import BaseInterpolant
-from .bridge_fields import PlanPairs, bridge_fields, simulate_pairs, train_rows
-from .bridge_potentials import fit_potential
+from .bridge_choice import built_fields
+from .bridge_fields import simulate_pairs
 from .flow import InterpolantFlow
 from .in_group import fit_by_first
 from .memory import open_memory
@@ -68,15 +68,16 @@ class SchroedingerBridge(ModelEstimator):
         The diffusion coefficient, in scaled units squared per unit of time (preprocessing=None: data units). Pairs
         become independent as it grows, and optimal transport as it falls to 0. The fitted value is `epsilon_`; another
         one needs a new fit.
-    method : {"network", "mixture"}, default="network"
+    method : {"auto", "network", "mixture"}, default="auto"
         "mixture" fits plans in both directions whose conditionals are Gaussian mixtures; their fields have a closed
         form, which is exact between normal distributions. "network" learns networks around these closed forms, first
         from pairs of the plans, then from pairs that the model simulates itself, from rows of either end (iterated
-        Markovian fitting).
+        Markovian fitting). "auto" is "mixture" where held-out rows cannot be told from partners that it draws (a
+        permutation test of the energy distance, in both directions), and else "network"; `method_` says which.
     n_components : int or "auto", default="auto"
         Number of components of the mixtures; "auto" chooses among 1, 4 and 16 on validation rows.
     n_rounds : int, default=1
-        Number of rounds of iterated Markovian fitting, with method="network".
+        Number of rounds of iterated Markovian fitting, where networks are learned.
     preprocessing : {"auto", "standardize", "whiten"} or None, default="auto"
         The map from data units to scaled units, in which distances are measured, as in `InterpolantDiffusion`.
     base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
@@ -85,7 +86,7 @@ class SchroedingerBridge(ModelEstimator):
     support : str, tuple or dict, default="real"
         Where columns live, as in `InterpolantDiffusion`. The reference process is then Brownian on the line.
     n_steps : int, default=100
-        Number of steps of `sample` and `sample_plan`; with method="mixture" the latter draws without steps. May be
+        Number of steps of `sample` and `sample_plan`; from a mixture the latter draws without steps. May be
         changed after fit.
     ode_tol : float, default=1e-3
         Largest error of log-densities, in nats, and of rows of `trajectory`, relative to 1 + their size in scaled
@@ -139,6 +140,8 @@ class SchroedingerBridge(ModelEstimator):
         The closed forms of the plan from X0 to X1 and of its reverse, in scaled units.
     epsilon_ : float
         The diffusion coefficient of the fit.
+    method_ : {"network", "mixture"}
+        What the fit has learned.
     interpolant_, preprocessing_, base_preprocessing_, base_density_, base_sample_ : object
         As in `InterpolantDiffusion`.
     n_iter_, loss_curve_, validation_scores_, history_, seed_, n_features_in_, feature_names_in_ : object
@@ -157,7 +160,7 @@ class SchroedingerBridge(ModelEstimator):
 
     _parameter_constraints: ClassVar[dict] = {
         "epsilon": [Interval(numbers.Real, 0, None, closed="neither")],
-        "method": [StrOptions({"network", "mixture"})],
+        "method": [StrOptions({"auto", "network", "mixture"})],
         "n_components": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
         "n_rounds": [Interval(numbers.Integral, 0, None, closed="left")],
         "preprocessing": [StrOptions({"auto", "standardize", "whiten"}), None],
@@ -176,7 +179,7 @@ class SchroedingerBridge(ModelEstimator):
     def __init__(
         self,
         epsilon=0.1,
-        method="network",
+        method="auto",
         n_components="auto",
         n_rounds=1,
         preprocessing="auto",
@@ -304,7 +307,7 @@ class SchroedingerBridge(ModelEstimator):
             problem.tasks.end({"model_": self.model_})
             return self
         model, record = fit_problem(recipe, problem)
-        plan = model.velocity.potential if self.method == "mixture" else None
+        plan = model.velocity.potential if model.velocity.network is None else None
         model = dataclasses.replace(model, coupling=OwnPairs(noise_level=self.epsilon), plan=plan)
         record |= {"epsilon_": self.epsilon, "from_normal_": from_normal}
         self._take(model, record)
@@ -334,27 +337,22 @@ class SchroedingerBridge(ModelEstimator):
         return self.network_.potential
 
     @property
+    def method_(self):
+        """What the fit has learned, "network" or "mixture"."""
+        return "mixture" if self.network_.network is None else "network"
+
+    @property
     def reverse_potential_(self):
         """The closed form from X1 to X0, in scaled units."""
         return self.network_.reverse_potential
 
     def _build_networks(self, run):
         """The fields of a run, around the potentials between its rows; its plan then pairs rows by these."""
-        x0, x1 = run.x0, run.x1
-        if self.method == "network":  # whose training is judged by the others
-            x0, x1 = train_rows(run)
-        elif run.problem.is_weighted:
-            x0 = run.some(x0, np.arange(len(x0)), run.problem.base_weight)
-            x1 = run.some(x1, np.arange(len(x1)), run.problem.target_weight)
-        generator = make_generator(run.problem.seed, FIT_STREAM + 500, run.device)
-        potential = fit_potential(x0, x1, self.epsilon, self.n_components, generator)
-        reverse = fit_potential(x1, x0, self.epsilon, len(potential.log_weights), generator)
-        run.problem.coupling = PlanPairs(potential.float(), reverse.float())
-        return bridge_fields(run, potential.float(), reverse.float(), with_networks=self.method == "network")
+        return built_fields(run, self.epsilon, self.method, self.n_components)
 
     def _train(self, run, settings):
         """Train on pairs of the closed-form plans, then on the fields' own, round by round."""
-        if self.method == "mixture":
+        if run.networks["velocity"].network is None:
             return
         run.train(self._limited(run, settings, self.n_rounds))
         for number in range(self.n_rounds):

@@ -1,6 +1,8 @@
 """Schroedinger bridges in closed form: plans whose potential is a mixture of quadratic exponentials."""
 
 import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -30,6 +32,12 @@ _TRIAL_STEPS = 50
 # Least S_k along a column, in units of the S of two normal distributions: where rows repeat, the best component
 # would be a point, and its density infinite.
 _FLOOR = 0.01
+# Share of the time for what is tried before the fit that is kept.
+_TRIAL_SHARE = 0.4
+# Products that a core does in a second, steps included, of a row, a component and two columns.
+_CELLS_A_SECOND = 4e8
+# Steps that the time has to leave for.
+_LEAST_STEPS = 25
 # Starts from different clusters.
 _STARTS = 4
 # Steps after which the best start is chosen.
@@ -153,7 +161,7 @@ def normal_potential(
 
 
 def fit_potential(
-    x0: Tensor, x1: Tensor, epsilon: float, n_components: int, generator: torch.Generator
+    x0: Tensor, x1: Tensor, epsilon: float, n_components: int, generator: torch.Generator, seconds: float | None = None
 ) -> MixturePotential:
     """The potential whose plan is nearest to that of the Schroedinger bridge between two samples.
 
@@ -170,27 +178,57 @@ def fit_potential(
     n_components : int or "auto"
         "auto" tries 1, 4, 16 and takes what is best on held-out rows.
     generator : torch.Generator
+    seconds : float, default=None
+        A limit on the time. Fewer rows are then taken where a step of all would take long, and the best mixture within
+        it is returned, which is at the least the start from clusters.
 
     Returns
     -------
     MixturePotential
         In double precision.
     """
+    clock = Clock(seconds)
     x0, x1 = (x[torch.randperm(len(x), generator=generator, device=x.device)].cpu().double() for x in (x0, x1))
     if n_components == "auto":
-        n_components = _choose_components(x0, x1, epsilon, generator)
-    return _fit(x0, x1, epsilon, n_components, generator)
+        n_components = _choose_components(x0, x1, epsilon, generator, clock)
+    return _fit(x0, x1, epsilon, n_components, generator, clock=clock)
 
 
-def _choose_components(x0: Tensor, x1: Tensor, epsilon: float, generator: torch.Generator) -> int:
+class Clock:
+    """What is left of a limit of time, in seconds; None is no limit."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds, self.end = seconds, math.inf if seconds is None else time.perf_counter() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is over."""
+        return time.perf_counter() > self.end
+
+    def part(self, share: float) -> "Clock":
+        """One that ends after a share of what is left."""
+        return self if self.seconds is None else Clock(share * max(self.end - time.perf_counter(), 0.0))
+
+    def rows(self, n_components: int, n_features: int) -> int:
+        """The largest number of rows of which enough steps can be taken."""
+        if self.seconds is None:
+            return _MOST_ROWS
+        left = max(self.end - time.perf_counter(), 0.0)
+        affordable = left * _CELLS_A_SECOND / (_LEAST_STEPS * n_components * n_features**2)
+        return min(_MOST_ROWS, max(_LEAST_ROWS * n_components, round(affordable)))
+
+
+def _choose_components(x0: Tensor, x1: Tensor, epsilon: float, generator: torch.Generator, clock: "Clock") -> int:
     """The number of components that is best on held-out rows; more are tried as long as they gain."""
     val = min(_VALIDATION_ROWS, min(len(x0), len(x1)) // 5)
     kept = slice(val, val + _TRIAL_ROWS)
-    best, chosen = math.inf, 1
+    best, chosen, clock = math.inf, 1, clock.part(_TRIAL_SHARE)
     for k in _COMPONENTS:
+        if clock.is_over:
+            break
         if _LEAST_ROWS * k > min(len(x0), len(torch.unique(x1[kept], dim=0))):
             break
-        potential = _fit(x0[kept], x1[kept], epsilon, k, generator, _TRIAL_STEPS)
+        potential = _fit(x0[kept], x1[kept], epsilon, k, generator, _TRIAL_STEPS, clock.part(_TRIAL_SHARE))
         loss = float(_losses(potential, x0[:val], x1[:val]).mean())
         if not loss < best - _LEAST_GAIN:
             break
@@ -205,21 +243,27 @@ def _moments(x: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fit(
-    x0: Tensor, x1: Tensor, epsilon: float, n_components: int, generator: torch.Generator, steps: int = _STEPS
-) -> MixturePotential:
+    x0: Tensor, x1: Tensor, epsilon: float, n_components: int, generator: torch.Generator, steps: int = _STEPS,
+    clock: Clock = Clock(),  # noqa: B008
+) -> MixturePotential:  # fmt: skip
     least = 1e-9 * (x0.var(0) + x1.var(0)) + 1e-30
     (m0, c0), (m1, c1) = _moments(x0, least), _moments(x1, least)
     n_components = min(n_components, len(torch.unique(x1[:_MOST_ROWS], dim=0)))
     if n_components == 1:
         return normal_potential(m0.numpy(), c0.numpy(), m1.numpy(), c1.numpy(), epsilon)
-    x0, x1 = x0[:_MOST_ROWS] - m0, x1[:_MOST_ROWS] - m0
+    most = clock.rows(n_components, x0.shape[1])
+    x0, x1 = x0[:most] - m0, x1[:most] - m0
     # different clusterings lead to different minima: the best after a few steps is fitted to the end
     few = x0[:_TRIAL_ROWS], x1[:_TRIAL_ROWS]
     floor = torch.diag(_FLOOR * (c1.diagonal() / c0.diagonal()).sqrt())
-    starts = (_clusters(x1, c0, epsilon, n_components, generator, least) for _ in range(_STARTS))
-    found = (_descend(*few, epsilon, start, _SHORT, floor) for start in starts)
+    short, found = clock.part(_TRIAL_SHARE), []
+    for _ in range(_STARTS):
+        start = _clusters(x1, c0, epsilon, n_components, generator, least)
+        found.append(_descend(*few, epsilon, start, _SHORT, floor, short))
+        if short.is_over:
+            break
     _, start = min(found, key=lambda pair: pair[0])
-    weights, shifts, factors = _descend(x0, x1, epsilon, start, steps, floor)[1]
+    weights, shifts, factors = _descend(x0, x1, epsilon, start, steps, floor, clock)[1]
     return MixturePotential(epsilon, m0, weights, shifts, factors @ factors.transpose(1, 2) + floor)
 
 
@@ -272,9 +316,10 @@ def _losses(potential: MixturePotential, x0: Tensor, x1: Tensor) -> Tensor:
 
 
 def _descend(
-    x0: Tensor, x1: Tensor, epsilon: float, start: Parts, steps: int, floor: Tensor | float = 0.0
-) -> tuple[float, Parts]:
-    """The loss after some steps of L-BFGS, and its weights, shifts and factors."""
+    x0: Tensor, x1: Tensor, epsilon: float, start: Parts, steps: int, floor: Tensor | float = 0.0,
+    clock: Clock = Clock(),  # noqa: B008
+) -> tuple[float, Parts]:  # fmt: skip
+    """The loss after some steps of L-BFGS, or within the time, and its weights, shifts and factors."""
     lower = torch.tril_indices(x0.shape[1], x0.shape[1])
     shapes = [start[0].shape, start[1].shape, (len(start[0]), lower.shape[1])]
     sizes = [math.prod(shape) for shape in shapes]
@@ -295,6 +340,31 @@ def _descend(
             (gradient,) = torch.autograd.grad(loss, point)
         return loss.item(), gradient.numpy()
 
-    found = minimize(value_and_gradient, flat.numpy(), jac=True, method="L-BFGS-B", options={"maxiter": steps})
-    weights, shifts, factors = parts(torch.as_tensor(found.x))
-    return found.fun, (weights - torch.logsumexp(weights, 0), shifts, factors)
+    value, vector = _lbfgs(value_and_gradient, flat.numpy(), steps, clock)
+    weights, shifts, factors = parts(torch.as_tensor(vector))
+    return value, (weights - torch.logsumexp(weights, 0), shifts, factors)
+
+
+class _OutOfTimeError(Exception):
+    """The end of a minimisation that has no more time."""
+
+
+def _lbfgs(
+    value_and_gradient: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, steps: int, clock: Clock
+) -> tuple[float, np.ndarray]:
+    """The least value that L-BFGS finds in some steps or in the time, and where it is."""
+    best = [math.inf, start]
+
+    def told(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        if best[0] < math.inf and clock.is_over:
+            raise _OutOfTimeError
+        value, gradient = value_and_gradient(vector)
+        if value < best[0]:
+            best[:] = value, vector.copy()
+        return value, gradient
+
+    try:
+        found = minimize(told, start, jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    except _OutOfTimeError:
+        return float(best[0]), np.asarray(best[1])
+    return found.fun, found.x

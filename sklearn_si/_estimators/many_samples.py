@@ -24,9 +24,13 @@ _ROUNDING = 1e-6
 
 
 def read_samples(estimator, X, times, groups):
-    """The validated samples in the order of their times, their labels, and their times (or None)."""
+    """The validated samples in the order of their times, their labels, their times (or None), and whether they follow.
+
+    Samples follow each other where they have times or ordered categories, or where a list has two.
+    """
+    follow = False
     if groups is not None:
-        samples, labels, times = _read_groups(estimator, X, groups, times)
+        samples, labels, times, follow = _read_groups(estimator, X, groups, times)
     else:
         samples = _read_list(estimator, X)
         times = None if times is None else check_times(times, len(samples))
@@ -37,9 +41,9 @@ def read_samples(estimator, X, times, groups):
             "that of InterpolantFlow().fit(X)."
         )
     if times is None:
-        return samples, labels, None
+        return samples, labels, None, follow or (groups is None and len(samples) == 2)
     order = np.argsort(times)
-    return [samples[k] for k in order], [labels[k] for k in order], times[order]
+    return [samples[k] for k in order], [labels[k] for k in order], times[order], True
 
 
 def _read_groups(estimator, X, groups, times):
@@ -48,12 +52,12 @@ def _read_groups(estimator, X, groups, times):
             "Got a list of samples and groups, each of which says which rows belong together: pass a list, or one "
             "frame or array with groups."
         )
-    rows, column = without_groups(X, groups)
-    labels = check_groups(column)
+    rows, column, order = without_groups(X, groups)
+    labels = check_groups(column, order)
     rows, _ = validate_samples(estimator, rows, None)
     cells = column.tolist()
     samples = [rows[np.array([cell == label for cell in cells])] for label in labels]
-    return samples, [plain(label) for label in labels], times_of_labels(labels, times)
+    return samples, [plain(label) for label in labels], times_of_labels(labels, times), order is not None
 
 
 def _read_list(estimator, X):
@@ -86,6 +90,11 @@ def check_samples(estimator, samples, labels):
 
 def position_of(model, given, name, default):
     """The time, or the number of the sample, that a label or a time means."""
+    if given is None and not model.follow:
+        raise ValueError(
+            f"The samples are labelled {model.labels[:_FEW]} and have no order, so that none of them is the first or "
+            f"the last: say which one is meant by {name}=."
+        )
     if given is None:
         return model.position(range(len(model.labels))[default])
     is_flag = isinstance(given, (bool, np.bool_))
@@ -106,8 +115,14 @@ def position_of(model, given, name, default):
     return float(given)
 
 
-def checked_weights(weights, n):
-    """One weight for each sample, none negative and of sum 1."""
+def checked_weights(weights, labels):
+    """One weight for each sample, none negative and of sum 1; a dict has those that are not 0, by label."""
+    n = len(labels)
+    if isinstance(weights, dict):
+        unknown = [label for label in weights if label not in labels]
+        if unknown:
+            raise ValueError(f"weights has the labels {unknown[:_FEW]}, but the samples are {labels[:_FEW]}.")
+        weights = [weights.get(label, 0.0) for label in labels]
     try:
         array = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -184,7 +184,7 @@ class MultimarginalFlow(
             list have no order, and numbers in `groups` are times.
         groups : str or array-like of shape (n_samples,), default=None
             Which sample each row of X belongs to: the name of a column of a frame, which is then no feature, or a
-            label for each row. Text has no order.
+            label for each row. Text has no order, unless its dtype orders the categories.
 
         Returns
         -------
@@ -210,11 +210,12 @@ class MultimarginalFlow(
 
     def _fit_to_all(self, X, times, groups):
         with all_or_nothing(self):
-            samples, labels, times = read_samples(self, X, times, groups)
+            samples, labels, times, follow = read_samples(self, X, times, groups)
             check_samples(self, samples, labels)
             problem = ManySamples(
-                samples, labels, times, draw_seed(self.random_state), column_names(self), self.coupling
-            )
+                samples, labels, times, draw_seed(self.random_state), column_names(self), self.coupling,
+                follow=follow,
+            )  # fmt: skip
             problem.tasks = Tasks(self, X, None, {"times": times})
             model, record = fit_many(self._recipe(), problem)
             self.model_ = model
@@ -249,7 +250,7 @@ class MultimarginalFlow(
             Rows of `source`, in data units.
         source, target : label or float, default=None
             Labels of samples (`labels_`), or, in a model with times, any times from the first to the last. None are the
-            first and the last.
+            first and the last; samples without an order have neither, and are to be named.
 
         Returns
         -------
@@ -340,8 +341,9 @@ class MultimarginalFlow(
 
         Parameters
         ----------
-        weights : array-like of shape (n_labels,)
-            The weight of each sample, in the order of `labels_`; none is negative, and their sum is 1.
+        weights : array-like of shape (n_labels,) or dict
+            The weight of each sample, in the order of `labels_`, or by label (0 where it is left out); none is
+            negative, and their sum is 1.
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
@@ -358,7 +360,7 @@ class MultimarginalFlow(
             When the weights are not one for each sample, negative, or do not add up to 1.
         """
         model, n_samples = self._ready(), check_count(n_samples, "n_samples")
-        weights = checked_weights(weights, len(model.labels))
+        weights = checked_weights(weights, model.labels)
         X = model.barycenter(weights, n_samples, self._generator(random_state))
         return _wrap_data_with_container("transform", X, X, self)
 

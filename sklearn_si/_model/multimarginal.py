@@ -43,6 +43,8 @@ class MultimarginalModel(HoldsNetworks):
         Of the rows that are drawn.
     seed : int
         Of the fit.
+    follow : bool
+        Whether the samples have an order, so that there are a first and a last one.
     """
 
     velocity: Any
@@ -53,6 +55,7 @@ class MultimarginalModel(HoldsNetworks):
     base_density: Any = None
     dtype: Any = np.float64
     seed: int = 0
+    follow: bool = True
 
     def networks(self) -> dict[str, Any]:
         """The networks, for files and pickles."""

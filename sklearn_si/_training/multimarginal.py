@@ -68,6 +68,7 @@ class ManySamples:
     seed: int
     names: Any = None
     pairing: str = "optimal"
+    follow: bool = True  # whether the first and the last are what their order says
     tasks: Any = NO_TASKS
     checkpoint: Any = NO_CHECKPOINT
     began: float = dataclasses.field(default_factory=time.perf_counter)
@@ -374,6 +375,7 @@ def fit_many(recipe: Recipe, problem: ManySamples) -> tuple[MultimarginalModel, 
         times=problem.times,
         dtype=np.result_type(*problem.samples),
         seed=problem.seed,
+        follow=problem.follow,
     )
     density = _base_density(recipe, problem, model)
     return dataclasses.replace(model, base_density=density), _record(history)

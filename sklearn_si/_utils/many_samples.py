@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .cells import is_missing
-from .frame_names import names_of, narwhals_frame
+from .columns import Series
+from .frame_names import is_pandas, names_of, narwhals_frame, narwhals_series
 
 # Labels that an error lists.
 _FEW = 30
@@ -34,8 +35,8 @@ def refuse_list(X: Any, name: str, estimator: Any) -> None:
         )
 
 
-def without_groups(X: Any, groups: Any) -> tuple[Any, np.ndarray]:
-    """The rows without the column of their groups, and the group of each row."""
+def without_groups(X: Any, groups: Any) -> tuple[Any, np.ndarray, list[Any] | None]:
+    """The rows without the column of their groups, the group of each row, and the order that a dtype gives groups."""
     own = names_of(X)
     if isinstance(groups, str):
         if own is None or groups not in own:
@@ -43,7 +44,7 @@ def without_groups(X: Any, groups: Any) -> tuple[Any, np.ndarray]:
             raise ValueError(f"Got groups={groups!r}, but {known}: name a column of X, or give one label for each row.")
         rest = [name for name in own if name != groups]
         column = np.asarray(X[groups])
-        return (X.select(rest) if narwhals_frame(X) is not None else X[rest]), column
+        return (X.select(rest) if narwhals_frame(X) is not None else X[rest]), column, order_of_categories(X[groups])
     column = np.asarray(groups)
     n = len(X)
     if column.shape != (n,):
@@ -51,11 +52,23 @@ def without_groups(X: Any, groups: Any) -> tuple[Any, np.ndarray]:
             f"groups has the shape {column.shape}, but expected ({n},): one label for each row of X, or the name of a "
             "column."
         )
-    return X, column
+    return X, column, order_of_categories(groups)
 
 
-def check_groups(column: np.ndarray) -> list[Any]:
-    """The sorted labels of groups: numbers, or text."""
+def order_of_categories(column: Any) -> list[Any] | None:
+    """The categories of a column whose dtype orders them; None for other columns."""
+    if any(is_pandas(column, kind) for kind in ("Series", "Categorical", "Index")):
+        told = Series(None, column.dtype, "pandas")
+    else:
+        series = narwhals_series(column)
+        if series is None:
+            return None
+        told = Series(None, series.dtype, "narwhals")
+    return told.own_levels if told.is_ordered else None
+
+
+def check_groups(column: np.ndarray, order: list[Any] | None = None) -> list[Any]:
+    """The labels of groups, numbers or text, sorted or in the order of their categories."""
     if column.dtype.kind in "mM":
         raise ValueError(
             "groups holds dates or time differences, which are not numbers of a known unit: convert them first, for "
@@ -77,7 +90,7 @@ def check_groups(column: np.ndarray) -> list[Any]:
     labels = sorted(set(cells))
     if kinds == {"numbers"} and not np.isfinite(labels).all():
         raise ValueError("groups holds infinite numbers, but a time is finite: leave these rows out.")
-    return labels
+    return labels if order is None else [label for label in order if label in set(cells)]
 
 
 def _kind(cell: Any) -> str | None:
@@ -89,7 +102,14 @@ def _kind(cell: Any) -> str | None:
 def times_of_labels(labels: list[Any], times: Any) -> np.ndarray | None:
     """The times of groups: given by a dict, or the labels themselves where these are numbers."""
     if times is None:
-        return None if _kind(labels[0]) == "text" else np.asarray(labels, dtype=np.float64)
+        if _kind(labels[0]) == "text":
+            return None
+        if labels != sorted(labels):
+            raise ValueError(
+                f"groups has ordered categories {labels[:_FEW]}, which are numbers in another order, so that they "
+                "cannot be the times of the samples: give a dict from each label to its time, times=."
+            )
+        return np.asarray(labels, dtype=np.float64)
     if not isinstance(times, dict):
         raise ValueError(
             f"Got times={times!r} with groups, which are sorted by their labels {labels[:_FEW]}: give a dict from each "

@@ -29,7 +29,7 @@ ESTIMATORS = [
     InterpolantFlow(**SMALL),
     InterpolantFlow("trigonometric", preprocessing="whiten", noise_level=0.5, early_stopping=False, **SMALL),
     InterpolantDiffusion(preprocessing="standardize", **SMALL),
-    SchroedingerBridge(n_components=1, n_rounds=0, base_density="normal", **SMALL),
+    SchroedingerBridge(method="network", n_components=1, n_rounds=0, base_density="normal", **SMALL),
     InterpolantRegressor(
         InterpolantFlow(max_iter=3, hidden_layer_sizes=(8,), preprocessing="standardize"),
         base="boosting",

@@ -43,7 +43,9 @@ FITS = {
     "network of one's own": lambda: InterpolantFlow(network=network_with_dropout, **SMALL).fit(X),
     "bridge": lambda: InterpolantDiffusion(base_density="normal", **SMALL).fit(X, X1),
     "optimal": lambda: InterpolantFlow(coupling="optimal", base_density=None, **SMALL).fit(X, X1),
-    "plan": lambda: SchroedingerBridge(base_density=None, n_components=1, n_rounds=0, **SMALL).fit(X, X1),
+    "plan": lambda: SchroedingerBridge(method="network", base_density=None, n_components=1, n_rounds=0, **SMALL).fit(
+        X, X1
+    ),
     "table": lambda: TableSynthesizer(max_iter=40, random_state=0).fit(np.column_stack([X[:, 0], X[:, 1] > 0])),
 }
 

@@ -95,12 +95,12 @@ def test_an_interrupt_in_the_base_density_leaves_a_bridge_without_one(monkeypatc
 
 
 def test_an_interrupt_between_the_rounds_of_a_bridge_keeps_the_last(monkeypatch):
-    bridge = SchroedingerBridge(base_density=None, **SMALL)
+    bridge = SchroedingerBridge(method="network", base_density=None, **SMALL)
     monkeypatch.setattr(_bridge, "simulate_pairs", interrupt)
     with pytest.warns(ConvergenceWarning, match="between its trainings: what the last left is kept"):
         bridge.fit(X0, X1)
     assert bridge.n_iter_ == 20
-    whole = SchroedingerBridge(base_density=None, n_rounds=0, **SMALL).fit(X0, X1)
+    whole = SchroedingerBridge(method="network", base_density=None, n_rounds=0, **SMALL).fit(X0, X1)
     np.testing.assert_array_equal(bridge.transform(X0), whole.transform(X0))
 
 

@@ -42,7 +42,7 @@ def counted(monkeypatch):
 MODELS = {
     "one sample": (InterpolantFlow(**SMALL), (X,)),
     "two samples": (InterpolantDiffusion(**SMALL), (X, Y)),
-    "bridge": (SchroedingerBridge(n_components=1, n_rounds=0, **SMALL), (X, Y)),
+    "bridge": (SchroedingerBridge(method="network", n_components=1, n_rounds=0, **SMALL), (X, Y)),
 }
 
 

@@ -75,7 +75,9 @@ def models():
             "marginal": InterpolantFlow(preprocessing="marginal", **SMALL).fit(np.exp(X)),
             "bridge": InterpolantDiffusion(base_density="normal", **SMALL).fit(X, X1),
             "mirror": InterpolantDiffusion(interpolant="mirror", **SMALL).fit(X),
-            "plan": SchroedingerBridge(base_density="normal", n_components=1, n_rounds=0, **SMALL).fit(X, X1),
+            "plan": SchroedingerBridge(
+                method="network", base_density="normal", n_components=1, n_rounds=0, **SMALL
+            ).fit(X, X1),
             "transformed": TransformedDensity(StandardScaler(), InterpolantFlow(**SMALL)).fit(X),
             "table": TableSynthesizer(max_iter=3, random_state=0).fit(FRAME),
             "imputer": InterpolantImputer(TableSynthesizer(max_iter=3), random_state=0).fit(X),

@@ -152,7 +152,9 @@ def test_an_interrupted_fit_goes_on_where_it_was(samples, monkeypatch):
 MODELS = {
     "flow": lambda: InterpolantFlow(**TINY).fit(X),
     "diffusion": lambda: InterpolantDiffusion(base_density="normal", **TINY).fit(X, X + 1),
-    "bridge": lambda: SchroedingerBridge(n_components=1, n_rounds=0, base_density="normal", **TINY).fit(X, X + 1),
+    "bridge": lambda: SchroedingerBridge(
+        method="network", n_components=1, n_rounds=0, base_density="normal", **TINY
+    ).fit(X, X + 1),
     "table": lambda: TableSynthesizer(max_iter=20, random_state=0).fit(FRAME),
 }
 

@@ -1,5 +1,7 @@
 """Schroedinger bridges against the closed form of normal laws, and against their own definition."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -248,3 +250,35 @@ def test_a_bridge_answers_as_it_was_fitted_whatever_is_set_and_whatever_refit_ra
             bridge.fit(*rows)
     for value, again in zip(expected, answers(), strict=True):
         np.testing.assert_array_equal(again, value)
+
+
+def test_auto_is_the_mixture_where_held_out_rows_cannot_tell_it_and_else_the_network():
+    rng = np.random.default_rng(0)
+    X0 = rng.normal(size=(600, 2))
+    small = {"base_density": None, "max_iter": 5, "n_rounds": 0, "hidden_layer_sizes": (8,), "random_state": 0}
+    normal = SchroedingerBridge(**small).fit(X0, X0[::-1] * 0.5 + 1)
+    assert normal.method_ == "mixture" and normal.history_ == []
+    assert SchroedingerBridge(method="network", **small).fit(X0, X0 + 1).method_ == "network"
+    # one component cannot be two clusters
+    clusters = np.concatenate([X0[:300] * 0.1 - 3, X0[300:] * 0.1 + 3])
+    far = SchroedingerBridge(n_components=1, **small).fit(X0, clusters)
+    assert far.method_ == "network" and len(far.history_)
+    assert SchroedingerBridge(n_components=4, **small).fit(X0, clusters).method_ == "mixture"
+
+
+def test_the_kept_mixture_has_seen_all_rows():
+    X0, X1 = NormalBridge(2, 0.5).samples(300)
+    params = {"n_components": 1, "base_density": None, "random_state": 0}
+    auto, mixture = (SchroedingerBridge(0.5, method, **params).fit(X0, X1) for method in ("auto", "mixture"))
+    np.testing.assert_allclose(auto.transform(X0[:5]), mixture.transform(X0[:5]), rtol=1e-5)
+
+
+def test_mixtures_of_many_columns_end_in_time():
+    rng = np.random.default_rng(0)
+    x0, x1 = torch.as_tensor(rng.normal(size=(4000, 40))), torch.as_tensor(rng.normal(size=(4000, 40)))
+    x1[::2] += 3
+    began = time.perf_counter()
+    potential = fit_potential(x0, x1, 0.1, 8, torch.Generator().manual_seed(0), seconds=0.5)
+    assert time.perf_counter() - began < 5
+    assert len(potential.log_weights) == 8 and bool(torch.isfinite(potential.matrices).all())
+    assert bool(torch.isfinite(potential.mean(x0[:5])).all())

@@ -260,7 +260,7 @@ def test_fits_that_need_another_base_say_so():
     with pytest.raises(ValueError, match="this is a fit of a diffusion"):
         InterpolantDiffusion(support=CIRCLE, **TINY).fit(X)
     with pytest.raises(ValueError, match="circular columns, but not for SchroedingerBridge"):
-        SchroedingerBridge(support=CIRCLE, max_iter=3).fit(X, X)
+        SchroedingerBridge(method="network", support=CIRCLE, max_iter=3).fit(X, X)
     with pytest.raises(ValueError, match="circular columns, but not for InterpolantRegressor"):
         InterpolantRegressor(support=("circular", 0, 360)).fit(X[["speed"]], X["angle"])
     with pytest.raises(ValueError, match="circular columns, but not for InterpolantClassifier"):

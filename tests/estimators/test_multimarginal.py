@@ -381,3 +381,50 @@ def test_parameters_are_checked_and_a_fit_is_needed():
             MultimarginalFlow(**params).fit(SNAPSHOTS)
     with pytest.raises(NotFittedError):
         MultimarginalFlow().transform(X)
+
+
+SHORT = {**SMALL, "max_iter": 2, "base_density": None}
+
+
+@pytest.mark.parametrize("backend", ["pandas", "categorical", "polars"])
+def test_ordered_categories_keep_their_order(backend):
+    levels, told = ["low", "mid", "high"], np.repeat(["mid", "high", "low"], 40)
+    X = np.concatenate([SNAPSHOTS[k][:40] for k in range(3)])
+    categories = pd.Categorical(told, levels, ordered=True)
+    if backend == "categorical":
+        flow = MultimarginalFlow(**SHORT).fit(X, groups=categories)
+    else:
+        frame = pd.DataFrame(X, columns=["a", "b"]).assign(level=categories)
+        if backend == "polars":
+            pl = pytest.importorskip("polars")
+            frame = pl.DataFrame({"a": X[:, 0], "b": X[:, 1], "level": pl.Series(told, dtype=pl.Enum(levels))})
+        flow = MultimarginalFlow(**SHORT).fit(frame, groups="level")
+    assert flow.labels_ == levels
+    assert flow.times_ is None
+    assert_array_equal(flow.transform(X[:3]), flow.transform(X[:3], "low", "high"))
+    assert_array_equal(flow.sample(3), flow.sample(3, time="high"))
+
+
+def test_ordered_numbers_in_another_order_are_no_times():
+    groups = pd.Series(pd.Categorical(np.repeat([2, 1], 60), [2, 1], ordered=True))
+    with pytest.raises(ValueError, match=r"ordered categories \[2, 1\], which are numbers in another order"):
+        MultimarginalFlow(**SHORT).fit(X, groups=groups)
+    assert MultimarginalFlow(**SHORT).fit(X, {2: 0.0, 1: 5.0}, groups=groups).labels_ == [2, 1]
+
+
+@pytest.mark.parametrize("labels", [["x", "y", "z"], ["x", "x", "y"]])
+def test_without_an_order_a_question_has_to_name_a_sample(labels):
+    flow = MultimarginalFlow(**SHORT).fit(X, groups=np.repeat(labels, 40))
+    for ask, name in ((flow.transform, "source"), (lambda X: flow.transform(X, "x"), "target"), (flow.sample, "time")):
+        with pytest.raises(ValueError, match=f"have no order, so that none .* is meant by {name}="):
+            ask(X) if ask != flow.sample else ask(2)
+    assert np.isfinite(flow.transform(X[:2], "x", "y")).all()
+    two = MultimarginalFlow(**SHORT).fit([X, X])
+    assert_array_equal(two.transform(X[:2]), two.transform(X[:2], 0, 1))
+
+
+def test_weights_of_a_barycenter_by_label():
+    flow = MultimarginalFlow(**SHORT).fit(X, groups=np.repeat(["x", "y", "z"], 40))
+    assert_array_equal(flow.barycenter({"z": 0.25, "x": 0.75}, 4), flow.barycenter([0.75, 0, 0.25], 4))
+    with pytest.raises(ValueError, match=r"weights has the labels \['w'\], but the samples are \['x', 'y', 'z'\]"):
+        flow.barycenter({"w": 1.0})

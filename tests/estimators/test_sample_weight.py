@@ -48,12 +48,14 @@ FITS = {
     "entropic": (InterpolantDiffusion(coupling="entropic", base_density=None, **SMALL), (X0, X1), (W0, W1)),
     "paired": (flow(coupling="paired", base_density="normal"), (X1, X1 + 1), W1),
     "forecast": (InterpolantDiffusion(start="condition", **SMALL), (X1, X1 + 1), W1),
-    "schroedinger": (SchroedingerBridge(n_components=2, n_rounds=1, base_density=None, **SMALL), (X0, X1), (W0, W1)),
+    "schroedinger": (
+        SchroedingerBridge(method="network", n_components=2, base_density=None, **SMALL), (X0, X1), (W0, W1),
+    ),
     "schroedinger mixture": (
         SchroedingerBridge(method="mixture", n_components=2, base_density=None, random_state=0), (X0, X1), (W0, W1),
     ),
     "schroedinger from a normal": (
-        SchroedingerBridge(n_components=1, n_rounds=1, base_density=None, **SMALL), (X1,), W1,
+        SchroedingerBridge(method="network", n_components=1, n_rounds=1, base_density=None, **SMALL), (X1,), W1,
     ),
     "transformed": (TransformedDensity(StandardScaler(), flow()), (X1,), W1),
     "transformed bridge": (TransformedDensity(PowerTransformer(), flow(base_density=None)), (X0, X1), (W0, W1)),
@@ -145,7 +147,9 @@ def test_frames_of_any_library_lose_their_rows_of_weight_zero(library):
         ((X0, X1), (W0, W1 + np.inf), r"sample_weight\[1\] is inf at row"),
     ],
 )
-@pytest.mark.parametrize("estimator", [flow(), SchroedingerBridge(), TransformedDensity(StandardScaler(), flow())])
+@pytest.mark.parametrize(
+    "estimator", [flow(), SchroedingerBridge(method="network"), TransformedDensity(StandardScaler(), flow())]
+)
 def test_weights_that_mean_nothing_are_refused(estimator, samples, weights, message):
     with pytest.raises(ValueError, match=message):
         clone(estimator).fit(*samples, sample_weight=weights)

@@ -231,7 +231,10 @@ def test_an_interrupted_path_is_not_trained_further(monkeypatch):
         return original(self)
 
     monkeypatch.setattr(_batches.Batches, "loss", loss)
-    for model in (InterpolantFlow("learned", max_iter=40, **SMALL), SchroedingerBridge(max_iter=40, base_density=None)):
+    for model in (
+        InterpolantFlow("learned", max_iter=40, **SMALL),
+        SchroedingerBridge(method="network", max_iter=40, base_density=None),
+    ):
         calls.clear()
         with pytest.warns(ConvergenceWarning, match="interrupted after 6 steps"):
             model.fit(X0, X1)

@@ -49,7 +49,7 @@ MODELS = {
     "kernel base": lambda: InterpolantFlow(base_density=KernelDensity(bandwidth=0.4), **SMALL).fit(X0, X1),
     "mirror": lambda: InterpolantFlow(interpolant="mirror", **SMALL).fit(X0),
     "distilled": lambda: InterpolantFlow(**SMALL).fit(X0).distill(max_iter=3).set_params(solver="distilled"),
-    "bridge": lambda: SchroedingerBridge(n_components=1, n_rounds=0, **SMALL).fit(X0, X1),
+    "bridge": lambda: SchroedingerBridge(method="network", n_components=1, n_rounds=0, **SMALL).fit(X0, X1),
     "transformed": lambda: TransformedDensity(StandardScaler(), InterpolantFlow(**SMALL)).fit(X0),
     "table": lambda: TableSynthesizer(max_iter=3, random_state=0).fit(FRAME),
     "polars table": lambda: TableSynthesizer(max_iter=3, random_state=0).fit(

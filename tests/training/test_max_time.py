@@ -24,8 +24,8 @@ ESTIMATORS = {
     ),
     "learned path": InterpolantFlow("learned", max_time=LIMIT, random_state=0),
     "diffusion": InterpolantDiffusion(max_time=LIMIT, random_state=0),
-    "bridge with rounds of its own pairs": SchroedingerBridge(0.2, max_time=LIMIT, random_state=0),
-    "bridge without a density": SchroedingerBridge(0.2, max_time=LIMIT, base_density=None, random_state=0),
+    "bridge with rounds of its own pairs": SchroedingerBridge(0.2, "network", max_time=LIMIT, random_state=0),
+    "bridge without a density": SchroedingerBridge(0.2, "network", max_time=LIMIT, base_density=None, random_state=0),
 }
 
 

@@ -72,7 +72,9 @@ def test_a_fit_tells_of_its_runs_and_rounds():
     assert np.isfinite(last[2:]).all()
 
 
-@pytest.mark.parametrize("model", [InterpolantDiffusion(**TINY), SchroedingerBridge(**TINY, n_components=1)], ids=type)
+@pytest.mark.parametrize(
+    "model", [InterpolantDiffusion(**TINY), SchroedingerBridge(method="network", **TINY, n_components=1)], ids=type
+)
 def test_rounds_are_the_entries_of_the_loss_curve(model):
     model, recorder = fitted(model.set_params(base_density=None), X, SHIFTED)
     np.testing.assert_array_equal(model.loss_curve_, [r[2] for r in recorder.rounds])
