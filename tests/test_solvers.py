@@ -11,6 +11,7 @@ from sklearn_si.exceptions import IntegrationError
 from sklearn_si.solvers import ODE_SOLVERS, SDE_SOLVERS, SOLVERS, TIME_GRIDS, odeint, refine, sdeint, time_grid
 from sklearn_si.solvers._adaptive import require_finite
 from sklearn_si.solvers._grids import grid_map
+from sklearn_si.solvers._refinement import Beside
 from sklearn_si.solvers._steps import combine, dense_state, runge_kutta_step
 
 
@@ -195,6 +196,14 @@ def _series(rate, size, levels):
         return (size[rows] * rate[rows] ** level)[:, None], 1.0, None
 
     return solve
+
+
+def test_an_error_beside_that_of_the_distance_is_added():
+    def solve(rows, level):
+        return torch.full((1, 1), 0.1**level), 1.0, Beside(torch.full((1,), 0.01)) if level else None
+
+    _, error = refine(solve, 1, 0.5, range(5), gap_share=0.5)
+    assert float(error) == pytest.approx(0.5 * (0.1 - 0.01) + 0.01)  # of the third level: 1.36 at the second
 
 
 @pytest.mark.parametrize("size", [1e3, 1e10])

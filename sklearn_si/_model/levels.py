@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .._utils.names import registered
@@ -61,6 +62,8 @@ class LikelihoodCalibration:
     is_measured : bool
         Whether this was measured on a fitted model. What is assumed of every model holds of steps whose errors are
         weighted by the score function, and of no others.
+    of_rounding_alone : bool
+        Whether the errors that are stated are those of single precision, beside the distance between two levels.
     """
 
     first: tuple[tuple[float, int, int], ...]
@@ -72,6 +75,7 @@ class LikelihoodCalibration:
     reach: float = float("inf")
     spacing: str = "logit"
     is_measured: bool = True
+    of_rounding_alone: bool = False
 
     def at(self, tolerance: float) -> "LikelihoodCalibration":
         """What holds for a tolerance: below the last, the distances between levels alone were measured."""
@@ -91,6 +95,10 @@ class LikelihoodCalibration:
         known = [_level_from(levels, tolerance) for levels in (self.first, self.second) if levels]
         return [*dict.fromkeys(known)]
 
+    def of_rounding(self) -> "LikelihoodCalibration":
+        """The same for levels whose other errors are told by distances."""
+        return dataclasses.replace(self, of_rounding_alone=True)
+
     def stated_rounding(self, indicator: Tensor) -> Tensor:
         """The stated error of single precision."""
         assert self.rounding is not None
@@ -98,6 +106,8 @@ class LikelihoodCalibration:
 
     def stated(self, level: Level, path: Tensor, quadrature: Tensor) -> Tensor:
         """The stated error at a level, from both indicators."""
+        if self.of_rounding_alone:
+            return torch.zeros_like(path)
         of_path = Margin(*dict(self.path_margins).get(level.n_steps, _PATH_MARGIN))
         of_nodes = Margin(*dict(self.quadrature_margins).get(level.n_nodes, _QUADRATURE_MARGIN))
         return of_path.stated(path) + of_nodes.stated(quadrature)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..interpolants import Interpolant
 from ..solvers import ODE_SOLVERS, refine, time_grid
 from ..solvers._grids import KINK, grid_map
+from ..solvers._refinement import Beside
 from ..solvers._steps import combine, dense_state, runge_kutta_step
 from .fields import Fields
 from .levels import ASSUMED, MAX_LEVEL, Level, LikelihoodCalibration
@@ -21,7 +22,7 @@ from .likelihood_error import quadrature_error, rounding_indicator, step_error, 
 # Terms of a log-density at rows, at a level, of shape (n, k), and their error (None where it is not known).
 Parts = Callable[[Tensor, Level], tuple[Tensor, Tensor | None]]
 # What `refine` asks: parts at some rows, what their distance is measured by, and their own error.
-Solved = tuple[Tensor, Tensor | float, Tensor | None]
+Solved = tuple[Tensor, Tensor | float, Tensor | Beside | None]
 
 # Against the other spacings: benchmarks/studies/ablation.md.
 GRID_SPACING = "logit"
@@ -46,6 +47,8 @@ _STRETCH = 100
 _NUMBERS_PER_SOLVE = 2**13
 # Columns up to which single precision is tried without a measurement: its assumed error grows with them.
 _MOST_ROUNDED = 16
+# Largest share of the tolerance that rounding may take of a row that is solved in single precision at twice the steps.
+_ROUNDED_SHARE = 0.2
 # Fewest rows that are solved at a time: fewer cost as many calls.
 _ROWS_PER_SOLVE = 1024
 
@@ -128,7 +131,7 @@ def flow_with_divergence(
     end, values, path_error = follow(fields, x, start, stop, level, spacing, calibration is not None)
     weights = torch.as_tensor(gauss_legendre(level.n_nodes)[1], dtype=x.dtype, device=x.device)
     integral = weights @ values
-    if calibration is None or _n_panels(level.n_nodes) > 1:
+    if calibration is None or (_n_panels(level.n_nodes) > 1 and not calibration.of_rounding_alone):
         return end, integral, None
     if not (calibration.is_measured or weighs_by_score(fields)):
         return end, integral, None
@@ -292,23 +295,38 @@ def ode_log_density(
     is_rounded = calibration.rounding is not None and x.dtype == torch.float64 and is_known
     of_measured = (fields.in_single_precision() if is_rounded else None) or fields
 
+    doubled = last.doublings()[1]
+
     def solve_by(fields: Fields, rows: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
-        chunks = _chunks(rows, x.shape[1])
-        ends = anchor, anchor_parts
-        solved = [density_parts(fields.rows(c), x[c], t, level, spacing, *ends, calibration) for c in chunks]
+        chunks, ends = _chunks(rows, x.shape[1]), (anchor, anchor_parts)
+        own = calibration if level in measured else calibration.of_rounding()
+        solved = [density_parts(fields.rows(c), x[c], t, level, spacing, *ends, own) for c in chunks]
         parts, errors = zip(*solved, strict=True)
-        is_known = level in measured and errors[0] is not None
-        return torch.cat(parts), torch.cat(errors) if is_known else None
+        return torch.cat(parts), None if errors[0] is None else torch.cat(errors)
 
     def solve(rows: Tensor, level: Level) -> Solved:
-        parts, errors = solve_by(of_measured if level in measured else fields, rows, level)
+        if level not in measured:
+            return solve_doubled(rows, level)
+        parts, errors = solve_by(of_measured, rows, level)
         # single precision has a smaller range than the rows
         lost = ~torch.isfinite(parts).all(1).cpu()
-        if of_measured is not fields and level in measured and lost.any():
+        if of_measured is not fields and lost.any():
             parts[lost], again = solve_by(fields, rows[lost], level)
             if errors is not None:
                 errors[lost] = torch.inf if again is None else again
         return parts, 1.0, errors
+
+    def solve_doubled(rows: Tensor, level: Level) -> Solved:
+        if of_measured is fields or level != doubled:
+            return solve_by(fields, rows, level)[0], 1.0, None
+        parts, rounding = solve_by(of_measured, rows, level)
+        if rounding is None:
+            return solve_by(fields, rows, level)[0], 1.0, None
+        is_small = (rounding <= _ROUNDED_SHARE * tolerance) & torch.isfinite(parts).all(1)
+        again = (~is_small).nonzero()[:, 0]
+        if len(again):
+            parts[again] = solve_by(fields, rows[again.cpu()], level)[0]
+        return parts, 1.0, Beside(torch.where(is_small, rounding, 0.0))
 
     # the terms are compared apart: their errors may cancel in one solve only
     parts, error = refine(solve, len(x), tolerance, [*before, *last.doublings()], calibration.gap_share)

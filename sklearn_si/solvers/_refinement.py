@@ -1,6 +1,7 @@
 """Refinement of a solution, row by row, until its estimated error is within the tolerance."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,17 @@ _WORST_RATE = 0.9
 _ROUNDINGS = 4
 
 
+class Beside(NamedTuple):
+    """What a solver adds to the error that the distance from the level before tells: of rounding, say.
+
+    Parameters
+    ----------
+    error : Tensor of shape (m,)
+    """
+
+    error: Tensor
+
+
 def refine(
     solve: Callable, n_rows: int, tolerance: float, levels: Sequence, gap_share: float = 0.25
 ) -> tuple[Tensor, Tensor]:
@@ -47,8 +59,8 @@ def refine(
     Parameters
     ----------
     solve : callable
-        A function (rows, level) -> (parts of shape (m, k), size of shape (m,) or 1, error of shape (m,) or None). The
-        distance between two levels is that of their parts, divided by the size.
+        A function (rows, level) -> (parts of shape (m, k), size of shape (m,) or 1, error of shape (m,), a `Beside` or
+        None). The distance between two levels is that of their parts, divided by the size.
     n_rows : int
         Number of rows.
     tolerance : float
@@ -76,12 +88,13 @@ def refine(
         if not len(rows):
             break
         fine, size, own = solve(rows.cpu(), level)
-        if own is None:
+        if own is None or isinstance(own, Beside):
             gap = torch.nan_to_num((fine - coarse).norm(dim=1) / size, nan=torch.inf)
             n_gaps += 1
             first_gap = gap if n_gaps == 1 else first_gap
             share = gap_share * (_FIRST_GAP if n_gaps == 1 else 1.0)
             stated = torch.maximum(share * gap, last_gap / 32)
+            stated = stated if own is None else stated + own.error
         else:
             stated = own.nan_to_num(nan=torch.inf)
             gap = stated / _OWN_MARGIN

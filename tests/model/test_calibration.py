@@ -120,23 +120,52 @@ def test_single_precision_is_assumed_where_the_tolerance_is_above_its_rounding()
     assert ASSUMED.at(9e-4).rounding is None
 
 
-@pytest.mark.parametrize("d", [2, 24])
-def test_single_precision_without_a_measurement_is_for_few_columns(d, monkeypatch):
-    """Of many columns its assumed error would send all rows to a second solve."""
+def of_random_weights(d, size=0.1):
+    """Fields of a network of random weights, and rows."""
     generator = torch.Generator().manual_seed(3)
     network = FiLMNetwork(d, 0, (16, 16), "silu", generator).double().requires_grad_(False)
-    network.output.copy_(0.1 * torch.randn(network.output.shape, generator=generator, dtype=torch.float64))
+    network.output.copy_(size * torch.randn(network.output.shape, generator=generator, dtype=torch.float64))
     path, one = GaussianBase(Linear()), torch.ones(d, dtype=torch.float64)
     fields = Fields(path, PreconditionedField(path, network, "velocity", one, one, None).double())
-    x, solved = torch.randn((200, d), generator=generator, dtype=torch.float64), []
+    return fields, torch.randn((200, d), generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def solved(monkeypatch):
+    """The rows, the precision and the steps of each solve."""
+    seen = []
 
     def counted(fields, x, start, stop, level, *others):
-        solved.append((len(x), fields.is_single))
+        seen.append((len(x), fields.is_single, level.n_steps))
         return follow(fields, x, start, stop, level, *others)
 
     monkeypatch.setattr("sklearn_si._model.likelihood.follow", counted)
+    return seen
+
+
+@pytest.mark.parametrize("d", [2, 24])
+def test_single_precision_without_a_measurement_is_for_few_columns(d, solved):
+    """Of many columns its assumed error would send all rows to a second solve."""
+    fields, x = of_random_weights(d)
     ode_log_density(fields, x, 1.0, 0.0, standard_normal_parts, 1e-3, "logit")
-    assert solved[0] == (200, d == 2 and fields.in_single_precision() is not None)
+    assert solved[0][:2] == (200, d == 2 and fields.in_single_precision() is not None)
+
+
+@pytest.mark.parametrize(("rounding", "is_small"), [((3.0, 0.0), True), ((0.0, 1.0), False)], ids=["small", "large"])
+def test_rows_are_solved_at_twice_the_steps_in_single_precision_where_rounding_is_small(solved, rounding, is_small):
+    fields, x = of_random_weights(3, size=0.5)
+    if fields.in_single_precision() is None:
+        pytest.skip("single precision depends on the place of a row here")
+    known = LikelihoodCalibration(((1e-4, 4, 6),), ((4, (0.0, 1.0)),), rounding=rounding)
+    value, error = ode_log_density(fields, x, 1.0, 0.0, standard_normal_parts, 1e-3, "logit", known)
+    doubled = [row for row in solved if row[2] == 8]
+    assert doubled == [(200, True, 8)] if is_small else doubled == [(200, True, 8), (200, False, 8)]
+    assert not any(single for _, single, steps in solved if steps > 8)
+    fine, _ = ode_log_density(fields, x, 1.0, 0.0, standard_normal_parts, 1e-6, "logit", known)
+    assert (error <= 1e-3).all() and ((value - fine).abs() <= error).double().mean() >= 0.99
+    # a row is the same in every batch
+    some, _ = ode_log_density(fields, x[::7], 1.0, 0.0, standard_normal_parts, 1e-3, "logit", known)
+    torch.testing.assert_close(some, value[::7], rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
