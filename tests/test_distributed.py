@@ -193,6 +193,7 @@ def test_a_process_that_dies_ends_the_others_with_an_error(reports):
     report = reports[0]["lost"]
     assert "Process 0 of 2 lost its connection to the others during a fit" in report["error"]
     assert report["seconds"] < 60
+    assert report["kept"]  # the checkpoint, from which a new group continues
 
 
 def test_without_a_group_there_is_one_process():

@@ -12,13 +12,15 @@ import warnings
 from sklearn.exceptions import ConvergenceWarning
 
 from .._utils.tensors import draw_seed
-from ..exceptions import CheckpointError, LoadError
+from ..exceptions import CheckpointError, LoadError, ProcessGroupError
 from ..persistence._archive import read, write
 
 # Largest share of the time that is spent on writing.
 _SHARE = 0.05
 # Fewest seconds between two files, however fast they are written.
 _LEAST_SECONDS = 1.0
+# Errors after which the same fit may be called again: the file is of another one, or another process has failed.
+_CUT_OFF = (CheckpointError, ProcessGroupError)
 # The fact of a warm start.
 BEFORE = "the fit that a warm start continues from"
 
@@ -42,7 +44,7 @@ class NoCheckpoint:
 
     def __exit__(self, kind, error, trace):
         """A fit that ends, or that its data or parameters forbid, leaves no file; one that is cut off does."""
-        if kind is None or (issubclass(kind, (ValueError, TypeError)) and not issubclass(kind, CheckpointError)):
+        if kind is None or (issubclass(kind, (ValueError, TypeError)) and not issubclass(kind, _CUT_OFF)):
             self.end()
 
     @contextlib.contextmanager

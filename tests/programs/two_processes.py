@@ -333,14 +333,16 @@ def lost():
         plain = _weights.AdamWithEMA.step
 
         def step(self, rate):
-            if self.steps == 50:
+            if self.steps == 250:
                 os._exit(1)
             plain(self, rate)
 
         _weights.AdamWithEMA.step = step
     began = time.perf_counter()
-    message = refused(lambda: InterpolantFlow(max_iter=100_000, **SMALL).fit(mine))
-    (folder / "lost.json").write_text(json.dumps({"error": message, "seconds": time.perf_counter() - began}))
+    file = folder / "lost.ckpt"
+    message = refused(lambda: InterpolantFlow(max_iter=100_000, checkpoint=file, **SMALL).fit(mine))
+    lost = {"error": message, "seconds": time.perf_counter() - began, "kept": file.exists()}
+    (folder / "lost.json").write_text(json.dumps(lost))
     os._exit(0)  # the group cannot be taken down in order
 
 
