@@ -220,7 +220,7 @@ def density_ratio(
         return mixed(logs, their_errors, X.dtype)
     if model.ratio is not None:
         model.fields(X.dtype, evaluation.device, condition, len(X), evaluation.guidance)  # refuses a condition
-        model.ratio.refuse_without_overlap()
+        model.ratio.check_overlap()
         # the Jacobian of a support is the same for both densities
         ratio, error = model.ratio.evaluate(X if model.support is None else model.support.transform(X))
         return ratio.astype(X.dtype, copy=False), error.astype(X.dtype, copy=False)

@@ -1,11 +1,13 @@
 """The log-ratio of two densities as a fitted classifier gives it: closed forms, networks, and their blend, in numpy."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import expit, logsumexp, ndtri
 
+from .._utils.callers import users_level
 from .._utils.names import registered
 from .._utils.tensors import blocks
 
@@ -19,6 +21,8 @@ _BLOCK_ROWS = 2**14
 WITHOUT_PARTNER = float(np.log(100.0))
 # Share of rows without partners, in either sample, above which the samples hardly overlap.
 _HARDLY = 0.95
+# Effective number of the rows of the base below which a few of them decide all that is weighted.
+_FEW_ROWS = 10
 
 
 @registered("ratio.RatioUnits")
@@ -167,15 +171,24 @@ class Ratio:
         """Whether most rows of both samples have no partners in the other."""
         return min(self.report["base_without_partners"], self.report["target_without_partners"]) > _HARDLY
 
-    def refuse_without_overlap(self) -> None:
-        """Raise where the samples hardly overlap."""
+    def check_overlap(self) -> None:
+        """Raise where the samples hardly overlap; warn where the weights are worth a few rows."""
+        base, target = (100 * self.report[f"{name}_without_partners"] for name in ("base", "target"))
         if self.hardly_overlaps:
-            base, target = (100 * self.report[f"{name}_without_partners"] for name in ("base", "target"))
             raise ValueError(
                 f"The samples hardly overlap: {base:.1f} % of the rows of the base and {target:.1f} % of the rows of "
                 "the target have no partners in the other sample (their own is more than a hundred times as dense "
                 "there), so that the ratio of the densities is not known. Leave out the columns that tell the samples "
                 "apart, or compare them by a test (sklearn_si.metrics.two_sample_test)."
+            )
+        if self.report["effective_size"] < _FEW_ROWS:
+            warnings.warn(
+                f"The samples overlap little: {base:.1f} % of the rows of the base and {target:.1f} % of the rows of "
+                "the target have no partners in the other sample, and as weights of the base the ratios are worth "
+                f"{self.report['effective_size']:.1f} rows. Far from the rows that both have, they are extrapolated: "
+                "leave out the columns that tell the samples apart, or fit to rows that lie between.",
+                UserWarning,
+                stacklevel=users_level(),
             )
 
 

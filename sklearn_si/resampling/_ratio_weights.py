@@ -107,7 +107,7 @@ class DensityRatioWeights(LinkedEstimator, BaseEstimator):
             raise ValueError(
                 f"X_source has {len(A)} rows and X_target {len(B)}, but a ratio of densities needs 10 of each."
             )
-        ratio.refuse_without_overlap()
+        ratio.check_overlap()
         self.n_features_in_, self._columns, self.ratio_ = len(columns.encoder.names), columns, ratio
         log_ratio = ratio.evaluate(A)[0]
         limit = len(A) ** 0.5 if self.max_weight == "auto" else self.max_weight

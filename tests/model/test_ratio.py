@@ -134,6 +134,17 @@ def test_samples_that_hardly_overlap_have_no_ratio(name):
         getattr(model, name)(X0)
 
 
+def test_samples_that_overlap_little_are_announced():
+    rng = np.random.default_rng(0)
+    base, target = rng.normal(size=(400, 4)), rng.normal(1.6, 0.6, size=(400, 4))
+    model = InterpolantDiffusion(max_iter=3, hidden_layer_sizes=(8,), base_density=None, random_state=0)
+    model.fit(base, target)
+    assert model.model_.ratio.report["effective_size"] < 10
+    with pytest.warns(UserWarning, match=r"overlap little: \d.* % of the rows of the base .* are worth \d\.\d rows"):
+        result = model.importance_weights(base)
+    assert np.isfinite(result.weights).all()
+
+
 def test_a_bridge_of_velocity_alone_still_asks_for_a_score():
     model = InterpolantFlow(max_iter=3, hidden_layer_sizes=(8,), base_density=None, random_state=0).fit(X0, X1)
     with pytest.raises(ValueError, match="density_ratio needs the score function"):
