@@ -32,10 +32,12 @@ def built_fields(run, epsilon, method, n_components):
     method : {"auto", "network", "mixture"}
     n_components : int or "auto"
     """
-    potentials, limited = None, run.recipe.max_time is not None
+    potentials = None
+    limited = run.recipe.max_time is not None
     if method != "mixture":  # whose judges are the other rows
         potentials = _fitted(run, train_rows(run), epsilon, n_components, _SHARE_BESIDE_NETWORKS)
     if method == "auto":
+        assert potentials is not None
         method = "mixture" if is_enough(run, *potentials) else "network"
     if potentials is None:
         potentials = _fitted(run, _all_rows(run), epsilon, n_components, _MIXTURE_SHARE)
@@ -51,8 +53,9 @@ def _fitted(run, rows, epsilon, n_components, share):
     generator = make_generator(run.problem.seed, FIT_STREAM + 500, run.device)
     limit = run.recipe.max_time
     seconds = None if limit is None else share * limit / 2
-    potential = fit_potential(*rows, epsilon, n_components, generator, seconds)
-    return potential, fit_potential(*rows[::-1], epsilon, len(potential.log_weights), generator, seconds)
+    x0, x1 = rows
+    potential = fit_potential(x0, x1, epsilon, n_components, generator, seconds)
+    return potential, fit_potential(x1, x0, epsilon, len(potential.log_weights), generator, seconds)
 
 
 def _all_rows(run):

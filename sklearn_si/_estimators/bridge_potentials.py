@@ -353,18 +353,19 @@ def _lbfgs(
     value_and_gradient: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, steps: int, clock: Clock
 ) -> tuple[float, np.ndarray]:
     """The least value that L-BFGS finds in some steps or in the time, and where it is."""
-    best = [math.inf, start]
+    best: tuple[float, np.ndarray] = (math.inf, start)
 
     def told(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best
         if best[0] < math.inf and clock.is_over:
             raise _OutOfTimeError
         value, gradient = value_and_gradient(vector)
         if value < best[0]:
-            best[:] = value, vector.copy()
+            best = value, vector.copy()
         return value, gradient
 
     try:
         found = minimize(told, start, jac=True, method="L-BFGS-B", options={"maxiter": steps})
     except _OutOfTimeError:
-        return float(best[0]), np.asarray(best[1])
+        return best
     return found.fun, found.x

@@ -3,7 +3,7 @@
 import torch
 
 from .._utils.tensors import FIT_STREAM, make_generator
-from ..couplings import Optimal, gaussian_matrix
+from ..couplings import Optimal, Samples, gaussian_matrix
 from ..networks._transport import TransportVelocity
 from .weighting import covariance
 
@@ -19,12 +19,14 @@ def coupling_of(run, for_training, rows):
     run : Run
         Its `plan` is set with the training rows, which come first.
     for_training : bool
-    rows : Samples
+    rows : tuple
+        What `Samples` are made of; base and target may be rows that are not in memory.
     """
     problem, coupling = run.problem, run.problem.coupling
-    in_memory = torch.is_tensor(rows.x0) and torch.is_tensor(rows.x1)
+    in_memory = torch.is_tensor(rows[0]) and torch.is_tensor(rows[1])
     if not coupling.pooled or problem.group.size > 1 or not in_memory:
         return coupling
+    rows = Samples(*rows)
     generator = make_generator(problem.seed, FIT_STREAM + 450, run.device)
     if not for_training:
         return coupling if run.plan is None else run.plan.held_out(rows, generator)

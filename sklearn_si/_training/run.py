@@ -28,7 +28,7 @@ from .._utils.tensors import (
     normal,
     resolve_device,
 )
-from ..couplings import Samples, paired
+from ..couplings import paired
 from ..distributed import SHARED_ROWS, Single, strided
 from ..networks import FiLMNetwork, ForecastField, MixtureVelocity, PreconditionedField
 from ..networks._fields import StraightScales
@@ -345,7 +345,7 @@ class Run:
         problem, dropout = self.problem, self.recipe.condition_dropout
         weights = tensors_of(problem, rows0, rows1, self.device)
         x1, latent_noise = part_of(self.x1, rows1), problem.interpolant.has_noise
-        coupling = coupling_of(self, rows0 is problem.base_train, Samples(x0, x1, condition, *weights))
+        coupling = coupling_of(self, rows0 is problem.base_train, (x0, x1, condition, *weights))
         return self.make_sampler(x0, x1, condition, coupling, latent_noise, dropout, weights)
 
     def make_sampler(self, *args):
