@@ -42,7 +42,8 @@ class InterpolantDiffusion(BaseInterpolant):
         transport plan of least mean squared distance ("optimal"), or by the entropic plan that belongs to
         gamma="brownian" ("entropic"). Distances are in scaled units. The last two plans are those of all rows or of
         batches, among rows of like conditions (`sklearn_si.couplings.Optimal`, `sklearn_si.couplings.Entropic`).
-        With "entropic", the SDE with noise_schedule="constant" and noise_level=gamma_scale / 2 is that of the Schroedinger bridge.
+        With "entropic", the SDE with noise_schedule="constant" and noise_level=gamma_scale / 2 is that of the
+        Schroedinger bridge.
     preprocessing : {"auto", "standardize", "whiten", "marginal", "marginal-whiten"} or None, default="auto"
         The map from data units to the scaled units in which the model works; None is no map. One sample: "standardize"
         centres and scales each column; "whiten" also rotates to the principal axes; "marginal" maps each column to a
