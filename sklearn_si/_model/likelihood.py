@@ -1,5 +1,6 @@
 """Log-densities: change of variables along the ODE, the divergence apart from the path."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -294,43 +295,74 @@ def ode_log_density(
     is_known = calibration.is_measured or x.shape[1] <= _MOST_ROUNDED
     is_rounded = calibration.rounding is not None and x.dtype == torch.float64 and is_known
     of_measured = (fields.in_single_precision() if is_rounded else None) or fields
+    levels = measured, last.doublings()[1]
+    solve = _Solves(fields, of_measured, x, t, (anchor, anchor_parts), spacing, calibration, levels, tolerance)
+    # the terms are compared apart: their errors may cancel in one solve only
+    parts, error = refine(solve, len(x), tolerance, [*before, *last.doublings()], calibration.gap_share)
+    return parts.sum(1), error
 
-    doubled = last.doublings()[1]
 
-    def solve_by(fields: Fields, rows: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
-        chunks, ends = _chunks(rows, x.shape[1]), (anchor, anchor_parts)
-        own = calibration if level in measured else calibration.of_rounding()
-        solved = [density_parts(fields.rows(c), x[c], t, level, spacing, *ends, own) for c in chunks]
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Solves:
+    """Terms of the log-density of rows at a level, in single precision where that is enough.
+
+    Parameters
+    ----------
+    fields, fast : Fields
+        As they are, and in single precision where it may serve.
+    x, t, ends, spacing, calibration, tolerance
+        As in `ode_log_density`; `ends` are the anchor and its parts.
+    levels : tuple
+        The levels that were measured, and the first beyond them.
+    """
+
+    fields: Fields
+    fast: Fields
+    x: Tensor
+    t: float
+    ends: tuple[float, Parts]
+    spacing: str
+    calibration: LikelihoodCalibration
+    levels: tuple[Sequence[Level], Level]
+    tolerance: float
+
+    def __call__(self, rows: Tensor, level: Level) -> Solved:
+        """Terms of shape (m, k), and what is known of their errors."""
+        measured, doubled = self.levels
+        if level in measured:
+            return self._measured(rows, level)
+        if self.fast is not self.fields and level == doubled:
+            return self._doubled(rows, level)
+        return self._by(self.fields, rows, level)[0], 1.0, None
+
+    def _by(self, fields: Fields, rows: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
+        own = self.calibration if level in self.levels[0] else self.calibration.of_rounding()
+        solved = [
+            density_parts(fields.rows(c), self.x[c], self.t, level, self.spacing, *self.ends, own)
+            for c in _chunks(rows, self.x.shape[1])
+        ]
         parts, errors = zip(*solved, strict=True)
         return torch.cat(parts), None if errors[0] is None else torch.cat(errors)
 
-    def solve(rows: Tensor, level: Level) -> Solved:
-        if level not in measured:
-            return solve_doubled(rows, level)
-        parts, errors = solve_by(of_measured, rows, level)
+    def _measured(self, rows: Tensor, level: Level) -> Solved:
+        parts, errors = self._by(self.fast, rows, level)
         # single precision has a smaller range than the rows
         lost = ~torch.isfinite(parts).all(1).cpu()
-        if of_measured is not fields and lost.any():
-            parts[lost], again = solve_by(fields, rows[lost], level)
+        if self.fast is not self.fields and lost.any():
+            parts[lost], again = self._by(self.fields, rows[lost], level)
             if errors is not None:
                 errors[lost] = torch.inf if again is None else again
         return parts, 1.0, errors
 
-    def solve_doubled(rows: Tensor, level: Level) -> Solved:
-        if of_measured is fields or level != doubled:
-            return solve_by(fields, rows, level)[0], 1.0, None
-        parts, rounding = solve_by(of_measured, rows, level)
+    def _doubled(self, rows: Tensor, level: Level) -> Solved:
+        parts, rounding = self._by(self.fast, rows, level)
         if rounding is None:
-            return solve_by(fields, rows, level)[0], 1.0, None
-        is_small = (rounding <= _ROUNDED_SHARE * tolerance) & torch.isfinite(parts).all(1)
+            return self._by(self.fields, rows, level)[0], 1.0, None
+        is_small = (rounding <= _ROUNDED_SHARE * self.tolerance) & torch.isfinite(parts).all(1)
         again = (~is_small).nonzero()[:, 0]
         if len(again):
-            parts[again] = solve_by(fields, rows[again.cpu()], level)[0]
+            parts[again] = self._by(self.fields, rows[again.cpu()], level)[0]
         return parts, 1.0, Beside(torch.where(is_small, rounding, 0.0))
-
-    # the terms are compared apart: their errors may cancel in one solve only
-    parts, error = refine(solve, len(x), tolerance, [*before, *last.doublings()], calibration.gap_share)
-    return parts.sum(1), error
 
 
 def log_density_ratio(

@@ -56,8 +56,11 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_a_row_that_leaves_the_finite_numbers_is_drawn_again(name):
     model = MODELS[name].fit(X.astype(np.float32) if name == "float32" else X)
+    network = model.network_
+    # a wrapped network is evaluated step by step, which rounds otherwise than the network as it is
+    with_parts(model, velocity=Broken(network, lambda x, condition: x[:, 0] > 1e9))
     expected = model.sample(1000)
-    broken(model)
+    with_parts(model, velocity=Broken(network, far))
     rows, redrawn = drawn(model, 1000)
     assert np.isfinite(rows).all() and 0 < redrawn < 40
     # the rows that were fine are the same, and no two rows are alike
