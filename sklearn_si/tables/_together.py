@@ -18,7 +18,7 @@ CALIBRATION_SHARE = 0.1
 _CALIBRATION_ROWS = 16384
 _CALIBRATION_CELLS = 400_000
 _FEWEST_CALIBRATION_ROWS = 2048
-# Rows from which shares would be told by chance alone.
+# Rows below which shares would be told by chance alone.
 _TOO_FEW = 256
 # Rounds of it, and the largest shift of a round in nats.
 _CALIBRATION_ROUNDS = 20
@@ -67,8 +67,8 @@ def calibrate(network, n_values, generator, seconds=None):
 
     Errors of one column's probabilities become inputs of the next one's: rows are drawn column by column, and each
     column's shift solves mean softmax(logits + shift) = shares (iterative proportional fitting) before it is drawn.
-    With a limit of seconds, fewer rows are drawn as soon as the first columns show that all would take longer; columns
-    for which too few would be left to tell a share keep the probabilities that were learned.
+    With a limit of seconds, fewer rows are drawn as soon as the columns before show that all would take longer, but no
+    fewer than tell a share; columns for which no time is left keep the probabilities that were learned.
     """
     n_columns, device = len(network.sizes), network.log_shares.device
     n = int(np.clip(_CALIBRATION_CELLS // n_columns, _FEWEST_CALIBRATION_ROWS, _CALIBRATION_ROWS))
@@ -76,11 +76,14 @@ def calibrate(network, n_values, generator, seconds=None):
     values = torch.full((n, n_values), torch.nan, device=device)
     start = time.perf_counter()
     for j in range(n_columns):
-        if seconds is not None and j > 0:
-            took = time.perf_counter() - start
-            kept = int(len(codes) * min(1.0, j * (seconds - took) / (took * (n_columns - j))))
-            if kept < _TOO_FEW:
-                return
+        took = time.perf_counter() - start
+        if seconds is not None and took > seconds:
+            return
+        if j == 1:
+            start += took  # the first column waits for what the others find at hand
+        elif j > 1 and seconds is not None:
+            share = (j - 1) * (seconds - took) / (took * (n_columns - j))
+            kept = max(int(len(codes) * min(1.0, share)), _TOO_FEW)
             codes, values = codes[:kept], values[:kept]
         rows = network.codes_of(j)
         shift, log_shares = network.shift[rows], network.log_shares[rows]

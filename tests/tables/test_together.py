@@ -89,3 +89,18 @@ def test_shares_are_not_shifted_by_a_few_rows_where_time_is_short(monkeypatch):
     shifted = network.shift.reshape(-1, 2).abs().sum(1) > 0
     assert 0 < shifted.sum() < n_columns
     assert (drawn.double().mean(0) - 0.1).abs()[shifted].max() < 0.03
+
+
+def test_a_slow_first_column_leaves_no_column_without_its_shares(monkeypatch):
+    """On a busy machine the first columns foretold that there was no time for any, and all kept wrong shares."""
+    ticks, n_columns = itertools.chain([0.0], itertools.count(0.9, 1e-4)), 60
+    monkeypatch.setattr(_together, "time", types.SimpleNamespace(perf_counter=lambda: next(ticks)))
+    ranks, shares = [np.full(2, np.nan)] * n_columns, [np.array([0.9, 0.1])] * n_columns
+    network = MaskedNetwork(shares, ranks, 0, 16, 1, torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        network.bias.normal_(0, 0.5, generator=torch.Generator().manual_seed(3))
+    calibrate(network, 0, torch.Generator().manual_seed(1), seconds=1.0)
+    shifted = network.shift.reshape(-1, 2)
+    assert (shifted[1:].abs().sum(1) > 0).all()
+    told = torch.log_softmax((network.log_shares + network.bias + network.shift).reshape(-1, 2), 1).exp()[1:, 1]
+    torch.testing.assert_close(told, torch.full_like(told, 0.1), rtol=0, atol=1e-3)
