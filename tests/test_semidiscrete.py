@@ -189,6 +189,24 @@ def test_fits_with_weights_conditions_and_noise_run():
     assert np.isfinite(noisy.sample(3)).all()
 
 
+@pytest.mark.parametrize("unbalanced", [1e4, 100.0])
+def test_far_rows_leave_the_shares_of_unbalanced_pairs_as_they_are(unbalanced):
+    """A potential far from its end let a few rows of the target take all of the base."""
+    rng = np.random.default_rng(2)
+    x0, x1 = rng.normal(size=(600, 2)), 0.5 * rng.normal(size=(600, 2))
+    x1[:, 0] += np.where(rng.random(600) < 0.4, 3.0, -3.0)
+    x0[:20] = 40.0
+    both = np.concatenate([x0, x1]).std(0)
+    rows = Samples(torch.tensor(x0 / both), torch.tensor(x1 / both))
+    plan = semidiscrete_plan(rows.x0, rows.x1, unbalanced=unbalanced, generator=generator())
+    _, partners, _ = SemidiscretePairs(plan, rows).make_pool(generator())
+    wanted = torch.log_softmax(-plan.potential / unbalanced, 0).exp()
+    share = float(wanted[rows.x1[:, 0] > 0].sum())
+    assert float((partners[:, 0] > 0).double().mean()) == pytest.approx(share, abs=0.01)
+    # no row of the target is taken more often than its mass says
+    assert torch.unique(partners, dim=0, return_counts=True)[1].max() <= float(wanted.max()) * 600 + 1
+
+
 def test_an_unbalanced_flow_has_no_density_of_its_base():
     x0, x1 = (x.numpy() for x in two_samples(200, 150))
     coupling = Optimal(unbalanced=2.0)

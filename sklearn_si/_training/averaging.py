@@ -57,10 +57,11 @@ def average_more(selection: Any) -> None:
         # the first may be none too many: it was best while its rate was high
         value, chosen = max(((_score_of(some), some) for some in ([*members, run], further)), key=lambda pair: pair[0])
         in_vain = 0 if value > score else in_vain + 1
+        if selection.settings.verbose:
+            told = f"the mean of {len(chosen)} has" if value > score else "not kept, as its mean with the others has"
+            print(f"Time is left: one more network, {told} validation score {value:.4f} (best before {score:.4f})")
         if value > score:
             members, score = list(chosen), value
-        if selection.settings.verbose:
-            print(f"Time is left: one more network, mean of {len(members)}, validation score {score:.4f}")
     if len(members) > 1:
         selection.runs.append(_average_of(members, score))
 

@@ -49,10 +49,11 @@ class SemidiscretePairs(Coupling):
         rows0 = spread(len(samples.x0), self.base_weight, n, generator)
         x0 = extended(samples.x0[rows0], drawn_conditions(samples, n, generator), self.scale)
         rows1 = plan.partners(x0, generator, self.draws)
-        if plan.epsilon or self.changes_marginals:
+        if plan.epsilon:
             rows0, rows1 = rows0.repeat_interleave(rows1.shape[1]), rows1.flatten()
         else:
-            quota = torch.bincount(spread(len(samples.x1), samples.weight1, n, generator), minlength=len(samples.x1))
+            masses = product(plan.target_masses(), samples.weight1)
+            quota = torch.bincount(spread(len(samples.x1), masses, n, generator), minlength=len(samples.x1))
             rows1 = settled(x0, plan, rows1[:, 0], quota, generator)
         condition = None if samples.condition is None else samples.condition[rows1]
         return samples.x0[rows0], samples.x1[rows1], condition

@@ -100,6 +100,10 @@ class SemidiscretePlan:
         """The factors exp(-f / rho) of the masses of rows of the base; None where the marginals are kept."""
         return None if self.unbalanced is None else _factor(self.conjugate(x0), self.unbalanced)
 
+    def target_masses(self) -> Tensor | None:
+        """The factors exp(-g / rho) of the masses of rows of the target; None where the marginals are kept."""
+        return None if self.unbalanced is None else _factor(self.potential, self.unbalanced)
+
     def partners(self, x0: Tensor, generator: torch.Generator | None = None, draws: int = 1) -> Tensor:
         """Numbers of partners of rows of the base, of shape (n, draws): the best ones, or draws of an entropic plan."""
         found = []
