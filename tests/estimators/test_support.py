@@ -410,6 +410,12 @@ def test_prices_do_not_come_out_negative_and_answers_agree(priced, params):
     with pytest.warns(UserWarning, match="rows of y lie on a bound"):
         report = model.diagnose(some, np.array([-1.0, 1.0]))
     assert report.log_density == -np.inf and np.isfinite(report.crps)
+    assert "-inf (1 of 2 rows cannot be)" in str(report)
+    three, targets = pd.concat([some, some[:1]]), np.array([-1.0, 1.0, 2.0])
+    with pytest.warns(UserWarning, match="rows of y lie on a bound"):
+        told = str(model.diagnose(three, targets))
+    logs = model.predict_log_density(three[1:], targets[1:])
+    assert f"-inf: 1 of 3 rows cannot be; {logs.mean():.3f} +- " in told and "nan" not in told
 
 
 def test_several_targets_have_supports_of_their_own(priced):

@@ -39,14 +39,25 @@ def predictive_report(model, X, y):
     report.pit_above, report.pit_above_error = _mean(report.pit > 1 - _TAIL)
     report.pit_pvalue = np.apply_along_axis(lambda u: stats.kstest(u, "uniform").pvalue, 0, report.pit)[()]
     report.crps, report.crps_error = _mean(crps(_quantiles(model, X), y))
-    report.log_density, report.log_density_error = _mean(model.predict_log_density(X, y))
+    logs = model.predict_log_density(X, y)
+    report.log_density, report.log_density_error = _mean(logs)
     for j in range(model.n_outputs_):
         one = {name: value[..., j] for name, value in report.items() if y.ndim > 1 and np.ndim(value)}
         tail = f", output {j}" if model.n_outputs_ > 1 else ""
         _add_verdicts(report, {**report, **one}, tail, j in model.grid_.columns)
-    value, error = report.log_density, report.log_density_error
-    report.verdicts["log-density"] = f"{value:.3f} +- {error:.3f} ({len(y)} rows)"
+    report.verdicts["log-density"] = _told_log_density(logs)
     return report
+
+
+def _told_log_density(logs):
+    """The mean of the log-densities and its error; where some are -inf, how many, and those of the other rows."""
+    possible = logs[np.isfinite(logs)]
+    if len(possible) < 2:
+        return f"-inf ({len(logs) - len(possible)} of {len(logs)} rows cannot be)"
+    value, error = _mean(possible)
+    told = f"{value:.3f} +- {error:.3f} ({len(possible)} rows)"
+    n_lost = len(logs) - len(possible)
+    return told if not n_lost else f"-inf: {n_lost} of {len(logs)} rows cannot be; {told} without them"
 
 
 def pit_values(model, X, y):
