@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment, linprog
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._training import lazy_rows
 from sklearn_si._training.batches import Sampler
 from sklearn_si.couplings import Entropic, Optimal, Samples, entropic_plan, semidiscrete_plan
 from sklearn_si.couplings._pools import HeldOutPairs, SemidiscretePairs, settled, spread
@@ -134,6 +135,47 @@ def test_validation_rows_are_paired_by_the_plan_of_the_training_rows():
     start, end, _ = held.make_pool(generator())
     assert len(start) == len(end) == 200
     assert np.corrcoef(start[:, 0].argsort().argsort(), end[:, 0].argsort().argsort())[0, 1] > 0.98
+
+
+def test_validation_rows_of_an_unbalanced_plan_have_the_masses_of_training_rows():
+    """They took the partner of the best score each, whatever the others took: a loss that no training has."""
+    x0, x1 = two_samples(900, 900)
+    x0, x1 = x0 - 3, x1 + 1
+    x1[:300] = x1[:300] * 0.3 + 3.0  # a crowd at one side, which some of the mass leaves
+    of_training = torch.arange(900) % 3 > 0
+    rows = Samples(x0[of_training], x1[of_training])
+    trained = SemidiscretePairs(semidiscrete_plan(*rows[:2], unbalanced=2.0, generator=generator(), passes=2), rows)
+    held = trained.held_out(Samples(x0[~of_training], x1[~of_training]), generator())
+    own, pools = trained.make_pool(generator(1)), [held.make_pool(generator(k)) for k in range(10)]
+    start, end = (torch.cat(parts) for parts in list(zip(*pools, strict=True))[:2])
+    crowd = [float((rows[:, 0] > 1.5).double().mean()) for rows in (own[1], end)]
+    assert crowd[1] == pytest.approx(crowd[0], abs=0.04)
+    apart = [float((a - b).square().sum(1).mean()) for a, b in (own[:2], (start, end))]
+    assert apart[1] == pytest.approx(apart[0], rel=0.1)
+
+
+def test_samples_of_an_unbalanced_flow_start_at_rows_that_kept_their_mass():
+    rng = np.random.default_rng(0)
+    x0, x1 = rng.normal(size=(300, 2)), rng.normal(size=(250, 2)) + 1
+    x0[:60] += 30.0
+    flow = InterpolantFlow(coupling=Optimal(unbalanced=0.5), **SHORT).fit(x0, x1)
+    assert np.abs(flow.sample(500)).max() < 15
+    weight = flow.model_.base_weight
+    assert weight.shape == (300,) and weight[:60].max() < 1e-3 * weight[60:].mean()
+    weighted = InterpolantFlow(coupling=Optimal(unbalanced=4.0), **SHORT)
+    weighted.fit(x0, x1, sample_weight=(np.where(x0[:, 0] > 0, 3.0, 0.0), None))
+    assert weighted.model_.base_sample[weighted.model_.base_weight > 1e-9, 0].min() > 0
+    kept = InterpolantFlow(coupling=Optimal(method="semidiscrete"), **SHORT).fit(x0, x1)
+    assert kept.model_.base_weight is None
+
+
+def test_one_plan_of_all_rows_needs_them_in_memory(tmp_path, monkeypatch):
+    x0, x1 = (x.numpy() for x in two_samples(200, 150))
+    monkeypatch.setattr(lazy_rows, "_LARGE", 1)
+    np.save(tmp_path / "x0.npy", x0)
+    mapped = np.load(tmp_path / "x0.npy", mmap_mode="r")
+    with pytest.raises(ValueError, match=r"one plan of all rows.*method='batches'"):
+        InterpolantFlow(coupling=Optimal(method="semidiscrete"), **SHORT).fit(mapped, x1)
 
 
 @pytest.mark.parametrize("coupling", [Optimal(method="semidiscrete"), Entropic(0.5, method="semidiscrete")])

@@ -26,7 +26,7 @@ from .._utils.callbacks import Tasks
 from .._utils.input_checks import validate_samples
 from .._utils.row_numbers import numbered, rows_of_fit
 from .._utils.weights import weighted_samples
-from ..couplings import COUPLINGS, as_coupling
+from ..couplings import COUPLINGS, Coupling, as_coupling
 from ..distributed import current_group
 from ..interpolants import GAMMAS, INTERPOLANTS, Interpolant
 from ..networks import ACTIVATIONS
@@ -139,8 +139,10 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
             When the file at `checkpoint` cannot be written.
         """
         group = current_group()
-        # the rows of all processes have to be in one: weights are relative to each other, members draw their own
-        if group.any(sample_weight is not None or self.n_estimators > 1 or self.memory is not None):
+        # the rows of all processes have to be in one: weights are relative to each other, members draw their own, and
+        # a plan is of all rows
+        one_plan = isinstance(self.coupling, Coupling) and self.coupling.needs_all_rows
+        if group.any(one_plan or sample_weight is not None or self.n_estimators > 1 or self.memory is not None):
             rows = {"X0": X0, "X1": X1, "condition": condition, "sample_weight": sample_weight}
             return fit_by_first(self, self._fit_to_all, **rows)
         return self._fit_to_all(X0, X1, condition, sample_weight)

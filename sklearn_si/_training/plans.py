@@ -1,8 +1,9 @@
 """Plans of all training rows, and the closed form of the optimal map around which a velocity is learned."""
 
+import numpy as np
 import torch
 
-from .._utils.tensors import FIT_STREAM, make_generator
+from .._utils.tensors import FIT_STREAM, as_array, make_generator
 from ..couplings import Optimal, Samples, gaussian_matrix
 from ..networks._transport import TransportVelocity
 from .weighting import covariance
@@ -24,6 +25,11 @@ def coupling_of(run, for_training, rows):
     """
     problem, coupling = run.problem, run.problem.coupling
     in_memory = torch.is_tensor(rows[0]) and torch.is_tensor(rows[1])
+    if coupling.needs_all_rows and not in_memory:
+        raise ValueError(
+            f"{type(coupling).__name__} was asked for one plan of all rows (method='semidiscrete', or unbalanced=), "
+            "but the samples are memory-mapped files: load them, np.array(X), or use method='batches'."
+        )
     if not coupling.pooled or problem.group.size > 1 or not in_memory:
         return coupling
     rows = Samples(*rows)
@@ -34,6 +40,21 @@ def coupling_of(run, for_training, rows):
         limit = run.recipe.max_time
         run.plan = coupling.planned(rows, generator, None if limit is None else _PLAN_SHARE * limit)
     return run.plan
+
+
+def start_weights(run, weight):
+    """The weights by which `sample` draws rows of the base: those of fit, times the masses that a plan leaves them.
+
+    Parameters
+    ----------
+    run : Run
+    weight : ndarray or None
+        Of all rows of the base, in fit.
+    """
+    if run.plan is None or not run.plan.changes_marginals:
+        return weight
+    masses = as_array(run.plan.start_masses(run.x0), np.float64)
+    return masses / masses.mean() if weight is None else weight * masses / np.average(masses, weights=weight)
 
 
 def pair_covariance(run, x0, x1, n):

@@ -42,7 +42,7 @@ from .gains import gains_of
 from .lazy_rows import part_of, scaled_rows
 from .loop import History, Scores, count_rounds, train
 from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
-from .plans import coupling_of, has_optimal_start, optimal_velocity, pair_covariance
+from .plans import coupling_of, has_optimal_start, optimal_velocity, pair_covariance, start_weights
 from .recipe import layer_widths
 from .row_values import RowValues
 from .validation_split import most_validation_rows
@@ -435,7 +435,8 @@ class Run:
         if self.x0 is None:
             x = path.base_from_normal(normal((PILOT_ROWS, self.x1.shape[1]), generator, like=self.x1))
         else:
-            x = self.x0[pilot_rows(len(self.x0), self.problem.base_weight, PILOT_ROWS, generator)]
+            weight = start_weights(self, self.problem.base_weight)
+            x = self.x0[pilot_rows(len(self.x0), weight, PILOT_ROWS, generator)]
         node = path.gaussian_time
         return self.problem.group.first(lambda: choose_grid(Fields(path, velocity, condition=condition), x, node))
 
@@ -446,7 +447,7 @@ class Run:
         grid = None
         with problem.interruptible(lambda: True, "in the choice of steps for `sample`, which takes 16."):
             grid = self._sampling_grid(velocity)
-        base_sample, base_weight = stored_rows(self.problem)
+        base_sample, base_weight = stored_rows(problem)
         model = FittedModel(
             interpolant=problem.interpolant,
             learned=dict(self.networks),
@@ -455,7 +456,7 @@ class Run:
             base_map=self.base_map,
             target_map=self.target_map,
             base_sample=base_sample,
-            base_weight=base_weight,
+            base_weight=start_weights(self, base_weight),
             base_density=density,
             condition_codec=problem.codec,
             coupling=problem.coupling,

@@ -48,6 +48,8 @@ class Coupling:
     fixed = False
     # Whether the marginals of the pairs are not those of the samples.
     changes_marginals = False
+    # Whether one plan of all rows was asked for, which needs them in memory, and in one process.
+    needs_all_rows = False
 
     def check(self) -> None:
         """Raise a ValueError if the parameters are invalid."""
@@ -63,6 +65,10 @@ class Coupling:
     def held_out(self, rows: "Samples", generator: torch.Generator) -> "Coupling":
         """The coupling for validation rows."""
         return self
+
+    def start_masses(self, x0: Tensor) -> Tensor | None:
+        """The factors of the masses of rows of the base, where these are not kept; else None."""
+        return None
 
     def make_pool(self, generator: torch.Generator) -> Pairs:
         """Pairs of its own rows."""

@@ -37,24 +37,20 @@ class SemidiscretePairs(Coupling):
         self.changes_marginals = plan.unbalanced is not None
         weighted = rows.weight0 is not None or rows.weight1 is not None
         self.fixed = not (plan.epsilon or self.changes_marginals or weighted or rows.condition is not None)
-        self.base_weight = rows.weight0
-        if self.changes_marginals:  # a condition of the base is drawn anew for each pair: here it is the mean one
-            mean = None if rows.condition is None else rows.condition.mean(0).expand(len(rows.x0), -1)
-            self.base_weight = product(plan.base_masses(extended(rows.x0, mean, scale)), rows.weight0)
+        # a condition of the base is drawn anew for each pair: here it is the mean one
+        self.base_weight = product(self.start_masses(rows.x0), rows.weight0)
 
     def make_pool(self, generator: torch.Generator) -> Pairs:
         """Fresh pairs: rows of the base as often as they weigh, and their partners."""
         samples, plan = self.rows, self.plan
-        n = min(max(len(samples.x0), len(samples.x1)), _MOST_PAIRS)
+        n = self.n_pairs
         rows0 = spread(len(samples.x0), self.base_weight, n, generator)
         x0 = extended(samples.x0[rows0], drawn_conditions(samples, n, generator), self.scale)
-        rows1 = plan.partners(x0, generator, self.draws)
         if plan.epsilon:
-            rows0, rows1 = rows0.repeat_interleave(rows1.shape[1]), rows1.flatten()
+            rows1 = plan.partners(x0, generator, self.draws).flatten()
+            rows0 = rows0.repeat_interleave(self.draws)
         else:
-            masses = product(plan.target_masses(), samples.weight1)
-            quota = torch.bincount(spread(len(samples.x1), masses, n, generator), minlength=len(samples.x1))
-            rows1 = settled(x0, plan, rows1[:, 0], quota, generator)
+            rows1 = by_masses(x0, plan, self.target_weight, generator)
         condition = None if samples.condition is None else samples.condition[rows1]
         return samples.x0[rows0], samples.x1[rows1], condition
 
@@ -65,6 +61,22 @@ class SemidiscretePairs(Coupling):
         chosen = torch.bincount(plan.partners(x0)[:, 0], rows.weight0, minlength=len(rows.x1)).double()
         return float((chosen / chosen.sum() - plan.log_masses.double().exp()).abs().sum() / 2)
 
+    @property
+    def target_weight(self) -> Tensor | None:
+        """The masses of the rows of the target in the plan."""
+        return product(self.plan.target_masses(), self.rows.weight1)
+
+    @property
+    def n_pairs(self) -> int:
+        """Rows of a pool, before more partners than one are drawn."""
+        return min(max(len(self.rows.x0), len(self.rows.x1)), _MOST_PAIRS)
+
+    def start_masses(self, x0: Tensor) -> Tensor | None:
+        """The factors of the masses of rows of the base, under the mean condition; None where marginals are kept."""
+        rows = self.rows
+        mean = None if rows.condition is None else rows.condition.mean(0).expand(len(x0), -1)
+        return self.plan.base_masses(extended(x0, mean, self.scale))
+
     def held_out(self, rows: Samples, generator: torch.Generator) -> "HeldOutPairs":
         """Pairs of validation rows with the rows of the other sample in training."""
         return HeldOutPairs(self, rows, generator)
@@ -72,6 +84,9 @@ class SemidiscretePairs(Coupling):
 
 class HeldOutPairs(Coupling):
     """Pairs of validation rows of either sample with training rows of the other, by the potentials of these.
+
+    Validation rows choose beside training rows of their own sample, so that rows of the other sample are partners as
+    often as in training.
 
     Parameters
     ----------
@@ -95,21 +110,40 @@ class HeldOutPairs(Coupling):
     def make_pool(self, generator: torch.Generator) -> Pairs:
         """Half of the pairs from rows of the base, half from those of the target."""
         rows, trained = self.rows, self.trained
-        n = max(len(rows.x0), len(rows.x1))
-        x0 = extended(rows.x0, drawn_conditions(rows, len(rows.x0), generator), trained.scale)
-        x1 = extended(rows.x1, rows.condition, trained.scale)
+        n, samples, scale = max(len(rows.x0), len(rows.x1)), trained.rows, trained.scale
+        x0 = extended(rows.x0, drawn_conditions(rows, len(rows.x0), generator), scale)
+        x1 = extended(rows.x1, rows.condition, scale)
         rows0 = spread(len(x0), product(trained.plan.base_masses(x0), rows.weight0), n, generator)
         rows1 = spread(len(x1), product(self.reverse.base_masses(x1), rows.weight1), n, generator)
-        to1 = trained.plan.partners(x0[rows0], generator)[:, 0]
-        to0 = self.reverse.partners(x1[rows1], generator)[:, 0]
-        condition = None
-        if rows.condition is not None and trained.rows.condition is not None:
-            condition = torch.cat([trained.rows.condition[to1], rows.condition[rows1]])
-        return (
-            torch.cat([rows.x0[rows0], trained.rows.x0[to0]]),
-            torch.cat([trained.rows.x1[to1], rows.x1[rows1]]),
-            condition,
+        weights = trained.base_weight, trained.target_weight
+        many0, many1 = (
+            spread(len(x), w, trained.n_pairs, generator) for x, w in zip(samples[:2], weights, strict=True)
         )
+        beside0 = extended(samples.x0[many0], drawn_conditions(samples, len(many0), generator), scale)
+        beside1 = extended(samples.x1, samples.condition, scale)[many1]
+        to1 = _chosen_beside(trained.plan, x0[rows0], beside0, weights[1], generator)
+        to0 = _chosen_beside(self.reverse, x1[rows1], beside1, weights[0], generator)
+        condition = None
+        if rows.condition is not None and samples.condition is not None:
+            condition = torch.cat([samples.condition[to1], rows.condition[rows1]])
+        ends = torch.cat([rows.x0[rows0], samples.x0[to0]]), torch.cat([samples.x1[to1], rows.x1[rows1]])
+        return *ends, condition
+
+
+def _chosen_beside(
+    plan: SemidiscretePlan, x: Tensor, beside: Tensor, masses: Tensor | None, generator: torch.Generator
+) -> Tensor:
+    """Partners of some rows, which choose together with others."""
+    if plan.epsilon:
+        return plan.partners(x, generator)[:, 0]
+    return by_masses(torch.cat([x, beside]), plan, masses, generator)[: len(x)]
+
+
+def by_masses(x0: Tensor, plan: SemidiscretePlan, masses: Tensor | None, generator: torch.Generator) -> Tensor:
+    """A partner of each row, such that rows of the target are partners as often as their masses say."""
+    m = len(plan.x1)
+    quota = torch.bincount(spread(m, masses, len(x0), generator), minlength=m)
+    return settled(x0, plan, plan.partners(x0)[:, 0], quota, generator)
 
 
 def product(mass: Tensor | None, weight: Tensor | None) -> Tensor | None:

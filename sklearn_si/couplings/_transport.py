@@ -90,6 +90,11 @@ class Optimal(Coupling):
         """Whether mass may appear and vanish."""
         return self.unbalanced is not None
 
+    @property
+    def needs_all_rows(self) -> bool:  # type: ignore[override]
+        """Whether one plan of all rows was asked for."""
+        return self.method == "semidiscrete" or self.unbalanced is not None
+
     def planned(self, rows: Samples, generator: torch.Generator, seconds: float | None = None) -> Coupling:
         """Pairs by one plan of all rows, where that is asked for or better."""
         if not _plans(self, rows):
@@ -158,6 +163,11 @@ class Entropic(Coupling):
     def changes_marginals(self) -> bool:  # type: ignore[override]
         """Whether mass may appear and vanish."""
         return self.unbalanced is not None
+
+    @property
+    def needs_all_rows(self) -> bool:  # type: ignore[override]
+        """Whether one plan of all rows was asked for."""
+        return self.method == "semidiscrete" or self.unbalanced is not None
 
     def planned(self, rows: Samples, generator: torch.Generator, seconds: float | None = None) -> Coupling:
         """Pairs by one plan of all rows, where that is asked for."""
