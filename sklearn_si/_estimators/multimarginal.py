@@ -1,37 +1,44 @@
 """Many samples in one model: trajectories through snapshots, maps between any two, barycenters of all."""
 
 import dataclasses
-import itertools
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils._set_output import _SetOutputMixin, _wrap_data_with_container
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._set_output import _SetOutputMixin
 
-from .._model.densities import log_density
-from .._model.lost_rows import warn_missed
-from .._model.settings import Evaluation
 from .._training.multimarginal import ManySamples, fit_many
 from .._training.recipe import Recipe
+from .._utils.after_fit import AFTER_FIT
 from .._utils.callbacks import FollowedEstimator, Tasks
-from .._utils.input_checks import all_or_nothing, check_count, validate_points, validate_rows
+from .._utils.input_checks import all_or_nothing
 from .._utils.links import LinkedEstimator
 from .._utils.many_samples import column_names
 from .._utils.names import registered
-from .._utils.tensors import SAMPLE_STREAM, draw_seed, make_generator, resolve_device
+from .._utils.weights import normalised
 from ..persistence._pickling import PackedNetworks
 from .base import BaseInterpolant
 from .flow import InterpolantFlow
 from .in_group import fit_by_first
-from .many_samples import check_samples, checked_weights, position_of, read_samples
+from .many_samples import (
+    check_samples,
+    encoded_conditions,
+    flattened,
+    gathered,
+    of_samples,
+    read_samples,
+    without_weightless,
+)
+from .memory import open_memory
+from .multimarginal_methods import SimplexMethods
+from .resume import open_checkpoint
 
 
 @registered("MultimarginalFlow")
 class MultimarginalFlow(
-    OneToOneFeatureMixin, _SetOutputMixin, PackedNetworks, FollowedEstimator, LinkedEstimator, DensityMixin,
-    BaseEstimator,
+    SimplexMethods, OneToOneFeatureMixin, _SetOutputMixin, PackedNetworks, FollowedEstimator, LinkedEstimator,
+    DensityMixin, BaseEstimator,
 ):  # fmt: skip
     """One model of many samples: snapshots in the order of time, or groups without an order.
 
@@ -56,7 +63,10 @@ class MultimarginalFlow(
         the identity; None is no map.
     base_density : {"flow", "normal", "standard_normal"}, estimator or None, default="flow"
         The density of the first sample, on which `score_samples` depends, as in `InterpolantFlow`. "flow" is fitted to
-        its rows and to as many rows of the other samples that were moved to it. None saves the time of the fit.
+        its rows and to as many rows of the other samples that were moved to it; it is the only one that may depend on a
+        condition. None saves the time of the fit.
+    condition_kinds : dict or None, default=None
+        How columns of ``condition=`` are read, as in `InterpolantFlow`.
     ode_tol : float, default=1e-3
         Largest error of log-densities (in nats) and of moved rows (in scaled units, relative to 1 + their size). May be
         changed after fit.
@@ -86,6 +96,11 @@ class MultimarginalFlow(
     device : str or torch.device, default="auto"
         Where the model is trained and evaluated; "auto" is CUDA if there is one, else MPS, else the CPU. May be changed
         after fit.
+    checkpoint : str or path-like or None, default=None
+        File in which `fit` saves its state, as in `InterpolantFlow`, so that the same call of `fit` continues there
+        after a crash and gives the same model to the bit (without `max_time`).
+    memory : str, path-like, joblib.Memory or None, default=None
+        Folder in which fitted models are kept, as in `InterpolantFlow`.
     verbose : int, default=0
         Whether to print a line for each validation round.
     random_state : int, RandomState instance or None, default=None
@@ -97,6 +112,8 @@ class MultimarginalFlow(
         The names of the samples: their times, their groups, or their numbers in the list.
     times_ : ndarray of shape (n_samples,) or None
         The times of the samples, increasing; None where they have no order.
+    condition_codec_ : object or None
+        The encoder of the condition.
     base_density_ : estimator or None
         The density of the first sample, in data units.
     n_iter_, loss_, loss_curve_, validation_scores_, best_validation_score_, history_, seed_ : object
@@ -119,6 +136,7 @@ class MultimarginalFlow(
     (5, 2)
     """
 
+    model_: Any
     _networks: ClassVar[tuple[str, ...]] = ("model_",)
     _parameter_constraints: ClassVar[dict] = {
         "coupling": [StrOptions({"optimal", "independent", "paired"})],
@@ -126,9 +144,9 @@ class MultimarginalFlow(
         **{
             name: BaseInterpolant._parameter_constraints[name]
             for name in (
-                "base_density", "ode_tol", "hidden_layer_sizes", "activation", "batch_size", "learning_rate_init",
-                "max_iter", "max_time", "tol", "n_iter_no_change", "early_stopping", "validation_fraction", "device",
-                "verbose", "random_state",
+                "base_density", "condition_kinds", "ode_tol", "hidden_layer_sizes", "activation", "batch_size",
+                "learning_rate_init", "max_iter", "max_time", "tol", "n_iter_no_change", "early_stopping",
+                "validation_fraction", "device", "checkpoint", "memory", "verbose", "random_state",
             )
         },
     }  # fmt: skip
@@ -138,6 +156,7 @@ class MultimarginalFlow(
         coupling="optimal",
         preprocessing="auto",
         base_density="flow",
+        condition_kinds=None,
         ode_tol=1e-3,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -150,12 +169,15 @@ class MultimarginalFlow(
         early_stopping=True,
         validation_fraction=0.1,
         device="auto",
+        checkpoint=None,
+        memory=None,
         verbose=0,
         random_state=None,
     ):
         self.coupling = coupling
         self.preprocessing = preprocessing
         self.base_density = base_density
+        self.condition_kinds = condition_kinds
         self.ode_tol = ode_tol
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -168,11 +190,13 @@ class MultimarginalFlow(
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.device = device
+        self.checkpoint = checkpoint
+        self.memory = memory
         self.verbose = verbose
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, times=None, *, groups=None):
+    def fit(self, X, times=None, *, groups=None, condition=None, sample_weight=None):
         """Fit one model to several samples.
 
         Parameters
@@ -185,6 +209,14 @@ class MultimarginalFlow(
         groups : str or array-like of shape (n_samples,), default=None
             Which sample each row of X belongs to: the name of a column of a frame, which is then no feature, or a
             label for each row. Text has no order, unless its dtype orders the categories.
+        condition : list of array-like of shape (n_samples_k,) or (n_samples_k, n_conditions), default=None
+            What is known of each row, one entry for each sample of a list; with `groups`, one array-like for all rows
+            of X. All distributions and maps are then learned given the condition, and rows of like conditions are
+            paired. It is read as in `InterpolantFlow`.
+        sample_weight : list of (array-like of shape (n_samples_k,) or None), default=None
+            Weights of the rows of each sample of a list; with `groups` one array for all rows of X, and with
+            coupling="paired" one for the paired rows. Only ratios within a sample count. Rows of weight zero are left
+            out before any other check; the others are drawn in training, and in `sample`, by their weights.
 
         Returns
         -------
@@ -195,33 +227,68 @@ class MultimarginalFlow(
         ------
         ValueError
             When there are fewer than two samples, when one has fewer than two rows or no density where one is
-            promised, or when times are missing, repeated or infinite.
+            promised, when times are missing, repeated or infinite, when conditions or weights are not one for each row,
+            or when the density of the first sample cannot be learned given a condition.
         ProcessGroupError
             When several processes fit together, and they differ in parameters, columns or times, or one of them fails.
         FitDivergedError
             When the training loss stops being finite, and does so again at lower learning rates.
+        CheckpointError
+            When the file at `checkpoint` is damaged or belongs to another fit.
         """
-        told = {"times": times}
+        rows = flattened(X, groups=groups, condition=condition, sample_weight=sample_weight)
 
-        def fit_to_all(X, groups):
-            self._fit_to_all(X, times, groups)
+        def fit_to_all(**rows):
+            with all_or_nothing(self):
+                self._fit_to_all(times, **gathered(rows))
 
-        return fit_by_first(self, fit_to_all, told, X=X, groups=groups)
+        return fit_by_first(self, fit_to_all, {"times": times}, **rows)
 
-    def _fit_to_all(self, X, times, groups):
-        with all_or_nothing(self):
-            samples, labels, times, follow = read_samples(self, X, times, groups)
-            check_samples(self, samples, labels)
+    def _fit_to_all(self, times, X, groups, condition, sample_weight):
+        is_paired = self.coupling == "paired"
+        X, groups, condition, weights = without_weightless(X, groups, condition, sample_weight, is_paired)
+        samples, labels, times, follow, places = read_samples(self, X, times, groups)
+        check_samples(self, samples, labels)
+        sizes = [len(rows) for rows in samples]
+        codec, conditions = encoded_conditions(
+            of_samples(condition, "condition", places, sizes), self.condition_kinds, samples, labels
+        )
+        self._check_density(codec)
+        weights = of_samples(weights, "sample_weight", places, sizes)
+        weights = None if weights is None else [normalised(w) for w in weights]
+        weights = None if weights is None or all(w is None for w in weights) else weights
+        told = {"X": samples, "labels": labels, "times": times, "condition": conditions, "sample_weight": weights}
+        memory = open_memory(self, told | {"names": column_names(self)})
+        with open_checkpoint(self, told) as checkpoint:
             problem = ManySamples(
-                samples, labels, times, draw_seed(self.random_state), column_names(self), self.coupling,
-                follow=follow,
+                samples, labels, times, checkpoint.seed, column_names(self), self.coupling, follow=follow,
+                conditions=conditions, codec=codec, weights=weights, checkpoint=checkpoint,
             )  # fmt: skip
             problem.tasks = Tasks(self, X, None, {"times": times})
+            if memory.recall(self):
+                self._renew_base()
+                problem.tasks.end({"model_": self.model_})
+                return
             model, record = fit_many(self._recipe(), problem)
             self.model_ = model
             for name, value in record.items():
                 setattr(self, name, value)
-        problem.tasks.end({"model_": model, **record})
+            memory.keep(self)
+            problem.tasks.end({"model_": model, **record})
+
+    def _check_density(self, codec):
+        if codec is not None and self.base_density not in ("flow", None):
+            raise ValueError(
+                f"Got base_density={self.base_density!r} and a condition, but log-densities given a condition need a "
+                "density of the first sample that knows it: use base_density='flow', or None for transport alone."
+            )
+
+    def _renew_base(self):
+        """Give the density of a loaded model this estimator's parameters that may be changed after fit."""
+        base = self.model_.base_density
+        if self.base_density == "flow" and base is not None:
+            fresh = self._base_flow(None).get_params(deep=False)
+            base.set_params(**{name: fresh[name] for name in AFTER_FIT[type(base).__name__] if name != "random_state"})
 
     def _recipe(self):
         names = {field.name for field in dataclasses.fields(Recipe)}
@@ -235,215 +302,9 @@ class MultimarginalFlow(
             validation_fraction=self.validation_fraction,
         )  # fmt: skip
 
-    # -- questions
-
-    def transform(self, X, source=None, target=None):
-        """Move rows of one sample, or of one time, to another along the ODE.
-
-        dX/ds = sum_k alpha_k'(s) g_k(alpha(s), X)    (arXiv 2310.03695, (6))
-
-        The map is deterministic, and the map from `target` to `source` is its inverse.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows of `source`, in data units.
-        source, target : label or float, default=None
-            Labels of samples (`labels_`), or, in a model with times, any times from the first to the last. None are the
-            first and the last; samples without an order have neither, and are to be named.
-
-        Returns
-        -------
-        X_t : ndarray or frame of shape (n_samples, n_features)
-            The moved rows, in data units, each with an error of at most `ode_tol`; rows that miss it are counted in an
-            `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and another warning names it.
-
-        Raises
-        ------
-        ValueError
-            When there is no such label, or the time is not between the first and the last.
-        """
-        model = self._ready()
-        path = model.path(self._position(source, "source", 0), self._position(target, "target", -1))
-        return self._moved(validate_rows(self, X), path)
-
-    def trajectory(self, X, times):
-        """The rows at several times, from rows at the first of them.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows at times[0], in data units.
-        times : array-like of shape (n_times,)
-            Times from the first to the last of fit, in any order.
-
-        Returns
-        -------
-        paths : ndarray of shape (n_times, n_samples, n_features)
-            In data units; each step is within `ode_tol`.
-
-        Raises
-        ------
-        ValueError
-            When the model has no times.
-        """
-        model = self._ready()
-        if model.times is None:
-            raise ValueError(
-                "trajectory needs an order of the samples, but fit was given no times: fit([X0, ..., XK], times=...), "
-                "or move rows between two samples with transform."
-            )
-        if not np.iterable(times) or not len(times := list(times)):
-            raise ValueError(f"Got times={times!r}, but expected a list of times.")
-        moments = [self._position(t, "times", 0) for t in times]
-        paths = [validate_points(self, X, "X")]
-        for before, after in itertools.pairwise(moments):
-            paths.append(self._moved(paths[-1], model.path(before, after)))
-        return np.stack(paths)
-
-    def sample(self, n_samples=1, *, time=None, random_state=None):
-        """Draw rows of a sample, or of any time.
-
-        Rows of the samples before and after `time`, those of the nearer one more often, are drawn with replacement and
-        moved along the ODE; without times, rows of all other samples alike.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        time : label or float, default=None
-            As `target` in `transform`; None is the last sample.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draw. None is the estimator's own `random_state`; if that is None too, each call draws other
-            rows.
-
-        Returns
-        -------
-        X : ndarray or frame of shape (n_samples, n_features)
-            Rows in data units. A row that becomes infinite or NaN is drawn again, at most three times.
-
-        Raises
-        ------
-        ValueError
-            As in `transform`.
-        IntegrationError
-            When more than 1 % of the rows become infinite or NaN in each of their four draws.
-        """
-        model, n_samples = self._ready(), check_count(n_samples, "n_samples")
-        X = model.sample(n_samples, self._position(time, "time", -1), self._generator(random_state))
-        return _wrap_data_with_container("transform", X, X, self)
-
-    def barycenter(self, weights, n_samples=1, *, random_state=None):
-        """Draw rows of a mean of the samples: of x(w) = sum_k w_k x_k.
-
-        Under the plan of coupling="optimal" without times, its distribution minimises sum_k w_k W2(rho, rho_k)^2 (Agueh
-        & Carlier 2011, "Barycenters in the Wasserstein space"), up to the bias of batches.
-
-        Parameters
-        ----------
-        weights : array-like of shape (n_labels,) or dict
-            The weight of each sample, in the order of `labels_`, or by label (0 where it is left out); none is
-            negative, and their sum is 1.
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState instance or None, default=None
-            As in `sample`.
-
-        Returns
-        -------
-        X : ndarray or frame of shape (n_samples, n_features)
-            Rows in data units.
-
-        Raises
-        ------
-        ValueError
-            When the weights are not one for each sample, negative, or do not add up to 1.
-        """
-        model, n_samples = self._ready(), check_count(n_samples, "n_samples")
-        weights = checked_weights(weights, model.labels)
-        X = model.barycenter(weights, n_samples, self._generator(random_state))
-        return _wrap_data_with_container("transform", X, X, self)
-
-    def score_samples(self, X, *, time=None, return_error=False):
-        """Log-density of a sample, or of any time, at each row.
-
-        log rho_t(x) = log rho_0(X_0) - int_0^1 div b(s, X_s) ds,    X_1 = x
-
-        along the path from the first sample, whose density is that of `base_density` (2303.08797, (2.53)).
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in data units.
-        time : label or float, default=None
-            As `target` in `transform`; None is the last sample.
-        return_error : bool, default=False
-            Whether to return the estimated errors of the solver too.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            In nats, within `ode_tol` of the exact value for the learned velocity; rows that miss it are counted in an
-            `IntegrationWarning`. A row that becomes infinite or NaN is NaN, with a warning that names it.
-        error : ndarray of shape (n_samples,)
-            Estimated errors in nats, if return_error=True.
-
-        Raises
-        ------
-        NoDensityError
-            After a fit with base_density=None.
-        """
-        value, error = self._log_density(validate_rows(self, X), time, strict=False)
-        return (value, error) if return_error else value
-
-    def score(self, X, y=None, *, time=None):
-        """Mean log-likelihood of rows of a sample, or of any time.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in data units.
-        y : None
-            Ignored.
-        time : label or float, default=None
-            As `target` in `transform`; None is the last sample.
-
-        Returns
-        -------
-        score : float
-            In nats per row; higher is better.
-        """
-        return float(self._log_density(validate_rows(self, X), time, strict=True)[0].mean())
-
-    # -- how they are answered
-
-    def _ready(self):
-        check_is_fitted(self)
-        self._validate_params()
-        return self.model_
-
     def __sklearn_is_fitted__(self):
         """Whether `fit` has run."""
         return "model_" in vars(self)
-
-    def _generator(self, random_state):
-        seed = draw_seed(self.random_state if random_state is None else random_state)
-        return make_generator(seed, SAMPLE_STREAM, resolve_device(self.device))
-
-    def _moved(self, X, path):
-        evaluation = Evaluation(resolve_device(self.device), self.ode_tol, strict=False)
-        moved, error = self.model_.along(path).transport(X, True, evaluation)
-        warn_missed(error, self.ode_tol)
-        return moved
-
-    def _log_density(self, X, time, strict):
-        model, end = self._ready(), np.float64(1.0)
-        path = model.path(model.position(0), self._position(time, "time", -1))
-        evaluation = Evaluation(resolve_device(self.device), self.ode_tol, strict=strict)
-        return log_density(model.along(path), X, end, evaluation)
-
-    def _position(self, given, name, default):
-        return position_of(self.model_, given, name, default)
 
     @property
     def labels_(self) -> list[Any]:
@@ -454,6 +315,11 @@ class MultimarginalFlow(
     def times_(self) -> np.ndarray | None:
         """The times of the samples; None where they have no order."""
         return self.model_.times
+
+    @property
+    def condition_codec_(self) -> Any:
+        """What encodes the condition; None without one."""
+        return self.model_.condition_codec
 
     @property
     def base_density_(self) -> Any:

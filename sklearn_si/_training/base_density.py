@@ -81,7 +81,7 @@ def check_base(spec, X0, names=None):
         check_has_density(X0, "X0", WAY_OUT, names)
 
 
-def fit_base_density(spec, recipe, problem, X0, weight=None, share=0.5):
+def fit_base_density(spec, recipe, problem, X0, weight=None, share=0.5, condition=None):
     """Fit what `base_density` asks for to the rows of the base; None gives None.
 
     Parameters
@@ -98,6 +98,8 @@ def fit_base_density(spec, recipe, problem, X0, weight=None, share=0.5):
         Weights of its rows. An estimator whose fit takes no `sample_weight` is fitted to rows drawn by weight.
     share : float, default=0.5
         Of `max_time`, which "flow" may take.
+    condition : array-like, default=None
+        Of its rows, given which "flow" learns the density.
     """
     if spec is None:
         return None
@@ -110,7 +112,7 @@ def fit_base_density(spec, recipe, problem, X0, weight=None, share=0.5):
         problem.checkpoint.follow(density, "base density")
         with problem.tasks.part("base density", density):
             # its map must be affine: one matrix product then leads from the bridge's units to its own
-            return density._fit_part(X0, sample_weight=weight, affine_only=True)
+            return density._fit_part(X0, condition=condition, sample_weight=weight, affine_only=True)
     if isinstance(spec, str):
         return NormalDensity(standard=spec == "standard_normal").fit(X0, sample_weight=weight)
     density, given = clone(spec), {}

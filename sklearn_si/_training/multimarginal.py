@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from .._model.multimarginal import MultimarginalModel
 from .._model.settings import Evaluation
 from .._utils.callbacks import NO_TASKS
+from .._utils.input_checks import nameless
 from .._utils.tensors import BASE_STREAM, FIT_STREAM, as_tensor, make_generator, resolve_device
-from ..couplings import optimal_pairs
-from ..networks._simplex import SimplexNetwork, SimplexVelocity, SplinePath, cardinal_splines
+from ..networks._simplex import SimplexNetwork, SimplexVelocity, SplinePath
 from ..preprocessing import AffineMap
 from ..preprocessing._maps import constant_columns, fit_axes
 from .base_density import fit_base_density
@@ -21,8 +21,10 @@ from .batches import make_task
 from .checkpoint import NO_CHECKPOINT
 from .loop import History, Scores, Settings, count_rounds, train
 from .losses import TIME_DISTRIBUTIONS, Regression
+from .paired_pools import POOL, PairedPools, paired_rows, path_energy_matrix
 from .recipe import Recipe, layer_widths
 from .validation_split import split_rows
+from .weighting import joined_weights
 
 # Gradient steps of max_iter="auto": of two samples, and for each further one.
 _STEPS = 3000
@@ -33,15 +35,6 @@ _NO_LIMIT = 10**9
 _BATCH = 512
 # Stale rounds of n_iter_no_change="auto".
 _STALE_ROUNDS = 20
-# Rows of each sample that are paired at a time; samples of one length of up to twice as many are paired as a whole.
-_POOL = 1024
-# How often the rows of a pool are used, for each pairing that it takes.
-_PASSES = 16
-# Sweeps in which each sample is paired anew with what the others say of it.
-_SWEEPS = 2
-# Weight of the bending of paths beside their action, at snapshots one unit of time apart. In five simulations W1 at a
-# held-out time was within .001 of that without it, and a sixth of it where two clusters pass through each other.
-_SHARE_OF_BENDING = 0.5
 # Rows that share weights and direction: what the network computes from them is computed once.
 _ROWS_PER_WEIGHT = 4
 # Batches that are drawn at once.
@@ -56,6 +49,8 @@ _MOMENT_ROWS = 4096
 _MOST_MOVED = 20_000
 # Accuracy of these rows.
 _MOVED_TOLERANCE = 1e-2
+# What is told where the last part of a fit is interrupted.
+_WITHOUT_DENSITY = "in the density of its first sample: `score_samples` has none to start from."
 
 
 @dataclasses.dataclass
@@ -69,23 +64,36 @@ class ManySamples:
     names: Any = None
     pairing: str = "optimal"
     follow: bool = True  # whether the first and the last are what their order says
+    conditions: list[np.ndarray] | None = None  # encoded, a row for each row
+    codec: Any = None  # what encoded them
+    weights: list[np.ndarray | None] | None = None  # of mean one; None where all rows weigh the same
     tasks: Any = NO_TASKS
     checkpoint: Any = NO_CHECKPOINT
     began: float = dataclasses.field(default_factory=time.perf_counter)
 
     def left(self, max_time: float) -> float:
         """Seconds that a limit leaves."""
-        return max(max_time - (time.perf_counter() - self.began), 0.02 * max_time)
+        spent = time.perf_counter() - self.began + self.checkpoint.seconds
+        return max(max_time - spent, 0.02 * max_time)
+
+    def weight(self, k: int) -> np.ndarray | None:
+        """The weights of a sample; None where all rows weigh the same."""
+        return None if self.weights is None else self.weights[k]
 
 
-def common_scaling(samples: list[np.ndarray], kind: str | None) -> AffineMap:
+def common_scaling(
+    samples: list[np.ndarray], kind: str | None, weights: list[np.ndarray | None] | None = None
+) -> AffineMap:
     """One map for all samples, which count alike: by the deviations of columns within samples, or by their axes."""
     d = samples[0].shape[1]
     if kind is None:
         return AffineMap(np.zeros(d), np.ones(d))
-    centres = [X.mean(axis=0, dtype=np.float64) for X in samples]
+    of_rows = weights or [None] * len(samples)
+    masses = [np.ones(len(X)) if w is None else w for X, w in zip(samples, of_rows, strict=True)]
+    centres = [np.average(X, axis=0, weights=w).astype(np.float64) for X, w in zip(samples, masses, strict=True)]
     # rows of a sample of few rows are repeated in size, not in number
-    within = np.concatenate([(X - m) / len(X) ** 0.5 for X, m in zip(samples, centres, strict=True)])
+    shares = [np.sqrt(w / w.sum())[:, None] for w in masses]
+    within = np.concatenate([(X - m) * share for X, m, share in zip(samples, centres, shares, strict=True)])
     scale = np.sqrt(np.square(within).sum(axis=0) / len(samples))
     varies = np.setdiff1d(np.arange(d), constant_columns(np.concatenate(samples), scale))
     scale = np.where(np.isin(np.arange(d), varies), scale, 1.0)
@@ -94,96 +102,6 @@ def common_scaling(samples: list[np.ndarray], kind: str | None) -> AffineMap:
         rows = within[:, varies] / scale[varies] * (len(within) / len(samples)) ** 0.5
         matrix[np.ix_(varies, varies)] = scale[varies, None] * fit_axes(rows)
     return AffineMap(np.mean(centres, axis=0), matrix if kind == "whiten" else scale)
-
-
-def path_energy_matrix(times: np.ndarray | None, m: int) -> np.ndarray:
-    """The matrix B of the energy sum_kl B_kl x_k . x_l that pairing lowers.
-
-    Without times it is sum_{k < l} |x_k - x_l|^2, whose plan is that of Wasserstein barycenters (Agueh & Carlier 2011).
-    With times, in units of their mean distance, it is the action of straight lines between neighbours and a share of
-    the bending of the spline, int |x''|^2 dt, by which rows keep their direction (Benamou, Gallouet & Vialard,
-    arXiv 1801.04144).
-    """
-    if times is None:
-        return m * np.eye(m) - 1
-    knots = (times - times[0]) / (times[-1] - times[0]) * (m - 1)
-    h, steps = np.diff(knots), np.diff(np.eye(m), axis=0)
-    # the second derivative is linear between knots
-    second = 2 * np.concatenate([cardinal_splines(knots)[1], np.zeros((1, m))])
-    a, b = second[:-1], second[1:]
-    bending = np.einsum("k,kl,kj->lj", h / 6, a, 2 * a + b) + np.einsum("k,kl,kj->lj", h / 6, b, a + 2 * b)
-    return np.einsum("k,kl,kj->lj", 1 / h, steps, steps) + _SHARE_OF_BENDING * bending
-
-
-def paired_rows(rows: list[Tensor], energy: np.ndarray) -> Tensor:
-    """Equally many rows of all samples, paired by optimal transport, of shape (m, n, d).
-
-    Each sample is paired with the one before it. Then, where there are three or more, each in turn is paired anew with
-    what the energy makes of the others, which never raises it.
-    """
-    paired = [rows[0]]
-    for x in rows[1:]:
-        paired.append(_nearest(paired[-1], x))
-    for _ in range(_SWEEPS if len(rows) > 2 else 0):
-        for k, x in enumerate(paired):
-            others = [-float(energy[k, j]) * y for j, y in enumerate(paired) if j != k]
-            paired[k] = _nearest(torch.stack(others).sum(0) / float(energy[k, k]), x)
-    return torch.stack(paired)
-
-
-def _nearest(x0: Tensor, x1: Tensor) -> Tensor:
-    """The rows of x1 in the order in which optimal transport pairs them with those of x0."""
-    return x1[torch.as_tensor(optimal_pairs(x0, x1), device=x1.device)]
-
-
-class PairedPools:
-    """Rows of all samples that belong together, from pools that are paired at a time.
-
-    Parameters
-    ----------
-    rows : list of Tensor of shape (n_samples_k, d)
-        In scaled units.
-    times : ndarray or None
-    pairing : {"optimal", "independent", "paired"}
-    generator : torch.Generator
-    """
-
-    def __init__(self, rows: list[Tensor], times: np.ndarray | None, pairing: str, generator: torch.Generator) -> None:
-        self.rows, self.pairing, self.generator = rows, pairing, generator
-        self.energy = path_energy_matrix(times, len(rows))
-        self.is_whole, longest = pairing == "paired", max(len(x) for x in rows)
-        self.size = min(_POOL, longest) if pairing == "optimal" else longest
-        self.pool: Tensor | None = None
-        self.left = 0
-
-    @property
-    def n_pairings(self) -> int:
-        """How many assignments a pool takes."""
-        m = len(self.rows)
-        return m - 1 + (_SWEEPS * m if m > 2 else 0)
-
-    def fresh(self) -> Tensor:
-        """A pool of paired rows, of shape (m, size, d)."""
-        if self.pairing == "paired":
-            return torch.stack(self.rows)
-        rows = [x[self._some(len(x))] for x in self.rows]
-        return torch.stack(rows) if self.pairing == "independent" else paired_rows(rows, self.energy)
-
-    def _some(self, n: int) -> Tensor:
-        """Numbers of as many rows as a pool has: each once, or equally often where there are fewer."""
-        device, parts = self.rows[0].device, []
-        for _ in range(-(-self.size // n)):
-            parts.append(torch.randperm(n, generator=self.generator, device=device))
-        return torch.cat(parts)[: self.size]
-
-    def draw(self, n: int) -> Tensor:
-        """Rows that belong together, of shape (m, n, d)."""
-        if self.pool is None or (self.left <= 0 and not self.is_whole):
-            self.pool = self.fresh()
-            self.left = self.size * (_PASSES * self.n_pairings if self.pairing == "optimal" else 1)
-        self.left -= n
-        chosen = torch.randint(self.size, (n,), generator=self.generator, device=self.pool.device)
-        return self.pool[:, chosen]
 
 
 def draw_weights(n: int, times: np.ndarray | None, m: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -228,7 +146,9 @@ def _on_curve(n: int, times: np.ndarray, generator: torch.Generator) -> tuple[Te
     return SplinePath(times, times[0], times[-1]).to(generator.device).weights(moments)
 
 
-def regression_at(of: SimplexVelocity, alpha: Tensor, c: Tensor, rows: Tensor) -> Regression:
+def regression_at(
+    of: SimplexVelocity, alpha: Tensor, c: Tensor, rows: Tensor, conditions: Tensor | None = None
+) -> Regression:
     """The regression of sum_k c_k g_k on sum_k c_k x_k at x = sum_k alpha_k x_k (2310.03695, equation (7)).
 
     Parameters
@@ -237,13 +157,16 @@ def regression_at(of: SimplexVelocity, alpha: Tensor, c: Tensor, rows: Tensor) -
     alpha, c : Tensor of shape (n, m)
     rows : Tensor of shape (m, n, d)
         Rows of all samples that belong together.
+    conditions : Tensor of shape (m, n, n_conditions), default=None
+        Theirs, which are nearly the same: that of a point of the path is their mean by its weights.
     """
     x = torch.einsum("nk,knd->nd", alpha, rows)
     target = torch.einsum("nk,knd->nd", c, rows)
     mean, rate, slope, sd, direction, size = of.coefficients(alpha, c)
     centred = x - mean
     offset = (rate + slope * centred - target) / size
-    return Regression(alpha[:, 0], centred / sd, torch.cat([alpha, direction], 1), offset, 1 / size)
+    told = [alpha, direction] + ([] if conditions is None else [torch.einsum("nk,knc->nc", alpha, conditions)])
+    return Regression(alpha[:, 0], centred / sd, torch.cat(told, 1), offset, 1 / size)
 
 
 class SimplexBatches:
@@ -253,15 +176,31 @@ class SimplexBatches:
         self, of: SimplexVelocity, pools: PairedPools, times: np.ndarray | None, batch: int, generator: torch.Generator
     ) -> None:
         self.of, self.pools, self.times, self.generator = of, pools, times, generator
-        self.batch, self.task, self.next = _ROWS_PER_WEIGHT * max(1, batch // _ROWS_PER_WEIGHT), None, _BLOCK
+        # rows of one set of weights share what the network computes from it, unless each has a condition
+        self.sharing = _ROWS_PER_WEIGHT if pools.conditions is None else 1
+        self.batch, self.next = self.sharing * max(1, batch // self.sharing), _BLOCK
+        self.task: Any = None
+        self.began: dict[str, Any] = {}  # where the random numbers were before the block was drawn
 
     @torch.no_grad()
     def _draw(self) -> Any:
-        n, m = self.batch // _ROWS_PER_WEIGHT, len(self.pools.rows)
+        self.began = {"generator": self.generator.get_state(), "pools": self.pools.state()}
+        n, m = self.batch // self.sharing, len(self.pools.rows)
         blocks = [draw_weights(n, self.times, m, self.generator) for _ in range(_BLOCK)]
-        alpha, c = (torch.cat(some).repeat_interleave(_ROWS_PER_WEIGHT, 0) for some in zip(*blocks, strict=True))
-        regression = regression_at(self.of, alpha, c, self.pools.draw(len(alpha)))
-        return make_task(self.of.network, regression, _ROWS_PER_WEIGHT)
+        alpha, c = (torch.cat(some).repeat_interleave(self.sharing, 0) for some in zip(*blocks, strict=True))
+        regression = regression_at(self.of, alpha, c, *self.pools.draw(len(alpha)))
+        return make_task(self.of.network, regression, self.sharing)
+
+    def state(self, ended: bool) -> dict[str, Any]:
+        """Where the random numbers were before this block, and where in it the training is."""
+        return {} if ended else {**self.began, "next": self.next}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Draw the block of a state once more, and go on there."""
+        if "next" in state:
+            self.generator.set_state(state["generator"])
+            self.pools.set_state(state["pools"])
+            self.task, self.next = self._draw(), state["next"]
 
     def loss(self) -> Tensor:
         """The loss of a fresh batch, whose gradients are added to those of the parameters."""
@@ -269,7 +208,6 @@ class SimplexBatches:
             self.task, self.next = self._draw(), 0
         rows = slice(self.next * self.batch, (self.next + 1) * self.batch)
         self.next += 1
-        assert self.task is not None
         return self.task.loss(rows)
 
 
@@ -279,7 +217,7 @@ def held_out_score(
 ) -> Any:
     """A function that gives minus the loss on fixed points of held-out rows."""
     alpha, c = draw_weights(_VALIDATION_POINTS, times, len(pools.rows), generator)
-    regression = regression_at(of, alpha, c, pools.draw(_VALIDATION_POINTS))
+    regression = regression_at(of, alpha, c, *pools.draw(_VALIDATION_POINTS))
 
     @torch.no_grad()
     def score() -> float:
@@ -310,19 +248,29 @@ def _settings(recipe: Recipe, m: int) -> Settings:
 def _built(recipe: Recipe, seed: int, pools: PairedPools, device: torch.device) -> SimplexVelocity:
     """The velocity before training: that of normal samples with the moments of paired rows."""
     m, d = len(pools.rows), pools.rows[0].shape[1]
-    rows = torch.cat([pools.fresh() for _ in range(1 if pools.is_whole else -(-_MOMENT_ROWS // pools.size))], 1)
-    means = torch.stack([x.mean(0) for x in pools.rows])
+    if pools.is_whole:
+        rows = pools.fresh()[0] if pools.weights[0] is None else pools.draw(_MOMENT_ROWS)[0]
+    else:
+        rows = torch.cat([pools.fresh()[0] for _ in range(-(-_MOMENT_ROWS // pools.size))], 1)
+    means = torch.stack([_mean(x, weight) for x, weight in zip(pools.rows, pools.weights, strict=True)])
     centred = rows - rows.mean(1, keepdim=True)
     covariances = torch.einsum("knd,lnd->dkl", centred, centred) / rows.shape[1]
     generator = make_generator(seed, FIT_STREAM + 100)
-    network = SimplexNetwork(d, m, layer_widths(recipe.hidden_layer_sizes, d), recipe.activation, generator)
+    n_conditions = 0 if pools.conditions is None else pools.conditions[0].shape[1]
+    widths = layer_widths(recipe.hidden_layer_sizes, d)
+    network = SimplexNetwork(d, m, widths, recipe.activation, generator, n_conditions)
     return SimplexVelocity(network, means.cpu(), covariances.cpu()).to(device)
+
+
+def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    return x.mean(0) if weight is None else (weight / weight.sum()).to(x) @ x
 
 
 def _paired_as_a_whole(rows: list[Tensor], problem: ManySamples) -> tuple[list[Tensor], str]:
     """The rows of all samples, and how they are paired: samples of one length that is not long are paired at once."""
     sizes = {len(x) for x in rows}
-    if problem.pairing != "optimal" or len(sizes) > 1 or max(sizes) > 2 * _POOL:
+    drawn = problem.conditions is not None or problem.weights is not None
+    if problem.pairing != "optimal" or drawn or len(sizes) > 1 or max(sizes) > 2 * POOL:
         return rows, problem.pairing
     return list(paired_rows(rows, path_energy_matrix(problem.times, len(rows)))), "paired"
 
@@ -332,15 +280,26 @@ def _split(
 ) -> tuple[PairedPools, PairedPools | None]:
     """The pools of training rows and of validation rows; paired rows are held out together."""
     rng, sizes = np.random.default_rng([problem.seed, FIT_STREAM]), [len(x) for x in rows]
+    device = rows[0].device
     fraction = recipe.validation_fraction if recipe.early_stopping and min(sizes) > 2 else None
     parts = [split_rows(n, fraction, rng) for n in (sizes[:1] if pairing == "paired" else sizes)]
     kept, held = zip(*(parts * len(rows) if pairing == "paired" else parts), strict=True)
+    none = [None] * len(rows)
+    given = [None if c is None else as_tensor(c, torch.float32, device) for c in problem.conditions or none]
+    masses = [None if w is None else as_tensor(w, torch.float64, device) for w in problem.weights or none]
     pools = []
     for stream, numbers in enumerate((kept, held), 1):
-        generator = make_generator(problem.seed, FIT_STREAM + stream, rows[0].device)
-        some = [x if own is None else x[own] for x, own in zip(rows, numbers, strict=True)]
-        pools.append(PairedPools(some, problem.times, pairing, generator))
+        generator = make_generator(problem.seed, FIT_STREAM + stream, device)
+        some, conditions, weights = (_taken(of_samples, numbers) for of_samples in (rows, given, masses))
+        with_conditions = conditions if problem.conditions is not None else None
+        pools.append(PairedPools(some, problem.times, pairing, generator, with_conditions, weights))
     return pools[0], None if fraction is None else pools[1]
+
+
+def _taken(of_samples: Any, numbers: Any) -> list[Any]:
+    """Some rows of each sample; what is None stays so, and no numbers are all rows."""
+    pairs = zip(of_samples, numbers, strict=True)
+    return [x if x is None or own is None else x[own] for x, own in pairs]
 
 
 def fit_many(recipe: Recipe, problem: ManySamples) -> tuple[MultimarginalModel, dict[str, Any]]:
@@ -359,7 +318,7 @@ def fit_many(recipe: Recipe, problem: ManySamples) -> tuple[MultimarginalModel, 
     """
     device, settings = resolve_device(recipe.device), _settings(recipe, len(problem.samples))
     kind = "standardize" if recipe.preprocessing == "auto" else recipe.preprocessing
-    scaling = common_scaling(problem.samples, kind)
+    scaling = common_scaling(problem.samples, kind, problem.weights)
     scaled = [as_tensor(scaling.transform(X), torch.float32, device) for X in problem.samples]
     pools, held = _split(*_paired_as_a_whole(scaled, problem), recipe, problem)
     of = _built(recipe, problem.seed, pools, device)
@@ -376,8 +335,13 @@ def fit_many(recipe: Recipe, problem: ManySamples) -> tuple[MultimarginalModel, 
         dtype=np.result_type(*problem.samples),
         seed=problem.seed,
         follow=problem.follow,
+        condition_codec=problem.codec,
+        conditions=problem.conditions,
+        weights=problem.weights,
     )
-    density = _base_density(recipe, problem, model)
+    density = None
+    with problem.checkpoint.interruptible(lambda: True, _WITHOUT_DENSITY):
+        density = _base_density(recipe, problem, model)
     return dataclasses.replace(model, base_density=density), _record(history)
 
 
@@ -385,7 +349,9 @@ def _trained(of: SimplexVelocity, batches: SimplexBatches, validate: Any, settin
     networks = nn.ModuleDict({"velocity": of})
     with problem.tasks.run("train", count_rounds(settings)) as tell:
         after_round = None if tell is None else lambda history, kept: tell(history, None)
-        return train(networks, batches.loss, Scores(validate, validate), settings, after_round=after_round)
+        record = problem.checkpoint.training({"points": batches.generator}, batches)
+        scores = Scores(validate, validate)
+        return train(networks, batches.loss, scores, settings, after_round=after_round, record=record)
 
 
 def _record(history: History) -> dict[str, Any]:
@@ -401,23 +367,37 @@ def _record(history: History) -> dict[str, Any]:
 
 def _base_density(recipe: Recipe, problem: ManySamples, model: MultimarginalModel) -> Any:
     """The density of the first sample: a flow sees rows of the others too, which are moved there."""
-    rows = problem.samples[0]
+    rows, numbers = [problem.samples[0]], [np.arange(len(problem.samples[0]))]
     if recipe.base_density == "flow":
-        rows = np.concatenate([rows, *_moved(problem, model, resolve_device(recipe.device))])
-    return fit_base_density(recipe.base_density, recipe, problem, rows)
+        moved, theirs = _moved(problem, model, resolve_device(recipe.device))
+        rows, numbers = rows + moved, numbers + theirs
+    weights = zip(problem.weights or [None] * len(rows), numbers, strict=False)
+    conditions = zip(problem.conditions or [], numbers, strict=False)
+    given = None if problem.conditions is None else np.concatenate([c[own] for c, own in conditions])
+    weight, everything = joined_weights(*weights), np.concatenate(rows)
+    with nameless():
+        return fit_base_density(recipe.base_density, recipe, problem, everything, weight, condition=given)
 
 
-def _moved(problem: ManySamples, model: MultimarginalModel, device: torch.device) -> list[np.ndarray]:
-    """Rows of the other samples, as many as the first one has in all, moved to it; those that are lost left out."""
+def _moved(
+    problem: ManySamples, model: MultimarginalModel, device: torch.device
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Rows of the other samples, as many as the first one has in all, moved to it, and their numbers.
+
+    Those that are lost are left out.
+    """
     rng, first = np.random.default_rng([problem.seed, BASE_STREAM]), problem.samples[0]
     n = -(-min(len(first), _MOST_MOVED) // (len(problem.samples) - 1))
     evaluation = Evaluation(device, _MOVED_TOLERANCE, strict=False)
     farthest = 2 * np.linalg.norm(model.scaling.transform(first) - model.scaling.transform(first).mean(0), axis=1).max()
-    centre, moved = model.scaling.transform(first).mean(0), []
+    centre, moved, numbers = model.scaling.transform(first).mean(0), [], []
     for k, X in enumerate(problem.samples[1:], 1):
-        X = X[rng.permutation(len(X))[:n]]
-        back = model.along(model.path(model.position(k), model.position(0)))
-        rows = back.transport(X.astype(first.dtype, copy=False), True, evaluation)[0]
+        own = rng.permutation(len(X))[:n]
+        back = model.along(model.path(model.position(k), model.position(0)), encoded=True)
+        given = None if problem.conditions is None else problem.conditions[k][own]
+        rows = back.transport(X[own].astype(first.dtype, copy=False), True, evaluation, given)[0]
         near = np.linalg.norm(model.scaling.transform(rows) - centre, axis=1) <= farthest
-        moved.append(rows[near & np.isfinite(rows).all(1)])
-    return moved
+        near &= np.isfinite(rows).all(1)
+        moved.append(rows[near])
+        numbers.append(own[near])
+    return moved, numbers

@@ -120,6 +120,8 @@ class SimplexNetwork(FiLMNetwork):
         d and m.
     hidden_layer_sizes, activation, generator
         As in `FiLMNetwork`.
+    n_conditions : int, default=0
+        Number of columns of a condition, which stand beside the direction.
     """
 
     def __init__(
@@ -129,18 +131,32 @@ class SimplexNetwork(FiLMNetwork):
         hidden_layer_sizes: Sequence[int],
         activation: str,
         generator: torch.Generator | None = None,
+        n_conditions: int = 0,
     ) -> None:
         # the features of the weights stand where other networks have those of time
-        n_told = _FEATURES * n_samples - N_TIME_FEATURES
+        n_told = _FEATURES * n_samples - N_TIME_FEATURES + n_conditions
         heads = n_features * n_samples
         super().__init__(heads, n_told, hidden_layer_sizes, activation, generator, n_inputs=n_features)
         self.n_features, self.n_samples = n_features, n_samples
 
+    @property
+    def n_conditions(self) -> int:
+        """Number of columns of a condition."""
+        return self.modulation.shape[1] - _FEATURES * self.n_samples - 1
+
+    def _told(self, alpha: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The features of the weights, and the condition (zeros for none) before the constant."""
+        features = weight_features(alpha)
+        if not self.n_conditions:
+            return features
+        none = torch.zeros_like(features[..., :1]).expand(*features.shape[:-1], self.n_conditions)
+        return torch.cat([features[..., :-1], none if condition is None else condition, features[..., -1:]], -1)
+
     def prepare(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """The features of the weights, and x with the direction beside it."""
         assert condition is not None  # it holds the weights
-        alpha, direction = condition.split(self.n_samples, -1)
-        return weight_features(alpha), torch.cat([x, direction], 1)
+        alpha, direction, own = condition.split([self.n_samples, self.n_samples, self.n_conditions], -1)
+        return self._told(alpha, own), torch.cat([x, direction], 1)
 
     def _read(self, heads: Tensor, direction: Tensor) -> Tensor:
         return (heads.unflatten(1, (self.n_samples, -1)) * direction[..., None]).sum(1)
@@ -168,7 +184,20 @@ class SimplexNetwork(FiLMNetwork):
 
     def at(self, alpha: Tensor) -> Modulation:
         """Scales and shifts of the layers at weights of shape (..., m)."""
-        return self.modulate(weight_features(alpha), alpha.dtype)
+        return self.modulate(self._told(alpha), alpha.dtype)
+
+    def modulation_by(self, condition: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What rows of a condition add to the scales and shifts of each layer."""
+        own = self.modulation[:, _FEATURES * self.n_samples : -1].to(condition.dtype)
+        parts = (condition @ own.T).split(self.sides, -1)
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+    def given(self, modulation: Modulation, condition: Tensor | None) -> Modulation:
+        """Scales and shifts at one set of weights, to which those of each row's condition are added."""
+        if condition is None:
+            return modulation
+        layers = zip(modulation, self.modulation_by(condition), strict=True)
+        return [(s + own_s, c + own_c) for (s, c), (own_s, own_c) in layers if s is not None]
 
     def readout(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """The matrix and the bias of the output along one direction."""
@@ -270,17 +299,17 @@ class PathVelocity(Field):
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The velocity, of shape (n, d); rows of one time stand together."""
-        return _by_time(t, x, lambda s, rows: self.instants(s[None])[0](rows))
+        return _by_time(t, x, condition, lambda s, rows, own: self.instants(s[None], own)[0](rows))
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The velocity and its exact divergence."""
-        value = _by_time(t, x, lambda s, rows: torch.cat([*self._with_divergence(s, rows)], 1))
-        return value[:, :-1], value[:, -1]
+        both = _by_time(t, x, condition, lambda s, rows, own: torch.cat([*self._with_divergence(s, rows, own)], 1))
+        return both[:, :-1], both[:, -1]
 
-    def _with_divergence(self, s: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _with_divergence(self, s: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         network, (alpha, c) = self.of.network, self.path.weights(s)
         mean, rate, slope, sd, direction, _ = self.of.coefficients(alpha, c)
-        at, readout = network.at(alpha), network.readout(direction)
+        at, readout = network.given(network.at(alpha), condition), network.readout(direction)
         value, trace = network.along_with_trace(at, readout, (x - mean) / sd)
         return torch.addcmul(rate + value, slope, x - mean), (slope.sum() + trace / sd)[:, None]
 
@@ -292,16 +321,21 @@ class PathVelocity(Field):
         def at(closed: list[Tensor], modulation: Modulation, readout: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
             mean, rate, slope, sd = closed
             centred = x - mean
-            return torch.addcmul(rate + network.along(modulation, readout, centred / sd), slope, centred)
+            own = network.given(modulation, condition)
+            return torch.addcmul(rate + network.along(own, readout, centred / sd), slope, centred)
 
         known = zip(zip(*closed, strict=True), alpha, direction, strict=True)
         return [functools.partial(at, list(own), network.at(a), network.readout(e)) for own, a, e in known]
 
 
-def _by_time(t: Tensor, x: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """A function of one time and rows, for times of shape () or (n,)."""
+def _by_time(
+    t: Tensor, x: Tensor, condition: Tensor | None, function: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+) -> Tensor:
+    """A function of one time and rows with their conditions, for times of shape () or (n,)."""
     if t.ndim == 0:
-        return function(t, x)
+        return function(t, x, condition)
     times, counts = torch.unique_consecutive(t, return_counts=True)
-    pieces = zip(times, x.split(counts.tolist()), strict=True)
-    return torch.cat([function(s, rows) for s, rows in pieces])
+    sizes = counts.tolist()
+    conditions = [None] * len(sizes) if condition is None else condition.split(sizes)
+    pieces = zip(times, x.split(sizes), conditions, strict=True)
+    return torch.cat([function(s, rows, own) for s, rows, own in pieces])

@@ -15,8 +15,9 @@ import torch
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, MultimarginalFlow, SchroedingerBridge
 from sklearn_si._model.fields import Fields
 from sklearn_si._training.batches import Batches, Sampler
-from sklearn_si._training.multimarginal import PairedPools, SimplexBatches
+from sklearn_si._training.multimarginal import SimplexBatches
 from sklearn_si._training.optimizer import AdamWithEMA
+from sklearn_si._training.paired_pools import PairedPools
 from sklearn_si.couplings import independent
 from sklearn_si.solvers import odeint, sdeint, time_grid
 from sklearn_si.tables import TableSynthesizer

@@ -13,6 +13,7 @@ from test_parameters_after_fit import CHANGES, MODELS, OTHERS, SMALL_BRIDGE, ask
 LEARNERS = (
     "sklearn_si._estimators.base.fit_problem",
     "sklearn_si._estimators.bridge.fit_problem",
+    "sklearn_si._estimators.multimarginal.fit_many",
     "sklearn_si.tables._synthesizer.fit_codes",
 )
 # Parameters that change neither what is fitted nor an answer.

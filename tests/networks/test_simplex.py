@@ -10,7 +10,8 @@ from scipy.integrate import trapezoid
 from scipy.interpolate import CubicSpline
 
 from sklearn_si._training.batches import make_task
-from sklearn_si._training.multimarginal import draw_weights, paired_rows, path_energy_matrix, regression_at
+from sklearn_si._training.multimarginal import draw_weights, regression_at
+from sklearn_si._training.paired_pools import paired_rows, path_energy_matrix
 from sklearn_si.couplings import optimal_pairs
 from sklearn_si.networks._simplex import Chord, PathVelocity, SimplexNetwork, SimplexVelocity, SplinePath
 
