@@ -10,6 +10,7 @@ from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted, has_fit_parameter
 
 from ._estimators.base import BaseInterpolant
+from ._estimators.densities import mean_of_logs
 from ._estimators.in_group import fit_by_first
 from ._estimators.resume import told_params
 from ._model.fitted import HasModel
@@ -236,7 +237,8 @@ class TransformedDensity(
         ------
         IntegrationError
             When the solver of the estimator fails for all rows. A single row that has no finite image, or whose density
-            cannot be computed, is NaN in the result, with an `IntegrationWarning` that names it.
+            cannot be computed, is NaN in the result, with an `IntegrationWarning` that names it. One outside the
+            `support` of the estimator is -inf, with a warning.
         """
         check_is_fitted(self)
         value, error = self._log_density(self._validate_rows(X), t, condition, return_error or True)
@@ -265,8 +267,10 @@ class TransformedDensity(
         check_is_fitted(self)
         X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        value = settled(self._log_density(X, 1.0, condition)[0], "computing log-densities", strict=True)
-        return float(np.average(value, weights=weight))
+        value, _ = self._log_density(X, 1.0, condition)
+        # rows outside a support have -inf, of which the estimator has warned
+        settled(np.where(np.isneginf(value), 0.0, value), "computing log-densities", strict=True)
+        return mean_of_logs(value, weight)
 
     def transform(self, X, *, condition=None):
         """Map rows of the first sample along the ODE of the estimator.

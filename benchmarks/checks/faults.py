@@ -377,8 +377,8 @@ FAULTS = [
         "a score has no weights",
         "_estimators.densities",
         "DensityMethods.score",
-        "return float(np.average(self._log_density(X, condition)[0], weights=weight))",
-        "return float(np.average(self._log_density(X, condition)[0]))",
+        "return mean_of_logs(value, weight)",
+        "return mean_of_logs(value)",
         "contract",
     ),
     Fault(
@@ -715,9 +715,9 @@ FAULTS = [
     Fault(
         "stale rounds never end the training",
         "_training.loop",
-        "_finished",
-        "patience_lost = settings.early_stopping and history.stale >= settings.n_iter_no_change",
-        "patience_lost = False",
+        "_reason_to_stop",
+        "settings.early_stopping and history.stale >= settings.n_iter_no_change",
+        "False",
     ),
     Fault(
         "a blown-up round is tried again at the same rate",

@@ -64,9 +64,7 @@ class ConditionalMethods(AsksModel):
         if sampling.solver == "distilled":
             raise ValueError("solver='distilled' draws whole rows: use solver='auto' with given=.")
         X = self._repeated(self._cells(given), n_samples)
-        if model.support is not None:
-            grid = model.target_grid
-            model.support.check(X, "given", self._column_names(), () if grid is None else grid.columns)
+        self._check_given(X, "given")
         generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
         drawn = complete(model, self._centred_cells(X), sampling, generator, condition)
         return self._wrapped(np.where(np.isnan(X), drawn, X))
@@ -104,6 +102,8 @@ class ConditionalMethods(AsksModel):
         log_density : ndarray of shape (n_samples,)
             In nats, within `ode_tol` of the exact value for the learned velocity; rows that miss it are counted in an
             `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and another `IntegrationWarning` names it.
+            A row whose cells that are asked for lie on a bound of the `support` or outside has -inf, and a warning
+            counts such rows; given cells must lie within.
         error : ndarray of shape (n_samples,)
             Estimated errors in nats, if return_error=True; half-widths in nats, if it is "model".
 
@@ -129,10 +129,26 @@ class ConditionalMethods(AsksModel):
                 f"Got return_error={return_error!r} with given= or columns=, whose model has one member: expected True "
                 "(the error of the solver) or False."
             )
-        value, error = conditional_log_density(
-            model, self._centred_cells(X), states, self._evaluation(strict=False), condition
+        value, error = self._where_possible(
+            self._supported(X, states),
+            model.target_grid,
+            lambda rows: conditional_log_density(
+                model, self._centred_cells(rows), states, self._evaluation(strict=False), condition
+            ),
         )
         return (value, error) if return_error else value
+
+    def _supported(self, X, states):
+        """Rows without the cells that do not count; raises where a given one lies outside the support."""
+        X = np.where(states == ABSENT, np.nan, X).astype(X.dtype, copy=False)
+        self._check_given(np.where(states == GIVEN, X, np.nan), "X")
+        return X
+
+    def _check_given(self, cells, name):
+        """Raise where a given cell lies outside the support of its column."""
+        support, grid = self.model_.support, self.model_.target_grid
+        if support is not None:
+            support.check(cells, name, self._column_names(), () if grid is None else grid.columns)
 
     def _require_conditionals(self, name):
         """Raise where the model was not trained under masks, or is asked for guided answers."""

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import Bunch
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from .._model.densities import chain_log_density, density_ratio, log_density, log_density_gradient
 from .._model.model_error import log_density_interval
 from .._model.ratio import WITHOUT_PARTNER, weights_report
+from .._utils.figures import Figures
 from .._utils.input_checks import is_sample, validate_rows
 from .fields import time_of
 from .model_access import AsksModel
@@ -52,6 +52,7 @@ class DensityMethods(AsksModel):
         log_density : ndarray of shape (n_samples,)
             In nats, within `ode_tol` of the exact value for the learned velocity; rows that miss it are counted in an
             `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and another `IntegrationWarning` names it.
+            A row on a bound of the `support` or outside has -inf, and a warning counts such rows.
         error : ndarray of shape (n_samples,)
             Estimated errors in nats, if return_error=True; half-widths in nats, if it is "model".
 
@@ -64,9 +65,14 @@ class DensityMethods(AsksModel):
         """
         self._ready()
         X, time = self._validate_rows(X), time_of(t)
-        if _asks_of_model(return_error):
-            return self._interval(X, condition, time)
-        value, error = self._log_density(X, condition, time, strict=False)
+        of_model = _asks_of_model(return_error)
+
+        def ask(rows):
+            if of_model:
+                return self._interval(rows, condition, time)
+            return self._log_density(rows, condition, time, strict=False)
+
+        value, error = self._where_possible(X, self.model_.grid_at(float(time)), ask)
         return (value, error) if return_error else value
 
     def score(self, X, y=None, sample_weight=None, *, condition=None):
@@ -86,7 +92,8 @@ class DensityMethods(AsksModel):
         Returns
         -------
         score : float
-            In nats per row; higher is better.
+            In nats per row; higher is better. It is -inf, with a warning, if a row with a weight lies on a bound of the
+            `support` or outside.
 
         Raises
         ------
@@ -96,7 +103,8 @@ class DensityMethods(AsksModel):
         self._ready()
         X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        return float(np.average(self._log_density(X, condition)[0], weights=weight))
+        value, _ = self._where_possible(X, self.model_.target_grid, lambda rows: self._log_density(rows, condition))
+        return mean_of_logs(value, weight)
 
     def log_density_bound(self, X, *, n_paths=64, condition=None):
         """Lower bound of the log-density of the Euler-Maruyama chain, which holds for any error of the fields.
@@ -133,7 +141,7 @@ class DensityMethods(AsksModel):
         X = self._validate_rows(X)
         if not isinstance(n_paths, numbers.Integral) or n_paths < 2:
             raise ValueError(f"Got n_paths={n_paths!r}, but expected an integer of at least 2.")
-        return Bunch(**self._chain(X, condition, int(n_paths), strict=False))
+        return Figures(**self._chain(X, condition, int(n_paths), strict=False))
 
     def log_density_gradient(self, X, *, t=1.0, condition=None):
         """Gradient of the log-density of the ODE model, by differentiation of the solver.
@@ -240,7 +248,7 @@ class DensityMethods(AsksModel):
         ratio, error = self.density_ratio(X, condition=condition, return_error=True)
         without = float(np.mean(ratio < -WITHOUT_PARTNER))
         report = weights_report(ratio.astype(np.float64))
-        return Bunch(weights=np.exp(ratio), log_ratio=ratio, error=error, without_partners=without, **report)
+        return Figures(weights=np.exp(ratio), log_ratio=ratio, error=error, without_partners=without, **report)
 
     def cross_entropy(self, X, *, condition=None):
         """Cross-entropy of the distribution of X relative to the model: minus the mean log-density, with its error.
@@ -310,9 +318,15 @@ def _asks_of_model(return_error):
     return isinstance(return_error, str)
 
 
+def mean_of_logs(value, weight=None):
+    """The weighted mean of log-densities, some of which may be -inf; those without a weight do not count."""
+    counts = np.ones(len(value), dtype=bool) if weight is None else weight > 0
+    return float(np.average(value[counts], weights=None if weight is None else weight[counts]))
+
+
 def _cross_entropy(density, **others):
     """Minus the mean of log-densities, and its standard error; scaled, since squares of large values may overflow."""
     density = density.astype(np.float64)
     size = max(1.0, float(np.abs(density).max()))
     error = size * (density / size).std() / len(density) ** 0.5
-    return Bunch(value=-float(size * (density / size).mean()), standard_error=float(error), **others)
+    return Figures(value=-float(size * (density / size).mean()), standard_error=float(error), **others)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
-from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from .._model.densities import chain_log_density, log_density, log_density_gradient
@@ -14,6 +13,7 @@ from .._model.lost_rows import warn_missed
 from .._model.units import DataUnits
 from .._training.batches import Sampler
 from .._training.losses import TIME_DISTRIBUTIONS
+from .._utils.figures import Figures
 from .._utils.input_checks import nameless, validate_rows
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, make_generator, normal
 from ..couplings import OwnPairs
@@ -36,17 +36,23 @@ _N_PAIR_STEPS = 50
 _N_BINS = 8
 # Rows behind its likelihoods.
 _N_ROWS = 500
+# p-value up to which rows are said not to be normal.
+_SIGNIFICANCE = 0.01
+# Standard errors within which an expectation is said to be zero.
+_ERRORS = 3
 # Paths of each row behind the bound of the SDE.
 _N_PATHS = 16
 
 
-class Report(Bunch):
-    """A Bunch that is printed as its verdicts, one line each."""
+class Report(Figures):
+    """Figures that are printed as the verdicts on them, one line each."""
 
     def __str__(self):
         """The verdicts, one line each."""
         width = max(len(name) for name in self.verdicts)
         return "\n".join(f"{name:<{width}}  {line}" for name, line in self.verdicts.items())
+
+    __repr__ = __str__
 
 
 class DiagnosticMethods(AsksModel):
@@ -91,7 +97,7 @@ class DiagnosticMethods(AsksModel):
         epsilon = level * self._schedule_at(times)
         unsplit = (weights * (db / epsilon + 2 * cross + epsilon * ds)).sum() / 4
         split = (weights * (db / epsilon + epsilon * ds)).sum() / 2
-        return Bunch(unsplit=unsplit, split=split, times=times, velocity_error=db, score_error=ds)
+        return Figures(unsplit=unsplit, split=split, times=times, velocity_error=db, score_error=ds)
 
     def optimal_noise_level(self, X0, X1=None, *, reference):
         """The noise level that minimises the split bound of `kl_bound`.
@@ -114,7 +120,7 @@ class DiagnosticMethods(AsksModel):
         times, weights, db, ds, _ = self._field_errors(X0, X1, reference, "optimal_noise_level")
         schedule = self._schedule_at(times)
         level = np.sqrt((weights * db / schedule).sum() / (weights * ds * schedule).sum())
-        return Bunch(noise_level=float(level), times=times, in_time=np.sqrt(db / ds) / schedule)
+        return Figures(noise_level=float(level), times=times, in_time=np.sqrt(db / ds) / schedule)
 
     def fisher_divergence(self, X0, X1=None, *, reference=None):
         """Fisher divergence between the density of the ODE model and the path, which the losses do not control.
@@ -233,7 +239,7 @@ def fisher_divergence(model, X0, X1, evaluation, reference):
     gap, information, db = np.swapaxes(_finite(np.array(rows)), 0, 1)
     by_row, fisher_information = weights @ gap, (weights @ information).mean()
     error = by_row.std() / len(by_row) ** 0.5
-    result = Bunch(
+    result = Figures(
         value=float(by_row.mean()),
         standard_error=float(error),
         times=times,
@@ -389,7 +395,9 @@ def _residuals(fields, t, x0, x1, z):
 def _verdict_of_mean(report, name, values):
     mean, error = values.mean(), values.std() / len(values) ** 0.5
     report[f"{name}_calibration"], report[f"{name}_calibration_error"] = mean, error
-    word = "calibrated" if abs(mean) < 3 * error else "NOT calibrated: fit longer"
+    word = f"within {_ERRORS} errors of 0, calibrated"
+    if not abs(mean) < _ERRORS * error:
+        word = f"beyond {_ERRORS} errors of 0, NOT calibrated: fit longer"
     report.verdicts[f"E[f . (f - target)], {name}"] = f"{mean:.3g} +- {error:.2g} ({len(values)} rows): {word}"
 
 
@@ -406,8 +414,9 @@ def _latent(model, X, evaluation, report):
     # Bonferroni: the smallest of d p-values
     worst = min(1.0, report.latent_ks.min() * len(report.latent_ks))
     for name, p in (("columns", worst), ("lengths", report.mahalanobis_ks)):
-        word = "normal" if p > 0.01 else "NOT normal: the flow misses part of the distribution"
-        report.verdicts[f"latent, {name}"] = f"KS p = {p:.2g} ({len(Z)} rows): {word}"
+        word = "normal" if p > _SIGNIFICANCE else "NOT normal: the flow misses part of the distribution"
+        beside = f"{'above' if p > _SIGNIFICANCE else 'at most'} {_SIGNIFICANCE:g}"
+        report.verdicts[f"latent, {name}"] = f"KS p = {p:.2g}, {beside} ({len(Z)} rows): {word}"
 
 
 def _likelihoods(model, X, sampling, evaluation, report):
@@ -428,7 +437,9 @@ def _likelihoods(model, X, sampling, evaluation, report):
         # rows share their noise, so their Monte Carlo errors do not average out
         report.nll_sde_bound_error = float(chain["standard_error"].mean())
         gap = report.nll_sde_bound - report.nll
-        word = "velocity and score agree" if gap < 0.1 else "velocity and score disagree, or n_steps is small"
+        word = "velocity and score agree (by less than 0.1 nats)"
+        if not gap < 0.1:
+            word = "velocity and score disagree (by 0.1 nats or more), or n_steps is small"
         bound = f"{report.nll_sde_bound:.4f} +- {report.nll_sde_bound_error:.2g} nats ({len(X)} rows, {_N_PATHS} paths)"
         report.verdicts["NLL, bound of the SDE"] = f"{bound}, {gap:+.3f} from the ODE: {word}"
 
@@ -441,9 +452,9 @@ def _transported(model, X0, X1, evaluation, report):
     own, of_moved = (log_density(model.target_model, X, time_of(1.0), evaluation)[0] for X in (X1, moved))
     report.transport_gap = float(of_moved.mean() - own.mean())
     report.transport_gap_error = float(np.hypot(_standard_error(own), _standard_error(of_moved)))
-    agree = abs(report.transport_gap) < 3 * report.transport_gap_error
+    agree = abs(report.transport_gap) < _ERRORS * report.transport_gap_error
     gap = f"{report.transport_gap:+.3f} +- {report.transport_gap_error:.2g} nats ({len(X0)} and {len(X1)} rows)"
-    word = "they agree" if agree else "they DISAGREE: fit longer"
+    word = f"they agree within {_ERRORS} errors" if agree else f"they DISAGREE by {_ERRORS} errors or more: fit longer"
     report.verdicts["log-density, transported X0 minus X1"] = f"{gap}: {word}"
     if model.base_density is None:
         return
@@ -462,9 +473,11 @@ def _consistency(model, X0, X1, evaluation, report):
         return  # the path has no data units
     found = fisher_divergence(model, X0, X1, evaluation, None)
     report.fisher_divergence, report.fisher_divergence_error = found.relative, found.relative_error
-    word = "velocity and score agree" if report.fisher_divergence < 0.1 else "velocity and score disagree"
+    word = "agree (less than 0.1)" if report.fisher_divergence < 0.1 else "disagree (0.1 or more)"
     share = f"{report.fisher_divergence:.2g} +- {report.fisher_divergence_error:.1g}"
-    report.verdicts["Fisher divergence"] = f"{share} of the Fisher information ({found.n_rows} rows): {word}"
+    report.verdicts["Fisher divergence"] = (
+        f"{share} of the Fisher information ({found.n_rows} rows): velocity and score {word}"
+    )
 
 
 def _standard_error(values):

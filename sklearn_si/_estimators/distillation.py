@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.utils import Bunch
 from torch import Tensor, nn
 
 from .._model.fields import Fields
@@ -15,6 +14,7 @@ from .._training.batches import make_task
 from .._training.density_map import fit_density_map, fit_errors, row_errors, solve_paths
 from .._training.loop import Scores, Settings, train
 from .._training.losses import Regression
+from .._utils.figures import Figures
 from .._utils.input_checks import check_count
 from .._utils.tensors import (
     DISTILL_STREAM,
@@ -229,7 +229,7 @@ class DistillationMethods(AsksModel):
             mapped, report = distill(model, int(n_steps), condition, evaluation, of_map)
             self.model_, own = distill_density(mapped, int(n_steps), condition, evaluation, of_density)
             report |= own
-        self.distillation_report_ = Bunch(**report, n_steps=int(n_steps), guidance=self._guidance())
+        self.distillation_report_ = Figures(**report, n_steps=int(n_steps), guidance=self._guidance())
         return self
 
     @property

@@ -208,7 +208,9 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         The encoder of the condition.
     n_iter_ : int
         Number of gradient steps of the run that was kept. For one sample several runs are compared, and it may be a
-        short one.
+        short one; where the mean of several networks was kept, it is that of the first.
+    n_networks_ : int
+        Number of networks of whose mean the velocity is made: above 1 where a fit with `max_time` had time left.
     loss_ : float
         Mean training loss of the last round.
     loss_curve_ : list of float
@@ -220,10 +222,12 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         Validation score of the weights that were kept. For one sample it may be that of the closed form from which
         training starts, which no round then exceeds.
     history_ : list of dict
-        The rounds of all trainings of the fit in order: `training` ("compare", "path" or "train"), `n_iter`,
-        `learning_rate` (the largest of its training), the mean `loss`, `validation_score` (None without held-out rows),
-        and whether the round was `taken_back` because its loss or its score exploded. Training then continued from the
-        best weights at a lower rate. ``pandas.DataFrame(model.history_)`` is a table of them.
+        The rounds of all trainings of the fit in order: `run` (the number of the training), `training` ("compare",
+        "path", "train" or "member"), `n_iter`, `learning_rate` (the largest of its training), the mean `loss`,
+        `validation_score` (None without held-out rows), and whether the round was `taken_back` because its loss or its
+        score exploded. Training then continued from the best weights at a lower rate. `stopped` says in the last round
+        of a training why it ended: "max_iter", "max_time", "n_iter_no_change", "overfitting", "interrupted" or
+        "diverged". ``pandas.DataFrame(model.history_)`` is a table of them.
     target_density_ : estimator or None
         The density of the target of two samples, if it has one of its own, as a fitted estimator of one sample.
     estimators_ : list of estimators

@@ -2,6 +2,7 @@
 
 import abc
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,12 @@ from .._model.settings import Evaluation, Sampling
 from .._utils.callers import users_level
 from .._utils.input_checks import names_of_fit, validate_points, validate_rows
 from .._utils.tensors import draw_seed, resolve_device
+from ..networks._averaged import count_networks
 from ..preprocessing._grids import Grid
+from ..preprocessing._support import possible_rows
+
+# What follows for rows that a support excludes.
+_IMPOSSIBLE = "their density is zero, and its logarithm -inf; leave them out, or fit with a wider support"
 
 
 class AsksModel(HasModel, BaseEstimator, abc.ABC):
@@ -97,6 +103,31 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
         """Rows as they are where all columns are real, else as `_placed` has them."""
         return X if self.model_.support is None else self._placed(X, grid, name)
 
+    def _where_possible(
+        self, X: np.ndarray, grid: Grid | None, ask: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log-densities of rows and their errors: -inf, which is exact, for rows on a bound of the support or outside.
+
+        A warning counts these rows. Another row is asked for in the place of each, so that conditions stay with theirs.
+        """
+        support = self.model_.support
+        if support is None:
+            return ask(X)
+        repeated = () if grid is None else grid.columns
+        possible = possible_rows(support, X, "X", self._column_names(), repeated, _IMPOSSIBLE)
+        if possible.all():
+            return ask(X)
+        other = X[possible][:1] if possible.any() else self._row_within(grid).astype(X.dtype)
+        value, error = ask(np.where(possible[:, None], X, other))
+        return np.where(possible, value, -np.inf), np.where(possible, error, 0.0)
+
+    def _row_within(self, grid: Grid | None) -> np.ndarray:
+        """A row in the middle of the support, of shape (1, n_features)."""
+        row = self.model_.target_map.inverse_transform(np.zeros((1, self.n_features_in_)))
+        for j, column in ({} if grid is None else grid.columns).items():
+            row[:, j] = column.values[len(column.values) // 2]
+        return row
+
     def _seed_of(self, random_state: Any) -> int:
         """The seed of one draw."""
         return draw_seed(self.random_state if random_state is None else random_state)
@@ -105,6 +136,11 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
     def network_(self) -> Any:
         """The velocity b(t, x), in scaled units."""
         return self.model_.velocity
+
+    @property
+    def n_networks_(self) -> int:
+        """The number of networks of whose mean the velocity is made."""
+        return count_networks(self.model_.velocity)
 
     @property
     def denoiser_network_(self) -> Any:

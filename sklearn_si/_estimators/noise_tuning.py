@@ -5,9 +5,10 @@ import numbers
 from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch, _safe_indexing
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from .._utils.figures import Figures
 from ..metrics import energy_distance
 from .model_access import AsksModel
 
@@ -146,7 +147,7 @@ def _judged(levels, scores, steps):
     error = scores.std(1, ddof=1) / scores.shape[1] ** 0.5
     best = int(np.argmax(mean))
     near = int(np.flatnonzero(mean >= mean[best] - error[best])[0])
-    return Bunch(
+    return Figures(
         levels=np.array(levels), scores=mean, standard_errors=error, n_steps=steps,
         best=levels[best], chosen=levels[near],
     )  # fmt: skip

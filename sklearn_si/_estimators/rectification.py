@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import torch
-from sklearn.utils import Bunch
 from torch import nn
 
 from .._model.fields import Fields
@@ -13,6 +12,7 @@ from .._model.likelihood import GRID_SPACING
 from .._model.step_choice import PILOT_ROWS, choose_grid
 from .._training.batches import Batches, Sampler, held_out_loss
 from .._training.loop import Scores, Settings, train
+from .._utils.figures import Figures
 from .._utils.input_checks import check_count
 from .._utils.tensors import RECTIFY_STREAM, make_generator
 from ..couplings import OwnPairs, paired
@@ -122,7 +122,7 @@ def rectify(model, n_rounds, settings, device):
             x1, straightness = _ends_and_straightness(velocity, x0, ("uniform", 0.0, 1.0))
         report.append((_distance(x0, x1), straightness, crossing, coupling_distance))
     names = ("distance", "straightness", "crossing", "coupling_distance")
-    return _with_velocity(model, field, x0[:PILOT_ROWS]), Bunch(
+    return _with_velocity(model, field, x0[:PILOT_ROWS]), Figures(
         **dict(zip(names, map(list, zip(*report, strict=True)), strict=True))
     )
 

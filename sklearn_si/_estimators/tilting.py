@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
-from sklearn.utils import Bunch
 from sklearn.utils._set_output import _wrap_data_with_container
 
 from .._utils.callers import users_level
+from .._utils.figures import Figures
 from .._utils.input_checks import check_count
 from .._utils.names import registered
 from .._utils.reweighted import Reweighted
@@ -161,7 +161,7 @@ class TiltedFlow(Reweighted):
     True
     """
 
-    def __init__(self, flow: Any, reward: Any, condition: Any, proposal: Any, report: Bunch) -> None:
+    def __init__(self, flow: Any, reward: Any, condition: Any, proposal: Any, report: Figures) -> None:
         self.flow, self.reward, self.condition, self.proposal = flow, reward, condition, proposal
         self.report = report
 
@@ -326,7 +326,7 @@ class TiltingMethods(AsksModel):
         return np.asarray(self.sample(n, condition=condition, random_state=seed))
 
 
-def _report(log_weight: np.ndarray) -> Bunch:
+def _report(log_weight: np.ndarray) -> Figures:
     """What weights are worth, and the normalising constant."""
     if np.isneginf(log_weight).all():
         raise ValueError(
@@ -342,7 +342,7 @@ def _report(log_weight: np.ndarray) -> Bunch:
             UserWarning,
             stacklevel=users_level(),
         )
-    return Bunch(
+    return Figures(
         log_normaliser=log_mean,
         log_normaliser_error=math.sqrt(max(1 / share - 1, 0.0) / n),
         effective_size=share * n,

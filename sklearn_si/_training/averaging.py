@@ -62,6 +62,10 @@ def average_more(selection: Any) -> None:
             print(f"Time is left: one more network, {told} validation score {value:.4f} (best before {score:.4f})")
         if value > score:
             members, score = list(chosen), value
+    if selection.settings.verbose and in_vain == _IN_VAIN and _has_time(selection):
+        print(f"Ends before its time: {_IN_VAIN} further networks in succession brought held-out rows nothing")
+    elif selection.settings.verbose and len(further) == _MOST_NETWORKS and _has_time(selection):
+        print(f"Ends before its time: {_MOST_NETWORKS} further networks were trained, the largest number")
     if len(members) > 1:
         selection.runs.append(_average_of(members, score))
 

@@ -32,6 +32,15 @@ _LARGEST_FALL = 100.0
 _RETRIES = 3
 # Factor of its learning rate each time.
 _LOWER = 0.1
+# Why a training ended, as its last round and the last line of verbose=1 say it.
+STOPPED = {
+    "max_iter": "it has taken all of its steps",
+    "max_time": "its time is over",
+    "n_iter_no_change": "the validation score has not risen for n_iter_no_change rounds",
+    "overfitting": "it overfits, held-out rows no longer gain",
+    "interrupted": "it was stopped",
+    "diverged": "it diverged",
+}
 
 
 @dataclasses.dataclass
@@ -71,6 +80,11 @@ class History:
     first_loss: float | None = None  # of the first step
     rounds: list = dataclasses.field(default_factory=list)  # a dict each, those that were taken back included
     seconds: float = 0.0  # of the last validation, where time is a limit
+
+    def mark(self, stopped: str) -> None:
+        """Let the last round say why the training ended."""
+        if self.rounds:
+            self.rounds[-1]["stopped"] = stopped
 
 
 def _rate(step: int, elapsed: float, settings: Settings) -> float:
@@ -163,7 +177,8 @@ def train(
         optimizer.is_finite()  # which keeps finite weights to return to
         if settings.verbose and history.n_iter and not history.ended:
             print(f"Continues from the checkpoint, after step {history.n_iter}")
-        while not _finished(history, clock, settings):
+        stopped = None
+        while not history.ended and (stopped := _reason_to_stop(history, clock, settings)) is None:
             if _validated_round(loss, scores.validation, optimizer, history, clock, settings):
                 _look_back(optimizer, history, settings, scores.gains, after_round)
                 record.keep(optimizer, history, clock.elapsed())
@@ -172,6 +187,7 @@ def train(
         if not history.ended and scores.gains is not None:
             _choose_last(optimizer, history, settings, scores.gains)
         history.ended = True
+        _tell_end(history, stopped, settings, group)
         record.keep(optimizer, history, clock.elapsed())
     except KeyboardInterrupt:
         if group.size > 1:
@@ -189,6 +205,7 @@ def train(
 
 def _end_by_user(history: History, record: Any) -> None:
     history.interrupted = history.ended = history.by_user = True
+    history.mark("interrupted")
     warnings.warn(
         f"Training was interrupted after {history.n_iter} steps: the best weights so far are kept."
         + record.interrupted(),
@@ -288,11 +305,24 @@ def should_check_overfitting(history: History) -> bool:
     return history.stale > 0 and history.stale % 3 == 0 and behind >= 3 * ROUND + history.best_step / 3
 
 
-def _finished(history: History, clock: _Clock, settings: Settings) -> bool:
-    if history.overfitted or history.interrupted or history.ended:
-        return True
-    patience_lost = settings.early_stopping and history.stale >= settings.n_iter_no_change
-    return history.n_iter >= settings.max_iter or patience_lost or (history.n_iter > 0 and clock.is_over())
+def _reason_to_stop(history: History, clock: _Clock, settings: Settings) -> str | None:
+    """Why the training ends now, a key of `STOPPED`; None if it goes on."""
+    if history.interrupted or history.overfitted:
+        return "interrupted" if history.interrupted else "overfitting"
+    if settings.early_stopping and history.stale >= settings.n_iter_no_change:
+        return "n_iter_no_change"
+    if history.n_iter >= settings.max_iter:
+        return "max_iter"
+    return "max_time" if history.n_iter > 0 and clock.is_over() else None
+
+
+def _tell_end(history: History, stopped: str | None, settings: Settings, group: Single) -> None:
+    """Mark the last round with the reason for the end, and print it; nothing where the training had ended before."""
+    if stopped is None:
+        return
+    history.mark(stopped)
+    if settings.verbose and group.rank == 0:
+        print(f"Ended after step {history.n_iter}: {STOPPED[stopped]}")
 
 
 def _length(n_iter: int, settings: Settings) -> int:
@@ -349,7 +379,8 @@ def _round(
 
 def _entry(n_iter: int, rate: float, loss: float) -> dict[str, Any]:
     """What the history says of a round, before it is validated."""
-    return {"n_iter": n_iter, "learning_rate": rate, "loss": loss, "validation_score": None, "taken_back": False}
+    entry = {"n_iter": n_iter, "learning_rate": rate, "loss": loss, "validation_score": None, "taken_back": False}
+    return {**entry, "stopped": None}
 
 
 def _largest_rate(history: History, settings: Settings) -> float:
@@ -361,6 +392,7 @@ def _back_off(optimizer: AdamWithEMA, history: History, settings: Settings, step
     rate = _largest_rate(history, settings)
     history.tried.append((step, rate))
     if len(history.tried) > _RETRIES or not optimizer.restart():
+        history.mark("diverged")
         tried = ", ".join(f"{rate:g} (step {step})" for step, rate in history.tried)
         raise FitDivergedError(
             f"The {how} at step {step}, and so it did each time that training went on from the best "

@@ -224,7 +224,18 @@ class Selection:
             verbose=0,
             growth=_FEW_ROUNDS,
         )
-        return self.trained(run, short, name="compare", start_score=start_score)
+        done = self.trained(run, short, name="compare", start_score=start_score)
+        self.tell_comparison(run, done)
+        return done
+
+    def tell_comparison(self, run, done):
+        """The line of a short run that verbose=1 prints."""
+        if self.settings.verbose and self.problem.group.rank == 0:
+            told = "diverged"
+            if done is not None:
+                steps = run.steps + run.history.n_iter
+                told = f"validation score {_score(run):.4f} after {steps} steps"
+            print(f"Compared: {run.kind}{'' if run.mixture is None else ' around a mixture'}, {told}")
 
     def trained(self, run, settings, **kwargs):
         """The run, trained and entered; None where it diverged."""

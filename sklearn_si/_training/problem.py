@@ -28,6 +28,7 @@ from .members import check_members, n_trainings, with_members
 from .paths import make_path
 from .preprocessing_choice import train_best
 from .ratio_of_samples import SHARE_OF_RATIO, learns_ratio, with_ratio
+from .rounds import rounds_of
 from .run import has_likelihood_validation
 from .target_density import share_of_transport, wanted_densities, with_target
 from .validation_split import split_samples
@@ -100,8 +101,7 @@ class Problem:
 
     def rounds(self):
         """The rounds of all trainings in order, after those that a warm start continues from."""
-        before = [] if self.warm is None else self.warm.history.rounds
-        return before + [{"training": name, **one} for name, history in self.trainings for one in history.rounds]
+        return rounds_of(self.trainings, [] if self.warm is None else self.warm.history.rounds)
 
     def left(self, max_time):
         """Seconds that a limit leaves to the rest of the fit; a little at least, so that every part takes a step."""

@@ -159,9 +159,11 @@ def validate_sample(estimator, X, name="X"):
 
 def validate_samples(estimator, X0, X1):
     """The samples of a fit: two arrays, or one array and None."""
-    refuse_list(X0, "X0", estimator)
-    X0 = validate_sample(estimator, X0, "X0")
-    if not is_sample(X1, "X1"):
+    has_two = is_sample(X1, "X1")
+    name = "X0" if has_two else "X"
+    refuse_list(X0, name, estimator)
+    X0 = validate_sample(estimator, X0, name)
+    if not has_two:
         check_labels(X1, X0)
         return X0, None
     X1 = validate_rows(estimator, X1, "X1")

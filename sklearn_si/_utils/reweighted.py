@@ -3,7 +3,8 @@
 from typing import Any
 
 from sklearn.base import BaseEstimator
-from sklearn.utils import Bunch
+
+from .figures import Figures
 
 __all__ = ["Reweighted"]
 
@@ -14,10 +15,10 @@ _LONGEST = 80
 class Reweighted(BaseEstimator):
     """A model that is made of a fitted one: it is fitted already, and its clone is itself."""
 
-    report: Bunch
+    report: Figures
 
     @property
-    def report_(self) -> Bunch:
+    def report_(self) -> Figures:
         """What the weights are worth."""
         return self.report
 

@@ -8,8 +8,9 @@ from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import check_random_state
 
+from .._utils.figures import Figures
 from ._encoder import LARGEST, TableEncoder
 
 __all__ = [
@@ -148,7 +149,7 @@ def train_on_synthetic(synthetic, test, *, target, train=None, random_state=0):
     j = encoder.names.index(target)
     is_number = encoder.is_number[j] and len(np.unique(encoder.columns(test)[j])) > 20
     judge = _Judge(encoder, j, is_number, test, random_state)
-    return Bunch(
+    return Figures(
         synthetic=judge.score(synthetic), real=np.nan if train is None else judge.score(train),
         metric="R2" if is_number else "AUC",
     )  # fmt: skip
@@ -397,7 +398,7 @@ def closest_record(train, synthetic, holdout):
     some = a[rng.permutation(len(a))[:n]]
     to_train, to_holdout = _nearest(some, y)[:, 0], _nearest(b[:n], y)[:, 0]
     share = (to_train < to_holdout).mean() + 0.5 * (to_train == to_holdout).mean()
-    return Bunch(
+    return Figures(
         share=float(share), copies=float((_nearest(a, y)[:, 0] == 0).mean()),
         holdout_copies=float((_nearest(a, b)[:, 0] == 0).mean()),
         train_distance=float(np.median(to_train)), holdout_distance=float(np.median(to_holdout)),

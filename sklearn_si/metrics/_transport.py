@@ -4,9 +4,10 @@ import numbers
 
 import numpy as np
 from scipy.integrate import trapezoid
-from sklearn.utils import Bunch, _safe_indexing, check_array
+from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import _num_samples
 
+from .._utils.figures import Figures
 from .._utils.input_checks import nameless
 from ._plans import squared_transport_cost
 from ._weights import check_weights, same_columns, weighted_rows
@@ -204,7 +205,7 @@ def transport_report(model, X0, X1, *, condition=None, sample_weight=None, refer
     both = {"sample_weight": weights, "reference_weight": x1_weights, "method": method}
     shortest = wasserstein_distance(X0, X1, **both) ** 2
     distance, method = wasserstein_distance(moved, X1, return_method=True, **both)
-    return Bunch(
+    return Figures(
         distance=distance,
         floor=_distance_of_halves(X1, x1_weights),
         displacement=float(np.average(((moved - X0) ** 2).sum(1), weights=weights)),
@@ -273,4 +274,4 @@ def plan_moments(bridge, X, *, n_draws=256, direction="forward", random_state=0)
     draws = np.asarray(draws, np.float64).reshape(len(X), n_draws, -1)
     centred = draws - draws.mean(1, keepdims=True)
     covariance = np.einsum("nki,nkj->nij", centred, centred) / (n_draws - 1)
-    return Bunch(mean=draws.mean(1), covariance=covariance)
+    return Figures(mean=draws.mean(1), covariance=covariance)

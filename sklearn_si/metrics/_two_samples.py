@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.utils import Bunch
 
+from .._utils.figures import Figures
 from .._utils.input_checks import check_count
 from .._utils.tensors import draw_seed
 from ._pooled import PooledTables
@@ -101,7 +101,7 @@ def two_sample_test(X, Y, *, statistic="c2st", n_permutations=499, random_state=
     rng = np.random.default_rng(draw_seed(random_state))
     observed, null = _TESTS[statistic](pooled, n_permutations, rng)
     reached = null >= observed - _ROUNDING * max(1.0, abs(observed))
-    return Bunch(statistic=float(observed), pvalue=float((1 + reached.sum()) / (1 + n_permutations)), null=null)
+    return Figures(statistic=float(observed), pvalue=float((1 + reached.sum()) / (1 + n_permutations)), null=null)
 
 
 def _classifier_test(pooled, n_permutations, rng):

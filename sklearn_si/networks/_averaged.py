@@ -70,5 +70,10 @@ class AveragedNetwork(Field, TimeModulated):
         return _mean([of(part, h) for of, part in zip(functions, modulation, strict=True)])
 
 
+def count_networks(field: nn.Module) -> int:
+    """The number of networks of whose mean a field is made; 1 for a single one."""
+    return max((len(part.members) for part in field.modules() if isinstance(part, AveragedNetwork)), default=1)
+
+
 def _mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(values)).mean(0)

@@ -32,7 +32,7 @@ from ..tables import TableSynthesizer
 from ._attributions import cell_log_densities
 from ._calibration import Calibration
 from ._low_capacity import fit_low_capacity
-from ._possible import possible_cells, possible_rows, support_within
+from ._possible import possible_cells, possible_rows, refuse_impossible, support_within
 
 # The level of contamination="auto": about one usual row in a hundred is called an outlier.
 _LEVEL = 0.01
@@ -256,9 +256,11 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
 
     def _density(self, X, must_be_possible=False):
         """Log-densities of checked rows in double precision; the lowest number where a density is zero."""
-        if must_be_possible or self._is_table():
+        if self._is_table():
             return self._density_of_possible(X)
         with nameless():
+            if must_be_possible:
+                refuse_impossible(self.estimator_, X)
             possible = possible_rows(self.estimator_, X)
         value = np.full(len(X), _LOWEST)
         if possible.any():
@@ -266,7 +268,7 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         return value
 
     def _density_of_possible(self, X):
-        """The same of rows that lie within the support; the estimator refuses others by name."""
+        """The same of rows that lie within the support."""
         with nameless():
             value = np.asarray(self.estimator_.score_samples(X), dtype=np.float64)
         if np.isposinf(value).any():

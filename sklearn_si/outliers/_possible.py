@@ -4,6 +4,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from .._estimators.base import BaseInterpolant
+from .._utils.input_checks import names_of_fit
+from .._utils.row_numbers import numbered
 from ..compose import TransformedDensity
 from ..preprocessing._foreign import forward
 
@@ -31,12 +33,30 @@ def support_within(estimator):
 
 def possible_rows(estimator, X):
     """Whether each row lies within the support, also of an estimator behind transformers."""
+    estimator, inner, known = _innermost(estimator, X)
+    known[known] = possible_cells(estimator, inner).all(1)
+    return known
+
+
+def refuse_impossible(estimator, X):
+    """Raise a ValueError that names the column where a row of fit lies outside the support of an estimator."""
+    estimator, inner, known = _innermost(estimator, X)
+    support = support_within(estimator)
+    if support is not None:
+        grid, names = estimator.model_.target_grid, names_of_fit(estimator)
+        with numbered({"X": np.flatnonzero(known)}):
+            support.check(inner, "X", names, () if grid is None else grid.columns)
+
+
+def _innermost(estimator, X):
+    """The density behind transformers, the images of the rows that have one, and which rows these are."""
     if isinstance(estimator, Pipeline):
         inner = estimator[:-1].transform(X) if len(estimator) > 1 else X
-        return possible_rows(estimator[-1], np.asarray(inner))
+        return _innermost(estimator[-1], np.asarray(inner))
     if isinstance(estimator, TransformedDensity):
         inner, _ = forward(estimator.transformer_, X, strict=False)
-        possible = np.isfinite(inner).all(1)
-        possible[possible] = possible_rows(estimator.estimator_, inner[possible])
-        return possible
-    return possible_cells(estimator, X).all(1)
+        known = np.isfinite(inner).all(1)
+        density, images, also = _innermost(estimator.estimator_, inner[known])
+        known[known] = also
+        return density, images, known
+    return estimator, X, np.ones(len(X), dtype=bool)

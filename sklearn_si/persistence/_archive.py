@@ -17,6 +17,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from .._utils.figures import Figures
 from .._version import __version__
 from ..exceptions import LoadError
 from ._functions import advice_about, is_nameable
@@ -53,7 +54,7 @@ REPEATED = 4
 FREE = 100_000
 # Parameters of estimators that name places on the machine that fits.
 _PLACES = ("checkpoint", "memory")
-_DICTS = {dict: "dict", OrderedDict: "ordered", Bunch: "bunch"}
+_DICTS = {dict: "dict", OrderedDict: "ordered", Bunch: "bunch", Figures: "bunch"}
 
 
 def save(estimator, path):
@@ -462,7 +463,7 @@ class Reader:
         "set": _set,
         "dict": lambda self, node, depth: self._pairs(node["dict"], depth),
         "ordered": lambda self, node, depth: OrderedDict(self._pairs(node["ordered"], depth)),
-        "bunch": lambda self, node, depth: Bunch(**self._pairs(node["bunch"], depth)),
+        "bunch": lambda self, node, depth: Figures(**self._pairs(node["bunch"], depth)),
         "scalar": _scalar,
         "dtype": _dtype,
         "device": lambda self, node, depth: torch.device("cpu"),

@@ -2,12 +2,14 @@
 
 import dataclasses
 import numbers
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from .._utils.callers import users_level
 from .._utils.names import registered
 from .._utils.row_numbers import number_of_row
 from ._grids import column_position
@@ -178,6 +180,34 @@ def _refuse(x: np.ndarray, outside: np.ndarray, column: Any, sample: str, bounds
         f"{'on a bound of' if on_bound else 'outside'} its support {where}, such as {x[rows[0]]:g} in row "
         f"{number_of_row(rows[0], sample)}: {way_out}."
     )
+
+
+def possible_rows(
+    support: Support, X: np.ndarray, name: str, names: Sequence, dequantized: Collection[int], consequence: str
+) -> np.ndarray:
+    """Which rows of a question can be: a warning counts those on a bound of the support or outside, and names one.
+
+    Parameters
+    ----------
+    support : Support
+    X : ndarray of shape (n, d)
+        Missing cells are possible.
+    name, names, dequantized
+        As in `Support.check`.
+    consequence : str
+        What follows for the others.
+    """
+    within = support.contains(X, dequantized)
+    possible = np.asarray(within.all(1))
+    if not possible.all():
+        i, j = np.argwhere(~within)[0]
+        warnings.warn(
+            f"{int((~possible).sum())} of {len(X)} rows of {name} lie on a bound of their support or outside, "
+            f"such as {X[i, j]:g} of column {names[j]!r} in row {number_of_row(i, name)}: {consequence}.",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+    return possible
 
 
 def bounds_of(support: Support | None, j: int) -> tuple[float, float, bool]:

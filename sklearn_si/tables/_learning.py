@@ -8,6 +8,7 @@ import torch
 
 from .._estimators.flow import InterpolantFlow
 from .._training.loop import History
+from .._training.rounds import joined, rounds_of
 from .._training.validation_split import n_held_out
 from .._utils.tensors import FIT_STREAM, make_generator, resolve_device
 from ._masked import ROWS_OF_A_WIDE_NETWORK, MaskedNetwork, auto_sizes, fit_masked
@@ -187,8 +188,5 @@ def fit_values(estimator, layout, rows, budget, tasks, checkpoint, interrupted):
 def joined_rounds(histories, model):
     """The rounds of the trainings of both models, in order."""
     names = ["codes", *(f"codes {k}" for k in range(2, len(histories) + 1))]
-    rounds = [
-        {"training": name, **one} for name, one_of in zip(names, histories, strict=False) for one in one_of.rounds
-    ]
-    of_values = [] if model is None else model.flow_.history_
-    return rounds + [{**one, "training": f"values: {one['training']}"} for one in of_values]
+    rounds = rounds_of(zip(names, histories, strict=False))
+    return joined(rounds, [] if model is None else model.flow_.history_, "values: ")

@@ -6,11 +6,12 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch, _safe_indexing
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.callers import users_level
 from .._utils.cells import is_missing
+from .._utils.figures import Figures
 from .._utils.frame_names import is_pandas
 from .._utils.input_checks import check_count
 from .._utils.names import registered
@@ -152,7 +153,7 @@ class RakedSynthesizer(Reweighted):
     0.9
     """
 
-    def __init__(self, synthesizer: Any, margins: list[Margin], factors: list[np.ndarray], report: Bunch) -> None:
+    def __init__(self, synthesizer: Any, margins: list[Margin], factors: list[np.ndarray], report: Figures) -> None:
         self.synthesizer, self.margins, self.factors, self.report = synthesizer, margins, factors, report
 
     def __repr__(self) -> str:
@@ -401,7 +402,7 @@ def _warn_of_left_out(labels: list[np.ndarray], margins: list[Margin]) -> None:
             )
 
 
-def _warn_of_few(report: Bunch, n_rows: int) -> None:
+def _warn_of_few(report: Figures, n_rows: int) -> None:
     """Warn where the totals are so far from the model that few drawn rows have most of the weight."""
     if report.effective_share < _LEAST_SHARE:
         warnings.warn(
@@ -419,7 +420,7 @@ def plain_cell(level: Any) -> Any:
     return level.item() if isinstance(level, np.generic) else level
 
 
-def _report(labels: list[np.ndarray], margins: list[Margin], factors: list[np.ndarray]) -> Bunch:
+def _report(labels: list[np.ndarray], margins: list[Margin], factors: list[np.ndarray]) -> Figures:
     weight, shares = _weights(labels, factors), []
     for own, margin in zip(labels, margins, strict=True):
         now, wanted = np.bincount(own, minlength=len(margin.shares)) / len(own), _wanted(own, margin)
@@ -427,7 +428,7 @@ def _report(labels: list[np.ndarray], margins: list[Margin], factors: list[np.nd
         levels = [group[0] if len(group) == 1 else group for group in margin.groups]
         told = zip(levels, now.tolist(), wanted.tolist(), strict=False)
         shares += [{"column": name, "level": level, "model": a, "asked": b} for level, a, b in told]
-    return Bunch(
+    return Figures(
         shares=shares,
         effective_share=float(weight.sum() ** 2 / (len(weight) * np.square(weight).sum())),
         largest_weight=float(weight.max()),

@@ -558,3 +558,13 @@ def test_columns_that_do_not_come_back_from_a_transformer_are_named():
     frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1]})
     with pytest.raises(ValueError, match=r"in columns \['b'\]"):
         TransformedDensity(Rounded(), InterpolantFlow(max_iter=2)).fit(frame)
+
+
+def test_errors_call_the_rows_as_fit_was_given_them():
+    dated = X.astype("datetime64[s]")
+    with pytest.raises(ValueError, match="^X has dates"):
+        InterpolantFlow(max_iter=2).fit(dated)
+    with pytest.raises(ValueError, match="^X0 has dates"):
+        InterpolantFlow(max_iter=2).fit(dated, X)
+    with pytest.raises(ValueError, match="^X1 has dates"):
+        SchroedingerBridge().fit(X, dated)

@@ -1,6 +1,8 @@
 """Training as seen from outside: warm starts, early stopping, times, interrupts, divergence."""
 
 import dataclasses
+import itertools
+import re
 import time
 
 import numpy as np
@@ -61,9 +63,22 @@ def test_the_history_has_the_rounds_of_all_trainings_and_goes_on_with_a_warm_sta
     kept = long[start : start + len(model.loss_curve_)]
     assert [one["loss"] for one in kept] == model.loss_curve_
     assert [one["validation_score"] for one in kept] == model.validation_scores_
+    runs = [one["run"] for one in first]
+    assert runs == sorted(runs) and set(runs) == set(range(runs[-1] + 1))
+    # the last round of each says why it ended, and no other does
+    last = [one["run"] != after["run"] for one, after in itertools.pairwise([*first, {"run": None}])]
+    assert [one["stopped"] is not None for one in first] == last
     save(model, tmp_path / "model.si")
     assert load(tmp_path / "model.si").history_ == first
     assert model.fit(X).history_[: len(first)] == first and len(model.history_) > len(first)
+    assert model.history_[len(first)]["run"] == runs[-1] + 1
+
+
+def test_verbose_tells_of_the_comparison_and_of_the_end(capsys):
+    InterpolantFlow(hidden_layer_sizes=(8,), max_iter=60, verbose=1, random_state=0).fit(X)
+    printed = capsys.readouterr().out
+    assert re.search(r"^Compared: standardize, validation score -?\d+\.\d+ after \d+ steps$", printed, re.M)
+    assert re.search(r"^Ended after step \d+: it has taken all of its steps$", printed, re.M)
 
 
 def test_early_stopping_stops_and_its_absence_does_not():
@@ -102,7 +117,8 @@ def test_max_time_bounds_the_whole_fit(args, preprocessing):
 def test_verbose_prints_a_line_a_round(capsys):
     model = small(max_iter=2 * ROUND, verbose=1).fit(X)
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [
+    assert lines[-1] == f"Ended after step {2 * ROUND}: it has taken all of its steps"
+    assert lines[:-1] == [
         f"step {ROUND * (k + 1)}: loss {model.loss_curve_[k]:.4f}, validation score {model.validation_scores_[k]:.4f}"
         for k in range(2)
     ]

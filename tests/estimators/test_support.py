@@ -1,5 +1,6 @@
 """Positive and bounded columns: exact densities, draws within, bridges, files, and a regressor's targets."""
 
+import copy
 import dataclasses
 import warnings
 
@@ -246,13 +247,71 @@ def test_errors_number_the_rows_as_they_were_given():
 
 
 @pytest.mark.parametrize("ask", [
-    "score_samples", "score", "transform", "log_density_gradient", "density_ratio", "cross_entropy", "diagnose",
+    "transform", "log_density_gradient", "density_ratio", "cross_entropy", "diagnose",
     "log_density_bound", "fisher_divergence",
 ])  # fmt: skip
 def test_questions_refuse_rows_outside(ask):
     model = fitted("diffusion", preprocessing="standardize")
     with pytest.raises(ValueError, match=r"column 'price' of X0? are (on a bound of|outside) its support"):
         getattr(model, ask)(table(5).assign(price=0.0))
+
+
+@pytest.mark.parametrize("likelihood", ["ode", "sde"])
+def test_the_density_outside_is_zero_with_a_warning(likelihood):
+    model = fitted("diffusion", preprocessing="standardize")
+    model = copy.copy(model).set_params(likelihood=likelihood, n_steps=8)
+    X = table(5)
+    some = X.assign(price=[*X.price[:2], -1.0, 0.0, X.price[4]])
+    told = "2 of 5 rows of X lie on a bound of their support or outside, such as -1 of column 'price' in row 2: their"
+    with pytest.warns(UserWarning, match=told):
+        value, error = model.score_samples(some, return_error=True)
+    expected = model.score_samples(X)
+    possible = np.array([True, True, False, False, True])
+    np.testing.assert_allclose(value[possible], expected[possible], rtol=1e-9)
+    assert (value[~possible] == -np.inf).all() and (error[~possible] == 0).all() and value.dtype == expected.dtype
+    with pytest.warns(UserWarning, match=told):
+        assert model.score(some) == -np.inf
+    with pytest.warns(UserWarning, match=told):  # rows without a weight do not count
+        score = model.score(some, sample_weight=possible.astype(float))
+    assert score == pytest.approx(expected[possible].mean(), rel=1e-6)
+    with pytest.warns(UserWarning, match="5 of 5 rows of X lie"):
+        assert (model.score_samples(X.assign(share=1.0)) == -np.inf).all()
+
+
+def test_rows_outside_keep_the_conditions_of_the_others_in_place():
+    rows = table()
+    model = InterpolantFlow(support={"price": "positive"}, **TINY)
+    model.fit(rows[["price", "share"]], condition=rows[["x"]])
+    some, given = rows[["price", "share"]][:6], rows[["x"]][:6]
+    expected = model.score_samples(some, condition=given)
+    with pytest.warns(UserWarning, match="1 of 6 rows of X lie"):
+        value = model.score_samples(some.assign(price=[-1.0, *some.price[1:]]), condition=given)
+    assert value[0] == -np.inf
+    np.testing.assert_allclose(value[1:], expected[1:], rtol=1e-9)
+    around = TransformedDensity(StandardScaler(with_mean=False), InterpolantFlow(support={0: "positive"}, **TINY))
+    around.fit(rows.to_numpy())
+    with pytest.warns(UserWarning, match="1 of 2 rows of X lie"):
+        assert around.score_samples(rows.to_numpy()[:2] * [[-1, 1, 1], [1, 1, 1]])[0] == -np.inf
+    with pytest.warns(UserWarning, match="2 of 2 rows of X lie"):
+        assert around.score(-rows.to_numpy()[:2].astype(np.float32)) == -np.inf
+
+
+def test_parts_of_rows_are_asked_for_within_and_given_within():
+    rows = table()
+    model = InterpolantFlow(support=DECLARED, conditionals="any", **TINY).fit(rows)
+    some = rows[:4].assign(price=[-1.0, *rows.price[1:4]])
+    expected = model.score_samples(rows[:4], given=["share"])
+    with pytest.warns(UserWarning, match="1 of 4 rows of X lie .* -1 of column 'price' in row 0"):
+        value = model.score_samples(some, given=["share"])
+    assert value[0] == -np.inf
+    np.testing.assert_allclose(value[1:], expected[1:], rtol=1e-6)
+    # what neither is asked for nor given does not count
+    columns = ["share"]
+    np.testing.assert_array_equal(
+        model.score_samples(some, columns=columns), model.score_samples(rows[:4], columns=columns)
+    )
+    with pytest.raises(ValueError, match="column 'price' of X are outside its support"):
+        model.score_samples(some, given=["price"])
 
 
 def test_fields_refuse_rows_outside_and_means_of_the_target():
@@ -280,8 +339,8 @@ def test_zeros_of_a_count_are_dequantised():
     drawn = flow.sample(500)
     assert np.isin(drawn, grid.values).all() and (drawn == 0).mean() == pytest.approx(np.exp(-1), abs=0.1)
     assert np.isfinite(flow.diagnose(X[:, :1]).nll)
-    with pytest.raises(ValueError, match="of X are outside its support"):
-        flow.score_samples([[-1.0]])
+    with pytest.warns(UserWarning, match="1 of 1 rows of X lie on a bound of their support or outside"):
+        assert flow.score_samples([[-1.0]]) == -np.inf
 
 
 def test_conditions_and_weights_are_as_without_a_support():

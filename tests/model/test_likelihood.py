@@ -38,13 +38,13 @@ from sklearn_si.solvers._grids import grid_map
 TARGETS = [(1, 2), (4, 2), (5, 16)]
 
 
-def one_sample(estimator, components, d, n=80):
+def one_sample(estimator, components, d, n=40):
     rng = np.random.default_rng(components + d)
     target = mixture(rng, components, d)
     return with_exact_fields(estimator, target), sample_mixture(rng, n, *target), target
 
 
-def two_samples(estimator, components, d, n=80):
+def two_samples(estimator, components, d, n=40):
     rng = np.random.default_rng(components + d)
     target, base = mixture(rng, components, d), mixture(rng, 3, d)
     rows = sample_mixture(rng, n, *base)
@@ -91,7 +91,7 @@ def test_transform_comes_back(model, components, d):
     X = X if estimator.base_sample_ is None else estimator.base_sample_
     assert abs(estimator.inverse_transform(estimator.transform(X)) - X).max() < 1e-3
     if d == 2:
-        estimator, X = estimator.set_params(ode_tol=1e-6), X[:20]
+        estimator, X = estimator.set_params(ode_tol=1e-6), X[:10]
         assert abs(estimator.inverse_transform(estimator.transform(X)) - X).max() < 1e-6
 
 
@@ -171,7 +171,7 @@ def test_stated_errors_cover_the_true_ones():
     for d in (2, 8):
         path = GaussianBase(Linear())
         exact = MixtureFields(path, *mixture(rng, 4, d))
-        x = torch.as_tensor(rng.normal(size=(300, d)))
+        x = torch.as_tensor(rng.normal(size=(100, d)))
         true = exact.log_density(torch.tensor(1.0).double(), x)
         for law, tolerances in (("uniform", (1e-3,)), ("logit", (1.0, 1e-2, 1e-3, 1e-5))):
             for tolerance in tolerances if d == 2 else (1e-3,):
@@ -200,7 +200,7 @@ def test_transported_rows_cost_less_at_looser_tolerances_and_are_within_each(d, 
 
             return [functools.partial(counted, known=known) for known in super().velocities(times)]
 
-    exact, x = MixtureFields(path, *mixture(rng, 3, d)), torch.as_tensor(rng.normal(size=(200, d)))
+    exact, x = MixtureFields(path, *mixture(rng, 3, d)), torch.as_tensor(rng.normal(size=(60, d)))
     finest, _ = transport_rows(Fields(path, exact), x, 0.0, 1.0, 1e-6, "logit", outputs=outputs)
     counts = []
     for tolerance in (1e-1, 1e-3, 1e-5):
@@ -211,7 +211,7 @@ def test_transported_rows_cost_less_at_looser_tolerances_and_are_within_each(d, 
         counts.append(fields.n_rows)
     # six steps and twelve at the loosest, where 10, 20 and 40 are what three solves take
     assert counts[0] < counts[1] < counts[2]
-    assert counts[0] < 0.5 * 200 * (6 * 70)
+    assert counts[0] < 0.5 * 60 * (6 * 70)
 
 
 def test_a_loose_tolerance_is_met_by_the_coarsest_grid_alone():
@@ -274,9 +274,9 @@ def fitted_bridge():
 
 @pytest.mark.parametrize(("cls", "base_density"), [(InterpolantFlow, "normal"), (InterpolantDiffusion, "flow")])
 def test_density_after_two_samples_integrates_to_one(fitted_bridge, cls, base_density):
-    model = cls(base_density=base_density, max_iter=150, hidden_layer_sizes=(32, 32), random_state=0)
+    model = cls(base_density=base_density, max_iter=100, hidden_layer_sizes=(16, 16), random_state=0)
     model.fit(*fitted_bridge)
-    grid = np.linspace(-6, 6, 61)
+    grid = np.linspace(-6, 6, 41)
     X = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
     total = np.exp(model.score_samples(X)).sum() * (grid[1] - grid[0]) ** 2
     assert abs(total - 1) < 1e-2

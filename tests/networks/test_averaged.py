@@ -74,13 +74,20 @@ SMALL = {"hidden_layer_sizes": (8, 8), "preprocessing": "standardize", "dropout"
 def test_time_that_is_left_goes_to_further_networks_whose_mean_is_kept_if_it_is_better(left, capsys, tmp_path):
     flow = InterpolantFlow(max_time=30.0, verbose=1, **SMALL).fit(X)
     network = flow.network_.network
-    assert re.search(r"Time is left: one more network, the mean of \d has validation score", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"Time is left: one more network, the mean of \d has validation score", printed)
+    assert re.search(r"Ended after step \d+: it overfits", printed) and "Ends before its time: " in printed
+    assert flow.n_networks_ == len(network.members)
+    # each network is a training of its own, of which n_iter_ is that of the first
+    long = [one for one in flow.history_ if one["training"] == "train"]
+    assert len({one["run"] for one in long}) >= flow.n_networks_
     assert isinstance(network, AveragedNetwork)
     first, second = (m.weights[0] for m in list(network.members)[:2])
     assert 2 <= len(network.members) <= 4 and not torch.equal(first, second)
     assert flow.best_validation_score_ > max(flow.validation_scores_)
     save(flow, tmp_path / "flow.si")
     assert np.array_equal(load(tmp_path / "flow.si").score_samples(X), flow.score_samples(X))
+    assert load(tmp_path / "flow.si").n_networks_ == flow.n_networks_ > 1
     np.testing.assert_allclose(flow.inverse_transform(flow.transform(X)), X, rtol=0.01, atol=0.01)
     flow.distill(max_iter=10)
     assert flow.set_params(solver="distilled").sample(5).shape == (5, 2)

@@ -59,10 +59,10 @@ FITS = {
         InterpolantFlow(interpolant="learned", base_density=None, **{**SMALL, "max_iter": 900}), (X0, X1),
     ),
     "bridge, round by round": (
-        SchroedingerBridge(method="network", base_density=None, n_components=1, **{**SMALL, "max_iter": 210}), (X0, X1),
+        SchroedingerBridge(method="network", base_density=None, n_components=1, **{**SMALL, "max_iter": 110}), (X0, X1),
     ),
     "bridge from a normal law, fresh seed": (
-        SchroedingerBridge(0.1, "network", 1, base_density=None, max_iter=210, hidden_layer_sizes=(8,)), (X0,),
+        SchroedingerBridge(0.1, "network", 1, base_density=None, max_iter=110, hidden_layer_sizes=(8,)), (X0,),
     ),
     "table": (TableSynthesizer(max_iter=120, random_state=0), (FRAME,)),
 }  # fmt: skip

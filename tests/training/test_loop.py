@@ -362,7 +362,7 @@ def test_the_optimiser_takes_the_rate_of_its_step():
 def test_verbose_prints_a_line_a_round(capsys):
     Script([1.0, 2.0, 3.0]).train(max_iter=250, verbose=1)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["step 100", "step 200", "step 250"]
+    assert [line.split(":")[0] for line in lines] == ["step 100", "step 200", "step 250", "Ended after step 250"]
     assert lines[1].endswith("validation score 2.0000")
 
 
@@ -410,6 +410,20 @@ def test_the_rounds_say_which_were_taken_back_and_at_which_rate():
         (300, pytest.approx(0.001), 1.0, False),
     ]  # fmt: skip
     assert [r["loss"] for r in history.rounds if not r["taken_back"]] == history.loss_curve
+    assert [r["stopped"] for r in history.rounds] == [None] * 3 + ["max_iter"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "scores", "stopped"),
+    [
+        ({"max_iter": 200}, [1.0, 2.0], "max_iter"),
+        ({"max_iter": 900, "n_iter_no_change": 2}, [2.0, 1.0, 1.0], "n_iter_no_change"),
+        ({"max_iter": 900, "max_time": 1e-9}, [1.0], "max_time"),
+    ],
+)
+def test_the_last_round_says_why_a_training_ended(changes, scores, stopped):
+    history = Script(scores).train(**changes)
+    assert [r["stopped"] for r in history.rounds] == [None] * (len(scores) - 1) + [stopped]
 
 
 def test_the_rounds_of_a_training_that_diverges_can_still_be_read():
@@ -417,6 +431,7 @@ def test_the_rounds_of_a_training_that_diverges_can_still_be_read():
     with pytest.raises(FitDivergedError), pytest.warns(ConvergenceWarning):
         train(script.networks, script.loss, Scores(), settings(), history=history)
     assert len(history.rounds) == 4
+    assert [r["stopped"] for r in history.rounds] == [None] * 3 + ["diverged"]
     assert all(r["taken_back"] and math.isnan(r["loss"]) and r["validation_score"] is None for r in history.rounds)
     assert [r["learning_rate"] for r in history.rounds] == pytest.approx([1e-2, 1e-3, 1e-4, 1e-5])
 

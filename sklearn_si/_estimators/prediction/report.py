@@ -101,7 +101,8 @@ def _add_verdicts(report, one, tail, has_steps):
         report.verdicts[f"{coverage:.0%} intervals{tail}"] = f"hold {value:.3f} +- {error:.3f}: {word}; width {width}"
     ends = [f"{one[f'pit_{side}']:.3f} +- {one[f'pit_{side}_error']:.3f}" for side in ("below", "above")]
     word = "uniform" if one["pit_pvalue"] >= _SIGNIFICANCE else "NOT uniform"
-    report.verdicts[f"PIT{tail}"] = f"below .1: {ends[0]}, above .9: {ends[1]}, KS p = {one['pit_pvalue']:.2g}: {word}"
+    p = f"KS p = {one['pit_pvalue']:.2g}, {'at least' if word == 'uniform' else 'below'} {_SIGNIFICANCE:g}"
+    report.verdicts[f"PIT{tail}"] = f"below .1: {ends[0]}, above .9: {ends[1]}, {p}: {word}"
     report.verdicts[f"CRPS{tail}"] = f"{one['crps']:.4g} +- {one['crps_error']:.2g}"
 
 

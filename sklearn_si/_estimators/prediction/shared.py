@@ -2,7 +2,6 @@
 
 import numbers
 import os
-import warnings
 
 import joblib
 import numpy as np
@@ -10,12 +9,11 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
-from ..._utils.callers import users_level
 from ..._utils.input_checks import all_or_nothing
 from ..._utils.links import LinkedEstimator
 from ..._utils.row_numbers import numbered, rows_of_weights
 from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
-from ...preprocessing._support import bounds_of, read_support, refuse_circles
+from ...preprocessing._support import bounds_of, possible_rows, read_support, refuse_circles
 from ..flow import InterpolantFlow
 from ..in_group import fit_by_first
 from ..memory import open_memory
@@ -92,17 +90,7 @@ class FlowInside(LinkedEstimator):
         """
         if self.support_ is None:
             return np.ones(len(rows), dtype=bool)
-        within = self.support_.contains(rows, self.grid_.columns)
-        possible = within.all(1)
-        if not possible.all():
-            i, j = np.argwhere(~within)[0]
-            warnings.warn(
-                f"{int((~possible).sum())} of {len(rows)} rows of {name} lie on a bound of their support or outside, "
-                f"such as {rows[i, j]:g} of column {self._names[j]!r} in row {i}: {consequence}.",
-                UserWarning,
-                stacklevel=users_level(),
-            )
-        return possible
+        return possible_rows(self.support_, rows, name, self._names, self.grid_.columns, consequence)
 
 
 def _refuse_support_of_flow(flow):
