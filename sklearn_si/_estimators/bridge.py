@@ -431,7 +431,8 @@ class SchroedingerBridge(ModelEstimator):
 
         Returns
         -------
-        partners : ndarray of shape (n_samples, n_features)
+        partners : ndarray or frame of shape (n_samples, n_features)
+            In data units; a frame with the names of fit after ``set_output(transform="pandas")``.
 
         Raises
         ------

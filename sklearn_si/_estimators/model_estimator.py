@@ -93,7 +93,8 @@ class ModelEstimator(
         Returns
         -------
         X : ndarray or frame of shape (n_samples, n_features)
-            Rows in data units, in the dtype of the rows given to fit. A row that becomes infinite or NaN is drawn
+            Rows in data units, in the dtype of the rows given to fit: an array, also after a fit to a frame, or a frame
+            with the names of fit after ``set_output(transform="pandas")``. A row that becomes infinite or NaN is drawn
             again, at most three times; such rows are counted in an `IntegrationWarning`.
 
         Raises
