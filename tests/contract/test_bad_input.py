@@ -562,9 +562,9 @@ def test_columns_that_do_not_come_back_from_a_transformer_are_named():
 
 def test_errors_call_the_rows_as_fit_was_given_them():
     dated = X.astype("datetime64[s]")
-    with pytest.raises(ValueError, match="^X has dates"):
+    with pytest.raises(ValueError, match=r"^X has dates"):
         InterpolantFlow(max_iter=2).fit(dated)
-    with pytest.raises(ValueError, match="^X0 has dates"):
+    with pytest.raises(ValueError, match=r"^X0 has dates"):
         InterpolantFlow(max_iter=2).fit(dated, X)
-    with pytest.raises(ValueError, match="^X1 has dates"):
+    with pytest.raises(ValueError, match=r"^X1 has dates"):
         SchroedingerBridge().fit(X, dated)
