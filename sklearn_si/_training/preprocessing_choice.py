@@ -72,7 +72,10 @@ def train_best(recipe, problem, settings):
     """A trained run; for one sample, the best on validation rows of several."""
     kind = recipe.preprocessing
     if not has_likelihood_validation(problem):
+        began = time.perf_counter()
         run = make_run(recipe, problem, "standardize" if kind == "auto" else kind)
+        if recipe.train is None:  # else that sees to the time itself
+            settings = problem.limited(settings, began)
         told = "between its trainings: what the last left is kept."
         with problem.interruptible(lambda: run.history is not None, told):
             (recipe.train or train_run)(run, settings)

@@ -108,6 +108,13 @@ class Problem:
         seconds = self.group.mean(time.perf_counter() - self.began) + self.checkpoint.seconds
         return max(max_time - seconds, _LEAST_SHARE * max_time)
 
+    def limited(self, settings, began):
+        """The settings with what is left of their time after a moment; a little at least, as in `left`."""
+        if settings.max_time is None:
+            return settings
+        spent = self.group.mean(time.perf_counter() - began)
+        return dataclasses.replace(settings, max_time=max(settings.max_time - spent, _LEAST_SHARE * settings.max_time))
+
     @property
     def two_samples(self):
         """Whether the base is a sample."""

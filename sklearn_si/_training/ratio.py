@@ -23,7 +23,7 @@ from .._model.ratio import (
     units_of,
     weights_report,
 )
-from .._utils.process import without_warnings
+from .._utils.process import one_blas_thread, without_warnings
 from .._utils.tensors import RATIO_STREAM, make_generator
 from .._utils.weights import part_of_weights
 from ..distributed import strided
@@ -169,10 +169,15 @@ def fit_ratio(X0, X1, seed, effort, weights=(None, None)):
         return None
     began = time.perf_counter()
     (X0, w0), (X1, w1) = (effort.some_of(X, w) for X, w in zip((X0, X1), weights, strict=True))
-    rows = _Rows(X0, X1, (w0, w1), seed)
-    members = _closed_forms(rows, seed, effort)
-    forms = _out_of_fold(rows, lambda k, by_units: members[k].closed_forms(by_units))
-    blend = _blended(rows, forms)
+
+    def is_over():
+        return effort.seconds is not None and time.perf_counter() - began > effort.seconds
+
+    with one_blas_thread():  # two busy cores took fifty times as long
+        rows = _Rows(X0, X1, (w0, w1), seed)
+        members = _closed_forms(rows, seed, effort, is_over)
+        forms = _out_of_fold(rows, lambda k, by_units: members[k].closed_forms(by_units))
+        blend = _blended(rows, forms)
     base = blend[0] + blend[1:] @ forms
     left = None if effort.seconds is None else effort.seconds - (time.perf_counter() - began)
     share, networks = 0.0, None
@@ -217,25 +222,27 @@ def _out_of_fold(rows, evaluate):
 # ------------------------------------------------------------------------------------------------ closed forms
 
 
-def _closed_forms(rows, seed, effort):
-    """The members of all folds, without networks."""
-    quadratics = {name: _quadratics(rows, z) for name, z in rows.by_units.items()}
+def _closed_forms(rows, seed, effort, is_over):
+    """The members of all folds, without networks; once the time is over, no further candidate is tried."""
+    quadratics = {name: _quadratics(rows, z, is_over) for name, z in rows.by_units.items()}
     mixtures: dict = {}
     if effort.n_steps >= _LEAST_STEPS:
         most = int(len(rows.y) * effort.share(_mixture_seconds(rows)))
         if most >= min(_LEAST_ROWS, len(rows.y)):
-            mixtures = {name: _mixtures(rows, z, seed, most) for name, z in rows.by_units.items()}
+            mixtures = {name: _mixtures(rows, z, seed, most) for name, z in rows.by_units.items() if not is_over()}
     return [
         RatioMember({name: w[k] for name, w in quadratics.items()}, {name: m[k] for name, m in mixtures.items()})
         for k in range(rows.n_folds)
     ]
 
 
-def _quadratics(rows, z):
+def _quadratics(rows, z, is_over):
     """Coefficients of each fold, with the penalty of the lowest loss of the held-out rows."""
     features = quadratic_features(z)
     best: Any = None
     for penalty in _PENALTIES:
+        if best is not None and is_over():
+            break
         found = [_logistic(features[rows.fold != k], rows, rows.fold != k, penalty) for k in range(rows.n_folds)]
         held = np.concatenate([np.flatnonzero(rows.fold == k) for k in range(rows.n_folds)])
         value = np.empty(len(rows.y))

@@ -26,7 +26,9 @@ def with_ratio(problem: Any, model: FittedModel, max_iter: float, max_time: floa
     """The model with the ratio of its densities, as the steps or the time of the fit allow."""
     if not learns_ratio(problem):
         return model
-    effort = RatioEffort(int(max_iter) // _SHARE_OF_STEPS, None if max_time is None else SHARE_OF_RATIO * max_time)
+    # the parts before may have taken longer than theirs
+    seconds = None if max_time is None else min(SHARE_OF_RATIO * max_time, problem.left(max_time))
+    effort = RatioEffort(int(max_iter) // _SHARE_OF_STEPS, seconds)
     ends = (problem.base, problem.base_weight), (problem.target, problem.target_weight)
     chosen = [strided(len(rows), _MOST_ROWS) for rows, _ in ends]
     rows = [X[some] for (X, _), some in zip(ends, chosen, strict=True)]

@@ -215,11 +215,11 @@ class Run:
 
     def learn_path(self, settings):
         """Train the fields and the path between the ends in turn, for a share of the steps."""
-        problem, sampler = self.problem, self.sampler_of(self.problem.base_train, self.problem.target_train)
+        began, problem = time.perf_counter(), self.problem
+        sampler = self.sampler_of(problem.base_train, problem.target_train)
         steps = max(1, round(MOVING_SHARE * settings.max_iter))
         seconds = None if settings.max_time is None else MOVING_SHARE * settings.max_time
         moving = dataclasses.replace(settings, max_iter=steps, max_time=seconds, early_stopping=False)
-        began = time.perf_counter()
 
         def progress(k):
             elapsed = 0.0 if seconds is None else problem.group.mean(time.perf_counter() - began) / seconds
@@ -233,7 +233,7 @@ class Run:
         with batches, self._foreign_randomness(), self._told("path", moving) as after_round:
             record = self._record(batches)
             self.history = train(
-                self.networks, batches.loss, Scores(), moving,
+                self.networks, batches.loss, Scores(), problem.limited(moving, began),
                 after_round=after_round, group=problem.group, record=record, history=problem.begun("path"),
             )  # fmt: skip
         self.action_curve = ascent.close()
@@ -275,7 +275,7 @@ class Run:
         `name` is that of the task, for callbacks; `dropout` is the recipe's own unless given; `start_score` saves
         validating the start where it is known.
         """
-        recipe, problem = self.recipe, self.problem
+        recipe, problem, began = self.recipe, self.problem, time.perf_counter()
         sampler = self.sampler_of(problem.base_train, problem.target_train)
         own = 0.0 if recipe.dropout == "auto" else recipe.dropout
         self.dropout = own if dropout is None else dropout
@@ -287,7 +287,7 @@ class Run:
             gains = gains_of(self) if name != "compare" and has_likelihood_validation(problem) else None
             scores = Scores(validate, start_score or validate, gains)  # the start may be the best there is
             self.history = train(
-                self.networks, problem.group.guarded(batches.loss), scores, settings,
+                self.networks, problem.group.guarded(batches.loss), scores, problem.limited(settings, began),
                 after_round=after_round, group=problem.group, record=self._record(batches), history=problem.begun(name),
             )  # fmt: skip
         problem.n_steps += self.history.n_iter

@@ -4,10 +4,12 @@ import pickle
 
 import numpy as np
 import pytest
+import threadpoolctl
 from scipy.stats import gamma, multivariate_normal, norm
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, load, save
 from sklearn_si._model.ratio import RatioUnits, mixture_log_density, weights_report
+from sklearn_si._training import ratio as ratio_module
 from sklearn_si._training.ratio import RatioEffort, _parts, fit_ratio
 from sklearn_si._training.ratio import _mixture as mixture_of
 
@@ -52,6 +54,22 @@ def test_ratio_of_distributions_with_several_modes_and_of_skewed_columns():
 def test_more_steps_do_not_raise_the_loss_of_rows_that_were_left_out():
     losses = [fit_ratio(X0, X1, 0, RatioEffort(n)).report["log_loss"] for n in (50, 100)]
     assert losses[1] <= losses[0]
+
+
+def test_once_the_time_is_over_no_further_candidate_is_tried(monkeypatch):
+    tried, logistic = [], ratio_module._logistic
+
+    def counted(features, rows, some, penalty, offset=None):
+        pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+        tried.append((penalty, max(pools, default=1)))
+        return logistic(features, rows, some, penalty, offset)
+
+    monkeypatch.setattr(ratio_module, "_logistic", counted)
+    found = fit_ratio(X0, X1, 0, RatioEffort(60, 1e-9))
+    assert np.isfinite(found.evaluate(TEST)[0]).all()
+    assert not found.members[0].mixtures and found.members[0].layers is None
+    # five folds in two units with the first penalty, and the blend; busy cores wait for each other's threads
+    assert tried[:-1] == [(1.0, 1)] * 10
 
 
 def test_weights_of_rows_change_their_distribution():

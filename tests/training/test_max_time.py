@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sklearn_si import InterpolantDiffusion, InterpolantFlow, SchroedingerBridge
-from sklearn_si._training import ratio_of_samples, run
+from sklearn_si._training import loop, ratio_of_samples, run
 from sklearn_si._training.path_learning import Ascent
 from sklearn_si._training.ratio import RatioEffort
 from sklearn_si._training.validation_split import most_validation_rows
@@ -59,6 +59,26 @@ def test_what_is_done_after_the_training_is_done_in_parts_that_a_short_limit_bou
     model.fit(wide, wide + rng.normal(size=wide.shape))
     assert max(moved) <= 512
     assert compared == [[500, 500]]
+
+
+def test_the_plan_of_the_pairs_takes_its_time_from_the_training(monkeypatch):
+    """It had been added: 7 s for a limit of 4 s, with 20,000 rows."""
+    limits, true = [], run.coupling_of
+
+    def slow(*args):
+        time.sleep(0.1)
+        return true(*args)
+
+    def train(networks, loss, scores, settings, **kwargs):
+        limits.append(settings.max_time)
+        return loop.train(networks, loss, scores, settings, **kwargs)
+
+    monkeypatch.setattr(run, "coupling_of", slow)
+    monkeypatch.setattr(run, "train", train)
+    InterpolantFlow(coupling="optimal", base_density=None, max_time=0.5, random_state=0).fit(X0, X1)
+    assert len(limits) == 1 and 0 < limits[0] < 0.5 - 0.1
+    InterpolantDiffusion(coupling="entropic", base_density=None, max_time=0.5, random_state=0).fit(X0, X1)
+    assert len(limits) == 2 and 0 < limits[1] < 0.5 - 0.1
 
 
 @pytest.mark.parametrize("n_columns", [2, 10, 30])
