@@ -8,9 +8,10 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from .._model.fields import Fields
-from .._model.likelihood import GRID_SPACING, transport_rows
+from .._model.likelihood import GRID_SPACING
 from .._model.lost_rows import settled, unknown_where_lost, warn_missed
 from .._model.sampling import check_schedule
+from .._model.transport import transport_rows
 from .._model.units import DataUnits, returned
 from .._utils.tensors import PATH_STREAM, as_array, as_tensor, evaluation_dtype, make_generator, normal
 from ..solvers import sdeint, time_grid

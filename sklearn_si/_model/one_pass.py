@@ -11,7 +11,8 @@ from .._utils.tensors import cast_module
 from ..networks._steps import StepNetwork
 from .fields import Fields
 from .flow_map import FlowMap
-from .likelihood import GRID_SPACING, standard_normal_log_density, transport_rows
+from .likelihood import GRID_SPACING, standard_normal_log_density
+from .transport import transport_rows
 
 
 @registered("model.StatedErrors")

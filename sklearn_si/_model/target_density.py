@@ -11,9 +11,10 @@ from .._utils.names import registered
 from .._utils.tensors import as_array, as_tensor, evaluation_dtype
 from .fitted import FittedModel
 from .levels import ASSUMED
-from .likelihood import GRID_SPACING, ode_log_density, transport_rows
+from .likelihood import GRID_SPACING, ode_log_density
 from .nested import networks_within, own_networks, with_networks_within
 from .settings import Evaluation
+from .transport import transport_rows
 from .units import returned
 
 

@@ -296,6 +296,12 @@ class TimeModulated:
         raise NotImplementedError
 
 
+def by_time(layers: Sequence[tuple[Tensor | None, Tensor]]) -> list:
+    """The scales and shifts of the layers for each time, from those of each layer for all times."""
+    unbound = ((s.unbind(), c.unbind()) for s, c in layers if s is not None)
+    return list(zip(*(zip(*layer, strict=True) for layer in unbound), strict=True))
+
+
 @registered("networks.FiLMNetwork")
 class FiLMNetwork(Perceptron, TimeModulated):
     """A perceptron whose layers are scaled and shifted by smooth functions of time.
@@ -355,11 +361,13 @@ class FiLMNetwork(Perceptron, TimeModulated):
 
     def modulations(self, times: Tensor) -> list:
         """Scales and shifts of the layers at each of the times, without a condition."""
+        return by_time(self.modulate(self.features_at(times), times.dtype))
+
+    def features_at(self, times: Tensor) -> Tensor:
+        """What scales and shifts are affine in at each of the times, without a condition."""
         inputs = time_features(times)
         none = torch.zeros((len(times), self.modulation.shape[1] - inputs.shape[1] - 1), dtype=times.dtype)
-        features = torch.cat([inputs, none.to(times), torch.ones_like(inputs[:, :1])], 1)
-        layers = ((s.unbind(), c.unbind()) for s, c in self.modulate(features, times.dtype) if s is not None)
-        return list(zip(*(zip(*layer, strict=True) for layer in layers), strict=True))
+        return torch.cat([inputs, none.to(times), torch.ones_like(inputs[:, :1])], 1)
 
     def modulated_given(self, condition: Tensor | None) -> Modulated:
         """F for rows of a condition, whose part of the scales and shifts is computed once."""

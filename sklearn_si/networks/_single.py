@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ._averaged import AveragedNetwork
 from ._fields import ResidualField
-from ._perceptrons import ACTIVATIONS, FiLMNetwork, Modulated, Modulation, TimeModulated, joined
+from ._perceptrons import ACTIVATIONS, FiLMNetwork, Modulated, TimeModulated, by_time, joined
 
 # The scale and the shift of each layer.
 Scaled = list[tuple[Tensor, Tensor]]
@@ -121,7 +121,7 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
 
     def modulations(self, times: Tensor) -> list[Scaled]:
         """As those of the network, in single precision."""
-        return [self._padded_modulation(layers) for layers in self.film.modulations(times)]
+        return by_time(self.modulation(self.film.features_at(times)))
 
     def modulated_given(self, condition: Tensor | None) -> Modulated:
         """F for rows of a condition, whose part of the modulation is computed once."""
@@ -137,10 +137,7 @@ class SinglePrecisionNetwork(nn.Module, TimeModulated):
 
     def modulation(self, features: Tensor) -> Scaled:
         """The same from the features of time and condition, of one row for all or of each row."""
-        return self._padded_modulation(self.film.modulate(features, features.dtype))
-
-    def _padded_modulation(self, layers: Modulation) -> Scaled:
-        pairs = zip(layers, self.widths, strict=True)
+        pairs = zip(self.film.modulate(features, features.dtype), self.widths, strict=True)
         return [(_wide(s, width), _wide(c, width)) for (s, c), width in pairs if s is not None]
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:

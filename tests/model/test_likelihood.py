@@ -27,9 +27,9 @@ from sklearn_si._model.likelihood import (
     ode_log_density,
     standard_normal_log_density,
     standard_normal_parts,
-    transport_rows,
 )
 from sklearn_si._model.likelihood_error import quadrature_error
+from sklearn_si._model.transport import transport_rows
 from sklearn_si.exceptions import IntegrationWarning
 from sklearn_si.interpolants import GaussianBase, Linear
 from sklearn_si.solvers._grids import grid_map
