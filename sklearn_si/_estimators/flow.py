@@ -39,14 +39,16 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         transport plan of least mean squared distance ("optimal"), or by the entropic plan that belongs to
         gamma="brownian" ("entropic"). Distances are in scaled units. The last two plans are those of all rows or of
         batches, among rows of like conditions (`sklearn_si.couplings.Optimal`, `sklearn_si.couplings.Entropic`).
-    preprocessing : {"auto", "standardize", "whiten", "marginal", "marginal-whiten"} or None, default="auto"
+    preprocessing : {"auto", "standardize", "whiten", "marginal", "marginal-whiten", "triangular"} or None, \
+            default="auto"
         The map from data units to the scaled units in which the model works; None is no map. One sample: "standardize"
         centres and scales each column; "whiten" also rotates to the principal axes; "marginal" maps each column to a
         normal distribution by a smooth monotone function, whose tails can hold outliers, and "marginal-whiten" whitens
-        after that. After the latter two, fields and trajectories have no data units. "auto" chooses on validation rows,
-        by short runs of 3 to 5 % of the steps, and chooses with it whether the network is built around a Gaussian
-        mixture. Two samples: "standardize" (which is "auto") centres each sample and gives each column one scale,
-        pooled over both; "whiten" takes the common axes in which both covariances are diagonal.
+        after that; "triangular" centres and scales each column by functions of the columns before it, in an order that
+        is chosen. After the latter three, fields and trajectories have no data units. "auto" chooses on validation
+        rows, by short runs of 3 to 5 % of the steps, and chooses with it whether the network is built around a
+        Gaussian mixture. Two samples: "standardize" (which is "auto") centres each sample and gives each column one
+        scale, pooled over both; "whiten" takes the common axes in which both covariances are diagonal.
     base_density : {"auto", "flow", "normal", "standard_normal"}, estimator or None, default="auto"
         The density of the base after ``fit(X0, X1)``, from which that of transported rows follows: "flow" fits a clone
         of this estimator in the same call, to X0 and to as many rows of X1 that were transported to t = 0; "normal" is
@@ -196,7 +198,7 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         The denoiser eta(t, x), in scaled units; None where it follows from the velocity or is not known.
     interpolant_ : Interpolant
         The path, in scaled units.
-    preprocessing_ : AffineMap, MarginalMap or SupportedMap
+    preprocessing_ : AffineMap, MarginalMap, TriangularMap or SupportedMap
         The map from data units to scaled units at the target.
     base_preprocessing_ : AffineMap, SupportedMap or None
         The map from data units to scaled units at the base of two samples; None with a normal base.

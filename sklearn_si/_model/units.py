@@ -41,9 +41,9 @@ class DataUnits:
         affine = on_line(self.target_map)
         if not isinstance(affine, AffineMap):
             raise ValueError(
-                "Fields, trajectories and densities at t < 1 have no data units after a map of each column "
-                "(preprocessing='marginal' or 'marginal-whiten', or 'auto' where it chose one of them): fit with "
-                "preprocessing='whiten'."
+                "Fields, trajectories and densities at t < 1 have no data units after a map that is not affine "
+                "(preprocessing='marginal', 'marginal-whiten' or 'triangular', or 'auto' where it chose one of them): "
+                "fit with preprocessing='whiten'."
             )
         return affine
 

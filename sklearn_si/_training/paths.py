@@ -3,7 +3,7 @@
 import dataclasses
 
 from ..interpolants import Interpolant, TorusPath, make_interpolant
-from ..preprocessing import MARGINAL
+from ..preprocessing import MARGINAL, TRIANGULAR
 from .recipe import Recipe
 
 # What must be as it is by default where columns are circular.
@@ -17,8 +17,8 @@ _DEFAULTS = {
 _RATE = 0.2
 # Steps of a long fit.
 _LONG = 1000
-# Maps that rotate the columns, as an angle cannot be.
-_ROTATING = ("whiten", MARGINAL[1])
+# Maps that mix the columns, as an angle cannot be.
+_MIXING = ("whiten", MARGINAL[1], TRIANGULAR)
 
 
 def on_circles(recipe: Recipe, circular: tuple[int, ...]) -> Recipe:
@@ -54,8 +54,8 @@ def check_circles(recipe: Recipe, two_samples: bool) -> None:
                 f"Got {name}={getattr(recipe, name)!r} with circular columns, but they are learned on straight paths "
                 f"around the circle with our own network: leave {name}={default!r}."
             )
-    if recipe.preprocessing in _ROTATING:
+    if recipe.preprocessing in _MIXING:
         raise ValueError(
-            f"Got preprocessing={recipe.preprocessing!r} with circular columns, which cannot be rotated: use 'auto', "
-            "'standardize', 'marginal' or None, which concern the other columns."
+            f"Got preprocessing={recipe.preprocessing!r} with circular columns, which cannot be mixed with others: "
+            "use 'auto', 'standardize', 'marginal' or None, which concern the other columns."
         )

@@ -7,13 +7,14 @@ import time
 from typing import Any
 
 from ..exceptions import FitDivergedError
-from ..preprocessing import AFFINE, MARGINAL
+from ..preprocessing import AFFINE, MARGINAL, TRIANGULAR
 from .averaging import average_more, can_average
 from .closed_score import closed_score
 from .gains import row_scores
 from .masked_run import make_run
 from .mixture_init import FOLDS, Budget, ClosedForm, find_mixture, refit
 from .run import has_likelihood_validation, train_run
+from .triangular import is_worth_trying, longer_map
 from .validation_split import VALIDATION_ROWS
 from .weighting import by_weight
 
@@ -177,6 +178,8 @@ class Selection:
                 self.short_run(run)
         if not self.runs:
             raise self.failure
+        if is_worth_trying(self.recipe, self.problem):
+            self.triangular_run()
         leaders = sorted(self.runs, key=lambda run: -run.history.best_score)[:2]
         extrapolated_score, self.start = max((self.extend(run) for run in leaders), key=lambda look: look[0])
         # a foreign network, a condition, a mask, or an angle has no mixture's closed form
@@ -185,6 +188,25 @@ class Selection:
             rival = self.mixture_run()
             if rival is not None and rival.history.best_score > self.extend_once_more(extrapolated_score, rival):
                 self.start = rival
+        if self.start.kind == TRIANGULAR and not self.interrupted:
+            self.longer_triangular()
+
+    def triangular_run(self):
+        """A short run behind a triangular map, where its closed form leads what the others have reached."""
+        if self.interrupted:
+            return
+        run = make_run(self.recipe, self.problem, TRIANGULAR)
+        score = closed_score(run)
+        if score is not None and score > _score(self.best()):
+            self.short_run(run)
+
+    def longer_triangular(self):
+        """The start with a triangular map that was fitted for longer, where its closed form leads what was reached."""
+        maps = None, longer_map(self.problem, self.start.target_map)
+        run = make_run(self.recipe, self.problem, TRIANGULAR, maps=maps)
+        score = closed_score(run)
+        if score is not None and score > _score(self.best()):
+            self.start = run
 
     def extend(self, run, shares=1, gains=_GAINS_TO_COME):
         """The extrapolated final score of a run, and the run after it was trained for as long again."""

@@ -85,6 +85,7 @@ class Problem:
     checkpoint: Any = NO_CHECKPOINT
     interrupted: bool = False  # by the user, between two trainings
     n_steps: int = 0  # of all its trainings
+    limits: tuple = (1, None)  # steps and seconds of a long training
     began: float = dataclasses.field(default_factory=time.perf_counter)  # when the fit did
     base_grid: Any = None  # of repeated values that have noise in the samples
     target_grid: Any = None
@@ -375,6 +376,7 @@ def fit_problem(recipe, problem):
     share = share_of_transport(spec, has_target)
     if settings.max_time is not None:
         settings.max_time *= share
+    problem.limits = settings.max_iter, settings.max_time
     if not is_flow:
         weight = problem.base_weight
         problem.density = problem.group.first(lambda: fit_base_density(spec, recipe, problem, rows, weight))

@@ -34,7 +34,7 @@ from ..networks import FiLMNetwork, ForecastField, MixtureVelocity, Precondition
 from ..networks._fields import StraightScales
 from ..networks._perceptrons import Perceptron
 from ..networks._torus import torus_velocity
-from ..preprocessing import AffineMap, fit_one_sample_map, fit_two_sample_maps
+from ..preprocessing import AffineMap, fit_two_sample_maps
 from ..solvers import odeint, time_grid
 from .batches import Batches, Sampler, held_out_loss
 from .composed import compose, normal_transition
@@ -45,6 +45,7 @@ from .path_learning import MOVING_SHARE, STEPS_BETWEEN, Ascent, remaining
 from .plans import coupling_of, has_optimal_start, optimal_velocity, pair_covariance, start_weights
 from .recipe import layer_widths
 from .row_values import RowValues
+from .triangular import one_sample_map
 from .validation_split import most_validation_rows
 from .weighting import (
     by_weight,
@@ -143,7 +144,7 @@ class Run:
         target, weight1 = spread_rows(problem.target, problem.target_train, problem.target_weight)
         target = problem.group.rows(target)
         if not problem.two_samples:
-            return None, fit_one_sample_map(target, kind, weight1, self.recipe.circular)
+            return None, one_sample_map(problem, target, kind, weight1, self.recipe.circular)
         base, weight0 = spread_rows(problem.base, problem.base_train, problem.base_weight)
         base, common_centre = problem.group.rows(base), not problem.interpolant.is_linear
         return fit_two_sample_maps(base, target, kind, common_centre=common_centre, weights=(weight0, weight1))

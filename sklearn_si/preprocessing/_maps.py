@@ -9,11 +9,21 @@ from .._utils.names import registered
 from ..distributed import SHARED_ROWS, strided
 from ._splines import MonotoneSpline, fit_spline, identity_spline
 
-__all__ = ["AFFINE", "MAPS", "MARGINAL", "AffineMap", "MarginalMap", "fit_one_sample_map", "fit_two_sample_maps"]
+__all__ = [
+    "AFFINE",
+    "MAPS",
+    "MARGINAL",
+    "TRIANGULAR",
+    "AffineMap",
+    "MarginalMap",
+    "fit_one_sample_map",
+    "fit_two_sample_maps",
+]
 
 AFFINE = ("standardize", "whiten")
 MARGINAL = ("marginal", "marginal-whiten")
-MAPS = AFFINE + MARGINAL
+TRIANGULAR = "triangular"
+MAPS = (*AFFINE, *MARGINAL, TRIANGULAR)
 
 # A standard deviation below this fraction of the largest absolute value of a column is a rounding error.
 _CONSTANT = 1e-12
@@ -340,8 +350,8 @@ def _around_circles(
 
 
 def check_two_sample_kind(kind: str | None) -> None:
-    """Raise a ValueError for the marginal maps, which bridges do not support."""
-    if kind in MARGINAL:
+    """Raise a ValueError for the maps that are not affine, which bridges do not support."""
+    if kind in MARGINAL or kind == TRIANGULAR:
         raise ValueError(
             f"Got preprocessing={kind!r} for two samples, but expected an affine map: use 'standardize' or 'whiten', "
             "or transform the columns of both samples before the fit (TransformedDensity)."
