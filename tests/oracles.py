@@ -208,7 +208,7 @@ class MixtureDensity:
 
 
 def gaussian_flow_map(cov0, cov1, path=None, n=2000):
-    """M(1) of the exact ODE map x -> m1 + M (x - m0) between normal laws with independent ends."""
+    """M(1) of the exact ODE map x -> m1 + M (x - m0) between normal distributions with independent ends."""
     path = path or Linear()
     eye = np.eye(len(cov0))
 

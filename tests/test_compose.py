@@ -214,7 +214,7 @@ def test_a_density_through_the_logarithm_integrates_to_one():
 
 def test_a_density_through_yeo_johnson_integrates_to_one():
     model = small(PowerTransformer(), ode_tol=1e-4).fit(SKEWED)
-    # the law of the rows of a net of 20 steps is wide: the box holds all of it but 1e-3
+    # the distribution of the rows of a net of 20 steps is wide: the box holds all of it but 1e-3
     axes = np.meshgrid(np.linspace(-0.99, 45.0, 90), np.linspace(-45.0, 0.99, 90), indexing="ij")
     density = np.exp(model.score_samples(np.column_stack([axis.ravel() for axis in axes])))
     area = (axes[0][1, 0] - axes[0][0, 0]) * (axes[1][0, 1] - axes[1][0, 0])

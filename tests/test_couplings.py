@@ -28,7 +28,7 @@ def root(matrix):
 
 
 def bridge_covariance(s0, s1, epsilon):
-    """Cov(x0, x1) of the Schroedinger bridge between normal laws, as theory 9.5 prints it."""
+    """Cov(x0, x1) of the Schroedinger bridge between normal distributions, as theory 9.5 prints it."""
     half, sigma2 = root(s0), 2 * epsilon
     inner = root(4 * half @ s1 @ half + sigma2**2 * np.eye(len(s0)))
     return (half @ inner @ np.linalg.inv(half) - sigma2 * np.eye(len(s0))) / 2
@@ -73,7 +73,7 @@ def test_an_entropic_plan_has_the_given_marginals_and_its_own_form(n, m, epsilon
         assert mixed.abs().max() < 1e-6 / epsilon
 
 
-def test_the_entropic_plan_of_normal_laws_is_the_closed_form():
+def test_the_entropic_plan_of_normal_distributions_is_the_closed_form():
     """A row's mean partner, over many rows: E[x1 | x0] of theory 9.5."""
     x0, x1, epsilon = rows(3000, 2, 0), rows(3000, 2, 1, 1.0), 0.5
     plan = entropic_plan(x0, x1, epsilon)

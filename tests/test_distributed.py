@@ -73,7 +73,7 @@ def test_what_two_have_learned_together_is_what_one_learns_from_all_rows(reports
     X[:400] += 3.0
     score = InterpolantFlow(max_iter=300, hidden_layer_sizes=(16,), random_state=0).fit(X).score(X[::5])
     assert reports[0]["flow"]["score"] == pytest.approx(score, abs=0.05)
-    # a shard alone is another law
+    # a shard alone is another distribution
     half = InterpolantFlow(max_iter=300, hidden_layer_sizes=(16,), random_state=0).fit(X[:401]).score(X[::5])
     assert half < score - 1.0
 

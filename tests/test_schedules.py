@@ -53,9 +53,11 @@ def problem(path, d=2):
 def noisy_mixture(y, a, b, target):
     """E[x1 | y] and the score function of y = a z + b x1."""
     weights, means, covs = (torch.as_tensor(v) for v in target)
-    law = torch.distributions.MultivariateNormal(b * means, a**2 * torch.eye(y.shape[1], dtype=y.dtype) + b**2 * covs)
-    w = torch.softmax(weights.log() + law.log_prob(y[:, None]), 1)
-    pulls = torch.linalg.solve(law.covariance_matrix, (y[:, None] - b * means)[..., None])[..., 0]
+    distribution = torch.distributions.MultivariateNormal(
+        b * means, a**2 * torch.eye(y.shape[1], dtype=y.dtype) + b**2 * covs
+    )
+    w = torch.softmax(weights.log() + distribution.log_prob(y[:, None]), 1)
+    pulls = torch.linalg.solve(distribution.covariance_matrix, (y[:, None] - b * means)[..., None])[..., 0]
     posterior = means + b * torch.einsum("kab,nkb->nka", covs, pulls)
     return (w[..., None] * posterior).sum(1), -(w[..., None] * pulls).sum(1)
 

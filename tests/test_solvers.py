@@ -40,12 +40,12 @@ def test_ode_order(method, forward):
     assert abs(slope(steps, errors) - ODE_SOLVERS[method].order) < 0.35
 
 
-@pytest.mark.parametrize("law", TIME_GRIDS)
-def test_order_survives_crowded_grids(law):
+@pytest.mark.parametrize("spacing", TIME_GRIDS)
+def test_order_survives_crowded_grids(spacing):
     x = torch.ones((1, 1), dtype=torch.float64)
     steps = [16, 32, 64]
     errors = [
-        abs(odeint(lambda t, x: x * torch.cos(t), x, time_grid(n, law)).item() - np.exp(np.sin(1))) for n in steps
+        abs(odeint(lambda t, x: x * torch.cos(t), x, time_grid(n, spacing)).item() - np.exp(np.sin(1))) for n in steps
     ]
     assert slope(steps, errors) > 3.6
 
@@ -142,8 +142,8 @@ def test_sdeint_draws_the_moments_it_should():
 
 def test_time_grid():
     assert time_grid(4, "uniform", 0.2, 0.6).tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6])
-    for law in TIME_GRIDS:
-        rising, falling = time_grid(10, law), time_grid(10, law, 1.0, 0.0)
+    for spacing in TIME_GRIDS:
+        rising, falling = time_grid(10, spacing), time_grid(10, spacing, 1.0, 0.0)
         torch.testing.assert_close(rising, falling.flip(0))
         assert (rising.diff() > 0).all() and rising[0] == 0 and rising[-1] == 1
 
@@ -261,9 +261,9 @@ def test_the_embedded_error_is_that_of_a_fourth_order_step():
     assert abs(np.polyfit(np.log(lengths), np.log(embedded), 1)[0] - 5) < 0.35
 
 
-@pytest.mark.parametrize("law", TIME_GRIDS)
+@pytest.mark.parametrize("spacing", TIME_GRIDS)
 @pytest.mark.parametrize("span", [(0.0, 1.0), (1.0, 0.0), (0.7, 0.2)])
-def test_rates_of_a_grid_are_the_derivatives_of_its_times(law, span):
+def test_rates_of_a_grid_are_the_derivatives_of_its_times(spacing, span):
     s, h = torch.linspace(0.05, 0.95, 19, dtype=torch.float64), 1e-6
-    difference = (grid_map(s + h, law, *span)[0] - grid_map(s - h, law, *span)[0]) / (2 * h)
-    torch.testing.assert_close(grid_map(s, law, *span)[1], difference, rtol=1e-6, atol=1e-8)
+    difference = (grid_map(s + h, spacing, *span)[0] - grid_map(s - h, spacing, *span)[0]) / (2 * h)
+    torch.testing.assert_close(grid_map(s, spacing, *span)[1], difference, rtol=1e-6, atol=1e-8)

@@ -22,8 +22,8 @@ from sklearn_si import InterpolantFlow
 
 def table(rows, seed):
     """Rows of the bent clusters."""
-    law = np.random.default_rng(10)
-    centres, mixing = 2 * law.normal(size=(4, 10)), law.normal(size=(4, 10, 10)) / 10**0.5
+    shape = np.random.default_rng(10)
+    centres, mixing = 2 * shape.normal(size=(4, 10)), shape.normal(size=(4, 10, 10)) / 10**0.5
     rng = np.random.default_rng([seed, rows])
     which = rng.integers(4, size=rows)
     X = centres[which] + np.einsum("nij,nj->ni", mixing[which], rng.normal(size=(rows, 10)))

@@ -3,7 +3,7 @@
 Real sets: protein without its 8th column, concrete, wine without its last column (the quality), energy and airfoil
 from PATH/density/*.csv.gz (no header); breast cancer, diabetes, digits and iris, the features only, from scikit-learn.
 Synthetic sets: two moons, 8 gaussians, checkerboard, Gaussian mixtures in 16 and 32 dimensions, a funnel; 10,000 rows
-drawn by the seed. All but two moons know their log-density; the laws themselves are the same for every seed.
+drawn by the seed. All but two moons know their log-density; the distributions themselves are the same for every seed.
 
 Real columns are cleaned before the split, the same for every method:
 - constant columns are dropped;
@@ -114,8 +114,10 @@ def two_moons(folder, seed):
 def eight_gaussians(folder, seed):
     """Eight modes of deviation 0.5 / sqrt(2) on a circle of radius 4 / sqrt(2)."""
     angles = np.arange(8) * np.pi / 4
-    law = Mixture(8**0.5 * np.column_stack([np.cos(angles), np.sin(angles)]), np.tile(np.eye(2) / 8, (8, 1, 1)))
-    return Table("8-gaussians", law.sample(ROWS, np.random.default_rng([seed, 2])), law.log_density)
+    distribution = Mixture(
+        8**0.5 * np.column_stack([np.cos(angles), np.sin(angles)]), np.tile(np.eye(2) / 8, (8, 1, 1))
+    )
+    return Table("8-gaussians", distribution.sample(ROWS, np.random.default_rng([seed, 2])), distribution.log_density)
 
 
 def checkerboard(folder, seed):
@@ -138,14 +140,16 @@ def gaussian_mixture(d, modes):
     rng = np.random.default_rng(d)
     bases = np.linalg.qr(rng.normal(size=(modes, d, d)))[0]
     spectra = np.exp(rng.uniform(np.log(0.03), 0.0, (modes, d)))
-    law = Mixture(
+    distribution = Mixture(
         1.5 * rng.normal(size=(modes, d)),
         np.einsum("kij,kj,klj->kil", bases, spectra, bases),
         rng.dirichlet(np.full(modes, 5.0)),
     )
 
     def draw(folder, seed):
-        return Table(f"mixture-{d}", law.sample(ROWS, np.random.default_rng([seed, d])), law.log_density)
+        return Table(
+            f"mixture-{d}", distribution.sample(ROWS, np.random.default_rng([seed, d])), distribution.log_density
+        )
 
     return draw
 

@@ -379,8 +379,8 @@ def sample(args):
     spent = interleaved(runs, args.rounds)
     print_rates(spent, n, "rows/s")
     back = flow.preprocessing_.inverse_transform
-    laws = {"exact flow (200 steps)": exact, **runs}
-    for name, run in laws.items():
+    targets = {"exact flow (200 steps)": exact, **runs}
+    for name, run in targets.items():
         rows = run()
         rows = back(rows.double().numpy()) if torch.is_tensor(rows) else rows
         print(f"    {name:<34} sliced W2 to held-out rows {sliced_wasserstein(rows[:half], held):.4f}")

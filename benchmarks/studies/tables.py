@@ -4,7 +4,7 @@
 
 large   adult and diamonds (csv.gz under --data): C2ST against held-out rows, mean distance of marginals and of pairs,
         and on adult the area under the curve after training on synthetic rows. Peers: arfpy (--trees), a Gaussian
-        copula (our codec, a normal law of its columns), independent columns
+        copula (our codec, a normal distribution of its columns), independent columns
 small   iris, wine, breast cancer, diabetes, with their labels: W1 to test rows and coverage as in ForestDiffusion's
         protocol (min-max, one-hot halved, L1), seconds of fit and of one sample. Peers: ForestDiffusion's flow with
         --duplicates and --times (its defaults are 100 and 50), the copula, independent columns
@@ -58,7 +58,7 @@ class Independent:
 
 
 class Copula:
-    """A normal law of the columns of the codec: correlated normal scores."""
+    """A normal distribution of the columns of the codec: correlated normal scores."""
 
     def fit(self, frame):
         self.codec = TableCodec(random_state=0).fit(frame)

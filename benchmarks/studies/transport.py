@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/studies/transport.py plane eot cancer --seeds 3 --budget 25
 
 action  the action of learned paths, N(0, 1) -> N(2, 1/4)
-gauss   maps between normal laws with full covariances that do not commute, against the optimal map: relative L2 error
-bridge  SchroedingerBridge between the same laws against the closed form: drift, marginals, action
+gauss   maps between normal distributions whose full covariances do not commute, against the optimal map: relative L2
+bridge  SchroedingerBridge between the same distributions against the closed form: drift, marginals, action
 plane   8 gaussians, moons and S-curve (arXiv 2307.03672): W2 of carried rows, normalised path energy
 eot     plans with a known closed form in 2, 16 and 64 columns: conditional Bures-Wasserstein error
 cancer  malignant and benign rows: how far rows are moved, and whether they can be told apart
@@ -51,7 +51,7 @@ def root(matrix):
 
 
 class NormalPair:
-    """Two normal laws with full covariances, eigenvalues between .2 and 3 on axes of their own."""
+    """Two normal distributions with full covariances, eigenvalues between .2 and 3 on axes of their own."""
 
     def __init__(self, d, seed):
         rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ class NormalPair:
         matrix = inverse @ root(half @ self.covariances[1] @ half) @ inverse
         return self.means[1] + (X - self.means[0]) @ matrix
 
-    def law(self, epsilon, t):
+    def distribution(self, epsilon, t):
         """Mean and covariance of the bridge at a time, slope of its drift."""
         s0, s1 = self.covariances
         k = s0 @ conditional_covariance(s0, s1, epsilon) / (2 * epsilon)
@@ -84,7 +84,7 @@ class NormalPair:
 
     def drift(self, epsilon, t, X):
         """The drift of the bridge."""
-        mean, _, slope = self.law(epsilon, t)
+        mean, _, slope = self.distribution(epsilon, t)
         return self.means[1] - self.means[0] + (X - mean) @ slope.T
 
 
@@ -140,7 +140,7 @@ def line(d, name, took, moved, rows, best, shortest):
 
 
 def bridge(args):
-    """Bridges between normal laws."""
+    """Bridges between normal distributions."""
     for d in (2, 5, 20):
         pair, n = NormalPair(d, 0), 20_000
         floor = (d * (d + 1) / 2 + d) / (2 * n)
@@ -163,7 +163,7 @@ def drift_error(model, pair, epsilon):
     """Relative L2(rho_t) error of the drift, and the actions, over times."""
     rng, square, exact, own = np.random.default_rng(5), 0.0, 0.0, 0.0
     for t in np.linspace(0.025, 0.975, 20):
-        mean, covariance, _ = pair.law(epsilon, t)
+        mean, covariance, _ = pair.distribution(epsilon, t)
         X = rng.multivariate_normal(mean, covariance, 4000)
         u, v = pair.drift(epsilon, t, X), model.velocity(X, t) + epsilon * model.score_function(X, t)
         square, exact, own = square + ((u - v) ** 2).mean(), exact + (u**2).mean(), own + (v**2).mean()
@@ -171,12 +171,12 @@ def drift_error(model, pair, epsilon):
 
 
 def marginal_kl(model, pair, epsilon, n_paths):
-    """Mean over times of the KL of normal laws with the moments of simulated rows, from rows of the exact base."""
+    """Mean over times of the KL of normal distributions with the moments of simulated rows, from the exact base."""
     X0, kls = pair.draw(n_paths, 77)[0].astype(np.float32), []
     parts = [model.trajectory(X, 11, noise_level=epsilon, random_state=i) for i, X in enumerate(np.array_split(X0, 10))]
     for k, t in enumerate(np.linspace(0, 1, 11)[1:], 1):
         X = np.concatenate([p[k] for p in parts]).astype(float)
-        kls.append(gauss_kl(X.mean(0), np.cov(X.T), *pair.law(epsilon, t)[:2]))
+        kls.append(gauss_kl(X.mean(0), np.cov(X.T), *pair.distribution(epsilon, t)[:2]))
     return np.mean(kls)
 
 

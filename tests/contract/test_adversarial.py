@@ -180,7 +180,7 @@ def test_one_sample(name):
     density = check(model, rows, rows)
     values = np.asarray(rows, dtype=float)
     if len(values) > 3 * values.shape[1]:
-        # what starts from the normal law of its moments, does not end far below it
+        # what starts from the normal distribution of its moments, does not end far below it
         normal = scipy.stats.norm(values.mean(0), values.std(0)).logpdf(values).sum(1)
         assert density.mean() > normal.mean() - 0.1 * values.shape[1]
 

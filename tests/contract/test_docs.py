@@ -9,12 +9,15 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from sklearn_si._estimators import distillation
+from sklearn_si._estimators import diagnostics, distillation, rectification
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").exists())
 DOCS = ROOT / "docs"
 # What the code of a page needs that an installation may lack.
 NEEDS = {"following": "sklearn.callback", "many_machines": "distributed"}
+# Rows of what follows a fit, where a page shows the call and no figure.
+FEW = [(distillation, "_PAIRS", 4096), (rectification, "_PAIRS", 2048), (diagnostics, "_N_FISHER_ROWS", 10),
+       (diagnostics, "_N_FISHER_TIMES", 2)]  # fmt: skip
 # Characters of a line of code that fit the box of a page.
 WIDTH = 88
 
@@ -62,7 +65,8 @@ def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
         pytest.importorskip(NEEDS[page.stem])
     for constructor, defaults in snippets.short_fits():
         monkeypatch.setattr(constructor, "__defaults__", defaults)
-    monkeypatch.setattr(distillation, "_PAIRS", 4096)
+    for module, name, few in FEW:
+        monkeypatch.setattr(module, name, few)
     monkeypatch.chdir(tmp_path)
     with mpl.rc_context({"backend": "agg"}):
         snippets.run(page, max_iter=30)

@@ -1,4 +1,4 @@
-"""Schroedinger bridges against the closed form of normal laws, and against their own definition."""
+"""Schroedinger bridges against the closed form of normal distributions, and against their own definition."""
 
 import time
 
@@ -33,7 +33,7 @@ def potential(k=3, d=2, epsilon=0.3, seed=0):
 
 
 class NormalBridge:
-    """The bridge between two normal laws (theory 9.5)."""
+    """The bridge between two normal distributions (theory 9.5)."""
 
     def __init__(self, d, epsilon, seed=0):
         rng = np.random.default_rng(seed)
@@ -42,12 +42,12 @@ class NormalBridge:
         conditional = conditional_covariance(self.s0, self.s1, epsilon)
         self.k = self.s0 @ conditional / (2 * epsilon)  # Cov(x0, x1)
 
-    def law(self, t):
+    def distribution(self, t):
         mixed = t * (1 - t) * (self.k + self.k.T + 2 * self.epsilon * np.eye(len(self.m0)))
         return (1 - t) * self.m0 + t * self.m1, (1 - t) ** 2 * self.s0 + t**2 * self.s1 + mixed
 
     def drift(self, t, x):
-        mean, covariance = self.law(t)
+        mean, covariance = self.distribution(t)
         inner = t * self.s1 + (1 - t) * self.k.T - (1 - t) * self.s0 - t * self.k
         slope = (inner - 2 * t * self.epsilon * np.eye(len(mean))) @ np.linalg.inv(covariance)
         return self.m1 - self.m0 + (x - mean) @ slope.T, np.trace(slope)
@@ -60,7 +60,7 @@ class NormalBridge:
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("epsilon", EPSILONS)
 @pytest.mark.parametrize("d", [1, 3])
-def test_the_potential_of_normal_laws_gives_the_drift_of_their_bridge(d, epsilon, t):
+def test_the_potential_of_normal_distributions_gives_the_drift_of_their_bridge(d, epsilon, t):
     bridge = NormalBridge(d, epsilon)
     own = normal_potential(bridge.m0, bridge.s0, bridge.m1, bridge.s1, epsilon)
     x = torch.as_tensor(np.random.default_rng(2).normal(size=(20, d)))
@@ -106,7 +106,7 @@ def test_draws_of_the_plan_have_its_mean_and_covariance():
     torch.testing.assert_close(torch.cov(partners.T), expected, rtol=0, atol=0.01)
 
 
-def test_more_components_fit_a_law_that_one_does_not():
+def test_more_components_fit_a_distribution_that_one_does_not():
     x0 = torch.randn(1500, 2, generator=generator()).double()
     x1 = 0.3 * torch.randn(1500, 2, generator=generator(1)).double()
     x1[:750, 0] += 2.0
@@ -171,15 +171,15 @@ def test_columns_in_unlike_units_keep_their_spread():
 
 @pytest.mark.parametrize("method", ["mixture", "network"])
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_a_fitted_bridge_between_normal_laws(method, epsilon):
-    """Drift, plan in both directions, target law and log-density against the closed form."""
+def test_a_fitted_bridge_between_normal_distributions(method, epsilon):
+    """Drift, plan in both directions, target distribution and log-density against the closed form."""
     truth = NormalBridge(2, epsilon)
     params = {"max_iter": 60, "hidden_layer_sizes": (16, 16), "base_density": "normal", "n_steps": 40}
     bridge = SchroedingerBridge(epsilon, method, preprocessing=None, random_state=0, **params)
     X0, X1 = truth.samples(4000)
     bridge.fit(X0, X1)
     for t in (0.0, 0.5, 1.0):
-        mean, covariance = truth.law(t)
+        mean, covariance = truth.distribution(t)
         X = np.random.default_rng(3).multivariate_normal(mean, covariance, 500)
         drift = bridge.velocity(X, t) + epsilon * bridge.score_function(X, t)
         expected = truth.drift(t, X)[0]
@@ -202,7 +202,7 @@ def test_a_fitted_bridge_between_normal_laws(method, epsilon):
     assert np.abs(bridge.score_samples(rows) - exact).mean() < 0.1
 
 
-def test_one_sample_is_bridged_from_a_normal_law():
+def test_one_sample_is_bridged_from_a_normal_distribution():
     X = np.random.default_rng(0).normal([5.0, -100.0], [0.1, 30.0], size=(3000, 2))
     params = {"max_iter": 300, "hidden_layer_sizes": (16, 16)}  # of the density of the base
     bridge = SchroedingerBridge(method="mixture", random_state=0, **params).fit(X)

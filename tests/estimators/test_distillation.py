@@ -42,8 +42,8 @@ def flow():
 @pytest.mark.parametrize("spread", [0.5, 4.0])
 def test_the_grid_is_the_first_that_carries_rows_within_the_tolerance(path, spread):
     """Of an exact mixture: its own error against a fine solution, and that of one candidate fewer."""
-    law = mixture(np.random.default_rng(1), 3, 2, spread=spread)
-    velocity = MixtureFields(path, *law)
+    distribution = mixture(np.random.default_rng(1), 3, 2, spread=spread)
+    velocity = MixtureFields(path, *distribution)
     x = torch.as_tensor(RNG.normal(size=(500, 2)))
     n_steps, grid = choose_grid(Fields(path, velocity), x, None)
     exact = odeint(velocity, x, time_grid(150, "sine"), "rk4")
@@ -85,8 +85,8 @@ def test_rows_of_the_measured_grid_are_those_of_a_fine_one(flow):
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
-def test_the_map_of_a_normal_law_is_exact(n_steps):
-    """The flow of one normal law to another is linear, and linear maps come in closed form."""
+def test_the_map_of_a_normal_distribution_is_exact(n_steps):
+    """The flow of one normal distribution to another is linear, and linear maps come in closed form."""
     model = InterpolantFlow(**{**SMALL, "max_iter": 1}).fit(RNG.normal(2.0, [0.5, 3.0], size=(500, 2)))
     model.network_.network.output.zero_()
     model.distill(n_steps, max_iter=1)
@@ -176,7 +176,7 @@ def test_sliced_wasserstein_on_a_line_is_that_of_sorted_values():
     X, Y = RNG.normal(size=(30, 1)), RNG.normal(size=(30, 1))
     expected = np.sqrt(((np.sort(X, 0) - np.sort(Y, 0)) ** 2).mean())
     assert sliced_wasserstein(X, Y, standardize=False) == pytest.approx(expected, rel=1e-12)
-    # rows in several copies are the same law, also where the numbers of rows differ
+    # rows in several copies are the same distribution, also where the numbers of rows differ
     assert sliced_wasserstein(np.repeat(X, 3, 0), Y, standardize=False) == pytest.approx(expected, rel=1e-12)
     assert sliced_wasserstein(np.repeat(X, 2, 0), X) < 1e-7
 

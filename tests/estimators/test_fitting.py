@@ -148,7 +148,7 @@ def test_an_interrupt_keeps_a_usable_model(monkeypatch, n_calls):
         model = small(max_iter=3 * ROUND).fit(X)
     assert model.n_iter_ == max(1, n_calls)
     assert np.isfinite(model.sample(5)).all()
-    # at least as good as the normal law with the moments of X, where training starts
+    # at least as good as the normal distribution with the moments of X, where training starts
     normal = GaussianMixture(1).fit(X).score(X)
     assert model.score(X) > normal - 0.5
 

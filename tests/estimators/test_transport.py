@@ -89,7 +89,7 @@ def _points(path, sampler):
 
 @pytest.mark.parametrize("name", ["learned", "learned-schedule"])
 def test_the_action_of_a_normal_pair_falls_below_that_of_the_straight_path(name):
-    """N(0, 1) -> N(2, 1/4): W2^2 = 4.250, straight .215 more, trigonometric .993; and the target law stays exact."""
+    """N(0, 1) -> N(2, 1/4): W2^2 = 4.250, straight .215 more, trigonometric .993; and the target stays exact."""
     rng = np.random.default_rng(0)
     X0, X1 = rng.normal(size=(5000, 1)), 2 + 0.5 * rng.normal(size=(5000, 1))
     flow = InterpolantFlow(interpolant=name, max_iter=1500, **SMALL).fit(X0, X1)
@@ -166,7 +166,7 @@ def rectified():
     return flow.rectify(2, max_iter=400), X0, X1, before
 
 
-def test_a_rectified_flow_is_straight_and_keeps_law_and_map(rectified):
+def test_a_rectified_flow_is_straight_and_keeps_distribution_and_map(rectified):
     flow, X0, X1, (score, ends, energy) = rectified
     report = flow.rectification_report_
     assert report.straightness[1] < 0.02 * report.straightness[0]
@@ -191,7 +191,7 @@ def test_what_rows_are_moved_by_is_the_sum_that_theory_says(rectified):
 
 
 def test_the_report_on_a_model_pairs_rows_as_the_model_does(rectified):
-    """Losses by time are those of the law that the fields were fitted to, not of independent ends."""
+    """Losses by time are those of the distribution that the fields were fitted to, not of independent ends."""
     rng = np.random.default_rng(0)
     X0, X1 = rng.normal(size=(700, 2)), rng.normal([2.0, 0.0], size=(600, 2))
     params = {"max_iter": 20, "hidden_layer_sizes": (8,), "base_density": None, "random_state": 0}
@@ -285,7 +285,7 @@ def test_moments_of_a_plan():
     bridge = SchroedingerBridge(0.5, "mixture", n_components=1, base_density=None, preprocessing=None, random_state=0)
     moments = plan_moments(bridge.fit(X0, X1), X0[:3], n_draws=4000)
     np.testing.assert_allclose(moments.mean, bridge.transform(X0[:3]), atol=0.1)
-    # between standard normal laws Cov(x1 | x0) = 1 - k^2 with k = sqrt(1 + epsilon^2) - epsilon
+    # between standard normal distributions Cov(x1 | x0) = 1 - k^2 with k = sqrt(1 + epsilon^2) - epsilon
     k = np.sqrt(1.25) - 0.5
     np.testing.assert_allclose(moments.covariance, np.broadcast_to((1 - k**2) * np.eye(2), (3, 2, 2)), atol=0.1)
     with pytest.raises(ValueError, match="n_draws=1, but expected"):

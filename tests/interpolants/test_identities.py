@@ -27,7 +27,7 @@ TIMES = torch.tensor([5e-4, 0.05, 0.23, 0.41, 0.59, 0.77, 0.95, 1 - 5e-4], dtype
 START, STOP = torch.tensor([0.0, 1.0], dtype=torch.float64)
 
 
-def laws():
+def cases():
     """Every path between two samples (or from one to itself), and every one from a Gaussian base."""
     for instance in instances():
         path = instance.values[0]
@@ -37,7 +37,7 @@ def laws():
             yield pytest.param(GaussianBase(path), id=f"gaussian-base-{instance.id}")
 
 
-over_laws = pytest.mark.parametrize("path", list(laws()))
+over_paths = pytest.mark.parametrize("path", list(cases()))
 
 
 @dataclasses.dataclass
@@ -109,7 +109,7 @@ def equation_terms(fields, t, x):
     return rate, divergence(fields), divergence(fields.score_function), laplacian
 
 
-@over_laws
+@over_paths
 def test_density_solves_the_transport_and_the_fokker_planck_equations(path):
     """d_t rho + div((b +- epsilon s) rho) = +- epsilon Lap rho."""
     for case in both(path):
@@ -121,7 +121,7 @@ def test_density_solves_the_transport_and_the_fokker_planck_equations(path):
                 assert (residual / scale).abs().max() < DISCRETISATION
 
 
-@over_laws
+@over_paths
 def test_transport_equation_along_the_log_density(path):
     """d_t log rho + div b + b . s = 0, with the exact divergence."""
     for case in both(path):
@@ -134,7 +134,7 @@ def test_transport_equation_along_the_log_density(path):
             assert ((rate + divergence + along) / scale).abs().max() < DISCRETISATION
 
 
-@over_laws
+@over_paths
 def test_score_function_is_the_gradient_of_the_log_density(path):
     for case in both(path):
         for t in [START, *TIMES, STOP]:
@@ -146,7 +146,7 @@ def test_score_function_is_the_gradient_of_the_log_density(path):
 # The identities of the fields.
 
 
-@over_laws
+@over_paths
 def test_velocity_and_score_from_the_posterior_means(path):
     for case in both(path):
         for t in TIMES:
@@ -166,7 +166,7 @@ def test_velocity_and_score_from_the_posterior_means(path):
                 close(path.alpha(t) * eta0 + path.beta(t) * eta1, x)
 
 
-@over_laws
+@over_paths
 def test_posterior_means_from_velocity_and_denoiser(path):
     """The inversions, where W > 0; where one of alpha and beta is zero, from the point itself."""
     for case in both(path):
@@ -189,7 +189,7 @@ def test_posterior_means_from_velocity_and_denoiser(path):
                 close(still / b, eta1, 1e-9)
 
 
-@pytest.mark.parametrize("path", [law for law in laws() if Fields(law.values[0], None).latent_scale(TIMES).any()])
+@pytest.mark.parametrize("path", [case for case in cases() if Fields(case.values[0], None).latent_scale(TIMES).any()])
 def test_package_denoiser_is_the_posterior_mean_of_the_noise(path):
     """And the drifts of the SDE are b + epsilon s and b - epsilon s."""
     for case in both(path):
@@ -240,14 +240,14 @@ def test_table_of_one_sided_conversions(name):
 def end_scores(parameters, x):
     """The score function of a mixture, by torch.distributions and autograd."""
     weights, means, covs = (torch.as_tensor(p) for p in parameters)
-    law = torch.distributions.MixtureSameFamily(
+    distribution = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(weights), torch.distributions.MultivariateNormal(means, covs)
     )
     x = x.clone().requires_grad_()
-    return torch.autograd.grad(law.log_prob(x).sum(), x)[0]
+    return torch.autograd.grad(distribution.log_prob(x).sum(), x)[0]
 
 
-@over_laws
+@over_paths
 def test_endpoint_values(path):
     """b(0, x) = alpha_dot x + beta_dot E[x1] - gamma gamma_dot s0 and its mirror image (independent ends)."""
     for case in both(path):
@@ -277,7 +277,7 @@ def test_endpoint_values_of_the_linear_path_with_brownian_noise():
 # Signs, by Monte Carlo: no formula of the oracle is believed twice.
 
 
-@over_laws
+@over_paths
 def test_conditional_means_near_a_point(path):
     """E[z | x_t] = -gamma s (-alpha s for a Gaussian base) and E[dx_t/dt | x_t] = b."""
     case = problem(path, 1)
@@ -296,7 +296,7 @@ def test_conditional_means_near_a_point(path):
 # The losses at the exact fields (theory 12, item 3).
 
 
-@over_laws
+@over_paths
 def test_exact_fields_are_stationary_points_of_their_losses(path):
     """E[f . (f - target)] = 0."""
     case = problem(path, 2)
@@ -464,7 +464,7 @@ def test_erratum_b_6_the_current_has_the_noise_of_the_drift(bridge):
 
 
 def test_erratum_of_the_code_the_mirror_ode_has_minus_gamma_gamma_dot_s():
-    """It carries the law half-way; with the sign of the code it carries another. (Both return at t = 1.)"""
+    """It carries the distribution half-way; with the sign of the code it carries another. (Both return at t = 1.)"""
     path = Mirror("brownian", 1.7)
     case = problem(path, 1, n_components=1)
     _, x1, _ = case.draw(50)

@@ -27,7 +27,7 @@ def normal_rows(n, d=2, *, mean=0.0, scale=1.0, seed=0):
 
 
 def mean_abs_normal(mean, scale):
-    """E|N(mean, scale^2)|: the mean of the folded normal law."""
+    """E|N(mean, scale^2)|: the mean of the folded normal distribution."""
     folded = scale * math.sqrt(2 / math.pi) * math.exp(-(mean**2) / (2 * scale**2))
     return folded + mean * (1 - 2 * norm.cdf(-mean / scale))
 
@@ -39,7 +39,7 @@ def double_loop(X, Y):
     return 2 * np.mean([math.dist(a, b) for a in X for b in Y]) - within(X) - within(Y)
 
 
-# Distances of two samples, for which the next laws hold.
+# Distances of two samples, for which the next tests hold.
 DISTANCES = [
     "energy_distance",
     "maximum_mean_discrepancy",
@@ -72,7 +72,7 @@ def test_a_distance_refuses_other_columns(name):
 
 @pytest.mark.parametrize("mean, scale", [(0.0, 1.0), (0.5, 1.0), (-1.0, 2.0)])
 @pytest.mark.parametrize("n, m", [(2, 2), (5, 3), (20, 30)])
-def test_unbiased_for_normal_laws(mean, scale, n, m):
+def test_unbiased_for_normal_distributions(mean, scale, n, m):
     expected = 2 * mean_abs_normal(mean, math.hypot(1, scale)) - mean_abs_normal(0, math.sqrt(2)) * (1 + scale)
     rng = np.random.default_rng(0)
     values = [
@@ -81,7 +81,7 @@ def test_unbiased_for_normal_laws(mean, scale, n, m):
     assert abs(np.mean(values) - expected) < 4 * np.std(values, ddof=1) / math.sqrt(len(values))
 
 
-def test_equal_laws_give_zero_in_the_mean_and_negative_values():
+def test_equal_distributions_give_zero_in_the_mean_and_negative_values():
     rng = np.random.default_rng(1)
     values = [energy_distance(rng.normal(size=(40, 3)), rng.normal(size=(40, 3))) for _ in range(400)]
     assert abs(np.mean(values)) < 4 * np.std(values, ddof=1) / math.sqrt(len(values))

@@ -126,7 +126,7 @@ def test_from_rows_of_one_value_nothing_is_learned():
     assert train_on_synthetic(rows * [0.0, 1.0], rows, target=0).synthetic == 0.0
 
 
-def test_mmd_of_normal_laws():
+def test_mmd_of_normal_distributions():
     # E k of N(0, s^2) and N(m, s^2) in d columns: (h^2 / (h^2 + 2 s^2))^(d/2) exp(-m^2 / (2 (h^2 + 2 s^2)))
     X, Y = normal(3000, 0), normal(3000, 1)
     X[:, 0] += 1.0

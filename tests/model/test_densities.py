@@ -50,7 +50,7 @@ def test_log_density_at_any_time(name, t):
 
 @pytest.mark.parametrize("gamma_scale", [1.0, 0.5])
 def test_encoding_decoding_needs_no_base_density(gamma_scale):
-    """The law in the middle is N(0, gamma_scale I)."""
+    """The distribution in the middle is N(0, gamma_scale I)."""
     model, X, target, base = exact(InterpolantFlow("encoding-decoding", gamma_scale=gamma_scale), two=True, n=20)
     with_parts(model, base_density=None)
     np.testing.assert_allclose(model.score_samples(X), mixture_log_density(X, *target), atol=1e-3)
@@ -330,8 +330,8 @@ def test_bounds_are_the_same_in_all_units():
 def test_fisher_term_of_a_shifted_velocity_has_its_closed_form():
     """N(0, 1) -> N(0, v) with velocity b + c: the model is N(M, n) with M = n^(1/2) int c n^(-1/2) dt."""
     v, c = 0.5, 0.3
-    law = np.ones(1), np.zeros((1, 1)), np.full((1, 1, 1), v)
-    reference, model = (with_exact_fields(InterpolantDiffusion(preprocessing=None), law) for _ in range(2))
+    distribution = np.ones(1), np.zeros((1, 1)), np.full((1, 1, 1), v)
+    reference, model = (with_exact_fields(InterpolantDiffusion(preprocessing=None), distribution) for _ in range(2))
     with_parts(model, velocity=Shifted(model.network_, lambda t: c))
     n = lambda t: (1 - t) ** 2 + v * t**2  # noqa: E731
     mean = lambda t: n(t) ** 0.5 * quad(lambda u: c * n(u) ** -0.5, 0, t)[0]  # noqa: E731

@@ -304,8 +304,8 @@ def test_a_noisy_trajectory_needs_the_score():
 # --------------------------------------------------------------------- trajectory: the SDE
 
 
-def law(path, t, base):
-    """The law of x_t between ONE component ends."""
+def distribution(path, t, base):
+    """The distribution of x_t between ONE component ends."""
     a, b, g = (float(f(tensor(t))) for f in (path.alpha, path.beta, path.gamma))
     mean = a * base[1] + b * ONE[1]
     return np.ones(1), mean, a**2 * base[2] + b**2 * ONE[2] + g**2 * np.eye(2)
@@ -322,7 +322,7 @@ def steep(t):
 @pytest.mark.parametrize("forward", [True, False], ids=["forward", "backward"])
 @pytest.mark.parametrize("schedule", ["gamma", "constant", steep])
 @pytest.mark.parametrize("two", [False, True], ids=["one-sample", "bridge"])
-def test_sde_trajectory_has_the_law_of_the_interpolant_at_each_time(two, schedule, forward):
+def test_sde_trajectory_has_the_distribution_of_the_interpolant_at_each_time(two, schedule, forward):
     params = {"noise_schedule": schedule, "n_steps": 60, "cls": InterpolantDiffusion}
     model = bridge(target=ONE, base=OTHER, **params) if two else one_sample(target=ONE, **params)
     base = OTHER if two else STANDARD
@@ -330,7 +330,7 @@ def test_sde_trajectory_has_the_law_of_the_interpolant_at_each_time(two, schedul
     X = sample_mixture(np.random.default_rng(4), N, *(base if forward else ONE))
     paths = model.trajectory(X, 5, start=start, stop=stop, noise_level=0.5)
     for t, rows in zip(np.linspace(start, stop, 5), paths, strict=True):
-        assert_moments(rows, law(model.interpolant_, t, base))
+        assert_moments(rows, distribution(model.interpolant_, t, base))
 
 
 def test_noise_of_a_backward_trajectory_is_that_of_its_time():

@@ -150,8 +150,8 @@ def test_a_nonlinear_path_interpolates_in_scaled_units(nonlinear):
     a, b = (np.repeat(X[:1], N, 0) for X in (X0, X1))
     x0, x1 = maps.transform(a[:1]), maps.transform(b[:1])
     mean = maps.inverse_transform((1 - t) * x0 + t * x1 + t * (1 - t) * np.sin(x0 + x1))
-    law = np.ones(1), mean, np.diag(t * (1 - t) * maps.scale**2)[None]
-    assert_moments(nonlinear.interpolate(a, b, t), law)
+    distribution = np.ones(1), mean, np.diag(t * (1 - t) * maps.scale**2)[None]
+    assert_moments(nonlinear.interpolate(a, b, t), distribution)
 
 
 def test_a_nonlinear_path_needs_two_samples():
@@ -203,7 +203,7 @@ def test_fields_of_a_mirror():
         assert_allclose(model.velocity(ROWS, t), -factor * model.score_function(ROWS, t), atol=1e-9)
 
 
-def test_resampling_keeps_the_law_and_moves_further_with_more_noise():
+def test_resampling_keeps_the_distribution_and_moves_further_with_more_noise():
     model = mirror(target=ONE, n_steps=50)
     X = model.base_sample_
     moved = []
@@ -262,7 +262,7 @@ def test_a_fitted_mirror_resamples(cls):
 
 
 def test_a_gaussian_base_absorbs_the_latent_noise():
-    """alpha_eff^2 = alpha^2 + gamma^2: the same law of x_t, hence the same fields (theory 1.7)."""
+    """alpha_eff^2 = alpha^2 + gamma^2: the same distribution of x_t, hence the same fields (theory 1.7)."""
     path = make_interpolant("linear", "brownian", 1.0, two_samples=False, latent_noise=False)
     assert isinstance(path, GaussianBase)
     model = one_sample(gamma="brownian")

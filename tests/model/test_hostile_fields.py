@@ -107,8 +107,8 @@ def test_rough_fields_get_more_steps_and_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert choose_grid(Fields(lambda t, x: torch.ones_like(x)), x, None)[0] == 1
-        steps, law = choose_grid(Fields(lambda t, x: -150.0 * (x - 1)), x, None)
-        end = solvers.odeint(lambda t, x: -150.0 * (x - 1), x, solvers.time_grid(steps, law), "rk4")
+        steps, spacing = choose_grid(Fields(lambda t, x: -150.0 * (x - 1)), x, None)
+        end = solvers.odeint(lambda t, x: -150.0 * (x - 1), x, solvers.time_grid(steps, spacing), "rk4")
     assert 32 < steps <= 256
     torch.testing.assert_close(end, torch.ones_like(end), rtol=0, atol=0.02)
     with pytest.warns(IntegrationWarning, match=r"is not smooth: 256 steps of RK4, which `sample` takes, .* apart"):

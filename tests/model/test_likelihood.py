@@ -132,8 +132,8 @@ def test_log_density_at_intermediate_times(t):
     torch.testing.assert_close(value, exact.log_density(torch.tensor(t).double(), x), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("law", ["uniform", "quadratic", "sine", "logit"])
-def test_decoupled_solver_is_of_fifth_order(law):
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "sine", "logit"])
+def test_decoupled_solver_is_of_fifth_order(spacing):
     rng = np.random.default_rng(2)
     path = GaussianBase(Linear())
     exact = MixtureFields(path, *mixture(rng, 2, 2))
@@ -141,7 +141,7 @@ def test_decoupled_solver_is_of_fifth_order(law):
     true = exact.log_density(torch.tensor(1.0).double(), x)
     errors = []
     for n_steps in (12, 24, 48, 96):
-        end, divergence, _ = flow_with_divergence(Fields(path, exact), x, 1.0, 0.0, Level.of(n_steps), law)
+        end, divergence, _ = flow_with_divergence(Fields(path, exact), x, 1.0, 0.0, Level.of(n_steps), spacing)
         errors.append(float((standard_normal_log_density(end) + divergence - true).abs().mean()))
     assert -np.polyfit(np.arange(4), np.log2(errors), 1)[0] > 4.5
 
@@ -157,8 +157,8 @@ def test_the_quadrature_knows_what_it_misses(values, n):
 
 
 @pytest.mark.parametrize("span", [(1.0, 0.0), (0.0, 1.0), (0.7, 0.5)])
-def test_nodes_of_a_law_of_their_own_integrate_as_well(span):
-    """The integral of a polynomial in time, of nodes that are given as parameters of the steps' law."""
+def test_nodes_of_a_spacing_of_their_own_integrate_as_well(span):
+    """The integral of a polynomial in time, of nodes that are given as parameters of the steps' spacing."""
     parameters, weights = _nodes(24, "logit", *span)
     times, rates = grid_map(torch.tensor(parameters, dtype=torch.float64), "logit", *span)
     integral = float((torch.tensor(weights, dtype=torch.float64) * rates * times**3).sum())
@@ -173,9 +173,11 @@ def test_stated_errors_cover_the_true_ones():
         exact = MixtureFields(path, *mixture(rng, 4, d))
         x = torch.as_tensor(rng.normal(size=(100, d)))
         true = exact.log_density(torch.tensor(1.0).double(), x)
-        for law, tolerances in (("uniform", (1e-3,)), ("logit", (1.0, 1e-2, 1e-3, 1e-5))):
+        for spacing, tolerances in (("uniform", (1e-3,)), ("logit", (1.0, 1e-2, 1e-3, 1e-5))):
             for tolerance in tolerances if d == 2 else (1e-3,):
-                value, error = ode_log_density(Fields(path, exact), x, 1.0, 0.0, standard_normal_parts, tolerance, law)
+                value, error = ode_log_density(
+                    Fields(path, exact), x, 1.0, 0.0, standard_normal_parts, tolerance, spacing
+                )
                 assert (error <= tolerance).all()
                 # the coarsest grid knows its own error less well
                 assert ((value - true).abs() <= error).double().mean() >= (0.98 if tolerance == 1.0 else 0.99)

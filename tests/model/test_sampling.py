@@ -96,7 +96,7 @@ def test_drift_is_finite_at_both_ends(level):
 
 
 @pytest.mark.parametrize("two", [False, True])
-def test_a_last_denoising_step_keeps_the_law(two):
+def test_a_last_denoising_step_keeps_the_distribution(two):
     rng = np.random.default_rng(11)
     target, base = mixture(rng, 1, 2), mixture(rng, 1, 2)
     args = (target, base, sample_mixture(rng, N, *base)) if two else (target,)
@@ -130,7 +130,7 @@ def test_seeds():
 
 
 def test_rows_do_not_depend_on_chunks(monkeypatch):
-    """The law is the same and every row is finite, whatever the chunk."""
+    """The distribution is the same and every row is finite, whatever the chunk."""
 
     rng = np.random.default_rng(5)
     target = mixture(rng, 1, 2)
@@ -164,7 +164,7 @@ def test_a_bridge_starts_from_rows_of_its_base():
     rng = np.random.default_rng(8)
     target = base = (np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
     rows = rng.normal(size=(3, 2))
-    # between equal normal laws with the variance-preserving path, the ODE is the identity
+    # between equal normal distributions with the variance-preserving path, the ODE is the identity
     model = InterpolantFlow("trigonometric", random_state=0)
     X = with_exact_fields(model, target, base, rows).sample(200)
     nearest = ((X[:, None] - rows) ** 2).sum(-1)
@@ -193,8 +193,8 @@ def test_non_finite_rows_never_leave_in_silence():
 
 def identity_flow():
     """From N(0, I) to itself by a path of constant variance: rows are the numbers that are drawn."""
-    law = (np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
-    return with_exact_fields(InterpolantFlow("trigonometric", random_state=0), law)
+    distribution = (np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
+    return with_exact_fields(InterpolantFlow("trigonometric", random_state=0), distribution)
 
 
 def test_the_numbers_of_a_sample_are_not_those_of_another_stream():

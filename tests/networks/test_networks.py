@@ -309,7 +309,7 @@ def test_the_score_is_minus_the_denoiser_over_gamma_without_the_division(gamma):
 @pytest.mark.parametrize("gamma", [None, "brownian", "quadratic"])
 @pytest.mark.parametrize("cls", [Linear, Trigonometric])
 def test_a_fresh_velocity_is_the_exact_one_of_correlated_gaussian_ends(cls, gamma):
-    """b = Cov(dx_t/dt, x_t) C^-1 x (theory 9.3), from the law of (x0, x1, z) and autograd in time."""
+    """b = Cov(dx_t/dt, x_t) C^-1 x (theory 9.3), from the distribution of (x0, x1, z) and autograd in time."""
     path, d = cls(gamma, 0.7), 3
     v0, v1, c = variances(d)
     field, _ = fresh(path, "velocity", d, c)
@@ -403,10 +403,10 @@ def test_the_dtype_follows_the_input():
 def test_mixture_velocity_is_the_exact_field_of_its_mixture(path, timed):
     """Theory 8.6, with its divergence; and around a network the divergence is that of autograd."""
     rng = np.random.default_rng(0)
-    law = mixture(rng, 3, 4)
-    exact = MixtureFields(path, *law)
+    distribution = mixture(rng, 3, 4)
+    exact = MixtureFields(path, *distribution)
     network = random_network(4, (6, 5))
-    field = MixtureVelocity(path, network, *(torch.as_tensor(part) for part in law)).double()
+    field = MixtureVelocity(path, network, *(torch.as_tensor(part) for part in distribution)).double()
     x = torch.as_tensor(rng.normal(size=(7, 4)))
     t = torch.linspace(0.05, 0.95, 7).double() if timed else torch.tensor(0.7).double()
     value, divergence = field.velocity_and_divergence(t, x)

@@ -1,4 +1,4 @@
-"""Conditions: their encoding, conditional laws, guidance, and forecasts from a given row."""
+"""Conditions: their encoding, conditional distributions, guidance, and forecasts from a given row."""
 
 import itertools
 
@@ -181,7 +181,7 @@ def test_conditions_that_cannot_be_learned(condition, message, fit):
             fit(condition)
 
 
-# -------------------------------------------------------------------------- conditional laws
+# -------------------------------------------------------------------------- conditional distributions
 
 SMALL = {
     "max_iter": 400, "hidden_layer_sizes": (32, 32), "preprocessing": "standardize", "base_density": None,
@@ -210,7 +210,7 @@ def guided(droppable):
 
 
 @pytest.mark.parametrize("label", CENTRES)
-def test_samples_of_a_class_have_its_law(classes, label):
+def test_samples_of_a_class_have_its_distribution(classes, label):
     rows = classes.sample(2000, condition=label)
     assert_allclose(rows.mean(0), CENTRES[label], atol=0.1)  # a short fit: a fifth of the spread
     assert_allclose(rows.std(0), 0.5, atol=0.1)
@@ -300,7 +300,7 @@ def test_a_numeric_condition_is_interpolated():
 # --------------------------------------------------------------------------------- guidance
 
 
-def test_dropped_conditions_give_the_law_without_one_as_well(droppable):
+def test_dropped_conditions_give_the_distribution_without_one_as_well(droppable):
     rows = droppable.sample(4000)
     assert_allclose(rows.mean(0), X.mean(0), atol=0.15)
     assert_allclose(rows.std(0), X.std(0), rtol=0.1)
@@ -400,7 +400,7 @@ def forecaster():
 
 
 @pytest.mark.parametrize("start", [[1.0, 3.0], [2.0, 2.0], [3.0, 1.5]])
-def test_forecasts_have_the_law_of_the_next_row(forecaster, start):
+def test_forecasts_have_the_distribution_of_the_next_row(forecaster, start):
     rows = forecaster.sample(4000, condition=start)
     assert rows.shape == (4000, 2)
     assert_allclose(rows.mean(0), 0.5 * np.array(start) + 1, atol=0.06)
@@ -491,7 +491,7 @@ def test_forecasting_needs_pairs_and_its_own_path(params, args, condition, messa
         InterpolantDiffusion(start="condition", max_iter=1, **params).fit(*args, condition=condition)
 
 
-def test_a_forecast_by_another_noise_has_the_same_law():
+def test_a_forecast_by_another_noise_has_the_same_distribution():
     model = InterpolantDiffusion(start="condition", gamma_scale=0.5, n_steps=50, **{**SMALL, "max_iter": 800})
     rows = model.fit(*autoregressive_pairs()).sample(4000, condition=[1.0, 3.0])
     assert_allclose(rows.mean(0), [1.5, 2.5], atol=0.06)

@@ -246,7 +246,7 @@ def test_errors_name_the_sample_and_the_way_out():
     "X",
     [
         *[SAMPLES[name] for name in ("small", "one-column", "units", "offset", "tiny-column", "huge-column")],
-        rows(n=5, d=20),  # few rows say nothing of the law
+        rows(n=5, d=20),  # few rows say nothing of the distribution
         rows(n=3, d=3)[:, [0, 1, 0]],
         rows()[:, [0, 1, 0]] + np.random.default_rng(0).normal(scale=1e-4, size=(200, 3)),  # noise of a known size
     ],

@@ -1,4 +1,4 @@
-"""The smooth monotone map of a column to a normal law."""
+"""The smooth monotone map of a column to a normal distribution."""
 
 import numpy as np
 import pytest
@@ -112,7 +112,7 @@ def test_value_and_slope_of_a_tail_are_continuous_at_its_knot(shape):
     assert_allclose(np.exp(log_slope), 0.7, rtol=1e-6)
 
 
-def test_a_tail_has_the_mass_and_the_power_of_its_law():
+def test_a_tail_has_the_mass_and_the_power_of_its_distribution():
     tail = Tail(2.0, 1.5, 0.7, 0.5)
     x = np.array([1e3, 1e4])
     mass = norm.sf(tail.forward(x)[0])

@@ -41,7 +41,7 @@ dist.init_process_group("gloo")
 rank = dist.get_rank()
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(801, 2)) @ np.array([[1.0, 0.5], [0.0, 2.0]])
-X[:400] += 3.0  # sorted, so that the shards have different laws
+X[:400] += 3.0  # sorted, so that the shards have different distributions
 TEST = X[::5]
 SMALL = {"hidden_layer_sizes": (16,), "random_state": 0}
 mine = np.array_split(X, 2)[rank]

@@ -143,7 +143,7 @@ def test_jacobian_is_the_derivative():
 
 
 def test_dequantised_numbers_fill_their_cells():
-    # one cell is one wide: the density of the dequantised law at a whole number is the mass of that number
+    # one cell is one wide: the density of the dequantised distribution at a whole number is the mass of that number
     x = np.random.default_rng(0).poisson(300.0, size=(5000, 1)).astype(float)
     codec = TableCodec({0: "continuous"}, random_state=0).fit(x)
     rows = np.arange(280.0, 320.0)[:, None]

@@ -55,7 +55,7 @@ def fitted():
     return TableSynthesizer(flow=SMALL_FLOW, max_iter=400, random_state=0).fit(mixed_rows(2000, 0))
 
 
-def test_log_density_is_that_of_the_law(fitted):
+def test_log_density_is_that_of_the_distribution(fitted):
     frame = mixed_rows(1500, 1)
     loss = log_density(frame) - fitted.score_samples(frame)
     assert abs(loss.mean()) < 0.06
@@ -84,7 +84,7 @@ def test_density_integrates_to_one_over_levels_spikes_and_values():
     assert np.isclose(total, 1.0, atol=0.01)
 
 
-def test_drawn_rows_follow_the_law(fitted):
+def test_drawn_rows_follow_the_distribution(fitted):
     made, frame = fitted.sample(4000, random_state=1), mixed_rows(4000, 2)
     assert list(made.columns) == list(frame.columns)
     assert (made.dtypes == frame.dtypes).all()
@@ -138,7 +138,7 @@ def test_gaps_of_given_rows_are_drawn(fitted):
     assert made.x.notna().all()
 
 
-def test_probabilities_of_a_column_are_those_of_the_law(fitted):
+def test_probabilities_of_a_column_are_those_of_the_distribution(fitted):
     frame = mixed_rows(1500, 3)
     p = fitted.predict_proba(frame.drop(columns="a"), target="a")
     b, y = frame.b.cat.codes.to_numpy(), 0.0
@@ -200,7 +200,7 @@ def normal_rows(n, seed):
     return rng.multivariate_normal([0, 1, 2], [[1, 0.8, 0.3], [0.8, 1, 0.5], [0.3, 0.5, 1]], size=n)
 
 
-def test_values_given_values_follow_the_normal_law_from_rows_with_gaps():
+def test_values_given_values_follow_the_normal_distribution_from_rows_with_gaps():
     X = normal_rows(2000, 0)
     X[np.random.default_rng(1).uniform(size=X.shape) < 0.2] = np.nan
     model = TableSynthesizer(flow=SMALL_FLOW, max_iter=200, random_state=0).fit(X)

@@ -61,7 +61,7 @@ FITS = {
     "bridge, round by round": (
         SchroedingerBridge(method="network", base_density=None, n_components=1, **{**SMALL, "max_iter": 110}), (X0, X1),
     ),
-    "bridge from a normal law, fresh seed": (
+    "bridge from a normal distribution, fresh seed": (
         SchroedingerBridge(0.1, "network", 1, base_density=None, max_iter=110, hidden_layer_sizes=(8,)), (X0,),
     ),
     "table": (TableSynthesizer(max_iter=120, random_state=0), (FRAME,)),

@@ -494,11 +494,15 @@ def test_bfloat16_is_used_where_it_pays(monkeypatch, widths, instructions, netwo
 
 def test_products_alone_are_in_half_precision():
     """Targets and closed forms are not: towards t = 1 those of a mixture divide by small variances."""
-    law = [torch.tensor([0.4, 0.6]), torch.tensor([[-2.0, 0.0], [1.0, 3.0]]), 0.01 * torch.eye(2).expand(2, 2, 2)]
+    distribution = [
+        torch.tensor([0.4, 0.6]),
+        torch.tensor([[-2.0, 0.0], [1.0, 3.0]]),
+        0.01 * torch.eye(2).expand(2, 2, 2),
+    ]
     path, blocks = make_interpolant("linear", None, 1.0, two_samples=False, latent_noise=False), []
     for low in (True, False):
         network = FiLMNetwork(2, 0, (8,), "silu", torch.Generator().manual_seed(0))
-        fields = torch.nn.ModuleDict({"velocity": MixtureVelocity(path, network, *law)})
+        fields = torch.nn.ModuleDict({"velocity": MixtureVelocity(path, network, *distribution)})
         rows = torch.randn((50, 2), generator=torch.Generator().manual_seed(0))
         sampler = Sampler(None, rows, None, independent, False)
         batches = Batches(fields, path, "uniform", sampler, 8, torch.Generator().manual_seed(0), low)

@@ -1,4 +1,4 @@
-"""The training loop: laws of time, losses at the exact field, batches, averages, the weights that are kept."""
+"""The training loop: distributions of time, losses at the exact field, batches, averages, the weights that are kept."""
 
 import math
 import threading
@@ -36,7 +36,7 @@ def normals(*shape, seed=0):
     return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
 
 
-# ------------------------------------------------------------------------------ laws of time
+# ------------------------------------------------------------------------------ distributions of time
 
 CDFS = {
     "uniform": stats.uniform.cdf,
@@ -48,32 +48,32 @@ CDFS = {
 
 
 @pytest.mark.parametrize("n", [1, 2, 64, 400])
-@pytest.mark.parametrize("law", TIME_DISTRIBUTIONS)
-def test_one_time_in_each_part_of_the_mass(law, n):
-    t = draw_times(law, n, generator(), "cpu")
+@pytest.mark.parametrize("distribution", TIME_DISTRIBUTIONS)
+def test_one_time_in_each_part_of_the_mass(distribution, n):
+    t = draw_times(distribution, n, generator(), "cpu")
     assert t.shape == (n,) and t.dtype == torch.float32
-    strata = n * CDFS[law](t.double().numpy())
-    inside = t < 1 - 1.5 * _T_MARGIN  # the last times of a law crowded at t = 1 are held back
+    strata = n * CDFS[distribution](t.double().numpy())
+    inside = t < 1 - 1.5 * _T_MARGIN  # the last times of a distribution crowded at t = 1 are held back
     strata = np.where(inside, strata, np.arange(n) + 0.5)
     assert inside.sum() >= n - 2
     # in float32: 1 - t has seven digits less those that t has lost near 1
     assert (strata > np.arange(n) - 1e-2).all() and (strata < np.arange(n) + 1 + 1e-2).all()
-    assert not torch.equal(t, draw_times(law, n, generator(1), "cpu"))
+    assert not torch.equal(t, draw_times(distribution, n, generator(1), "cpu"))
 
 
-@pytest.mark.parametrize("law", TIME_DISTRIBUTIONS)
-def test_quantiles_of_the_law(law):
+@pytest.mark.parametrize("distribution", TIME_DISTRIBUTIONS)
+def test_quantiles_of_the_distribution(distribution):
     u = torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
-    np.testing.assert_allclose(CDFS[law](TIME_DISTRIBUTIONS[law](u).numpy()), u, rtol=1e-10)
-    t = draw_times(law, 20_000, generator(), "cpu").double().numpy()
+    np.testing.assert_allclose(CDFS[distribution](TIME_DISTRIBUTIONS[distribution](u).numpy()), u, rtol=1e-10)
+    t = draw_times(distribution, 20_000, generator(), "cpu").double().numpy()
     for p in (0.1, 0.5, 0.9):
-        assert abs(CDFS[law](np.quantile(t, p)) - p) < 2 / 20_000  # stratified: not 1 / sqrt(n)
+        assert abs(CDFS[distribution](np.quantile(t, p)) - p) < 2 / 20_000  # stratified: not 1 / sqrt(n)
 
 
-@pytest.mark.parametrize("law", TIME_DISTRIBUTIONS)
-def test_times_keep_their_distance_from_the_ends(law):
+@pytest.mark.parametrize("distribution", TIME_DISTRIBUTIONS)
+def test_times_keep_their_distance_from_the_ends(distribution):
     # so many that the uniform numbers round to 1 in float32, where quantiles are infinite
-    t = draw_times(law, 2**22, generator(), "cpu")
+    t = draw_times(distribution, 2**22, generator(), "cpu")
     assert t.min() >= _T_MARGIN and t.max() <= 1 - _T_MARGIN * (1 - 1e-2)
 
 
@@ -137,12 +137,12 @@ def row_gradients(name, field, points, path, weighted=True):
     return torch.cat([model.shift.grad, model.tilt.grad], 1)
 
 
-@pytest.mark.parametrize("law", TIME_DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", TIME_DISTRIBUTIONS)
 @pytest.mark.parametrize("name", PATHS)
-def test_the_exact_velocity_is_a_projection(name, law):
+def test_the_exact_velocity_is_a_projection(name, distribution):
     """E[f . (f - dx_t/dt)] = 0 for f = E[dx_t/dt | x_t], at every time."""
     path, n = PATHS[name], 20_000
-    t, x0, x1, z, _ = normal_points(path, n, draw_times(law, n, generator(9), "cpu").double())
+    t, x0, x1, z, _ = normal_points(path, n, draw_times(distribution, n, generator(9), "cpu").double())
     f = exact_field(path)(t, path.point(t, x0, x1, z))
     products = (f * (f - path.point_dot(t, x0, x1, z))).sum(1, keepdim=True)
     assert standard_scores(products, path).abs().max() < 4
@@ -209,7 +209,7 @@ def test_mirror_images_cancel_the_singular_part_of_the_gradient(name):
         points = normal_points(path, n, t, seed=3)
         gradients = row_gradients("velocity", exact_field(path), points, path, weighted=False)[:, :D]
         residuals = gradients * (2 * n * D) / 2  # the loss is a mean over rows and features of squares
-        error = 4 * math.sqrt(2 / n)  # four standard errors of the variance of a normal law
+        error = 4 * math.sqrt(2 / n)  # four standard errors of the variance of a normal distribution
         plain, together = residuals[:n].var(0), pair_means(residuals, path).var(0)
         # neglected terms are of order sqrt(s) of those that are kept
         torch.testing.assert_close(together, limit, rtol=error + 2 * math.sqrt(s), atol=0)
