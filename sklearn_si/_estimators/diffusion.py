@@ -73,10 +73,12 @@ class InterpolantDiffusion(BaseInterpolant):
         The dependence of the noise on time: epsilon(t) = noise_level * schedule(t), with the schedule gamma(t)
         (alpha(t) with a Gaussian base), 1, the minimiser of the bound of the Kullback-Leibler divergence (Gaussian base
         only), or your own function of t. May be changed after fit.
-    n_steps : int or "auto", default=100
-        Number of steps of `sample`, and of the chain with likelihood="sde". "auto" is 100 for the SDE; for the ODE it
-        is what `fit` measured to be enough (`sampling_grid_`) for "rk4", and 16 for other steppers. May be changed
-        after fit.
+    n_steps : int or "auto", default="auto"
+        Number of steps of `sample`, and of the chain with likelihood="sde". "auto" is 100 for "euler-maruyama" and the
+        chain, and 32 for the steppers of order 2 (100 with a schedule that is neither "gamma" nor "optimal"), times
+        half of the `noise_level` where that is above 2; for the ODE it is what `fit` measured to be enough
+        (`sampling_grid_`) for "rk4", and 16 for other steppers. Steps of the SDE are shorter where rows meet data. May
+        be changed after fit.
     solver : str or callable, default="auto"
         The stepper of `sample`. For the ODE: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (step
         sizes by `ode_tol`), "denoising" (Gaussian base) or "distilled" (after `distill`); for the SDE:
@@ -289,7 +291,7 @@ class InterpolantDiffusion(BaseInterpolant):
         target_density="auto",
         noise_level=1.0,
         noise_schedule="gamma",
-        n_steps=100,
+        n_steps="auto",
         solver="auto",
         ode_tol=1e-3,
         time_distribution="auto",

@@ -214,7 +214,7 @@ class FieldMethods(AsksModel):
             model.require_score("trajectory with noise_level > 0")
             check_schedule(sampling.noise_schedule, model.interpolant)
             generator = make_generator(self._seed_of(random_state), PATH_STREAM, self._evaluation().device)
-        times = n_times, self._sampling().grid(model.sampling_grid)[0], time_of(start), time_of(stop)
+        times = n_times, sampling.even_steps, time_of(start), time_of(stop)
         return _trajectory(model, X, times, sampling, self._evaluation(strict=False), generator, condition)
 
     def _field(self, X, t, condition, field, to_data):

@@ -71,7 +71,7 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
         only), or your own function of t. May be changed after fit.
     n_steps : int or "auto", default="auto"
         Number of steps of `sample`. "auto" is what `fit` measured to be enough (`sampling_grid_`) for "rk4", 16 for
-        other steppers of the ODE, and 100 for the SDE. May be changed after fit.
+        other steppers of the ODE, and for the SDE as in `InterpolantDiffusion`. May be changed after fit.
     solver : str or callable, default="auto"
         The stepper of `sample`. For the ODE: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (step
         sizes by `ode_tol`), "denoising" (Gaussian base) or "distilled" (after `distill`); for the SDE:

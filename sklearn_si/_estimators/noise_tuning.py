@@ -1,5 +1,6 @@
 """The noise level of a fitted model, chosen by drawn rows without a refit."""
 
+import dataclasses
 import math
 import numbers
 from typing import Any
@@ -37,8 +38,9 @@ class NoiseTuningMethods(AsksModel):
 
         (D^2 is the squared energy distance; 2303.08797, section 7, compares levels by drawn rows). The draws of all
         levels share their random numbers. The number of steps grows with the level, so that no level is judged by its
-        discretisation. The model takes the smallest level whose score is within one standard error of the best one,
-        because less noise needs fewer steps, and as many steps as that level was judged with.
+        discretisation. The model takes the smallest level that is within one standard error of the best one, because
+        less noise needs fewer steps, and as many steps as that level was judged with. That standard error is of the
+        mean difference of the two over draws with equal random numbers, of which little is left in it.
 
         Parameters
         ----------
@@ -60,8 +62,9 @@ class NoiseTuningMethods(AsksModel):
         Returns
         -------
         result : Bunch
-            `levels`, `scores` and `standard_errors` (over the draws), `n_steps` of each level, the level of the highest
-            score `best`, and the level that was taken, `chosen`.
+            `levels`, `scores` and `standard_errors` (over the draws), `difference_errors` (of the score of each level
+            less that of the best one), `n_steps` of each level, the level of the highest score `best`, and the level
+            that was taken, `chosen`.
 
         Raises
         ------
@@ -97,7 +100,10 @@ class NoiseTuningMethods(AsksModel):
         """Steps with which a level is judged."""
         if level == 0:
             return self.n_steps
-        own = 100 if self.n_steps == "auto" else int(self.n_steps)
+        if self.n_steps == "auto":
+            sampling = dataclasses.replace(self._sampling(), noise_level=level)
+            return sampling.even_steps if self.model_.is_forecast else sampling.grid(None)[0]
+        own = int(self.n_steps)
         return max(own, min(_MOST_STEPS, math.ceil(own * max(1.0, level))))
 
 
@@ -143,12 +149,12 @@ def _finite_score(score, level):
 
 def _judged(levels, scores, steps):
     """The result from the scores of each level (rows) and draw (columns)."""
-    mean = scores.mean(1)
-    error = scores.std(1, ddof=1) / scores.shape[1] ** 0.5
-    best = int(np.argmax(mean))
-    near = int(np.flatnonzero(mean >= mean[best] - error[best])[0])
+    mean, best = scores.mean(1), int(np.argmax(scores.mean(1)))
+    behind = scores[best] - scores  # draws of equal random numbers
+    error, of_difference = (part.std(1, ddof=1) / scores.shape[1] ** 0.5 for part in (scores, behind))
+    near = int(np.flatnonzero(behind.mean(1) <= of_difference)[0])
     return Figures(
-        levels=np.array(levels), scores=mean, standard_errors=error, n_steps=steps,
+        levels=np.array(levels), scores=mean, standard_errors=error, difference_errors=of_difference, n_steps=steps,
         best=levels[best], chosen=levels[near],
     )  # fmt: skip
 

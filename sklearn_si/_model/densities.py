@@ -1,5 +1,6 @@
 """Log-densities of a fitted model in data units: of the ODE at any time, of the SDE chain, gradients and ratios."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -159,7 +160,7 @@ def chain_log_density(
     x, fields = scaled_rows(model, X, torch.ones((), dtype=torch.float64), evaluation, condition)
     parts = model.base_parts()
     generator = make_generator(model.seed, PATH_STREAM, x.device)
-    n_steps = sampling.grid(model.sampling_grid)[0]
+    n_steps = dataclasses.replace(sampling, solver="euler-maruyama").grid(model.sampling_grid)[0]
     noise = sampling.noise_level, sampling.noise_schedule
     weights = path_log_weights(fields, x, *noise, n_steps, n_paths, parts, generator)
     # a row with one weight that is no number has none at all

@@ -412,7 +412,7 @@ class FittedModel(HoldsNetworks):
         x0 = as_tensor(self.base_map.transform(X0), dtype, generator.device).expand(n, -1)
         fields = self.fields(self.dtype, generator.device)
         fields.condition = x0
-        a, n_steps = self.forecast_noise, sampling.grid(self.sampling_grid)[0]
+        a, n_steps = self.forecast_noise, sampling.even_steps
 
         def draw(rows: np.ndarray) -> np.ndarray:
             numbers = torch.as_tensor(rows)

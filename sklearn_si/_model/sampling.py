@@ -11,6 +11,7 @@ from ..interpolants import Interpolant
 from ..solvers import SDE_SOLVERS, denoising_steps, odeint, odeint_adaptive, sdeint, time_grid
 from .fields import Fields, Schedule
 from .flow_map import FlowMap
+from .sde import sde_times
 from .settings import Sampling
 
 DENOISED = "stochastic-heun-denoised"
@@ -74,7 +75,7 @@ def generate(
     if path.path_type == "mirror" and level == 0:
         return x  # the ODE of a mirror ends where it starts
     n_steps, spacing = sampling.grid(measured)
-    times = time_grid(n_steps, "uniform" if level > 0 else spacing, node=path.gaussian_time).to(x)
+    times = (sde_times(path, n_steps) if level > 0 else time_grid(n_steps, spacing, node=path.gaussian_time)).to(x)
     if level > 0:
         x = _sde(fields, x, times, sampling, generator)
     elif callable(solver):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..interpolants import GaussianBase, Interpolant
+from ..solvers import time_grid
 from ..solvers._steps import Drift, OnGrid
 
 # epsilon(t) for a noise level of one: a name, or a callable.
@@ -38,6 +39,17 @@ def schedule_at(fields: NoisyFields, schedule: Schedule, t: Tensor) -> Tensor:
         path = cast(GaussianBase, fields.interpolant)  # estimators refuse it for others
         return path.alpha_wronskian(t) / path.beta(t)
     return fields.latent_scale(t) if schedule == "gamma" else torch.ones_like(t)
+
+
+def is_bounded(schedule: Schedule) -> bool:
+    """Whether the factor of the denoiser in the drift stays bounded at t = 1: then few steps are enough."""
+    return isinstance(schedule, str) and schedule in ("gamma", "optimal")
+
+
+def sde_times(path: Interpolant, n_steps: int) -> Tensor:
+    """The grid of the SDE: steps become shorter where x_t meets data, whose finest structure decides there."""
+    spacing = "quadratic" if path.path_type == "one-sided" else "sine"
+    return time_grid(n_steps, spacing, node=path.gaussian_time)
 
 
 def sde_along(

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from ..solvers import time_grid
 from .fields import Fields, Schedule
 from .levels import Level
 from .likelihood import Parts
+from .sde import sde_times
 
 
 def path_log_weights(
@@ -46,8 +46,8 @@ def path_log_weights(
     generator : torch.Generator
         The source of the noise.
     """
-    times = time_grid(n_steps, "uniform").to(x)
-    noise = torch.randn((n_paths, n_steps, x.shape[1]), generator=generator, dtype=x.dtype, device=x.device)
+    times = sde_times(fields.interpolant, n_steps).to(x)
+    noise = torch.randn((n_paths, len(times) - 1, x.shape[1]), generator=generator, dtype=x.dtype, device=x.device)
     some = max(1, _ROWS // len(x))
     return torch.cat([_paths(fields, x, level, schedule, times, z, base_parts) for z in noise.split(some)])
 

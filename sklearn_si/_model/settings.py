@@ -1,6 +1,7 @@
 """What comes with a question to a fitted model: how rows are drawn, and how exactly fields are followed."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,14 @@ import torch
 
 from .fields import Schedule
 from .likelihood import GRID_SPACING
+from .sde import is_bounded
 
-# Steps of n_steps="auto" along the SDE.
+# Steps of n_steps="auto" along the SDE by methods of weak order 1, and of weak order 2. On exact fields of a mixture
+# with components of .03 deviations the errors of both are far below those of learned fields.
 _SDE_STEPS = 100
+_HEUN_STEPS = 32
+# The noise level from which on these numbers grow in proportion: what is damped fast needs short steps.
+_FREE_LEVEL = 2.0
 # Steps of n_steps="auto" along the ODE, by a stepper that no grid was measured for.
 _ODE_STEPS = 16
 
@@ -44,8 +50,20 @@ class Sampling:
         if self.n_steps != "auto":
             return int(self.n_steps), GRID_SPACING
         if self.noise_level > 0:
-            return _SDE_STEPS, GRID_SPACING
+            return self._sde_steps, GRID_SPACING
         return (measured if self.follows_measured else None) or (_ODE_STEPS, GRID_SPACING)
+
+    @property
+    def _sde_steps(self) -> int:
+        if not is_bounded(self.noise_schedule):
+            return _SDE_STEPS
+        steps = _SDE_STEPS if self.solver == "euler-maruyama" else _HEUN_STEPS
+        return math.ceil(steps * max(1.0, self.noise_level / _FREE_LEVEL))
+
+    @property
+    def even_steps(self) -> int:
+        """Steps of a uniform grid, of forecasts and trajectories, for which more of them are needed."""
+        return _SDE_STEPS if self.n_steps == "auto" else int(self.n_steps)
 
     @property
     def follows_measured(self) -> bool:

@@ -28,7 +28,7 @@ def test_levels_are_judged_without_a_refit_and_the_model_takes_one(model):
     assert result.levels.tolist() == [0.0, 1.0, 3.0]
     assert result.n_steps == [20, 20, 60]  # as many more as the level is larger
     assert result.best == result.levels[result.scores.argmax()]
-    near = result.scores >= result.scores.max() - result.standard_errors[result.scores.argmax()]
+    near = result.scores >= result.scores.max() - result.difference_errors
     assert result.chosen == result.levels[near].min() == model.noise_level
     assert model.n_steps == dict(zip(result.levels, result.n_steps, strict=True))[result.chosen]
 
@@ -50,7 +50,8 @@ def test_draws_of_all_levels_share_their_random_numbers_and_repeat(model, n_step
     assert abs(seen[0] - seen[2]).max() < 0.5 < abs(seen[0] - seen[1]).max()
 
 
-def test_a_level_that_spoils_the_rows_is_not_taken(model):
+def test_a_level_that_spoils_the_rows_is_not_taken(model, monkeypatch):
+    monkeypatch.setattr("sklearn_si._estimators.noise_tuning._MOST_STEPS", 2)
     spoiled = model.set_params(noise_schedule=lambda t: 1.0 + 0 * t, n_steps=2)  # too few steps for much noise
     result = spoiled.tune_noise_level(X, levels=[0.0, 30.0], scoring=lambda rows, X: -abs(rows.std(0) - X.std(0)).max())
     assert result.chosen == 0.0 and spoiled.n_steps == 2

@@ -11,6 +11,7 @@ from scipy.stats import norm
 from oracles import MixtureDensity, mixture, mixture_log_density, sample_mixture, with_exact_fields, with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._model.fields import Fields
+from sklearn_si._model.sde import sde_times
 from sklearn_si._model.sde_likelihood import path_log_weights
 from sklearn_si.exceptions import NoDensityError
 from sklearn_si.interpolants import GaussianBase, Linear
@@ -126,7 +127,7 @@ class Affine(torch.nn.Module):
 def chain(shift, tilt, n_steps, level=0.7):
     """The fields, and mean and variance of the Euler-Maruyama chain at t = 1 by its exact (affine) steps."""
     fields = Fields(GaussianBase(Linear()), Affine(shift, tilt))
-    times = time_grid(n_steps, "uniform")
+    times = sde_times(fields.interpolant, n_steps)
     drift, epsilon = fields.sde(level, "gamma", times)
     x = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
     noise = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)

@@ -27,7 +27,7 @@ class Broken(torch.nn.Module):
 
     def forward(self, t, x, condition=None):
         value = self.field(t, x, condition)
-        return torch.where((self.is_bad(x, condition) & (t < 0.006))[:, None], torch.nan, value)
+        return torch.where((self.is_bad(x, condition) & (t < 0.04))[:, None], torch.nan, value)
 
 
 def far(x, condition):

@@ -9,6 +9,7 @@ import torch
 from oracles import MixtureFields, mixture, moments, sample_mixture, with_exact_fields, with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._model.fields import Fields
+from sklearn_si._model.settings import Sampling
 from sklearn_si._utils.tensors import SAMPLE_STREAM, make_generator
 from sklearn_si.exceptions import IntegrationError, IntegrationWarning
 from sklearn_si.interpolants import GaussianBase, Linear
@@ -214,3 +215,27 @@ def test_chunks_have_noise_of_their_own(monkeypatch):
     for level in (0.0, 0.5):
         X = model.set_params(noise_level=level).sample(300).reshape(3, 100, 2)
         assert abs(X[0] - X[1]).min() > 1e-9 and abs(X[1] - X[2]).min() > 1e-9
+
+
+@pytest.mark.parametrize(("two_samples", "level"), [(False, 1.0), (False, 8.0), (True, 1.0)])
+def test_steps_of_the_sde_resolve_narrow_components(two_samples, level):
+    """Equal steps of the same number left them 0.9 (one sample) and 2.9 (two samples) times as wide as they are."""
+    sd = 0.03
+    target = np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.full((2, 1, 1), sd**2)
+    base = ()
+    if two_samples:
+        X0 = np.random.default_rng(0).normal(size=(4000, 1))
+        base = (np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1))), X0
+    model = with_exact_fields(InterpolantDiffusion(noise_level=level, random_state=0), target, *base)
+    X = model.sample(4000)[:, 0]
+    assert abs((X > 0).mean() - 0.5) < 0.03
+    assert abs((X - np.sign(X)).std() / sd - 1) < 0.06
+
+
+def test_automatic_steps_grow_with_the_noise_and_where_its_schedule_does_not_vanish():
+    def steps(**settings):
+        return Sampling(n_steps="auto", **settings).grid(None)[0]
+
+    assert steps(noise_level=1.0) == 32 and steps(noise_level=8.0) == 128
+    assert steps(noise_level=1.0, solver="euler-maruyama") == 100
+    assert steps(noise_level=1.0, noise_schedule="constant") == 100

@@ -54,9 +54,12 @@ class Member:
         return Given(location, log_scale, told)
 
     def to_normal(self, given, Y, device, looser=1.0):
-        """The points of the standard normal that are moved to given targets, at so many times the flow's tolerance."""
+        """The points of the standard normal that are moved to given targets, at so many times the flow's tolerance.
+
+        A looser one is far above the error of single precision.
+        """
         scaled = (Y - given.location) * np.exp(-given.log_scale)
-        return self._moved(given, scaled, True, device, looser)
+        return self._moved(given, scaled if looser == 1.0 else scaled.astype(np.float32), True, device, looser)
 
     def from_normal(self, given, Z, device):
         """Targets to which points of the standard normal are moved."""

@@ -1,6 +1,7 @@
 """A mixture of maps: distribution functions, densities, quantiles by the maps or by root finding, and draws."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ _NEAR = 3e-4
 # ... whose tolerance is so many times that of other questions (transported rows come out a hundred times as exact).
 _LOOSE = 10.0
 # Error of a score from which the slope of the first target is exact enough for one more step, and the same of a secant.
-_FIRST = 3e-3
+_FIRST = 1e-2
 _SECANT = 2e-2
 # Distance of the nodes of the first target, and how far they reach beyond the scores, in deviations of the base.
 _APART = 0.5
-_BEYOND = 1.5
+_BEYOND = 1.0
+# Least distance between successive targets of a map, as a share of that of the first and the last.
+_LEAST_GAP = 1e-9
 # Base nodes of a mean of one output: equally spaced, so that a jump of the map (between two humps of y) shifts the mean
 # by no more than a fiftieth of it; Gauss-Hermite nodes are a third of a deviation apart or more.
 _NODES = 128
@@ -151,18 +154,20 @@ class Mixture:
     def _roots(self, codes, z):
         """Targets at which the mixture has given scores, of shape (n_rows, n_scores).
 
-        The steps that draws take, at a few nodes, give a first target and its slope; one or two solutions of the ODE
-        correct it.
+        The steps that draws take, at a few nodes, give a first target and its slope, in single precision; one or two
+        solutions of the ODE correct it.
         """
         nodes = np.linspace(z.min() - _BEYOND, z.max() + _BEYOND, 2 + int((np.ptp(z) + 2 * _BEYOND) / _APART))
-        scores, at = self._scored(self._spread(codes, nodes[:, None])[..., 0], nodes)
+        given = self._given(codes)
+        coarse = self._spread_given(given, nodes[:, None].astype(np.float32))[..., 0]
+        scores, at = self._scored(coarse.astype(np.float64), nodes)
         rows = list(zip(scores, at, strict=True))
         y, low, high, left, right = (
             np.concatenate([np.interp(z + shift, *row) for row in rows])
             for shift in (0.0, -_BEYOND / 2, _BEYOND / 2, -_APART / 2, _APART / 2)
         )
         return self._corrected(
-            self._given(codes, len(z)), np.tile(z, len(codes)), y, low, high, (right - left) / _APART
+            [own.repeated(len(z)) for own in given], np.tile(z, len(codes)), y, low, high, (right - left) / _APART
         )
 
     def _corrected(self, given, target, y, low, high, slope):
@@ -202,9 +207,14 @@ class Mixture:
         return np.concatenate([self._spread(codes[rows], nodes) for rows in blocks(len(codes), step)])
 
     def _spread(self, codes, nodes):
-        shape, points = (len(codes), *nodes.shape), np.tile(nodes, (len(codes), 1))
-        pairs = zip(self.members, self._given(codes, len(nodes)), strict=True)
-        return np.hstack([member.at_base(own, points, self.device).reshape(shape) for member, own in pairs])
+        return self._spread_given(self._given(codes), nodes)
+
+    def _spread_given(self, given, nodes):
+        """Targets to which each member moves the nodes, by the steps that draws take."""
+        n, pairs = len(given[0].told), zip(self.members, given, strict=True)
+        points = np.tile(nodes, (n, 1))
+        moved = [member.at_base(own.repeated(len(nodes)), points, self.device) for member, own in pairs]
+        return np.hstack([rows.reshape(n, *nodes.shape) for rows in moved])
 
     def _scored(self, at, nodes):
         """The scores of the targets of each row under the mixture, and the targets, in ascending order.
@@ -215,8 +225,8 @@ class Mixture:
         if len(self.members) == 1:
             return np.broadcast_to(nodes, (len(at), len(nodes))), at[:, 0]
         every = np.sort(at.reshape(len(at), -1), axis=1)
-        z = [[np.interp(ys, member, nodes) for member in row] for ys, row in zip(every, at, strict=True)]
-        return normal_scores(np.moveaxis(np.array(z), 1, 0)), every
+        z = [smooth_inverse(at[:, k], nodes, every) for k in range(len(self.members))]
+        return normal_scores(np.array(z)), every
 
     def draw(self, codes, rows, n_outputs, rng):
         """A draw for each of some rows, which are numbers of codes."""
@@ -236,6 +246,35 @@ class Mixture:
         """Targets with given scores, linear between the nodes of their rows."""
         scores, at = self._scored(self._at_nodes(codes, 1)[..., 0], base_nodes(1)[0][:, 0])
         return np.array([np.interp(one, scores[row], at[row]) for one, row in zip(z, rows, strict=True)])
+
+
+def smooth_inverse(at, nodes, y):
+    """The points that rising maps move to given targets, by cubic Hermite interpolation of the inverse maps.
+
+    Parameters
+    ----------
+    at : ndarray of shape (n_rows, n_nodes)
+        Targets to which the nodes are moved.
+    nodes : ndarray of shape (n_nodes,)
+        Ascending.
+    y : ndarray of shape (n_rows, n_targets)
+        Ascending; those beyond the first and the last node are given the points of these.
+    """
+    gaps, steps = np.diff(at, axis=1), np.diff(nodes)
+    secants = steps / np.maximum(gaps, _LEAST_GAP * (at[:, -1:] - at[:, :1]) + np.finfo(float).tiny)
+    # slopes of Fritsch & Butland (1984), by which the interpolation rises
+    share = (2 * gaps[:, 1:] + gaps[:, :-1]) / np.maximum(3 * (gaps[:, 1:] + gaps[:, :-1]), np.finfo(float).tiny)
+    inner = secants[:, 1:] * secants[:, :-1] / (share * secants[:, 1:] + (1 - share) * secants[:, :-1])
+    ends = [np.clip(1.5 * secants[:, k] - 0.5 * inner[:, k], 0, 3 * secants[:, k])[:, None] for k in (0, -1)]
+    slopes = np.hstack([ends[0], inner, ends[1]])
+    y = np.clip(y, at[:, :1], at[:, -1:])
+    place = np.array([np.searchsorted(row[1:-1], ys, side="right") for row, ys in zip(at, y, strict=True)])
+    take = functools.partial(np.take_along_axis, indices=place, axis=1)
+    gap = take(gaps)
+    u = np.divide(y - take(at[:, :-1]), gap, out=np.zeros_like(y), where=gap > 0)
+    left, right = take(slopes[:, :-1]) * gap, take(slopes[:, 1:]) * gap
+    rise = steps[place]
+    return nodes[place] + u * (left + u * (3 * rise - 2 * left - right + u * (left + right - 2 * rise)))
 
 
 def _log_difference(a, b):
