@@ -11,7 +11,7 @@ from .._training.loop import History
 from .._training.rounds import joined, rounds_of
 from .._training.validation_split import n_held_out
 from .._utils.tensors import FIT_STREAM, make_generator, resolve_device
-from ._masked import ROWS_OF_A_WIDE_NETWORK, MaskedNetwork, auto_sizes, fit_masked
+from ._masked import ROWS_OF_A_WIDE_NETWORK, MaskedEffort, MaskedNetwork, MaskedRows, auto_sizes, fit_masked
 from ._together import CALIBRATION_SHARE, MeanNetwork, calibrate
 from ._values import ValueModel
 
@@ -103,15 +103,14 @@ def fit_codes(estimator, layout, rows, budget, tasks, checkpoint):
     histories: list[History] = []
     n_held = n_held_out(n, estimator.validation_fraction) if n >= _FEWEST_TO_SPARE else 0
     settings: dict = {"max_iter": _steps(estimator, n, n_members > 1), "learning_rate": estimator.learning_rate_init}
+    settings |= {"dropout": estimator.dropout, "verbose": estimator.verbose}
     while len(networks) < n_members and until.allows_another(len(networks)):
         networks.append(_new_network(estimator, layout, n, make_generator(seed, FIT_STREAM + 1 + 10 * len(networks))))
         # each holds out other rows, so that all are learned from
         held = order.roll(-n_held * len(histories))[:n_held] if n_held else None
-        history = fit_masked(
-            networks[-1].to(device), codes, values, held, weight=rows.weight, owners=layout.owners,
-            max_time=until.left(), generator=generator, verbose=estimator.verbose, dropout=estimator.dropout,
-            tasks=tasks, checkpoint=checkpoint, **settings,
-        )  # fmt: skip
+        own = MaskedRows(codes, values, held, rows.weight, layout.owners)
+        effort = MaskedEffort(max_time=until.left(), **settings)
+        history = fit_masked(networks[-1].to(device), own, effort, generator, tasks, checkpoint)
         histories.append(history)
         if history.by_user:
             break

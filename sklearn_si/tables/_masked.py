@@ -1,6 +1,9 @@
 """The codes of a table by a masked interpolant: a network that reads any part of a row and foretells the rest."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +18,15 @@ from .._utils.callbacks import NO_TASKS
 from .._utils.names import registered
 from .._utils.tensors import normal
 
-__all__ = ["ROWS_OF_A_WIDE_NETWORK", "MaskedNetwork", "auto_sizes", "fit_masked", "mask_rows"]
+__all__ = [
+    "ROWS_OF_A_WIDE_NETWORK",
+    "MaskedEffort",
+    "MaskedNetwork",
+    "MaskedRows",
+    "auto_sizes",
+    "fit_masked",
+    "mask_rows",
+]
 
 # Rows in a gradient step.
 _BATCH = 512
@@ -311,53 +322,77 @@ class MaskedLoss:
         return following.mean() + (missed.sum(1) / asked.sum(1).clamp(min=1)).mean(), following.mean()
 
 
-def fit_masked(
-    network,
-    codes,
-    values,
-    held,
-    *,
-    weight=None,
-    owners=(),
-    max_iter,
-    max_time,
-    learning_rate,
-    generator,
-    verbose=0,
-    dropout=0.0,
-    tasks=NO_TASKS,
-    checkpoint=NO_CHECKPOINT,
-):
-    """Train the network in place; rows `held` (None for none) choose the best weights; callbacks follow the tasks.
+@dataclasses.dataclass(frozen=True)
+class MaskedRows:
+    """The rows of a table whose codes are learned.
 
-    With the `weight` of each row, batches and the rows that validate are drawn by weight.
+    Parameters
+    ----------
+    codes, values : Tensor of shape (n, n_columns) and (n, n_valued)
+    held : Tensor of int or None
+        Rows that choose the best weights and do not train; None for none.
+    weight : array-like of shape (n,), default=None
+        By which batches and the rows that validate are drawn.
+    owners : sequence, default=()
+        As in `MaskedLoss`.
     """
-    device = codes.device
-    weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float64, device=device)
-    kept = torch.ones(len(codes), dtype=torch.bool, device=device)
-    if held is not None:
-        kept[held] = False
-    rows, batch = kept.nonzero()[:, 0], min(_BATCH, max(32, int(kept.sum()) // 2))
-    loss, orders = MaskedLoss(network, codes, values, owners), _Passes(rows, batch, generator, weight)
-    network.dropout, network.masks = dropout, generator
+
+    codes: Tensor
+    values: Tensor
+    held: Tensor | None
+    weight: Any = None
+    owners: Sequence = ()
+
+    @property
+    def trained(self) -> Tensor:
+        """The numbers of the rows that train."""
+        kept = torch.ones(len(self.codes), dtype=torch.bool, device=self.codes.device)
+        if self.held is not None:
+            kept[self.held] = False
+        return kept.nonzero()[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedEffort:
+    """What the training of a network of the codes takes: steps, seconds, its learning rate and its dropout."""
+
+    max_iter: int
+    max_time: float | None
+    learning_rate: float
+    dropout: float = 0.0
+    verbose: int = 0
+
+    def settings(self, batch: int, validates: bool) -> Settings:
+        """Those of the training loop."""
+        return Settings(
+            batch_size=batch, learning_rate_init=self.learning_rate, max_iter=self.max_iter, max_time=self.max_time,
+            tol=0.0, n_iter_no_change=8, early_stopping=validates, verbose=self.verbose, time_distribution="uniform",
+        )  # fmt: skip
+
+
+def fit_masked(network, rows, effort, generator, tasks=NO_TASKS, checkpoint=NO_CHECKPOINT):
+    """Train a network of the codes in place.
+
+    Parameters
+    ----------
+    network : MaskedNetwork
+    rows : MaskedRows
+    effort : MaskedEffort
+    generator : torch.Generator
+    tasks : Tasks, default=NO_TASKS
+        That callbacks follow.
+    checkpoint : Checkpoint, default=NO_CHECKPOINT
+    """
+    weight = rows.weight
+    if weight is not None:
+        weight = torch.as_tensor(weight, dtype=torch.float64, device=rows.codes.device)
+    trained = rows.trained
+    batch = min(_BATCH, max(32, len(trained) // 2))
+    loss, orders = MaskedLoss(network, rows.codes, rows.values, rows.owners), _Passes(trained, batch, generator, weight)
+    network.dropout, network.masks = effort.dropout, generator
     network.low = has_bf16() and network.output.shape[1] >= _WIDE_ENOUGH
-    validate = None
-    if held is not None:
-        some = _drawn_rows(held, weight, generator)
-        n_distinct = len(torch.unique(some))
-        some = some.repeat(max(1, _VALIDATION_ROWS // len(some)))
-        seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
-
-        @torch.no_grad()
-        def validate():
-            masks = torch.Generator(device=device).manual_seed(seed)
-            return -loss.at(some, masks, trust=n_distinct / len(some))[1] * codes.shape[1]
-
-    settings = Settings(
-        batch_size=batch, learning_rate_init=learning_rate, max_iter=max_iter,
-        max_time=max_time, tol=0.0, n_iter_no_change=8, early_stopping=held is not None, verbose=verbose,
-        time_distribution="uniform",
-    )  # fmt: skip
+    validate = None if rows.held is None else _validation(loss, rows, weight, generator)
+    settings = effort.settings(batch, rows.held is not None)
     with tasks.run("codes", count_rounds(settings)) as tell:
         history = train(
             nn.ModuleDict({"masked": network}), lambda: loss.at(orders.next(), generator)[0],
@@ -367,6 +402,22 @@ def fit_masked(
         )  # fmt: skip
     network.dropout, network.masks, network.low = 0.0, None, False
     return history
+
+
+def _validation(loss, rows, weight, generator):
+    """A function that gives the score of held-out rows under the same masks at each call."""
+    some = _drawn_rows(rows.held, weight, generator)
+    n_distinct = len(torch.unique(some))
+    some = some.repeat(max(1, _VALIDATION_ROWS // len(some)))
+    device = rows.codes.device
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
+
+    @torch.no_grad()
+    def validate():
+        masks = torch.Generator(device=device).manual_seed(seed)
+        return -loss.at(some, masks, trust=n_distinct / len(some))[1] * rows.codes.shape[1]
+
+    return validate
 
 
 def _drawn_rows(held, weight, generator):

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._utils.callers import users_level
 from .._utils.cells import is_missing
 from .._utils.figures import Figures
-from .._utils.frame_names import is_pandas
+from .._utils.frame_names import is_frame, is_pandas
 from .._utils.input_checks import check_count
 from .._utils.names import registered
 from .._utils.reweighted import Reweighted
@@ -243,7 +243,7 @@ def cells_of(X: Any, names: list[Any], columns: list[Any]) -> dict[Any, list[Any
     """The cells of some columns of a table, as Python objects."""
     if isinstance(X, np.ndarray):
         return {name: X[:, names.index(name)].tolist() for name in columns}
-    if not hasattr(X, "columns"):
+    if not is_frame(X):
         return {name: [row[names.index(name)] for row in X] for name in columns}
     return {name: X[name].tolist() if is_pandas(X) else X[name].to_list() for name in columns}
 

@@ -30,7 +30,6 @@ LONG_SIGNATURES = {
     "_estimators/prediction/regressor.py: InterpolantRegressor.__init__": "an estimator",
     "tables/_synthesizer.py: TableSynthesizer.__init__": "an estimator",
     "tables/_column_fit.py: _fit_continuous": "the facts of a column; to become a small value",
-    "tables/_masked.py: fit_masked": "settings and hooks of one training; to become a small value",
 }
 # What may be missing from an installation, and is therefore imported where it is used.
 OPTIONAL = {"matplotlib", "narwhals", "ot", "pandas"}

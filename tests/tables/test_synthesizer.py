@@ -488,9 +488,9 @@ def test_rows_are_drawn_independently_of_each_other():
 def test_the_share_of_rows_held_out_is_the_one_asked_for(n, fraction, n_held, monkeypatch):
     held_out, fit_masked = [], _learning.fit_masked
 
-    def followed(network, codes, values, held, **settings):
-        held_out.append(len(held))
-        return fit_masked(network, codes, values, held, **settings)
+    def followed(network, rows, *args):
+        held_out.append(len(rows.held))
+        return fit_masked(network, rows, *args)
 
     monkeypatch.setattr(_learning, "fit_masked", followed)
     model = TableSynthesizer(validation_fraction=fraction, max_iter=2, random_state=0).fit(mixed_rows(n, 0)[["a", "x"]])
