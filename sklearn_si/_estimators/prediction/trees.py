@@ -1,10 +1,13 @@
 """Boosted trees as arrays: the location and the scale of a target, each row's by trees that have not seen it."""
 
+import contextlib
+
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import KFold
 
 from ..._utils.names import registered
+from ..._utils.process import one_openmp_thread
 from ..._utils.tensors import blocks
 
 # Folds of the rows of training: each has trees that were learned from the other rows.
@@ -25,6 +28,8 @@ _SCALE_LEAVES = 8
 _LEAST_RESIDUAL = 0.1
 _LEAST_SCALE = 0.05
 _LARGEST_SCALE = 20.0
+# Cells of X up to which trees are grown by one thread.
+_SMALL = 2**20
 # Pairs of a row and a tree that are evaluated at a time.
 _CELLS = 2**18
 
@@ -138,6 +143,11 @@ def fit_location_scale(X, y, weight, seed):
 def _out_of_fold(X, y, weight, folds, seed, n_trees, n_leaves):
     """The trees of each fold, and their values at the rows of the fold."""
     stops = len(folds[0][0]) >= _ROWS_TO_STOP
+    with one_openmp_thread() if X.size <= _SMALL else contextlib.nullcontext():
+        return _grown(X, y, weight, folds, seed, n_trees, n_leaves, stops)
+
+
+def _grown(X, y, weight, folds, seed, n_trees, n_leaves, stops):
     fitted = [
         HistGradientBoostingRegressor(
             max_iter=n_trees, max_leaf_nodes=n_leaves, learning_rate=_RATE, early_stopping=stops,
