@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_si import InterpolantFlow, InterpolantRegressor, load, save
-from sklearn_si._estimators.prediction.fitting import chosen_base
+from sklearn_si._estimators.prediction import fitting
+from sklearn_si._estimators.prediction.fitting import chosen_bases
 from sklearn_si._estimators.prediction.members import Member
 from sklearn_si._estimators.prediction.mixture import Mixture
 from sklearn_si._estimators.prediction.scores import ScoreGrid
@@ -201,15 +202,32 @@ def test_scorers_refuse_answers_of_another_shape_nan_and_weights_that_are_none()
 
 
 def test_a_normal_base_has_to_lead_by_a_standard_error():
-    ahead = np.array([0.5, -0.3, 0.4, -0.2, 0.1])
-    for lead, expected in ((ahead, "boosting"), (ahead + 0.2, "normal"), (-ahead, "boosting")):
-        base, scores = chosen_base({"normal": lead, "boosting": np.zeros(5)}, None)
-        assert base == expected
+    ahead = np.array([0.5, -0.3, 0.4, -0.2, 0.1] * 50)
+    for lead, expected in ((ahead - 0.08, "boosting"), (ahead, "normal"), (-ahead, "boosting")):
+        bases, scores = chosen_bases({"normal": lead, "boosting": np.zeros(250)}, None)
+        assert bases == (expected,)
         assert scores == {"normal": pytest.approx(lead.mean()), "boosting": 0.0}
+    assert chosen_bases({"normal": ahead}, None)[0] == ("normal",)
+
+
+def test_few_validation_rows_that_cannot_tell_the_bases_apart_choose_both():
+    ahead = np.array([0.5, -0.3, 0.4, -0.2, 0.1])
+    values = {"normal": ahead, "boosting": np.zeros(5)}
+    assert chosen_bases(values, None)[0] == ("normal", "boosting")
+    assert chosen_bases({**values, "normal": ahead + 0.3}, None)[0] == ("normal",)
+    assert chosen_bases({**values, "normal": ahead - 0.5}, None)[0] == ("boosting",)
     # whole weights are repeated rows
-    weight = np.array([3.0, 1.0, 3.0, 1.0, 1.0])
-    assert chosen_base({"normal": ahead, "boosting": np.zeros(5)}, weight)[0] == "normal"
-    assert chosen_base({"normal": ahead}, None)[0] == "normal"
+    assert chosen_bases(values, np.array([3.0, 0.0, 3.0, 0.0, 1.0]))[0] == ("normal",)
+
+
+def test_the_mixture_of_both_bases_answers_as_one(monkeypatch):
+    monkeypatch.setattr(fitting, "_LEAST_LEAD", np.inf)
+    flow = InterpolantFlow(max_iter=20, hidden_layer_sizes=(8,))
+    model = InterpolantRegressor(flow, n_estimators=2, random_state=0).fit(X[:150], Y[:150])
+    assert model.base_ == "both" and [bool(member.boosted) for member in model.members_] == [False, True] * 2
+    values = model.predict_quantiles(X[:5], LEVELS)
+    for j, level in enumerate(LEVELS):
+        np.testing.assert_allclose(model.predict_cdf(X[:5], values[:, j]), level, atol=3e-3)
 
 
 def test_boosting_with_too_few_rows_says_so():

@@ -25,6 +25,11 @@ from .mixture import Mixture
 from .scores import ScoreGrid
 from .trees import LEAST_ROWS, N_FOLDS
 
+# The bases that are fitted, by the parameter `base`.
+BASES = {"auto": ("normal", "boosting"), "normal": ("normal",), "boosting": ("boosting",)}
+# Validation rows from which on one base is chosen, and the lead in standard errors from which on fewer rows choose one.
+_ROWS_TO_CHOOSE = 200
+_LEAST_LEAD = 2.0
 # Values of a target up to which each has its share as a cell, and the mean is the sum over all of them.
 FEW_VALUES = 64
 
@@ -59,18 +64,18 @@ class Search:
     def learn(self, codes, Y, weight):
         """The maps, the base that was chosen, and the validation scores of the bases."""
         refuse_members_of_flow(self.flow)
-        base, scores = self.base, {}
+        chosen, scores = BASES[self.base], {}
         members: list[Any] = []
         for k in range(self.n_estimators):
             rng = np.random.default_rng([self.seed, FIT_STREAM, k])
             order, n_held = rng.permutation(len(Y)), n_held_out(len(Y), self.validation_fraction)
             rows = Rows(codes, Y, weight, order[n_held:], order[:n_held])
-            fitted = self._with_bases(rows, base, k)
-            if len(fitted) > 1 or not members:
+            fitted = self._with_bases(rows, chosen, k)
+            if k == 0:
                 values = {name: validation_values(m, rows, self.device) for name, m in fitted.items()}
-                base, scores = chosen_base(values, part_of_weights(weight, rows.val))
-            members.append(fitted[base])
-        return members, base, scores
+                chosen, scores = chosen_bases(values, part_of_weights(weight, rows.val))
+            members += [fitted[name] for name in chosen]
+        return members, "both" if len(chosen) > 1 else chosen[0], scores
 
     def _seconds(self, shares):
         """The time of the next map, one of so many; None without a limit."""
@@ -79,27 +84,28 @@ class Search:
         left = self.max_time - (time.perf_counter() - self.began)
         return max(left, self.max_time / 20) / shares
 
-    def _with_bases(self, rows, base, k):
-        """One map by each base that is in question: by both, where the first map chooses."""
-        bases = ["normal", "boosting"] if base == "auto" else [base]
+    def _with_bases(self, rows, bases, k):
+        """One map by each base that is in question."""
         if len(rows.train) < LEAST_ROWS and self.base == "auto":
-            bases = ["normal"]
+            bases = ("normal",)
         if len(rows.train) < N_FOLDS and self.base == "boosting":
             raise ValueError(
                 f"Got {len(rows.train)} training rows, but base='boosting' needs at least {N_FOLDS}, one a fold: pass "
                 "more rows, or use base='normal'."
             )
         flow, fitted = InterpolantFlow() if self.flow is None else self.flow, {}
-        shares = len(bases) + self.n_estimators - k - 1
+        # after the first choice all maps have the same bases; until then one is what is expected
+        shares = len(bases) + (self.n_estimators - k - 1) * (len(bases) if k else 1)
         for place, name in enumerate(bases):
             fitted[name] = learn_member(flow, rows, name == "boosting", self.seed + k, self._seconds(shares - place))
         return fitted
 
 
-def chosen_base(values, weight):
+def chosen_bases(values, weight):
     """The base of the highest log-likelihood, and the mean of each; a normal base has to lead by a standard error.
 
-    A network alone is stopped by the same rows, which flatters it, and it goes astray where trees do not.
+    A network alone is stopped by the same rows, which flatters it, and it goes astray where trees do not. Where few
+    rows cannot tell the two apart both are taken: their mixture was better than either on rows that nothing had seen.
 
     Parameters
     ----------
@@ -109,12 +115,15 @@ def chosen_base(values, weight):
     """
     scores = {name: float(np.average(own, weights=weight)) for name, own in values.items()}
     if len(values) < 2:
-        return next(iter(values)), scores
+        return tuple(values), scores
     lead = values["normal"] - values["boosting"]
     mean = scores["normal"] - scores["boosting"]
     variance = np.average((lead - mean) ** 2, weights=weight)
-    error = np.sqrt(variance / max(1.0, effective_rows(len(lead), weight) - 1))
-    return "normal" if mean > error else "boosting", scores
+    n_rows = effective_rows(len(lead), weight)
+    error = np.sqrt(variance / max(1.0, n_rows - 1))
+    if n_rows < _ROWS_TO_CHOOSE and abs(mean) <= _LEAST_LEAD * error:
+        return BASES["auto"], scores
+    return ("normal" if mean > error else "boosting",), scores
 
 
 def rows_to_calibrate(n, is_wanted, seed):

@@ -53,7 +53,8 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
     base : {"auto", "normal", "boosting"}, default="auto"
         "boosting" learns a location and a scale by gradient boosting first, "normal" learns neither, and "auto" fits
         both and takes "normal" where its log-likelihood of validation rows is higher by a standard error. Fewer than
-        20 training rows are too few for "boosting", and "auto" is then "normal".
+        200 validation rows have to tell the two apart by two standard errors, else the prediction is the mixture of
+        both. Fewer than 20 training rows are too few for "boosting", and "auto" is then "normal".
     n_estimators : int, default=1
         Number of maps, each with another seed and other validation rows; the prediction is their mixture in equal
         parts, and its quantiles are found by root finding.
@@ -89,9 +90,9 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
     Attributes
     ----------
     members_ : list
-        The maps.
+        The maps; with base_ = "both" two for each of `n_estimators`.
     base_ : str
-        "normal" or "boosting", as chosen.
+        "normal", "boosting" or "both", as chosen.
     validation_scores_ : dict of float
         Mean log-likelihood of the validation rows with each base that was fitted, in nats; for a single column of
         up to 64 repeated values, of its normal scores.
