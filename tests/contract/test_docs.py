@@ -1,11 +1,13 @@
 """What the pages say is there, their code runs, and their words are those of the field."""
 
 import ast
+import functools
 import importlib
 import importlib.util
 import re
 from pathlib import Path
 
+import joblib
 import matplotlib as mpl
 import pytest
 
@@ -68,7 +70,12 @@ def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
     for module, name, few in FEW:
         monkeypatch.setattr(module, name, few)
     monkeypatch.chdir(tmp_path)
-    with mpl.rc_context({"backend": "agg"}):
+    if page.stem == "many_machines":
+        # processes are started by test_concurrency.py and test_workflows.py
+        distributed = importlib.import_module("distributed")
+        threads = functools.partial(distributed.LocalCluster, processes=False, dashboard_address=None)
+        monkeypatch.setattr(distributed, "LocalCluster", threads)
+    with mpl.rc_context({"backend": "agg"}), joblib.parallel_config("threading"):
         snippets.run(page, max_iter=30)
         importlib.import_module("matplotlib.pyplot").close("all")
 

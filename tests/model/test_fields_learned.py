@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from oracles import MixtureFields, random_covariances, sample_mixture, with_parts
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
+from sklearn_si._training import ratio
 from sklearn_si._utils.tensors import column
 from sklearn_si.exceptions import NoDensityError
 from sklearn_si.interpolants import GaussianBase, Interpolant, Linear, make_interpolant
@@ -47,7 +48,9 @@ def fit_fields(fields, **params):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return {name: fit_fields(name) for name in ("b+eta", "b+s", "v+eta", "v+s")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ratio, "_LEAST_STEPS", 1000)  # the ratio of the densities, for which nobody asks here
+        return {name: fit_fields(name) for name in ("b+eta", "b+s", "v+eta", "v+s")}
 
 
 @pytest.mark.parametrize("t", [0.02, 0.4, 0.9])

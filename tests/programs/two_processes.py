@@ -86,7 +86,7 @@ def fits():
     report = {"rows": len(mine)}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        flow = InterpolantFlow(max_iter=300, verbose=1, **SMALL).fit(mine)
+        flow = InterpolantFlow(max_iter=200, verbose=1, **SMALL).fit(mine)
     report["flow"] = {"weights": weights(flow), "n_iter": flow.n_iter_, "score": flow.score(TEST)}
     report["scores"] = flow.validation_scores_
     report["printed"] = printed.getvalue()
@@ -292,18 +292,18 @@ def die():
 def resumed():
     """Fits that are cut off in both processes, or stopped by Ctrl-C in one, and then continued from their file."""
     _checkpoint._LEAST_SECONDS, _checkpoint._SHARE = 0.0, 1e9
-    settings = {"preprocessing": "standardize", "max_iter": 400, "hidden_layer_sizes": (8,), "random_state": 0}
+    settings = {"preprocessing": "standardize", "max_iter": 300, "hidden_layer_sizes": (8,), "random_state": 0}
     whole = InterpolantFlow(**settings).fit(mine)
     report = {"whole": weights(whole)}
     # only the first process has a folder
     settings["checkpoint"] = str(folder / "first" / "fit.ckpt") if rank == 0 else "/nowhere/fit.ckpt"
     (folder / "first").mkdir(exist_ok=True)
-    with at_step(250, die), contextlib.suppress(Killed):
+    with at_step(150, die), contextlib.suppress(Killed):
         InterpolantFlow(**settings).fit(mine)
     report["kept"] = (folder / "first" / "fit.ckpt").exists()
     report["cut off"] = weights(InterpolantFlow(**settings).fit(mine))
     interrupt = (lambda: os.kill(os.getpid(), signal.SIGINT)) if rank else (lambda: None)
-    with at_step(250, interrupt), warnings.catch_warnings(record=True) as told:
+    with at_step(150, interrupt), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         stopped = InterpolantFlow(**settings).fit(mine)
     report["stopped after"], report["stopped"] = stopped.n_iter_, weights(stopped)
@@ -333,7 +333,7 @@ def lost():
         plain = _weights.AdamWithEMA.step
 
         def step(self, rate):
-            if self.steps == 250:
+            if self.steps == 150:
                 os._exit(1)
             plain(self, rate)
 
