@@ -312,3 +312,8 @@ def test_quantiles_of_an_ensemble_take_few_solutions(monkeypatch):
     for j, level in enumerate(levels):
         found = norm.ppf(model.predict_cdf(X[:60], values[:, j]))
         np.testing.assert_allclose(found, norm.ppf(level), atol=3e-3)
+    # means over rows do without a solution
+    n_asked, mixture = len(asked), model._mixture()
+    coarse = mixture.coarse_quantiles(model._codes(X[:60]), levels)
+    assert len(asked) == n_asked
+    np.testing.assert_allclose(coarse, values, atol=0.05 * values.std())

@@ -129,12 +129,21 @@ class Mixture:
         return self.at_scores(codes, self._before(ndtri(np.asarray(levels))))
 
     def coarse_quantiles(self, codes, levels):
-        """Quantiles by the steps that draws take, which is enough for means over rows; of several members by all."""
-        if len(self.members) > 1:
-            return self.quantiles(codes, levels)
-        z = self._before(ndtri(np.asarray(levels))).astype(np.float32)[:, None]
+        """Quantiles by the steps that draws take, which is enough for means over rows."""
+        z = self._before(ndtri(np.asarray(levels)))
         step = max(1, _POINTS // len(z))
-        return np.concatenate([self._spread(codes[rows], z)[..., 0] for rows in blocks(len(codes), step)])
+        return np.concatenate([self._coarse_at(codes[rows], z) for rows in blocks(len(codes), step)])
+
+    def _coarse_at(self, codes, z):
+        if len(self.members) == 1:
+            return self._spread(codes, z.astype(np.float32)[:, None])[..., 0]
+        return np.array([np.interp(z, *row) for row in zip(*self._coarse(self._given(codes), z), strict=True)])
+
+    def _coarse(self, given, z):
+        """Ascending targets around those of some scores, and their scores before them, in single precision."""
+        nodes = np.linspace(z.min() - _BEYOND, z.max() + _BEYOND, 2 + int((np.ptp(z) + 2 * _BEYOND) / _APART))
+        at = self._spread_given(given, nodes[:, None].astype(np.float32))[..., 0]
+        return self._scored(at.astype(np.float64), nodes)
 
     def at_scores(self, codes, z):
         """Targets with given scores before the calibration, the same for all rows, of shape (n_rows, n_scores)."""
@@ -157,11 +166,8 @@ class Mixture:
         The steps that draws take, at a few nodes, give a first target and its slope, in single precision; one or two
         solutions of the ODE correct it.
         """
-        nodes = np.linspace(z.min() - _BEYOND, z.max() + _BEYOND, 2 + int((np.ptp(z) + 2 * _BEYOND) / _APART))
         given = self._given(codes)
-        coarse = self._spread_given(given, nodes[:, None].astype(np.float32))[..., 0]
-        scores, at = self._scored(coarse.astype(np.float64), nodes)
-        rows = list(zip(scores, at, strict=True))
+        rows = list(zip(*self._coarse(given, z), strict=True))
         y, low, high, left, right = (
             np.concatenate([np.interp(z + shift, *row) for row in rows])
             for shift in (0.0, -_BEYOND / 2, _BEYOND / 2, -_APART / 2, _APART / 2)
