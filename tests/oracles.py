@@ -9,7 +9,7 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import nn
 
-from sklearn_si._model import likelihood
+from sklearn_si._model import transport
 from sklearn_si._model.fitted import FittedModel
 from sklearn_si._model.levels import Level
 from sklearn_si.couplings import as_coupling
@@ -276,5 +276,5 @@ def limit_levels(patch, most):
     most : int
         8 without it, which takes 4,608 steps.
     """
-    patch.setattr(likelihood, "MAX_LEVEL", most)
+    patch.setattr(transport, "MAX_LEVEL", most)
     patch.setattr(Level.doublings, "__defaults__", (most,))
