@@ -333,7 +333,7 @@ def densities(args):
         rows, X = X[: 5 * args.rows], X[5 * args.rows :]
         flow = InterpolantFlow(max_iter=args.fit_steps, device="cpu", random_state=0).fit(X[:20_000])
         one_pass = copy.copy(flow)
-        one_pass.distill(4, log_density=True, max_iter=args.distill_steps).set_params(solver="distilled")
+        one_pass.distill(log_density=True, max_iter=args.distill_steps).set_params(solver="distilled")
         for dtype in (np.float64, np.float32):
             print(f"  d = {d}, {np.dtype(dtype).name}")
             found = speed_densities.contenders(flow, one_pass, X, rows, args.rows, dtype)

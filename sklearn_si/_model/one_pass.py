@@ -17,12 +17,13 @@ from .transport import transport_rows
 
 @registered("model.StatedErrors")
 class StatedErrors(nn.Module):
-    """Errors of a distilled map as a function of the row and of where the map takes it.
+    """Errors of a distilled map as a function of the row and of what the map makes of it.
 
-    e(x) = c exp(G(x, y)) where |x|^2 <= reach,    infinite beyond
+    e(x) = c exp(G((u - m) / s)) where |x|^2 <= reach,    infinite beyond
 
-    with G fitted to a high quantile of log errors of rows that the map has not seen, and c such that e covers those of
-    others (split conformal prediction: Lei et al. 2018, arXiv 1604.04173).
+    with u the row, its image and what else the map says, G fitted to a high quantile of the log errors of the rows that
+    the map was learned from, and c such that e covers those of rows that it has not seen (split conformal prediction:
+    Lei et al. 2018, arXiv 1604.04173).
 
     Parameters
     ----------
@@ -32,21 +33,26 @@ class StatedErrors(nn.Module):
         c of each kind.
     reach : Tensor of shape ()
         The largest squared length of a row that was seen.
+    means, sizes : Tensor of shape (n_inputs,)
+        m and s.
     """
 
     factors: Tensor
     reach: Tensor
+    means: Tensor
+    sizes: Tensor
 
-    def __init__(self, network: StepNetwork, factors: Tensor, reach: Tensor) -> None:
+    def __init__(self, network: StepNetwork, factors: Tensor, reach: Tensor, means: Tensor, sizes: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("factors", factors)
-        self.register_buffer("reach", reach)
+        for name, value in {"factors": factors, "reach": reach, "means": means, "sizes": sizes}.items():
+            self.register_buffer(name, value)
 
-    def forward(self, x: Tensor, y: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The stated errors of a map from x to y, of shape (n, n_kinds), in double precision."""
-        error = self.factors.double() * self.network.in_blocks(torch.cat([x, y], 1), condition).double().exp()
-        return torch.where(x.square().sum(1, keepdim=True) <= self.reach, error, torch.inf)
+    def forward(self, inputs: Tensor, condition: Tensor | None, n_features: int) -> Tensor:
+        """The stated errors of shape (n, n_kinds), in double precision; the row is the first columns of the inputs."""
+        logs = self.network.in_blocks((inputs - self.means) / self.sizes, condition)
+        distance = inputs[:, :n_features].square().sum(1, keepdim=True)
+        return torch.where(distance <= self.reach, self.factors.double() * logs.double().exp(), torch.inf)
 
 
 @registered("model.DensityMap")
@@ -90,28 +96,38 @@ class DensityMap(nn.Module):
         for name, value in {"matrices": matrices, "shifts": shifts, "sizes": sizes}.items():
             self.register_buffer(name, value)
 
-    def steps(self, x: Tensor, evaluate: Callable[[Any, Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
-        """The rows after each step, and their log-density, by an evaluation of the networks."""
-        states, total = [], torch.zeros_like(x[:, 0])
+    def steps(self, x: Tensor, evaluate: Callable[[Any, Tensor], Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The rows after each step, and what it adds to the log-density, by an evaluation of the networks."""
+        states, changes = [], []
         linear = zip(self.networks, self.matrices, self.shifts, self.sizes, strict=True)
         for network, matrix, shift, size in linear:
             value = x @ matrix.to(x.dtype) + shift.to(x.dtype) + size.to(x.dtype) * evaluate(network, x).to(x.dtype)
-            x, total = value[:, :-1], total + value[:, -1]
+            x = value[:, :-1]
             states.append(x)
-        return states, total + standard_normal_log_density(x) if self.is_normal else total
+            changes.append(value[:, -1])
+        return states, changes
+
+    def log_density(self, base: Tensor, changes: list[Tensor]) -> Tensor:
+        """The log-density of rows from where they are at the base, and what the steps add."""
+        total: Tensor = sum(changes[1:], start=changes[0])
+        return total + standard_normal_log_density(base) if self.is_normal else total
 
     @torch.no_grad()
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Rows of the base and log-densities, in double precision around networks in single precision."""
-        states, value = self.steps(x.double(), lambda network, y: network.in_blocks(y, condition))
-        return states[-1], value
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the base, log-densities, and what their errors are a function of, in single precision.
+
+        The sums are taken in double precision around networks in single precision.
+        """
+        states, changes = self.steps(x.double(), lambda network, y: network.in_blocks(y, condition))
+        indicators = torch.cat([x, states[-1], torch.stack(changes, 1)], 1).float()
+        return states[-1], self.log_density(states[-1], changes), indicators
 
 
 def distilled_log_density(density_map: DensityMap, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
     """Log-densities of rows in scaled units at t = 1 by a map, and their stated errors."""
     own: Any = cast_module(density_map, torch.float32, x.device)
-    y, value = own(x, condition)
-    return value.to(x.dtype), own.errors(x, y, condition)[:, 0].to(x.dtype)
+    _, value, indicators = own(x, condition)
+    return value.to(x.dtype), own.errors(indicators, condition, x.shape[1])[:, 0].to(x.dtype)
 
 
 @torch.no_grad()
@@ -131,12 +147,13 @@ def distilled_rows(
     """
     own: Any = cast_module(density_map, torch.float32, x.device)
     if to_base:
-        y = own(x, condition)[0]
-        return y.to(x.dtype), own.errors(x, y, condition)[:, 1].to(x.dtype)
+        y, _, indicators = own(x, condition)
+        return y.to(x.dtype), own.errors(indicators, condition, x.shape[1])[:, 1].to(x.dtype)
     assert flow_map is not None  # it is distilled before the other one
     given = None if condition is None else condition.float()
     y = cast_module(flow_map, torch.float32, x.device)(x.float(), given)
-    return y.to(x.dtype), own.map_errors(x, y, condition)[:, 0].to(x.dtype)
+    indicators = torch.cat([x.float(), y], 1)
+    return y.to(x.dtype), own.map_errors(indicators, condition, x.shape[1])[:, 0].to(x.dtype)
 
 
 def moved_rows(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,12 +20,15 @@ from ..networks._perceptrons import FiLMNetwork
 from ..networks._steps import StepNetwork
 from ..solvers import time_grid
 from .loop import Scores, Settings, train
+from .run import has_bf16
+from .slope_products import divergence_tensor, slope_products
 from .soap import SoapWithEMA
 
 # Nats to which the paths are solved.
 _PATH_TOLERANCE = 0.03
-# Fewest steps and nodes between two times of the map.
-_LEAST = Level(4, 5)
+# Fewest steps and nodes of a path, and between two times of the map.
+_LEAST = Level(16, 20)
+_LEAST_OF_STEP = Level(2, 3)
 # Rows that are followed at a time.
 _ROWS_PER_SOLVE = 1024
 # One row in so many starts farther out than the base, by a factor of up to 1 + `_WIDER`: rows of a table do as well.
@@ -32,12 +36,17 @@ _WIDE_EVERY = 4
 _WIDER = 0.4
 # Where between the ends of a step its network has its time.
 _TIME_IN_STEP = 0.3
-# Ridge of the least squares of the outputs, in units of the mean square of a feature.
-_RIDGE = 1e-3
+# Ridges of the least squares of linear maps and of outputs, in units of the mean square of each feature.
+_LINEAR_RIDGE = 1e-9
+_RIDGE = 1e-5
+# Smallest size of a product of slopes, relative to the largest, that is made one of 1.
+_LEAST_SIZE = 1e-2
+# Rows by whose slopes the divergence is decomposed.
+_ROWS_OF_SLOPES = 4096
 # Every so manyth row is taken for least squares.
 _LEAST_SQUARES_EVERY = 4
 # Products of slopes in each network.
-_RANK = 64
+_RANK = 32
 # Nats below which an error of a log-density counts by its square, and weight of the states beside it.
 _SMALL_ERROR = 0.1
 _WEIGHT_OF_STATES = 0.03
@@ -45,12 +54,16 @@ _WEIGHT_OF_STATES = 0.03
 _VALIDATION_ROWS = 4096
 _BATCH = 1024
 # Learning rates: of the map, by SOAP, and of the network of stated errors.
-_RATE = 3e-3
+_RATE = 2e-3
 _ERROR_RATE = 3e-3
+# Fewest units of a layer from which on it is trained in half precision, where the processor has it.
+_WIDE_ENOUGH = 64
 # Widths of the network of stated errors, its gradient steps, and the quantile of the log errors that it learns.
 _ERROR_WIDTHS = (64, 64)
 _ERROR_STEPS = 1500
 _ERROR_QUANTILE = 0.95
+# Rows from which the network of stated errors is learned, at the most.
+MOST_ERRORS = 2**17
 # Added to errors before their logarithm, in nats or relative to a row.
 _LEAST_ERROR = 1e-4
 # Share of rows whose stated error covers the true one.
@@ -129,8 +142,8 @@ def solve_paths(
         x = torch.where(is_own[:, None], x, factors * x)
     calibration = calibration or ASSUMED
     level = calibration.at(_PATH_TOLERANCE).measured(_PATH_TOLERANCE)[-1]
-    own = (math.ceil(part / n_steps) for part in level)
-    level = Level(*own).union(_LEAST)
+    own = (math.ceil(part / n_steps) for part in level.union(_LEAST))
+    level = Level(*own).union(_LEAST_OF_STEP)
     spacing = "quadratic" if fields.interpolant.path_type == "one-sided" else "logit"
     grid = time_grid(n_steps, spacing).tolist()
     blocks = torch.arange(len(x)).split(_ROWS_PER_SOLVE)
@@ -180,14 +193,16 @@ def fit_density_map(
     learned, held = paths.rows(slice(n_val, None)), paths.rows(slice(0, n_val))
     density_map = _first_map(fields, learned, widths, activation, make_generator(seed, DISTILL_STREAM + 300))
     generator = make_generator(seed, DISTILL_STREAM + 400, paths.density.device)
+    is_low = paths.density.device.type == "cpu" and min(widths) >= _WIDE_ENOUGH and has_bf16()
+    dtype = torch.bfloat16 if is_low else None
 
     def loss() -> Tensor:
         rows = torch.randint(len(learned.density), (_BATCH,), generator=generator, device=generator.device)
-        return _loss(density_map, learned.rows(rows))
+        return _loss(density_map, learned.rows(rows), dtype)
 
     @torch.no_grad()
     def score() -> float:
-        return -float(_loss(density_map, held))
+        return -float(_loss(density_map, held, None))
 
     networks = nn.ModuleDict({"steps": density_map.networks})
     own = dataclasses.replace(settings, learning_rate_init=_RATE, optimizer=SoapWithEMA)
@@ -195,9 +210,10 @@ def fit_density_map(
     return density_map.requires_grad_(False).eval()
 
 
-def _loss(density_map: DensityMap, paths: Paths) -> Tensor:
+def _loss(density_map: DensityMap, paths: Paths, dtype: torch.dtype | None) -> Tensor:
     """The mean error of the log-density, and of the states in units of what the linear maps leave."""
-    states, value = density_map.steps(paths.states[0], lambda network, x: network(x, paths.condition))
+    states, changes = density_map.steps(paths.states[0], lambda network, x: network(x, paths.condition, dtype))
+    value = density_map.log_density(states[-1], changes)
     errors = nn.functional.smooth_l1_loss(value, paths.density, beta=_SMALL_ERROR)
     between = zip(states, paths.states[1:], density_map.sizes, strict=True)
     return errors + _WEIGHT_OF_STATES * sum(((x - y) / size[:-1]).square().mean() for x, y, size in between)
@@ -213,7 +229,7 @@ def _first_map(
     n_conditions = 0 if paths.condition is None else paths.condition.shape[1]
     for k, (start, stop) in enumerate(itertools.pairwise(paths.times.tolist())):
         x, y = paths.states[k], paths.target(k)
-        linear = _least_squares(torch.cat([x, torch.ones_like(x[:, :1])], 1), y, 1e-9)
+        linear = _least_squares(torch.cat([x, torch.ones_like(x[:, :1])], 1), y, _LINEAR_RIDGE)
         rest = y - x @ linear[:-1] - linear[-1]
         size = rest.std(0).clamp(min=1e-6)
         parts.append((linear[:-1], linear[-1], size))
@@ -221,7 +237,7 @@ def _first_map(
         network = StepNetwork(
             d, d + 1, widths, activation, time, n_conditions=n_conditions, rank=_RANK, generator=generator
         ).to(x.device)
-        _start_from(network, fields.velocity_network, d)
+        _start_from(network, fields.velocity_network, paths.rows(slice(_ROWS_OF_SLOPES)), k, generator)
         _fit_outputs(network, x, rest / size, paths.condition)
         networks.append(network)
     matrices, shifts, sizes = (torch.stack(part) for part in zip(*parts, strict=True))
@@ -231,15 +247,18 @@ def _first_map(
 def _least_squares(features: Tensor, values: Tensor, ridge: float) -> Tensor:
     """Coefficients of the values, in the dtype of the features."""
     some, y = features.double(), values.double()
+    sizes = some.square().sum(0).sqrt().clamp(min=torch.finfo(some.dtype).tiny)
+    some = some / sizes
     gram = some.T @ some
-    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram, some.T @ y).to(features.dtype)
+    gram += ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return (torch.linalg.solve(gram, some.T @ y) / sizes[:, None]).to(features.dtype)
 
 
-def _start_from(network: StepNetwork, velocity: Any, d: int) -> None:
-    """Give a network the layers of that of the velocity, at its own time and for unscaled rows."""
+def _start_from(network: StepNetwork, velocity: Any, paths: Paths, k: int, generator: torch.Generator) -> None:
+    """Give a network the layers of that of the velocity, at its own time and for unscaled rows, and its divergence."""
     if not isinstance(velocity, ResidualField) or type(velocity.network) is not FiLMNetwork:
         return
+    d = paths.states.shape[2]
     fitted = velocity.network
     for own, weights in zip(network.weights, fitted.weights, strict=True):
         own.copy_(weights)
@@ -247,13 +266,33 @@ def _start_from(network: StepNetwork, velocity: Any, d: int) -> None:
     scaled = velocity.preconditioning(network.time.to(network.bias), ends)[2]
     network.weights[0].mul_(scaled[1] - scaled[0])
     network.modulation.copy_(fitted.modulation)
+    _start_products(network, fitted.output, paths.states[k], paths.condition, generator)
+
+
+def _start_products(
+    network: StepNetwork, output: Tensor, x: Tensor, condition: Tensor | None, generator: torch.Generator
+) -> None:
+    """Make the products of slopes those of the divergence of the network with another output."""
+    scales = [s.reshape(-1, s.shape[-1]).mean(0) for s, _ in network.modulation_of(x, condition)]
+    tensor = divergence_tensor([s[:, None] * w for s, w in zip(scales, network.weights, strict=True)], output)
+    if tensor is None or not tensor.any():
+        return
+    slopes = network.slopes(x, network.modulation_of(x, condition))
+    factors = slope_products(tensor, slopes, network.products.shape[1], generator)
+    parts = (torch.addmm(p, s, factor.T) for s, (factor, p) in zip(slopes, factors, strict=True))
+    sizes = math.prod(parts, start=torch.ones(())).std(0)
+    # all products vary alike, so that a step of training changes what is learned from them alike
+    scale = sizes.clamp(min=_LEAST_SIZE * float(sizes.max())) ** (-1 / len(factors))
+    for own, shift, (factor, p) in zip(network.factors, network.shifts, factors, strict=True):
+        own.copy_(scale[:, None] * factor)
+        shift.copy_(scale * p)
 
 
 def _fit_outputs(network: StepNetwork, x: Tensor, values: Tensor, condition: Tensor | None) -> None:
     """Fit the outputs of a network to values."""
     rows = slice(None, None, _LEAST_SQUARES_EVERY)
     modulation = network.modulation_of(x[rows], None if condition is None else condition[rows])
-    features = network.features(x[rows], modulation)
+    features = network.features(x[rows], network.layers(modulation, x.dtype))
     coefficients = _least_squares(torch.cat([features, torch.ones_like(features[:, :1])], 1), values[rows], _RIDGE)
     width = network.output.shape[1]
     network.output.copy_(coefficients[:width].T)
@@ -261,57 +300,80 @@ def _fit_outputs(network: StepNetwork, x: Tensor, values: Tensor, condition: Ten
     network.bias.copy_(coefficients[-1])
 
 
-def fit_errors(
-    ends: tuple[Tensor, Tensor],
-    errors: Tensor,
-    condition: Tensor | None,
-    activation: str,
-    settings: Settings,
-    seed: int,
-) -> StatedErrors:
-    """Stated errors of a map as a function of a row and its image, from true ones of rows that it has not seen.
-
-    Half of the rows are for the function, the others for the factor by which it covers all but .8 %.
+class Errors(NamedTuple):
+    """True errors of a map, and what they are to be a function of.
 
     Parameters
     ----------
-    ends : tuple of Tensor of shape (n, d)
-        Rows, and where the map takes them.
+    inputs : Tensor of shape (n, n_inputs)
+        The row first, its image, and what else the map says.
     errors : Tensor of shape (n, n_kinds)
     condition : Tensor or None
+    """
+
+    inputs: Tensor
+    errors: Tensor
+    condition: Tensor | None
+
+    def rows(self, rows: slice | Tensor) -> "Errors":
+        """Those of some rows."""
+        condition = None if self.condition is None else self.condition[rows]
+        return Errors(self.inputs[rows], self.errors[rows], condition)
+
+
+def fit_errors(
+    learned: Errors, held: Errors, n_features: int, activation: str, settings: Settings, seed: int
+) -> StatedErrors:
+    """Stated errors of a map as a function of a row and of what the map makes of it.
+
+    Where errors are large is learned from the rows that the map was fitted to, which are many; the factor by which the
+    function covers all but .8 % of the errors comes from rows that it has not seen.
+
+    Parameters
+    ----------
+    learned, held : Errors
+        Of rows that the map was fitted to, and of others.
+    n_features : int
+        Columns of a row.
     activation : str
         Of the network.
     settings : Settings
         Of which its own follow.
     seed : int
     """
-    x = torch.cat([end.float() for end in ends], 1)
-    half = len(x) // 2
-    generator = make_generator(seed, DISTILL_STREAM + 500)
-    n_conditions = 0 if condition is None else condition.shape[1]
-    network = StepNetwork(
-        x.shape[1], errors.shape[1], _ERROR_WIDTHS, activation, 1.0, n_conditions=n_conditions, generator=generator
-    ).to(x.device)
-    logs = (errors + _LEAST_ERROR).log()
-    with torch.no_grad():
-        network.bias.copy_(logs[:half].quantile(_ERROR_QUANTILE, dim=0))
+    means, sizes = learned.inputs.mean(0), learned.inputs.std(0).clamp(min=1e-6)
+    network = _fit_quantiles(learned._replace(inputs=(learned.inputs - means) / sizes), activation, settings, seed)
+    reach = learned.inputs[:, :n_features].square().sum(1).max()
+    stated = StatedErrors(network, torch.ones(held.errors.shape[1]).to(means), reach, means, sizes)
+    logs = network.in_blocks((held.inputs - means) / sizes, held.condition)
+    ratios = (held.errors / logs.exp()).sort(0).values
+    stated.factors.copy_(ratios[min(len(ratios) - 1, math.ceil(_COVERED * len(ratios)))])
+    return stated
 
-    def loss_of(rows: Tensor | slice) -> Tensor:
-        gap = logs[rows] - network(x[rows], None if condition is None else condition[rows])
-        return torch.maximum(_ERROR_QUANTILE * gap, (_ERROR_QUANTILE - 1) * gap).mean()
+
+def _fit_quantiles(errors: Errors, activation: str, settings: Settings, seed: int) -> StepNetwork:
+    """A network of a high quantile of the log errors."""
+    n, n_inputs = errors.inputs.shape
+    generator = make_generator(seed, DISTILL_STREAM + 500)
+    n_conditions = 0 if errors.condition is None else errors.condition.shape[1]
+    n_kinds, time = errors.errors.shape[1], 1.0
+    network = StepNetwork(
+        n_inputs, n_kinds, _ERROR_WIDTHS, activation, time, n_conditions=n_conditions, generator=generator
+    ).to(errors.inputs.device)
+    logs = (errors.errors + _LEAST_ERROR).log()
+    with torch.no_grad():
+        network.bias.copy_(torch.as_tensor(np.quantile(logs.cpu(), _ERROR_QUANTILE, axis=0)))
 
     def loss() -> Tensor:
-        return loss_of(torch.randint(half, (min(half, _BATCH),), generator=generator))
+        rows = torch.randint(n, (min(n, _BATCH),), generator=generator)
+        some = errors.rows(rows)
+        gap = logs[rows] - network(some.inputs, some.condition)
+        return torch.maximum(_ERROR_QUANTILE * gap, (_ERROR_QUANTILE - 1) * gap).mean()
 
     steps = min(_ERROR_STEPS, settings.max_iter)
     own = dataclasses.replace(settings, learning_rate_init=_ERROR_RATE, max_iter=steps, max_time=None)
     train(nn.ModuleDict({"errors": network}), loss, Scores(), own)
-    network.requires_grad_(False).eval()
-    ratios = (errors[half:] / network.in_blocks(x[half:], None if condition is None else condition[half:]).exp()).sort(
-        0
-    )
-    factors = ratios.values[min(len(ratios.values) - 1, math.ceil(_COVERED * len(ratios.values)))]
-    return StatedErrors(network, factors, ends[0].square().sum(1).max())
+    return network.requires_grad_(False).eval()
 
 
 def row_errors(rows: Tensor, exact: Tensor) -> Tensor:

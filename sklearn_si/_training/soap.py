@@ -10,8 +10,9 @@ from .optimizer import LARGEST_NORM, AdamWithEMA
 
 # Decay of both moments and of the second moments of the gradients' rows and columns.
 _BETA = 0.95
-# Steps from one correction of the bases to the next.
+# Steps from one correction of the bases to the next, and from one look at the second moments to the next.
 _STEPS_BETWEEN = 10
+_LOOKS_BETWEEN = 2
 # Largest side of a matrix that is given a basis.
 _LARGEST_SIDE = 512
 # Added to the root of the second moments, and to the diagonals of the first matrices.
@@ -24,7 +25,7 @@ class SoapWithEMA(AdamWithEMA):
     W <- W - rate U (M / sqrt(V)) R^T,    U, R the eigenvectors of E[G G^T] and E[G^T G]
 
     with M the mean of the rotated gradient U^T G R and V that of its square. It needs less than half of the steps of
-    Adam where the loss could be brought to zero; each costs as much again for networks of 128 units.
+    Adam where the loss could be brought to zero; each costs half as much again for networks of 128 units.
 
     Parameters
     ----------
@@ -79,22 +80,33 @@ class _Group:
     def step(self, rate: float, number: int) -> None:
         """One step along the gradients; the bases are corrected after some of them."""
         gradient = torch.stack([p.grad.view(self.shape) for p in self.parameters])  # type: ignore[union-attr]
-        products = [g @ g.mT for g, has in zip((gradient, gradient.mT), self.has_basis, strict=True) if has]
         if not self.is_begun:
-            self.moments, self.bases = products, [_eigenvectors(product) for product in products]
+            self.moments = self._products(gradient)
+            self.bases = [_eigenvectors(moment) for moment in self.moments]
             self.mean, self.square = torch.zeros_like(gradient), torch.zeros_like(gradient)
             self.is_begun = True
-        self.mean.lerp_(gradient, 1 - _BETA)
         rotated = self._rotated(gradient)
+        self.mean.lerp_(rotated, 1 - _BETA)
         self.square.mul_(_BETA).addcmul_(rotated, rotated, value=1 - _BETA)
         correction = 1 - _BETA**number
-        step = self._rotated(self.mean) / (self.square / correction).sqrt_().add_(_EPSILON) / correction
+        step = self.mean / (self.square / correction).sqrt_().add_(_EPSILON) / correction
         for p, own in zip(self.parameters, self._rotated(step, back=True), strict=True):
             p.sub_(own.view(p.shape), alpha=rate)
-        for moment, product in zip(self.moments, products, strict=True):
-            moment.lerp_(product, 1 - _BETA)
+        if number % _LOOKS_BETWEEN == 0:
+            for moment, product in zip(self.moments, self._products(gradient), strict=True):
+                moment.lerp_(product, 1 - _BETA**_LOOKS_BETWEEN)
         if number % _STEPS_BETWEEN == 0:
-            self.bases = [torch.linalg.qr(m @ q)[0] for m, q in zip(self.moments, self.bases, strict=True)]
+            self._correct_bases()
+
+    def _products(self, gradient: Tensor) -> list[Tensor]:
+        """G G^T and G^T G, of the sides that have a basis."""
+        return [g @ g.mT for g, has in zip((gradient, gradient.mT), self.has_basis, strict=True) if has]
+
+    def _correct_bases(self) -> None:
+        """A step of the power method for the bases; the mean, which is kept in them, turns with them."""
+        mean = self._rotated(self.mean, back=True)
+        self.bases = [torch.linalg.qr(m @ q)[0] for m, q in zip(self.moments, self.bases, strict=True)]
+        self.mean = self._rotated(mean)
 
     def _rotated(self, values: Tensor, back: bool = False) -> Tensor:
         """Values in the bases, or back from there."""

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,30 @@ Scaled = list[tuple[Tensor, Tensor]]
 
 # Rows of a block, and what the columns of a product are padded to: a product of matrices in single precision then has
 # the same value for a row at every place of every batch.
-_BLOCK = 256
+_BLOCK = 512
 _COLUMNS = 16
+
+
+class _Layer(NamedTuple):
+    """A layer before its activation, and the factors of the products of slopes, if there are any."""
+
+    matrix: Tensor
+    scale: Tensor | None
+    shift: Tensor
+    product: tuple[Tensor, Tensor] | None
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """The sum s * (W h) + c."""
+        if self.scale is None:
+            return torch.addmm(self.shift, h, self.matrix)
+        return torch.addcmul(self.shift, h @ self.matrix, self.scale)
+
+
+def _silu_and_slope(a: Tensor) -> tuple[Tensor, Tensor]:
+    """The activation a / (1 + exp(-a)) and its slope, in the place of a."""
+    s = torch.sigmoid(a)
+    h = a.mul_(s)
+    return h, torch.addcmul(s, h, 1 - s)
 
 
 class _SiluAndSlope(torch.autograd.Function):
@@ -93,28 +115,57 @@ class StepNetwork(FiLMNetwork):
         inputs, _ = self.prepare(self.time, x, condition)
         return [(s, c) for s, c in self.modulate(inputs, x.dtype) if s is not None]
 
-    def features(self, x: Tensor, modulation: Scaled) -> Tensor:
+    def layers(self, modulation: Scaled, dtype: torch.dtype) -> "list[_Layer]":
+        """The layers with their scales and shifts; all that follows the first one in some dtype."""
+        factors, constants = self._factors
+        layers: list[_Layer] = []
+        for k, (w, (s, c)) in enumerate(zip(self._matrices, modulation, strict=True)):
+            kind = dtype if k else w.dtype
+            # where the scales are the same for all rows, they are those of the matrix
+            matrix, scale = ((s[:, None] * w).to(kind).T, None) if s.dim() == 1 else (w.to(kind).T, s.to(kind))
+            product = (constants[k].to(dtype), factors[k].to(dtype).T) if factors else None
+            layers.append(_Layer(matrix, scale, c.to(kind), product))
+        return layers
+
+    def features(self, x: Tensor, layers: "list[_Layer]") -> Tensor:
         """The last hidden layer and the products of slopes, side by side, of which F is an affine function."""
         (value_of, both_of), h = ACTIVATIONS[self.activation], x
-        if not len(self.factors):
-            for w, (s, c) in zip(self._matrices, modulation, strict=True):
-                h = value_of(torch.addcmul(c, h @ w.T, s))
+        dtype = layers[-1].shift.dtype
+        if layers[0].product is None:
+            for layer in layers:
+                h = value_of(layer(h).to(dtype))
             return h
-        if self.activation == "silu" and torch.is_grad_enabled():
-            both_of = _SiluAndSlope.apply
-        products = torch.ones_like(self.products[0])
-        for w, factor, shift, (s, c) in zip(self._matrices, *self._factors, modulation, strict=True):
-            h, slope = both_of(torch.addcmul(c, h @ w.T, s))
-            products = products * torch.addmm(shift, slope, factor.T)
+        if self.activation == "silu":
+            both_of = _SiluAndSlope.apply if torch.is_grad_enabled() else _silu_and_slope
+        products: Tensor | None = None
+        for layer in layers:
+            assert layer.product is not None  # all have one or none has
+            h, slope = both_of(layer(h).to(dtype))
+            own = torch.addmm(layer.product[0], slope, layer.product[1])
+            products = own if products is None else products * own
+        assert products is not None  # there is a layer
         return torch.cat([h, products], 1)
 
-    def of_features(self, features: Tensor) -> Tensor:
-        """F from the features."""
-        return torch.addmm(self.bias, features, torch.cat([self.output, self.products], 1).T)
+    def slopes(self, x: Tensor, modulation: Scaled) -> list[Tensor]:
+        """The slopes of the layers, each of shape (n, m)."""
+        both_of, h, slopes = ACTIVATIONS[self.activation][1], x, []
+        for layer in self.layers(modulation, x.dtype):
+            h, slope = both_of(layer(h))
+            slopes.append(slope)
+        return slopes
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """F(x), of shape (n, n_outputs)."""
-        return self.of_features(self.features(x, self.modulation_of(x, condition)))
+    def of_features(self, features: Tensor) -> Tensor:
+        """F from the features, in the precision of the weights."""
+        dtype = features.dtype
+        weights = torch.cat([self.output, self.products], 1).to(dtype)
+        return torch.addmm(self.bias.to(dtype), features, weights.T).to(self.bias.dtype)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, condition: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """F(x), of shape (n, n_outputs); the inner products of matrices in a dtype of their own."""
+        layers = self.layers(self.modulation_of(x, condition), dtype or x.dtype)
+        return self.of_features(self.features(x, layers))
 
     @functools.cached_property
     def _factors(self) -> tuple[tuple[nn.Parameter, ...], tuple[nn.Parameter, ...]]:
@@ -126,11 +177,11 @@ class StepNetwork(FiLMNetwork):
         """F(x) in the precision of the weights, the same for a row whatever its batch is."""
         dtype, n_outputs = self.bias.dtype, len(self.bias)
         weights = nn.functional.pad(torch.cat([self.output, self.products], 1), (0, 0, 0, -n_outputs % _COLUMNS))
-        values, of_all = [], self.modulation_of(x[:1].to(dtype)) if condition is None else []
+        values, of_all = [], self.layers(self.modulation_of(x[:1].to(dtype)), dtype) if condition is None else []
         for start in range(0, len(x), _BLOCK):
             rows = _block(x, start, dtype)
-            modulation = of_all or self.modulation_of(rows, _block(condition, start, dtype))
-            values.append((self.features(rows, modulation) @ weights.T)[:, :n_outputs])
+            layers = of_all or self.layers(self.modulation_of(rows, _block(condition, start, dtype)), dtype)
+            values.append((self.features(rows, layers) @ weights.T)[:, :n_outputs])
         return torch.cat(values)[: len(x)] + self.bias
 
 

@@ -75,7 +75,18 @@ def test_the_stated_errors_cover_those_of_fresh_rows(flow, distilled):
     value, stated = by(distilled, ode_tol=ALL).score_samples(FRESH, return_error=True)
     error = np.abs(value - exact)
     assert np.mean(error <= stated) >= 0.98
-    assert np.median(error) < 0.05 and 0.01 < np.median(stated) < 0.3
+    assert np.median(error) < 0.02 and np.median(stated) < 0.1
+    # rows of large errors are known before they are scored
+    large = stated > np.median(stated)
+    assert np.median(error[large]) > 1.3 * np.median(error[~large])
+
+
+def test_a_map_is_near_to_the_density_before_it_is_trained(flow):
+    """It starts from the divergence of the fitted network itself."""
+    model = copied(flow).distill(log_density=True, max_iter=1)
+    assert model.distillation_report_.log_density_error < 0.03
+    assert model.distillation_report_.n_steps == 8
+    assert copied(flow).distill(max_iter=1).distillation_report_.n_steps == 1
 
 
 def test_rows_beyond_the_tolerance_have_the_density_of_the_ode(flow, distilled):
@@ -142,14 +153,14 @@ def test_the_report_tells_what_the_density_is_worth(flow, distilled):
     assert report.sent_back == 1.0  # at the default tolerance
     assert report.mass == pytest.approx(1, abs=0.05) and 0 <= report.kl < 0.05
     assert 0 < report.log_density_error < report.stated_error
-    loose = copied(flow).set_params(ode_tol=ALL).distill(log_density=True, max_iter=5)
+    loose = copied(flow).set_params(ode_tol=ALL).distill(2, log_density=True, max_iter=5)
     assert loose.distillation_report_.sent_back == 0.0
     assert "mass" not in copied(flow).distill(max_iter=2).distillation_report_
 
 
 def test_distilling_twice_gives_the_same_densities(flow):
     state = torch.random.get_rng_state()
-    models = [copied(flow).distill(log_density=True, max_iter=5) for _ in range(2)]
+    models = [copied(flow).distill(2, log_density=True, max_iter=5) for _ in range(2)]
     values = [m.set_params(solver="distilled", ode_tol=ALL).score_samples(FRESH) for m in models]
     assert_array_equal(*values)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -212,7 +223,7 @@ def test_models_without_a_density_at_the_base_are_refused():
 def test_a_density_of_another_guidance_is_refused():
     labels = np.repeat(["a", "b"], 500)
     model = InterpolantFlow(condition_dropout=0.2, **{**SMALL, "max_iter": 2}).fit(MOONS, condition=labels)
-    model.distill(condition=labels, log_density=True, max_iter=2).set_params(solver="distilled", guidance=2.0)
+    model.distill(1, condition=labels, log_density=True, max_iter=2).set_params(solver="distilled", guidance=2.0)
     for ask in (model.score_samples, model.transform):
         with pytest.raises(ValueError, match="distilled with guidance=1, but guidance is 2: call distill"):
             ask(MOONS[:2], condition="a")
@@ -237,6 +248,30 @@ def test_a_step_network_is_the_perceptron_with_products_of_its_slopes():
     expected = h @ network.output.T + product @ network.products.T + network.bias
     assert_allclose(network(x).detach(), expected.detach(), rtol=1e-12)
     assert_allclose(network.in_blocks(x), expected.detach(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_half_precision_is_near(rank):
+    generator = torch.Generator().manual_seed(0)
+    network = StepNetwork(3, 4, (64, 64), "silu", 0.7, rank=rank, generator=generator)
+    network.output.data.normal_(0.0, 0.1, generator=generator)
+    x = torch.randn((50, 3), generator=generator)
+    low = network(x, None, torch.bfloat16)
+    assert low.dtype == torch.float32
+    assert 0 < (low - network(x)).abs().max() < 0.03 * network(x).abs().max()
+
+
+def test_scales_of_each_row_and_scales_of_all_rows_agree():
+    """Without a condition the scales are multiplied into the weights, with one they differ from row to row."""
+    generator = torch.Generator().manual_seed(0)
+    told = StepNetwork(3, 4, (5, 6), "silu", 0.7, n_conditions=1, rank=2, generator=generator).double()
+    for parameter in (told.output, told.products):
+        parameter.data.normal_(generator=generator)
+    plain = StepNetwork(3, 4, (5, 6), "silu", 0.7, rank=2).double()
+    columns = [k for k in range(told.modulation.shape[1]) if k != told.modulation.shape[1] - 2]
+    plain.load_state_dict(told.state_dict() | {"modulation": told.modulation.data[:, columns]})
+    x = torch.randn((9, 3), generator=generator, dtype=torch.float64)
+    assert_allclose(told(x, torch.zeros_like(x[:, :1])).detach(), plain(x).detach(), rtol=1e-12)
 
 
 def test_the_gradients_of_an_activation_and_its_slope_are_those_of_differences():
