@@ -18,10 +18,20 @@ from sklearn_si import (
     MultimarginalFlow,
     SchroedingerBridge,
 )
+from sklearn_si._estimators.prediction import trees
 from sklearn_si.outliers import DensityOutlierDetector
 from sklearn_si.tables import InterpolantImputer, TableCodec, TableSynthesizer
 
 SMALL = {"max_iter": 3, "hidden_layer_sizes": (8,), "n_steps": 4, "ode_tol": 0.05, "random_state": 0}
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    """Boosted trees in a tenth of the time, of which the checks ask nothing."""
+    monkeypatch.setattr(trees, "_N_TREES", 20)
+    monkeypatch.setattr(trees, "_N_SCALE_TREES", 6)
+    monkeypatch.setattr(trees, "_RATE", 0.3)
+
 
 SMALL_FLOW = InterpolantFlow(hidden_layer_sizes=(8,), preprocessing="standardize", early_stopping=False)
 

@@ -12,14 +12,15 @@ import matplotlib as mpl
 import pytest
 
 from sklearn_si._estimators import diagnostics, distillation, rectification
+from sklearn_si._estimators.prediction import trees
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").exists())
 DOCS = ROOT / "docs"
 # What the code of a page needs that an installation may lack.
 NEEDS = {"following": "sklearn.callback", "many_machines": "distributed"}
-# Rows of what follows a fit, where a page shows the call and no figure.
+# Rows and trees of what a page calls, where it shows no figure.
 FEW = [(distillation, "_PAIRS", 4096), (rectification, "_PAIRS", 2048), (diagnostics, "_N_FISHER_ROWS", 10),
-       (diagnostics, "_N_FISHER_TIMES", 2)]  # fmt: skip
+       (diagnostics, "_N_FISHER_TIMES", 2), (trees, "_N_TREES", 30), (trees, "_N_SCALE_TREES", 10)]  # fmt: skip
 # Characters of a line of code that fit the box of a page.
 WIDTH = 88
 
