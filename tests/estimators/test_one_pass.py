@@ -13,6 +13,7 @@ import sklearn_si
 from sklearn_si import InterpolantDiffusion, InterpolantFlow
 from sklearn_si._estimators import distillation as _distillation
 from sklearn_si._model.one_pass import with_unsolved
+from sklearn_si._training.density_map import _precision
 from sklearn_si.exceptions import NoDensityError
 from sklearn_si.networks._steps import StepNetwork, _SiluAndSlope
 
@@ -295,3 +296,11 @@ def test_only_rows_of_large_or_unknown_errors_are_solved():
     assert value.tolist() == [0.0, 7.0, 7.0, 7.0] and error[1:].tolist() == [0.0, 0.0, 0.0]
     with_unsolved(value, error, 0.2, solve)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("max_time", [None, 1e-9])
+def test_the_last_steps_are_in_full_precision(max_time):
+    settings = _distillation._settings(4, max_time, 0)
+    dtype = _precision(settings)
+    found = [dtype() for _ in range(4)]
+    assert found == ([torch.bfloat16, torch.bfloat16, None, None] if max_time is None else [None] * 4)
