@@ -60,6 +60,8 @@ class MultimarginalModel(HoldsNetworks):
         The encoded conditions of the rows of fit.
     weights : list of (ndarray or None), or None
         By which the rows of each sample are drawn.
+    rotations : ndarray of shape (n - 1, n_features, n_features) or None
+        How neighbouring samples turn, in scaled units.
     """
 
     velocity: Any
@@ -74,6 +76,7 @@ class MultimarginalModel(HoldsNetworks):
     condition_codec: Any = None
     conditions: list[np.ndarray] | None = None
     weights: list[np.ndarray | None] | None = None
+    rotations: np.ndarray | None = None
 
     def networks(self) -> dict[str, Any]:
         """The networks, for files and pickles."""

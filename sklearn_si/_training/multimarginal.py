@@ -12,7 +12,7 @@ from .._model.multimarginal import MultimarginalModel
 from .._model.settings import Evaluation
 from .._utils.callbacks import NO_TASKS
 from .._utils.input_checks import nameless
-from .._utils.tensors import BASE_STREAM, FIT_STREAM, as_tensor, make_generator, resolve_device
+from .._utils.tensors import BASE_STREAM, FIT_STREAM, as_array, as_tensor, make_generator, resolve_device
 from ..networks._simplex import SimplexNetwork, SimplexVelocity, SplinePath
 from ..preprocessing import AffineMap
 from ..preprocessing._maps import constant_columns, fit_axes
@@ -23,6 +23,7 @@ from .loop import History, Scores, Settings, count_rounds, train
 from .losses import TIME_DISTRIBUTIONS, Regression
 from .paired_pools import POOL, PairedPools, paired_rows, path_energy_matrix
 from .recipe import Recipe, layer_widths
+from .turning import frames_of, rotations_of
 from .validation_split import split_rows
 from .weighting import joined_weights
 
@@ -266,17 +267,33 @@ def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
     return x.mean(0) if weight is None else (weight / weight.sum()).to(x) @ x
 
 
-def _paired_as_a_whole(rows: list[Tensor], problem: ManySamples) -> tuple[list[Tensor], str]:
+def _paired_as_a_whole(
+    rows: list[Tensor], problem: ManySamples, frames: list[Tensor] | None
+) -> tuple[list[Tensor], str]:
     """The rows of all samples, and how they are paired: samples of one length that is not long are paired at once."""
     sizes = {len(x) for x in rows}
     drawn = problem.conditions is not None or problem.weights is not None
     if problem.pairing != "optimal" or drawn or len(sizes) > 1 or max(sizes) > 2 * POOL:
         return rows, problem.pairing
-    return list(paired_rows(rows, path_energy_matrix(problem.times, len(rows)))), "paired"
+    return list(paired_rows(rows, path_energy_matrix(problem.times, len(rows)), frames)), "paired"
+
+
+def _rotations(rows: list[Tensor], problem: ManySamples) -> list[Tensor] | None:
+    """How neighbouring samples turn, where rows are paired by distance in the order of time; else None."""
+    if problem.pairing != "optimal" or problem.times is None:
+        return None
+    device = rows[0].device
+    generator = make_generator(problem.seed, FIT_STREAM + 300, device)
+    return rotations_of(rows, problem.times, _tensors(problem.weights, len(rows), torch.float64, device), generator)
+
+
+def _tensors(arrays: Any, n: int, dtype: torch.dtype, device: torch.device) -> list[Tensor | None]:
+    """What there is of each sample, as tensors."""
+    return [None if a is None else as_tensor(a, dtype, device) for a in arrays or [None] * n]
 
 
 def _split(
-    rows: list[Tensor], pairing: str, recipe: Recipe, problem: ManySamples
+    rows: list[Tensor], pairing: str, frames: list[Tensor] | None, recipe: Recipe, problem: ManySamples
 ) -> tuple[PairedPools, PairedPools | None]:
     """The pools of training rows and of validation rows; paired rows are held out together."""
     rng, sizes = np.random.default_rng([problem.seed, FIT_STREAM]), [len(x) for x in rows]
@@ -284,15 +301,14 @@ def _split(
     fraction = recipe.validation_fraction if recipe.early_stopping and min(sizes) > 2 else None
     parts = [split_rows(n, fraction, rng) for n in (sizes[:1] if pairing == "paired" else sizes)]
     kept, held = zip(*(parts * len(rows) if pairing == "paired" else parts), strict=True)
-    none = [None] * len(rows)
-    given = [None if c is None else as_tensor(c, torch.float32, device) for c in problem.conditions or none]
-    masses = [None if w is None else as_tensor(w, torch.float64, device) for w in problem.weights or none]
+    given = _tensors(problem.conditions, len(rows), torch.float32, device)
+    masses = _tensors(problem.weights, len(rows), torch.float64, device)
     pools = []
     for stream, numbers in enumerate((kept, held), 1):
         generator = make_generator(problem.seed, FIT_STREAM + stream, device)
         some, conditions, weights = (_taken(of_samples, numbers) for of_samples in (rows, given, masses))
         with_conditions = conditions if problem.conditions is not None else None
-        pools.append(PairedPools(some, problem.times, pairing, generator, with_conditions, weights))
+        pools.append(PairedPools(some, problem.times, pairing, generator, with_conditions, weights, frames))
     return pools[0], None if fraction is None else pools[1]
 
 
@@ -320,7 +336,9 @@ def fit_many(recipe: Recipe, problem: ManySamples) -> tuple[MultimarginalModel, 
     kind = "standardize" if recipe.preprocessing == "auto" else recipe.preprocessing
     scaling = common_scaling(problem.samples, kind, problem.weights)
     scaled = [as_tensor(scaling.transform(X), torch.float32, device) for X in problem.samples]
-    pools, held = _split(*_paired_as_a_whole(scaled, problem), recipe, problem)
+    rotations = _rotations(scaled, problem)
+    frames = None if rotations is None else frames_of(rotations)
+    pools, held = _split(*_paired_as_a_whole(scaled, problem, frames), frames, recipe, problem)
     of = _built(recipe, problem.seed, pools, device)
     generator = make_generator(problem.seed, FIT_STREAM + 200, device)
     validate = None if held is None else held_out_score(of, held, problem.times, generator)
@@ -338,6 +356,7 @@ def fit_many(recipe: Recipe, problem: ManySamples) -> tuple[MultimarginalModel, 
         condition_codec=problem.codec,
         conditions=problem.conditions,
         weights=problem.weights,
+        rotations=None if rotations is None else np.stack([as_array(turn, np.float64) for turn in rotations]),
     )
     density = None
     with problem.checkpoint.interruptible(lambda: True, _WITHOUT_DENSITY):

@@ -51,25 +51,42 @@ def path_energy_matrix(times: np.ndarray | None, m: int) -> np.ndarray:
     return np.einsum("k,kl,kj->lj", 1 / h, steps, steps) + _SHARE_OF_BENDING * bending
 
 
-def paired_rows(rows: list[Tensor], energy: np.ndarray) -> Tensor:
+def paired_rows(rows: list[Tensor], energy: np.ndarray, frames: list[Tensor] | None = None) -> Tensor:
     """Equally many rows of all samples, paired by optimal transport, of shape (m, n, d).
 
     Each sample is paired with the one before it. Then, where there are three or more, each in turn is paired anew with
     what the energy makes of the others, which never raises it.
+
+    Parameters
+    ----------
+    rows : list of Tensor of shape (n, d)
+    energy : ndarray of shape (m, m)
+        Of `path_energy_matrix`.
+    frames : list of Tensor of shape (d', d'), default=None
+        Rotations of the first d' columns of each sample, around its mean, before distances are measured.
     """
-    paired = [rows[0]]
-    for x in rows[1:]:
-        paired.append(_nearest(paired[-1], x))
+    seen = rows if frames is None else [_turned(x, frame) for x, frame in zip(rows, frames, strict=True)]
+    order = [torch.arange(len(rows[0]), device=rows[0].device)]
+    for before, x in zip(seen[:-1], seen[1:], strict=True):
+        order.append(_nearest(before[order[-1]], x))
+    paired = [x[own] for x, own in zip(seen, order, strict=True)]
     for _ in range(_SWEEPS if len(rows) > 2 else 0):
-        for k, x in enumerate(paired):
+        for k, x in enumerate(seen):
             others = [-float(energy[k, j]) * y for j, y in enumerate(paired) if j != k]
-            paired[k] = _nearest(torch.stack(others).sum(0) / float(energy[k, k]), x)
-    return torch.stack(paired)
+            order[k] = _nearest(torch.stack(others).sum(0) / float(energy[k, k]), x)
+            paired[k] = x[order[k]]
+    return torch.stack([x[own] for x, own in zip(rows, order, strict=True)])
+
+
+def _turned(x: Tensor, frame: Tensor) -> Tensor:
+    """Rows around their mean in another frame; columns beyond those of the frame stay."""
+    d, centred = len(frame), x - x.mean(0)
+    return torch.cat([centred[:, :d] @ frame, centred[:, d:]], 1)
 
 
 def _nearest(x0: Tensor, x1: Tensor) -> Tensor:
-    """The rows of x1 in the order in which optimal transport pairs them with those of x0."""
-    return x1[torch.as_tensor(optimal_pairs(x0, x1), device=x1.device)]
+    """Numbers of the rows of x1 in the order in which optimal transport pairs them with those of x0."""
+    return torch.as_tensor(optimal_pairs(x0, x1), device=x1.device)
 
 
 class PairedPools:
@@ -88,6 +105,8 @@ class PairedPools:
     conditions : list of Tensor of shape (n_samples_k, c), default=None
     weights : list of (Tensor or None), default=None
         By which the rows of each sample are drawn.
+    frames : list of Tensor of shape (d, d), default=None
+        As in `paired_rows`.
     """
 
     def __init__(
@@ -98,8 +117,10 @@ class PairedPools:
         generator: torch.Generator,
         conditions: list[Tensor] | None = None,
         weights: list[Tensor | None] | None = None,
+        frames: list[Tensor] | None = None,
     ) -> None:
         self.rows, self.pairing, self.generator = rows, pairing, generator
+        self.frames = frames
         self.conditions, self.weights = conditions, weights or [None] * len(rows)
         self.energy = path_energy_matrix(times, len(rows))
         self.is_whole, longest = pairing == "paired", max(len(x) for x in rows)
@@ -131,11 +152,14 @@ class PairedPools:
         numbers = self._numbers()
         rows = [x[own] for x, own in zip(self.rows, numbers, strict=True)]
         if self.conditions is None:
-            return torch.stack(rows) if self.pairing == "independent" else paired_rows(rows, self.energy), None
+            if self.pairing == "independent":
+                return torch.stack(rows), None
+            return paired_rows(rows, self.energy, self.frames), None
         given = [c[own] for c, own in zip(self.conditions, numbers, strict=True)]
         if self.pairing == "independent":
             return torch.stack(rows), torch.stack(given)
-        both = paired_rows([torch.cat([x, self.scale * c], 1) for x, c in zip(rows, given, strict=True)], self.energy)
+        extended = [torch.cat([x, self.scale * c], 1) for x, c in zip(rows, given, strict=True)]
+        both = paired_rows(extended, self.energy, self.frames)
         x, c = both.split([rows[0].shape[1], given[0].shape[1]], 2)
         return x, c / self.scale
 

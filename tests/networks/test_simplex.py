@@ -8,10 +8,12 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.integrate import trapezoid
 from scipy.interpolate import CubicSpline
+from scipy.linalg import expm
 
 from sklearn_si._training.batches import make_task
 from sklearn_si._training.multimarginal import draw_weights, regression_at
 from sklearn_si._training.paired_pools import paired_rows, path_energy_matrix
+from sklearn_si._training.turning import frames_of, rotations_of
 from sklearn_si.couplings import optimal_pairs
 from sklearn_si.networks._simplex import Chord, PathVelocity, SimplexNetwork, SimplexVelocity, SplinePath
 
@@ -142,3 +144,39 @@ def test_pairing_lowers_the_energy(times):
     assert total(paired) < total(torch.stack(chain))
     for before, after in zip(y, paired, strict=True):
         assert_allclose(sorted(before.tolist()), sorted(after.tolist()))
+
+
+@pytest.mark.parametrize("d", [2, 4])
+def test_rows_of_what_turns_are_paired_with_themselves(d):
+    """Optimal transport of a turned shape with two arms pairs other rows: the rotation is found first."""
+    rng, times = np.random.default_rng(0), np.arange(4.0)
+    z = rng.normal(size=(300, d)) * np.linspace(0.2, 1.0, d)
+    z[:, 0] += 2.0 * (z[:, -1] > 0)
+    skew = np.zeros((d, d))
+    skew[0, 1], skew[1, 0] = -0.7, 0.7
+    rows = [torch.tensor(z @ expm(skew * t).T + t, dtype=torch.float32) for t in times]
+    generator = torch.Generator().manual_seed(0)
+    shuffled = [x[torch.randperm(300, generator=generator)] for x in rows]
+    rotations = rotations_of(shuffled, times, [None] * 4, generator)
+    for turn in rotations:
+        assert_allclose(turn @ turn.T, np.eye(d), atol=1e-5)
+        assert_allclose(turn, expm(skew), atol=0.1 * d)
+    energy = path_energy_matrix(times, 4)
+    apart = []
+    for frames in (frames_of(rotations), None):
+        paired = paired_rows(shuffled, energy, frames)
+        back = torch.stack(
+            [x @ torch.tensor(expm(skew * t), dtype=x.dtype) for x, t in zip(paired, times, strict=True)]
+        )
+        back = back - back.mean(1, keepdim=True)
+        apart.append(float((back - back[0]).square().mean()))
+    assert apart[0] < 0.5 * apart[1]
+
+
+def test_what_does_not_turn_is_left_as_it_is():
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(400, 3, generator=generator) * torch.tensor([1.0, 1 + t / 4, 0.5]) + t for t in range(4)]
+    rotations = rotations_of(rows, np.arange(4.0), [None] * 4, generator)
+    assert frames_of(rotations) is None
+    assert frames_of(rotations_of(rows, None, [None] * 4, generator)) is None
+    assert frames_of(rotations_of(rows[:2], np.arange(2.0), [None] * 2, generator)) is None
