@@ -1,5 +1,6 @@
 """Rows of many samples that are put together in training: pools of them, paired by optimal transport."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def paired_rows(rows: list[Tensor], energy: np.ndarray, frames: list[Tensor] | N
     """
     seen = rows if frames is None else [_turned(x, frame) for x, frame in zip(rows, frames, strict=True)]
     order = [torch.arange(len(rows[0]), device=rows[0].device)]
-    for before, x in zip(seen[:-1], seen[1:], strict=True):
+    for before, x in itertools.pairwise(seen):
         order.append(_nearest(before[order[-1]], x))
     paired = [x[own] for x, own in zip(seen, order, strict=True)]
     for _ in range(_SWEEPS if len(rows) > 2 else 0):

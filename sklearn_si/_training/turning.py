@@ -1,5 +1,7 @@
 """How snapshots turn: rotations into a frame that moves along, in which their rows are paired."""
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,8 +31,8 @@ def rotations_of(
 
     x_{k+1} - m_{k+1} = S R (x_k - m_k)    (every affine motion is a rotation R and then a symmetric map S)
 
-    The optimal plan knows no rotation: its map is the gradient of a convex function. If what moves turns as a whole, its
-    pairs are wrong. R is found by pairing rows and by the best rotation of the pairs in turn, from R = 1 on (Grave,
+    The optimal plan knows no rotation: its map is the gradient of a convex function. If what moves turns as a whole,
+    its pairs are wrong. R is found by pairing rows and by the best rotation of the pairs in turn, from R = 1 on (Grave,
     Joulin & Berthet 2019, arXiv 1805.11222), and judged by other rows.
 
     Parameters
@@ -53,7 +55,7 @@ def rotations_of(
         return [one] * (len(rows) - 1)
     halves = [_halves(x, weight, generator) for x, weight in zip(rows, weights, strict=True)]
     found = []
-    for (x, x_judge), (y, y_judge) in zip(halves[:-1], halves[1:], strict=True):
+    for (x, x_judge), (y, y_judge) in itertools.pairwise(halves):
         turn = rotation(x, y)
         left = transport_cost(x_judge @ turn.T, y_judge) / max(transport_cost(x_judge, y_judge), 1e-12)
         found.append(turn if left <= _MOST_LEFT else one)
