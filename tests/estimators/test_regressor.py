@@ -201,27 +201,26 @@ def test_scorers_refuse_answers_of_another_shape_nan_and_weights_that_are_none()
         pinball_scorer(wrong, X[:50], Y[:50], np.full(50, -1.0))
 
 
-def test_a_normal_base_has_to_lead_by_a_standard_error():
-    ahead = np.array([0.5, -0.3, 0.4, -0.2, 0.1] * 50)
-    for lead, expected in ((ahead - 0.08, "boosting"), (ahead, "normal"), (-ahead, "boosting")):
-        bases, scores = chosen_bases({"normal": lead, "boosting": np.zeros(250)}, None)
-        assert bases == (expected,)
+def test_a_base_has_to_lead_the_mixture_of_both_by_a_standard_error():
+    ahead = np.array([0.5, -0.3, 0.4, -0.2, 0.1])
+    zeros = np.zeros(5)
+    for lead, expected in ((ahead, ("normal", "boosting")), (ahead + 1, ("normal",)), (ahead - 1, ("boosting",))):
+        bases, scores = chosen_bases({"normal": lead, "boosting": zeros}, None)
+        assert bases == expected
         assert scores == {"normal": pytest.approx(lead.mean()), "boosting": 0.0}
     assert chosen_bases({"normal": ahead}, None)[0] == ("normal",)
-
-
-def test_few_validation_rows_that_cannot_tell_the_bases_apart_choose_both():
-    ahead = np.array([0.5, -0.3, 0.4, -0.2, 0.1])
-    values = {"normal": ahead, "boosting": np.zeros(5)}
-    assert chosen_bases(values, None)[0] == ("normal", "boosting")
-    assert chosen_bases({**values, "normal": ahead + 0.3}, None)[0] == ("normal",)
-    assert chosen_bases({**values, "normal": ahead - 0.5}, None)[0] == ("boosting",)
+    # both are wrong about other rows: neither is better than their mixture
+    apart = np.array([3.0, -3.0, 3.0, -3.0, 3.0])
+    assert chosen_bases({"normal": apart, "boosting": -apart}, None)[0] == ("normal", "boosting")
     # whole weights are repeated rows
-    assert chosen_bases(values, np.array([3.0, 0.0, 3.0, 0.0, 1.0]))[0] == ("normal",)
+    weight = np.array([3.0, 1.0, 3.0, 0.0, 1.0])
+    repeated = np.repeat(ahead, weight.astype(int)) - 0.1
+    pair = {"normal": ahead - 0.1, "boosting": zeros}, {"normal": repeated, "boosting": np.zeros(8)}
+    assert chosen_bases(pair[0], weight)[0] == chosen_bases(pair[1], None)[0]
 
 
 def test_the_mixture_of_both_bases_answers_as_one(monkeypatch):
-    monkeypatch.setattr(fitting, "_LEAST_LEAD", np.inf)
+    monkeypatch.setattr(fitting, "_leads", lambda *args: False)
     flow = InterpolantFlow(max_iter=20, hidden_layer_sizes=(8,))
     model = InterpolantRegressor(flow, n_estimators=2, random_state=0).fit(X[:150], Y[:150])
     assert model.base_ == "both" and [bool(member.boosted) for member in model.members_] == [False, True] * 2

@@ -27,9 +27,6 @@ from .trees import LEAST_ROWS, N_FOLDS
 
 # The bases that are fitted, by the parameter `base`.
 BASES = {"auto": ("normal", "boosting"), "normal": ("normal",), "boosting": ("boosting",)}
-# Validation rows from which on one base is chosen, and the lead in standard errors from which on fewer rows choose one.
-_ROWS_TO_CHOOSE = 200
-_LEAST_LEAD = 2.0
 # Values of a target up to which each has its share as a cell, and the mean is the sum over all of them.
 FEW_VALUES = 64
 
@@ -102,10 +99,11 @@ class Search:
 
 
 def chosen_bases(values, weight):
-    """The base of the highest log-likelihood, and the mean of each; a normal base has to lead by a standard error.
+    """The bases whose maps are mixed, and the mean log-likelihood of each base.
 
-    A network alone is stopped by the same rows, which flatters it, and it goes astray where trees do not. Where few
-    rows cannot tell the two apart both are taken: their mixture was better than either on rows that nothing had seen.
+    The mixture of both, unless one leads it by a standard error: their errors differ, so that on rows that nothing had
+    seen it was better than either where they are near each other. Of the two, a normal base has to lead by a standard
+    error: a network alone is stopped by the same rows, which flatters it, and it goes astray where trees do not.
 
     Parameters
     ----------
@@ -116,14 +114,17 @@ def chosen_bases(values, weight):
     scores = {name: float(np.average(own, weights=weight)) for name, own in values.items()}
     if len(values) < 2:
         return tuple(values), scores
-    lead = values["normal"] - values["boosting"]
-    mean = scores["normal"] - scores["boosting"]
+    best = "normal" if _leads(values["normal"], values["boosting"], weight) else "boosting"
+    mixed = np.logaddexp(values["normal"], values["boosting"]) - np.log(2)
+    return ((best,) if _leads(values[best], mixed, weight) else BASES["auto"]), scores
+
+
+def _leads(values, others, weight):
+    """Whether the mean of some values is higher by its standard error."""
+    lead = values - others
+    mean = np.average(lead, weights=weight)
     variance = np.average((lead - mean) ** 2, weights=weight)
-    n_rows = effective_rows(len(lead), weight)
-    error = np.sqrt(variance / max(1.0, n_rows - 1))
-    if n_rows < _ROWS_TO_CHOOSE and abs(mean) <= _LEAST_LEAD * error:
-        return BASES["auto"], scores
-    return ("normal" if mean > error else "boosting",), scores
+    return mean > np.sqrt(variance / max(1.0, effective_rows(len(lead), weight) - 1))
 
 
 def rows_to_calibrate(n, is_wanted, seed):

@@ -52,9 +52,9 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
         the regressor.
     base : {"auto", "normal", "boosting"}, default="auto"
         "boosting" learns a location and a scale by gradient boosting first, "normal" learns neither, and "auto" fits
-        both and takes "normal" where its log-likelihood of validation rows is higher by a standard error. Fewer than
-        200 validation rows have to tell the two apart by two standard errors, else the prediction is the mixture of
-        both. Fewer than 20 training rows are too few for "boosting", and "auto" is then "normal".
+        both: the prediction is their mixture, unless one has a log-likelihood of validation rows that is higher than
+        that of the mixture by a standard error. Fewer than 20 training rows are too few for "boosting", and "auto" is
+        then "normal".
     n_estimators : int, default=1
         Number of maps, each with another seed and other validation rows; the prediction is their mixture in equal
         parts, and its quantiles are found by root finding.
