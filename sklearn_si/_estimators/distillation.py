@@ -33,7 +33,7 @@ from .model_access import AsksModel
 # Solutions of the ODE: three quarters are for training, the others for validation.
 _PAIRS = 65_536
 # How many times as many are solved for the density, and the share of them that is for stated errors.
-_MORE_FOR_DENSITY = 3
+_MORE_FOR_DENSITY = 5
 _HELD_SHARE = 1 / 8
 # Rows whose log-densities are solved for apart from their paths, and the nats to which they are.
 _FINE_ROWS = 4096

@@ -28,8 +28,8 @@ from .soap import SoapWithEMA
 # Nats to which the paths are solved.
 _PATH_TOLERANCE = 0.03
 # Fewest steps and nodes of a path, and between two times of the map.
-_LEAST = Level(16, 20)
-_LEAST_OF_STEP = Level(2, 3)
+_LEAST = Level(8, 20)
+_LEAST_OF_STEP = Level(1, 3)
 # Rows that are followed at a time.
 _ROWS_PER_SOLVE = 1024
 # One row in so many starts farther out than the base, by a factor of up to 1 + `_WIDER`: rows of a table do as well.
@@ -60,7 +60,7 @@ _ERROR_RATE = 3e-3
 # Fewest units of a layer from which on it is trained in half precision, where the processor has it.
 _WIDE_ENOUGH = 64
 # Share of the training that is in half precision: its rounding, of some .05 nats, matters in the last steps.
-_LOW_SHARE = 0.5
+_LOW_SHARE = 0.7
 # Widths of the network of stated errors, its gradient steps, and the quantile of the log errors that it learns.
 _ERROR_WIDTHS = (64, 64)
 _ERROR_STEPS = 1500
@@ -145,12 +145,13 @@ def solve_paths(
         x = torch.where(is_own[:, None], x, factors * x)
     calibration = calibration or ASSUMED
     level = calibration.at(_PATH_TOLERANCE).measured(_PATH_TOLERANCE)[-1]
-    own = (math.ceil(part / n_steps) for part in level.union(_LEAST))
-    level = Level(*own).union(_LEAST_OF_STEP)
+    whole = level.union(_LEAST)
+    level = Level(whole.n_steps // n_steps, math.ceil(whole.n_nodes / n_steps)).union(_LEAST_OF_STEP)
     spacing = "quadratic" if fields.interpolant.path_type == "one-sided" else "logit"
     grid = time_grid(n_steps, spacing).tolist()
     blocks = torch.arange(len(x)).split(_ROWS_PER_SOLVE)
-    solved = [_path(fields.rows(rows), x[rows], grid, level, base_parts) for rows in blocks]
+    base = None if base_parts is None else lambda rows: base_parts(rows, whole)[0].sum(1)
+    solved = [_path(fields.rows(rows), x[rows], grid, level, base) for rows in blocks]
     states, changes, density = (torch.cat(part, 1) for part in zip(*solved, strict=True))
     kept = torch.isfinite(states).all(2).all(0) & torch.isfinite(density[0])
     times = torch.tensor(grid[::-1])
@@ -158,11 +159,11 @@ def solve_paths(
 
 
 def _path(
-    fields: Fields, x: Tensor, times: list[float], level: Level, base_parts: Parts | None
+    fields: Fields, x: Tensor, times: list[float], level: Level, base: Callable[[Tensor], Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """States and changes of the log-density from t = 1 to 0, and the log-density at 1."""
-    value = standard_normal_log_density(x) if base_parts is None else base_parts(x, level)[0].sum(1)
-    states, changes = [x], [torch.zeros_like(value) if base_parts is None else value]
+    value = standard_normal_log_density(x) if base is None else base(x)
+    states, changes = [x], [torch.zeros_like(value) if base is None else value]
     spacing = "logit" if len(times) == 2 else "uniform"
     for start, stop in itertools.pairwise(times):
         end, values, _ = follow(fields, states[-1], start, stop, level, spacing)

@@ -300,7 +300,7 @@ def test_only_rows_of_large_or_unknown_errors_are_solved():
 
 @pytest.mark.parametrize("max_time", [None, 1e-9])
 def test_the_last_steps_are_in_full_precision(max_time):
-    settings = _distillation._settings(4, max_time, 0)
+    settings = _distillation._settings(10, max_time, 0)
     dtype = _precision(settings)
-    found = [dtype() for _ in range(4)]
-    assert found == ([torch.bfloat16, torch.bfloat16, None, None] if max_time is None else [None] * 4)
+    found = [dtype() for _ in range(10)]
+    assert found == [None if max_time is not None or k >= 7 else torch.bfloat16 for k in range(10)]
