@@ -23,16 +23,17 @@ X0 = 5 * np.stack([np.cos(angles), np.sin(angles)], 1) + 0.5 * rng.normal(
 )
 X1 = 3 * make_moons(2000, noise=0.1, random_state=0)[0] - [1.5, 0.75]
 
+epsilon = 0.02
 shared = {"base_density": None, "random_state": 0}
 models = {
     "independent pairs": InterpolantFlow(**shared),
     "optimal pairs": InterpolantFlow(coupling="optimal", **shared),
-    "Schroedinger bridge": SchroedingerBridge(epsilon=0.02, n_rounds=0, **shared),
+    "Schroedinger bridge": SchroedingerBridge(epsilon, n_rounds=0, **shared),
 }
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharex=True, sharey=True)
 for ax, (name, model) in zip(axes, models.items(), strict=True):
     model.fit(X0, X1)
-    noise = model.noise_level
+    noise = epsilon if name == "Schroedinger bridge" else 0.0
     paths = model.trajectory(X0[:150], 51, noise_level=noise, random_state=0)
     ax.plot(*paths.transpose(2, 0, 1), color="0.7", lw=0.5)
     ax.scatter(*X0[:150].T, s=4, label="X0")

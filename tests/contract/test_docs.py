@@ -93,6 +93,17 @@ def test_code_of_the_gallery_fits_its_box(example):
     assert [line for line in code.splitlines() if len(line) > WIDTH and not line.startswith("#")] == []
 
 
+def test_an_example_of_the_gallery_runs_with_few_rows_and_steps(monkeypatch):
+    """It asked a bridge for a parameter that it has no more, which only the build of a release had noticed."""
+    for constructor, defaults in snippets.short_fits(5):
+        monkeypatch.setattr(constructor, "__defaults__", defaults)
+    code = (ROOT / "examples" / "plot_bridges.py").read_text(encoding="utf-8")
+    code = code.replace("2000", "200").replace("1000", "100")
+    with mpl.rc_context({"backend": "agg"}):
+        exec(compile(code, "plot_bridges.py", "exec"), {"__name__": "plot_bridges"})
+        importlib.import_module("matplotlib.pyplot").close("all")
+
+
 def test_the_readme_is_short():
     assert len(snippets.README.read_text(encoding="utf-8")) <= 7000
 
