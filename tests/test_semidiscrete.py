@@ -196,9 +196,51 @@ def test_a_plan_that_is_not_far_enough_gives_way_to_batches(monkeypatch):
     monkeypatch.setattr("sklearn_si.couplings._transport._FEWEST_ROWS", 100)
     assert isinstance(Optimal().planned(rows, generator()), SemidiscretePairs)
     monkeypatch.setattr("sklearn_si.couplings._transport._MOST_MISSED", 0.0)
-    coupling = Optimal()
-    assert coupling.planned(rows, generator()) is coupling
+    batches = Optimal().planned(rows, generator())
+    assert isinstance(batches, Optimal)
+    assert "misses" in batches.told
     assert isinstance(Optimal(method="semidiscrete").planned(rows, generator()), SemidiscretePairs)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_outliers_keep_no_plan_from_all_rows(share):
+    """The steps of the ascent were those of the outliers: two thirds of the masses were missed, and batches taken."""
+    x0, x1 = two_samples(2100, 2100, dtype=torch.float32)
+    x0[: round(share * 2100)] += 60.0
+    scale = torch.cat([x0, x1]).std(0)
+    pairs = Optimal().planned(Samples(x0 / scale, x1 / scale), generator())
+    assert isinstance(pairs, SemidiscretePairs)
+    start, end, _ = pairs.make_pool(generator())
+    assert pairs.plan.dual(x0 / scale) > 0.98 * float((start - end).square().sum(1).mean())
+
+
+def test_a_fit_says_how_it_has_paired_rows(monkeypatch, capsys):
+    x0, x1 = (x.numpy() for x in two_samples(200, 150))
+    found = {}
+    for name, coupling, n in (
+        ("all", Optimal(method="semidiscrete"), 150),
+        ("few", "optimal", 140),
+        ("same", "optimal", 150),
+    ):
+        flow = InterpolantFlow(coupling=coupling, verbose=1, **{**SHORT, "max_iter": 2}).fit(x0[:150], x1[:n])
+        found[name] = flow.coupling_method_
+        assert "Rows are paired by" in capsys.readouterr().out
+    assert found == {"all": "semidiscrete", "few": "batches", "same": "whole"}
+    flow.set_params(coupling="independent").fit(x0, x1)
+    assert "coupling_method_" not in vars(flow)
+    assert "paired" not in capsys.readouterr().out
+
+
+def test_an_unknown_coupling_is_told_of_objects():
+    with pytest.raises(ValueError, match=r"an object such as sklearn_si.couplings.Optimal\(method='batches'\)"):
+        InterpolantFlow(coupling="optimall").fit(*(x.numpy() for x in two_samples()))
+
+
+@pytest.mark.parametrize(
+    ("d", "words"), [(13, "13 columns, and 12 are the most"), (2, "60 training rows, and 2048 are")]
+)
+def test_batches_say_why(d, words):
+    assert words in Optimal().planned(Samples(*two_samples(d=d)), generator()).told
 
 
 def test_a_sampler_draws_from_the_pools_of_a_plan():

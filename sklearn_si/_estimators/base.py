@@ -43,6 +43,13 @@ from .resume import open_checkpoint, told_params
 from .tilting import TiltingMethods
 
 
+class _CouplingNames(StrOptions):
+    """The names of couplings; an error says what else may be given."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, an object such as sklearn_si.couplings.Optimal(method='batches')"
+
+
 class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, RectificationMethods, ModelEstimator):
     """Parameters, fit and transport of a stochastic interpolant.
 
@@ -53,7 +60,7 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
         "interpolant": [StrOptions(set(INTERPOLANTS)), Interpolant],
         "gamma": [StrOptions({"auto", *GAMMAS}), None],
         "gamma_scale": [Interval(numbers.Real, 0, None, closed="neither")],
-        "coupling": [StrOptions(set(COUPLINGS)), callable],
+        "coupling": [_CouplingNames(set(COUPLINGS)), callable],
         "preprocessing": [StrOptions({"auto", *MAPS}), None],
         "base_density": [StrOptions(set(BASE_DENSITIES)), HasMethods(["fit", "score_samples"]), None],
         "target_density": [StrOptions({"auto", "flow", "transport"})],

@@ -242,6 +242,9 @@ class InterpolantFlow(ConditionalMethods, BaseInterpolant):
     action_curve_ : list of float
         Only with a learned path: E|b|^2 (with latent noise E|b + epsilon s|^2) while it was learned, in scaled units
         squared.
+    coupling_method_ : {"semidiscrete", "whole", "batches"}
+        Only where rows are paired by a plan: by one of all rows from a potential, by an exact one of all rows, or in
+        batches. With verbose=1 a line says why.
     seed_ : int
         The seed of the fit.
     n_features_in_ : int

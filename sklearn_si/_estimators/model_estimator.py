@@ -16,7 +16,7 @@ from .diagnostics import DiagnosticMethods
 from .fields import FieldMethods
 
 # Attributes that only some fits and methods set; a new fit removes those of an earlier one.
-_LEFT_BY_SOME = ("distillation_report_", "rectification_report_", "action_curve_")
+_LEFT_BY_SOME = ("distillation_report_", "rectification_report_", "action_curve_", "coupling_method_")
 
 
 class ModelEstimator(

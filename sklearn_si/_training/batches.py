@@ -148,6 +148,13 @@ class Sampler:
         return self.coupling(self.x0[rows0], self.x1[rows1], condition, generator)
 
     @property
+    def pairing(self) -> str | None:
+        """What a plan pairs at a time: "semidiscrete" and "whole" are all rows; None where there is no plan."""
+        if not self.coupling.pooled:
+            return None
+        return "semidiscrete" if self.coupling.has_rows else "whole" if self._whole else "batches"
+
+    @property
     def shares_times(self) -> bool:
         """Whether what the network computes from time may be the same for several rows."""
         return self.condition is None

@@ -39,6 +39,8 @@ def coupling_of(run, for_training, rows):
     if run.plan is None:
         limit = run.recipe.max_time
         run.plan = coupling.planned(rows, generator, None if limit is None else _PLAN_SHARE * limit)
+        if run.recipe.verbose and run.plan.told:
+            print(f"Rows are paired by {run.plan.told}")
     return run.plan
 
 

@@ -120,7 +120,7 @@ class Run:
         self.earlier = History()  # of the fits that a warm start continues from
         self.steps = self.kept_steps = 0  # of the runs that it continues from; and those up to the weights they left
         self.action_curve = None  # of a learned path
-        self.plan = None  # the coupling of the training rows
+        self.plan = self.pairing = None  # the coupling of the training rows, and what its plan pairs at a time
         self.pairs = None  # of training rows and of held-out rows, where they are no longer drawn from the samples
         self.device = resolve_device(recipe.device)
         number += _RANKS_APART * problem.group.rank
@@ -347,7 +347,9 @@ class Run:
         weights = tensors_of(problem, rows0, rows1, self.device)
         x1, latent_noise = part_of(self.x1, rows1), problem.interpolant.has_noise
         coupling = coupling_of(self, rows0 is problem.base_train, (x0, x1, condition, *weights))
-        return self.make_sampler(x0, x1, condition, coupling, latent_noise, dropout, weights)
+        sampler = self.make_sampler(x0, x1, condition, coupling, latent_noise, dropout, weights)
+        self.pairing = sampler.pairing if rows0 is problem.base_train else self.pairing
+        return sampler
 
     def make_sampler(self, *args):
         """The source of batches, with the parameters of `Sampler`."""
@@ -476,6 +478,7 @@ class Run:
         loss_curve = self.earlier.loss_curve + history.loss_curve
         scores = self.earlier.validation_scores + history.validation_scores
         learned = {} if self.action_curve is None else {"action_curve_": self.action_curve}
+        learned |= {} if self.pairing is None else {"coupling_method_": self.pairing}
         return learned | {
             "n_iter_": max(1, self.earlier.n_iter + history.n_iter),
             "loss_": loss_curve[-1] if loss_curve else np.nan,

@@ -48,6 +48,8 @@ class Coupling:
     fixed = False
     # Whether the marginals of the pairs are not those of the samples.
     changes_marginals = False
+    # How rows are paired, in words, where a plan says it.
+    told = ""
     # Whether one plan of all rows was asked for, which needs them in memory, and in one process.
     needs_all_rows = False
 

@@ -13,6 +13,9 @@ from torch import Tensor
 _MOST_STEPS = 5000
 # Iterations by matrix products between two iterations in logarithms, after which the error is checked.
 _PRODUCTS = 20
+# Squared distance from the centre of the columns beyond which a row is an outlier, in units of its median: 1 row in
+# 1,000 of a normal distribution in 2 columns, and none in 10.
+_FAR = 9.0
 # Share of the variances that is added to the diagonal of a covariance, so that it is regular with few rows.
 _RIDGE = 1e-6
 
@@ -72,15 +75,28 @@ def optimal_pairs(x0: Tensor, x1: Tensor, penalty: Tensor | None = None) -> np.n
         raise ValueError(
             f"Optimal pairs need equally many rows, but got {len(x0)} and {len(x1)}: draw as many from both samples."
         )
-    # The plan does not change when either sample is shifted.
-    rows0, rows1 = (x.detach().cpu().double().numpy() for x in (x0, x1))
-    rows0, rows1 = rows0 - rows0.mean(0), rows1 - rows1.mean(0)
-    s0, s1 = _covariance(rows0), _covariance(rows1)
+    arrays = [x.detach().cpu().double().numpy() for x in (x0, x1)]
+    # beside outliers, moments of all rows are those of none, and the solver takes seven times as long
+    near = [x[usual(x)] for x in arrays]
+    # the plan does not change when either sample is shifted
+    rows0, rows1 = (x - some.mean(0) for x, some in zip(arrays, near, strict=True))
+    s0, s1 = map(_covariance, near)
     cost = _quadratic(rows0, _gaussian_map(s0, s1))[:, None] + _quadratic(rows1, _gaussian_map(s1, s0))
     cost = cost - 2 * rows0 @ rows1.T
     if penalty is not None:
         cost = cost + penalty.cpu().numpy()
+    cost -= cost.min(1, keepdims=True)
+    cost -= cost.min(0)
     return linear_sum_assignment(cost)[1]
+
+
+def usual(x: np.ndarray) -> np.ndarray:
+    """Which rows are no outliers: by squared distances from the medians of the columns, in units of their spreads."""
+    centred = x - np.median(x, axis=0)
+    spread = np.median(np.abs(centred), axis=0)
+    # a column of mostly one value has none
+    distance = np.square(centred / np.where(spread > 0, spread, np.inf)).sum(1)
+    return distance <= _FAR * max(float(np.median(distance)), 1e-12)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The plan between any base and a finite sample: one dual potential over all rows of the sample."""
 
 import dataclasses
+import math
 import time
 
 import torch
@@ -22,6 +23,8 @@ _BATCHES = 64
 # First and last step of the height of a row when it is chosen once, in units of the gap between the two best scores.
 _FIRST_STEP = 1.0
 _LAST_STEP = 0.15
+# How often the last step is found anew.
+_LOOKS = 8
 # Rows from which the gap is estimated.
 _ROWS_OF_A_GAP = 256
 # Share of the ascent at its end over which potentials are averaged.
@@ -250,14 +253,16 @@ class _Ascent:
         """Learn the heights in place."""
         steps, began, rows = self.batches(passes), time.perf_counter(), self.rows()[:0]
         mean, counted = torch.zeros_like(self.plan.heights), 0
-        gap = self._gap()
+        first, last = self._steps()
         for k in range(steps):
+            if k % max(1, steps // _LOOKS) == 0:
+                last = self._steps()[1]
             if len(rows) < self.size:
                 rows = self.rows()
             some, rows = rows[: self.size], rows[self.size :]
             elapsed = 0.0 if seconds is None else (time.perf_counter() - began) / seconds
             progress = max(k / steps, elapsed)
-            self._step(self.x0[some], gap * _FIRST_STEP * (_LAST_STEP / _FIRST_STEP) ** min(progress, 1.0))
+            self._step(self.x0[some], first * (last / first) ** min(progress, 1.0))
             if progress >= 1 - _AVERAGED:
                 mean, counted = mean + self.plan.heights, counted + 1
             if elapsed >= 1:
@@ -265,11 +270,19 @@ class _Ascent:
         if counted:
             self.plan.heights = mean / counted
 
-    def _gap(self) -> float:
-        """The mean distance of the two best scores of a row, or the temperature of an entropic plan if it is larger."""
+    def _steps(self) -> tuple[float, float]:
+        """The first step and the last one, by the distances of the two best scores of some rows.
+
+        The first is as long as their mean: outliers, whose scores are far apart, have far to go. The last is that of
+        most rows, by the median, which falls on the way. Both are at least in units of the temperature of an entropic
+        plan.
+        """
         plan, some = self.plan, self.x0[:_ROWS_OF_A_GAP]
         best = torch.addmm(-plan.heights, some - plan.centre0, plan.x1.T).topk(2, 1).values
-        return max(float((best[:, 0] - best[:, 1]).mean()), plan.epsilon / 2)
+        gaps, least = best[:, 0] - best[:, 1], max(plan.epsilon / 2, 1e-12)
+        # the mean of an exponential distribution is its median over log 2
+        usual = float(gaps.median()) / math.log(2)
+        return _FIRST_STEP * max(float(gaps.mean()), least), _LAST_STEP * max(usual, least)
 
     def _step(self, x0: Tensor, step: float) -> None:
         plan = self.plan

@@ -97,11 +97,15 @@ class Optimal(Coupling):
 
     def planned(self, rows: Samples, generator: torch.Generator, seconds: float | None = None) -> Coupling:
         """Pairs by one plan of all rows, where that is asked for or better."""
-        if not _plans(self, rows):
-            return self
+        why = _why_batches(self, rows)
+        if why:
+            return _in_batches(self, why)
         pairs = _planned(self, rows, generator, seconds)
-        asked = self.method == "semidiscrete" or self.changes_marginals
-        return pairs if asked or pairs.missed_share() <= _MOST_MISSED else self
+        missed = pairs.missed_share()
+        pairs.told = f"one plan of all rows, whose potential misses {missed:.0%} of the masses"
+        if self.needs_all_rows or missed <= _MOST_MISSED:
+            return pairs
+        return _in_batches(self, f"{pairs.told}, and {_MOST_MISSED:.0%} is the most")
 
     def __call__(self, x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
         """The rows of x0, and the rows of x1 and of its condition that they are paired with."""
@@ -171,7 +175,11 @@ class Entropic(Coupling):
 
     def planned(self, rows: Samples, generator: torch.Generator, seconds: float | None = None) -> Coupling:
         """Pairs by one plan of all rows, where that is asked for."""
-        return _planned(self, rows, generator, seconds) if _plans(self, rows) else self
+        if not self.needs_all_rows:
+            return _in_batches(self, "method='auto' of Entropic")
+        pairs = _planned(self, rows, generator, seconds)
+        pairs.told = "one entropic plan of all rows"
+        return pairs
 
     def check(self) -> None:
         """Raise a ValueError if the parameters are invalid."""
@@ -233,14 +241,25 @@ def _check_method(coupling: Optimal | Entropic) -> None:
         )
 
 
-def _plans(coupling: Optimal | Entropic, rows: Samples) -> bool:
-    """Whether one plan of all rows is made."""
-    if coupling.method != "auto" or coupling.unbalanced is not None:
-        return coupling.method != "batches"
-    n, m = len(rows.x0), len(rows.x1)
-    if rows.x1.shape[1] > _MOST_COLUMNS:
-        return False
-    return isinstance(coupling, Optimal) and min(n, m) >= _FEWEST_ROWS and n * m <= _MOST_SCORES
+def _why_batches(coupling: Optimal, rows: Samples) -> str:
+    """Why rows are paired in batches; nothing where one plan of all is made."""
+    if coupling.needs_all_rows:
+        return ""
+    if coupling.method == "batches":
+        return "as method='batches' asks"
+    n, m, d = len(rows.x0), len(rows.x1), rows.x1.shape[1]
+    if d > _MOST_COLUMNS:
+        return f"{d} columns, and {_MOST_COLUMNS} are the most for one plan of all rows"
+    if min(n, m) < _FEWEST_ROWS:
+        return f"{min(n, m)} training rows, and {_FEWEST_ROWS} are the fewest for one plan of all rows"
+    return "more rows than one plan takes" if n * m > _MOST_SCORES else ""
+
+
+def _in_batches(coupling: "Optimal | Entropic", why: str) -> "Optimal | Entropic":
+    """The coupling, which says why it pairs in batches."""
+    found = copy.copy(coupling)
+    found.told = f"batches of {coupling.batch_size} rows ({why})"
+    return found
 
 
 def _planned(
