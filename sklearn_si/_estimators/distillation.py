@@ -13,7 +13,7 @@ from .._model.flow_map import FlowMap
 from .._model.levels import ASSUMED
 from .._model.likelihood import GRID_SPACING, ode_log_density
 from .._training.batches import make_task
-from .._training.density_map import MOST_ERRORS, Errors, fit_density_map, fit_errors, row_errors, solve_paths
+from .._training.density_map import Errors, fit_density_map, fit_errors, row_errors, solve_paths
 from .._training.loop import Scores, Settings, train
 from .._training.losses import Regression
 from .._utils.figures import Figures
@@ -35,6 +35,8 @@ _PAIRS = 65_536
 # How many times as many are solved for the density, and the share of them that is for stated errors.
 _MORE_FOR_DENSITY = 5
 _HELD_SHARE = 1 / 8
+# Numbers in the states of all paths, at the most (half a gigabyte).
+_MOST_NUMBERS = 2**27
 # Rows whose log-densities are solved for apart from their paths, and the nats to which they are.
 _FINE_ROWS = 4096
 _FINE = 3e-3
@@ -317,18 +319,23 @@ def distill_density(model, n_steps, condition, evaluation, settings):
         As in `distill`.
     """
     generator = make_generator(model.seed, DISTILL_STREAM + 600, evaluation.device)
-    x, fields = _starts(model, condition, evaluation, generator, _MORE_FOR_DENSITY * _PAIRS)
+    n_paths = min(_MORE_FOR_DENSITY * _PAIRS, _MOST_NUMBERS // ((n_steps + 1) * model.n_features))
+    x, fields = _starts(model, condition, evaluation, generator, n_paths)
     parts = None if model.base_sample is None else model.base_parts()
     paths = solve_paths(fields, x, n_steps, parts, model.likelihood_calibration, generator)
     n_held = round(_HELD_SHARE * len(paths.density))
     learned, held = paths.rows(slice(n_held, None)), paths.rows(slice(0, n_held))
     widths, activation, seed = hidden_widths(model), model.activation, model.seed
     density_map = fit_density_map(fields, learned, widths, activation, settings, seed)
-    few, fine = learned.rows(slice(MOST_ERRORS)), _solved_finely(model, fields, held.rows(slice(_FINE_ROWS)))
-    of_learned, of_held = (_errors(density_map, model.flow_map, part) for part in (few, fine))
+    n_fine = min(_FINE_ROWS, len(held.density) // 2)
+    fine = _solved_finely(model, fields, held.rows(slice(n_fine)))
+    with torch.no_grad():
+        # which the paths share with the map: a few thousandths of a nat
+        density_map.shifts[-1, -1] -= (density_map(fine.states[0], fine.condition)[1] - fine.density).median()
+    others, covered = (_errors(density_map, model.flow_map, part) for part in (held.rows(slice(n_fine, None)), fine))
     given = x.shape[1], activation, settings, seed
-    density_map.errors = fit_errors(of_learned[0], of_held[0], *given)
-    density_map.map_errors = fit_errors(of_learned[1], of_held[1], *given)
+    density_map.errors = fit_errors(others[0], covered[0], *given)
+    density_map.map_errors = fit_errors(others[1], covered[1], *given)
     report = _density_report(density_map, held, evaluation.tolerance)
     with torch.no_grad():
         again = model.flow_map(density_map(held.states[0], held.condition)[0].float(), held.condition)

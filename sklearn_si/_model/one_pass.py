@@ -21,9 +21,9 @@ class StatedErrors(nn.Module):
 
     e(x) = c exp(G((u - m) / s)) where |x|^2 <= reach,    infinite beyond
 
-    with u the row, its image and what else the map says, G fitted to a high quantile of the log errors of the rows that
-    the map was learned from, and c such that e covers those of rows that it has not seen (split conformal prediction:
-    Lei et al. 2018, arXiv 1604.04173).
+    with u the row, its image and what else the map says, G fitted to a high quantile of the log errors of rows that the
+    map has not seen, and c such that e covers those of others (split conformal prediction: Lei et al. 2018, arXiv
+    1604.04173).
 
     Parameters
     ----------

@@ -277,7 +277,10 @@ def test_fits_that_need_another_base_say_so():
             {"network": lambda d, k: torch.nn.Identity()},
             "with circular columns, but they are learned on straight paths",
         ),
-        ({"preprocessing": "whiten"}, "Got preprocessing='whiten' with circular columns, which cannot be mixed with others"),
+        (
+            {"preprocessing": "whiten"},
+            "Got preprocessing='whiten' with circular columns, which cannot be mixed with others",
+        ),
         ({"preprocessing": "marginal-whiten"}, "which cannot be mixed with others"),
         ({"noise_level": 0.5}, "Got noise_level=0.5 with circular columns, but the SDE needs the score"),
         ({"support": {"angle": ("circular", 0, None)}}, "for column 'angle', but expected"),

@@ -30,7 +30,8 @@ def few_pairs():
     """The maps are fitted to a part of the rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_distillation, "_PAIRS", 2048)
-        patch.setattr(_distillation, "_MORE_FOR_DENSITY", 2)
+        patch.setattr(_distillation, "_MORE_FOR_DENSITY", 3)
+        patch.setattr(_distillation, "_HELD_SHARE", 0.4)
         yield
 
 
