@@ -76,9 +76,9 @@ class InterpolantDiffusion(BaseInterpolant):
     n_steps : int or "auto", default="auto"
         Number of steps of `sample`, and of the chain with likelihood="sde". "auto" is 100 for "euler-maruyama" and the
         chain, and 32 for the steppers of order 2 (100 with a schedule that is neither "gamma" nor "optimal"), times
-        half of the `noise_level` where that is above 2; for the ODE it is what `fit` measured to be enough
-        (`sampling_grid_`) for "rk4", and 16 for other steppers. Steps of the SDE are shorter where rows meet data. May
-        be changed after fit.
+        half of the `noise_level` where that is above 2, and 1000 at the most; for the ODE it is what `fit` measured to
+        be enough (`sampling_grid_`) for "rk4", and 16 for other steppers. Steps of the SDE are shorter where rows meet
+        data. May be changed after fit.
     solver : str or callable, default="auto"
         The stepper of `sample`. For the ODE: "euler", "midpoint", "heun", "rk4", "dopri5", "dopri5-adaptive" (step
         sizes by `ode_tol`), "denoising" (Gaussian base) or "distilled" (after `distill`); for the SDE:

@@ -17,6 +17,8 @@ _SDE_STEPS = 100
 _HEUN_STEPS = 32
 # The noise level from which on these numbers grow in proportion: what is damped fast needs short steps.
 _FREE_LEVEL = 2.0
+# The largest of them.
+_MOST_STEPS = 1000
 # Steps of n_steps="auto" along the ODE, by a stepper that no grid was measured for.
 _ODE_STEPS = 16
 
@@ -58,7 +60,7 @@ class Sampling:
         if not is_bounded(self.noise_schedule):
             return _SDE_STEPS
         steps = _SDE_STEPS if self.solver == "euler-maruyama" else _HEUN_STEPS
-        return math.ceil(steps * max(1.0, self.noise_level / _FREE_LEVEL))
+        return min(_MOST_STEPS, math.ceil(steps * max(1.0, self.noise_level / _FREE_LEVEL)))
 
     @property
     def even_steps(self) -> int:

@@ -222,7 +222,7 @@ def test_a_base_has_to_lead_the_mixture_of_both_by_a_standard_error():
 def test_the_mixture_of_both_bases_answers_as_one(monkeypatch):
     monkeypatch.setattr(fitting, "_leads", lambda *args: False)
     flow = InterpolantFlow(max_iter=20, hidden_layer_sizes=(8,))
-    model = InterpolantRegressor(flow, n_estimators=2, random_state=0).fit(X[:150], Y[:150])
+    model = InterpolantRegressor(flow, n_estimators=2, random_state=0).fit(X[:80], Y[:80])
     assert model.base_ == "both" and [bool(member.boosted) for member in model.members_] == [False, True] * 2
     values = model.predict_quantiles(X[:5], LEVELS)
     for j, level in enumerate(LEVELS):

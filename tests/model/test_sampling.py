@@ -237,5 +237,6 @@ def test_automatic_steps_grow_with_the_noise_and_where_its_schedule_does_not_van
         return Sampling(n_steps="auto", **settings).grid(None)[0]
 
     assert steps(noise_level=1.0) == 32 and steps(noise_level=8.0) == 128
+    assert steps(noise_level=1e9) == 1000
     assert steps(noise_level=1.0, solver="euler-maruyama") == 100
     assert steps(noise_level=1.0, noise_schedule="constant") == 100
