@@ -366,8 +366,9 @@ def eot(args):
             X0, X1 = rng.normal(size=(10_000, d)), exact(rng.normal(size=(10_000, d)))
             T, scale = rng.normal(size=(400, d)), X1.var(0).sum() / 2
             reference = exact_moments(truth, T)
-            mixture = SchroedingerBridge(epsilon, "mixture", n_components=5, **PLAIN, random_state=0)
-            network = SchroedingerBridge(epsilon, n_components=5, **PLAIN, max_time=args.budget / 2, random_state=0)
+            params = {"n_components": 5, **PLAIN, "random_state": 0}
+            mixture = SchroedingerBridge(epsilon, "mixture", **params, max_time=args.limit)
+            network = SchroedingerBridge(epsilon, "network", **params, max_time=args.budget / 2)
             contenders = {"truth, other draws": (exact, 0.0)}
             for name, model in {"mixture": mixture, "network": network}.items():
                 _, took = timed(lambda m=model, X0=X0, X1=X1: m.fit(X0, X1))
@@ -425,6 +426,7 @@ def main():
     parser.add_argument("--paths", type=int, default=100_000, help="simulated rows of bridge")
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.1, 1.0, 10.0], help="of eot, in their units")
     parser.add_argument("--columns", type=int, nargs="+", default=[2, 16, 64], help="of eot")
+    parser.add_argument("--limit", type=float, default=None, help="max_time of the mixtures of eot; none without")
     parser.add_argument("--draws", type=int, default=200, help="partners of a row of eot")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -1,6 +1,7 @@
 """The Schroedinger bridge: of all diffusions between two distributions, the one nearest to Brownian motion."""
 
 import dataclasses
+import functools
 import numbers
 from typing import ClassVar
 
@@ -36,8 +37,9 @@ from ..couplings import OwnPairs
 from ..preprocessing._support import check_ends, images, read_support, refuse_circles
 from ..solvers import sdeint, time_grid
 from .base import BaseInterpolant
-from .bridge_choice import built_fields
+from .bridge_choice import built_fields, chosen_epsilon, column_moments
 from .bridge_fields import simulate_pairs
+from .far_rows import ranges_of, warn_of_far
 from .flow import InterpolantFlow
 from .in_group import fit_by_first
 from .memory import open_memory
@@ -64,10 +66,11 @@ class SchroedingerBridge(ModelEstimator):
 
     Parameters
     ----------
-    epsilon : float, default=0.1
+    epsilon : float or "auto", default=0.1
         The diffusion coefficient, in scaled units squared per unit of time (preprocessing=None: data units). Pairs
-        become independent as it grows, and optimal transport as it falls to 0. The fitted value is `epsilon_`; another
-        one needs a new fit.
+        become independent as it grows, and optimal transport as it falls to 0. With "auto" the entropic penalty, 4
+        epsilon, is a twentieth of the mean squared distance of rows of X0 and X1 around their means. The fitted value
+        is `epsilon_`; another one needs a new fit.
     method : {"auto", "network", "mixture"}, default="auto"
         "mixture" fits plans in both directions whose conditionals are Gaussian mixtures; their fields have a closed
         form, which is exact between normal distributions. "network" learns networks around these closed forms, first
@@ -140,6 +143,8 @@ class SchroedingerBridge(ModelEstimator):
         The closed forms of the plan from X0 to X1 and of its reverse, in scaled units.
     epsilon_ : float
         The diffusion coefficient of the fit.
+    ranges_ : list of ndarray of shape (2, n_features)
+        The least and the largest values of each sample of fit, far beyond which rows are warned of.
     method_ : {"network", "mixture"}
         What the fit has learned.
     interpolant_, preprocessing_, base_preprocessing_, base_density_, base_sample_ : object
@@ -159,7 +164,7 @@ class SchroedingerBridge(ModelEstimator):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "epsilon": [Interval(numbers.Real, 0, None, closed="neither")],
+        "epsilon": [StrOptions({"auto"}), Interval(numbers.Real, 0, None, closed="neither")],
         "method": [StrOptions({"auto", "network", "mixture"})],
         "n_components": [StrOptions({"auto"}), Interval(numbers.Integral, 1, None, closed="left")],
         "n_rounds": [Interval(numbers.Integral, 0, None, closed="left")],
@@ -277,9 +282,10 @@ class SchroedingerBridge(ModelEstimator):
         if support is not None:
             with numbered(rows_of_weights(sample_weight, "X0", "X1")):
                 check_ends(support, X0, X1, (None, None), self._column_names())
+        ranges = ranges_of(X0) if X1 is None else ranges_of(X0, X1)
         X0, X1 = images(support, X0, X1)
         with open_checkpoint(self, samples) as checkpoint:
-            self._fit(X0, X1, row_weights, checkpoint, memory, support)
+            self._fit(X0, X1, row_weights, checkpoint, memory, support, ranges)
 
     def _warn_repeats(self, X0, X1):
         """Warn of columns that have no density, where one is promised."""
@@ -291,15 +297,16 @@ class SchroedingerBridge(ModelEstimator):
             )
             warn_repeats(samples, self._column_names(), None, ways_out)
 
-    def _fit(self, X0, X1, row_weights, checkpoint, memory, support):
+    def _fit(self, X0, X1, row_weights, checkpoint, memory, support, ranges):
         """The fit to validated samples on the line."""
         from_normal = X1 is None
         if from_normal:
             rng = np.random.default_rng([checkpoint.seed, BASE_STREAM])
             noise = rng.standard_normal((max(len(X0), 1000), X0.shape[1]))
-            mean, deviation = _moments(X0, row_weights[1])
+            mean, deviation = column_moments(X0, row_weights[1])
             X0, X1 = (mean + deviation * noise).astype(X0.dtype), X0
-        recipe = self._recipe()
+        epsilon = chosen_epsilon(self.epsilon, X0, X1, self.preprocessing, row_weights)
+        recipe = self._recipe(epsilon)
         problem = make_problem(recipe, X0, X1, None, checkpoint, weights=row_weights, names=self._column_names())
         problem.tasks, problem.support = Tasks(self, X0, X1), support
         if memory.recall(self):
@@ -308,24 +315,25 @@ class SchroedingerBridge(ModelEstimator):
             return self
         model, record = fit_problem(recipe, problem)
         plan = model.velocity.potential if model.velocity.network is None else None
-        model = dataclasses.replace(model, coupling=OwnPairs(noise_level=self.epsilon), plan=plan)
-        record |= {"epsilon_": self.epsilon, "from_normal_": from_normal}
+        model = dataclasses.replace(model, coupling=OwnPairs(noise_level=epsilon), plan=plan)
+        record |= {"epsilon_": epsilon, "from_normal_": from_normal, "ranges_": ranges}
         self._take(model, record)
         memory.keep(self)
         problem.tasks.end({"model_": model, **record})
         return self
 
-    def _recipe(self):
+    def _recipe(self, epsilon):
         """How the parameters ask to train: a linear path with the brownian gamma of the bridge."""
         names = {field.name for field in dataclasses.fields(Recipe)}
         params = {name: value for name, value in self.get_params(deep=False).items() if name in names}
         return Recipe(
-            **params, gamma="brownian", gamma_scale=2 * self.epsilon, bf16=False, learns_denoiser=True,
-            build_networks=self._build_networks, train=self._train, base_flow=self._base_flow,
+            **params, gamma="brownian", gamma_scale=2 * epsilon, bf16=False, learns_denoiser=True,
+            build_networks=functools.partial(self._build_networks, epsilon),
+            train=functools.partial(self._train, epsilon), base_flow=self._base_flow,
         )  # fmt: skip
 
     def _sampling(self):
-        return Sampling(vars(self).get("epsilon_", self.epsilon), "constant", "auto", self.n_steps, self.ode_tol)
+        return Sampling(self.epsilon_, "constant", "auto", self.n_steps, self.ode_tol)
 
     def distill(self, *args, **kwargs):
         """Not offered: a bridge is sampled by its plan or its SDE, not by an ODE."""
@@ -346,11 +354,11 @@ class SchroedingerBridge(ModelEstimator):
         """The closed form from X1 to X0, in scaled units."""
         return self.network_.reverse_potential
 
-    def _build_networks(self, run):
+    def _build_networks(self, epsilon, run):
         """The fields of a run, around the potentials between its rows; its plan then pairs rows by these."""
-        return built_fields(run, self.epsilon, self.method, self.n_components)
+        return built_fields(run, epsilon, self.method, self.n_components)
 
-    def _train(self, run, settings):
+    def _train(self, epsilon, run, settings):
         """Train on pairs of the closed-form plans, then on the fields' own, round by round."""
         if run.networks["velocity"].network is None:
             return
@@ -363,7 +371,7 @@ class SchroedingerBridge(ModelEstimator):
             run.generator = make_generator(run.problem.seed, FIT_STREAM + 700 + number, run.device)
             rest = self._limited(run, settings, self.n_rounds - 1 - number).max_time
             seconds = None if rest is None else _SIMULATION_SHARE * rest
-            run.pairs = simulate_pairs(run, self.epsilon, _SIMULATION_STEPS, number, seconds)
+            run.pairs = simulate_pairs(run, epsilon, _SIMULATION_STEPS, number, seconds)
             run.train(self._limited(run, settings, self.n_rounds - 1 - number))
 
     def _limited(self, run, settings, rounds_after):
@@ -396,7 +404,7 @@ class SchroedingerBridge(ModelEstimator):
         -------
         X_t : ndarray of shape (n_samples, n_features)
         """
-        return self._plan_mean(self._checked(X), forward=not self.from_normal_, scaled_base=self.from_normal_)
+        return self._plan_mean(self._checked(X, 0), forward=not self.from_normal_, scaled_base=self.from_normal_)
 
     def inverse_transform(self, X, *, condition=None):
         """The mean of the plan given rows of the other end: E[x0 | x1] = x1 - (b - epsilon s)(1, x1).
@@ -412,7 +420,7 @@ class SchroedingerBridge(ModelEstimator):
         X_t : ndarray of shape (n_samples, n_features)
             Conditional means; not the inverse of `transform`.
         """
-        moved = self._plan_mean(self._checked(X), forward=self.from_normal_, scaled_base=self.from_normal_)
+        moved = self._plan_mean(self._checked(X, 1), forward=self.from_normal_, scaled_base=self.from_normal_)
         return self._wrapped(moved)
 
     def sample_plan(self, X, *, direction="forward", random_state=None):
@@ -441,8 +449,8 @@ class SchroedingerBridge(ModelEstimator):
         """
         if direction not in ("forward", "backward"):
             raise ValueError(f"Got direction={direction!r}, but expected 'forward' or 'backward'.")
-        X = self._checked(X)
-        model, forward = self.model_, direction == "forward"
+        forward = direction == "forward"
+        X, model = self._checked(X, int(forward == vars(self).get("from_normal_", False))), self.model_
         device = resolve_device(self.device)
         generator = make_generator(self._seed_of(random_state), PATH_STREAM, device)
         map_in, map_out = (model.base_map, model.target_map)[:: 1 if forward else -1]
@@ -465,9 +473,13 @@ class SchroedingerBridge(ModelEstimator):
         partners = draw_rows(draw, X.shape, X.dtype, given=x, chunk=len(x), advice="fit longer, or raise n_steps")
         return self._wrapped(partners)
 
-    def _checked(self, X):
+    def _checked(self, X, argument):
+        """Validated rows of an argument of fit, by its number (1 has no rows after a fit of one sample)."""
         self._ready()
-        return self._in_support(self._validate_rows(X))
+        X, ranges = self._validate_rows(X), vars(self).get("ranges_", [])
+        name = "X" if len(ranges) == 1 else f"X{argument}"
+        warn_of_far(X, dict(enumerate(ranges)).get(argument), self._column_names(), name)
+        return self._in_support(X)
 
     @torch.no_grad()
     def _plan_mean(self, X, forward, scaled_base):
@@ -483,11 +495,3 @@ class SchroedingerBridge(ModelEstimator):
                 moved = returned(map_out.inverse_transform(moved), X.dtype, model.support)
             moved = moved.astype(X.dtype, copy=False)
         return settled(moved, "taking the mean of the plan", strict=False)
-
-
-def _moments(X, weight):
-    """Mean and deviation of each column, by weight where rows have weights."""
-    if weight is None:
-        return X.mean(0), X.std(0)
-    mean = np.average(X, axis=0, weights=weight)
-    return mean, np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))

@@ -6,6 +6,7 @@ from scipy.spatial.distance import cdist
 
 from .._training.weighting import by_weight
 from .._utils.tensors import FIT_STREAM, as_array, make_generator
+from ..preprocessing import fit_two_sample_maps
 from .bridge_fields import PlanPairs, bridge_fields, train_rows
 from .bridge_potentials import fit_potential
 
@@ -14,12 +15,48 @@ _MIXTURE_SHARE = 0.7
 # The same, where networks may follow.
 _SHARE_BESIDE_NETWORKS = 0.3
 
+# The entropic penalty, 4 epsilon, of epsilon="auto", as a share of the mean squared distance of rows of both ends
+# around their means.
+_SHARE_OF_DISTANCE = 0.05
+
 # Rows of each of the two samples that are compared.
 _MOST_ROWS = 500
 # Random splits of both samples together, beside which their distance is seen.
 _SPLITS = 199
 # Share of the splits that may be nearer to each other than the two samples.
 _LEVEL = 0.99
+
+
+def chosen_epsilon(epsilon, X0, X1, kind, weights):
+    """The diffusion: as given, or for "auto" such that the entropic penalty is a twentieth of the mean cost.
+
+    4 epsilon = E|(x0 - m0) - (x1 - m1)|^2 / 20    (in scaled units, over independent rows)
+
+    Parameters
+    ----------
+    epsilon : float or "auto"
+    X0, X1 : ndarray of shape (n, d)
+        In data units.
+    kind : {"auto", "standardize", "whiten"} or None
+        Of the maps to scaled units.
+    weights : tuple of (ndarray or None)
+    """
+    if epsilon != "auto":
+        return epsilon
+    maps = fit_two_sample_maps(X0, X1, "standardize" if kind == "auto" else kind, weights=weights)
+    spread = 0.0
+    for scaling, X, weight in zip(maps, (X0, X1), weights, strict=True):
+        x = scaling.transform(X)
+        spread += float(np.average(np.square(x - np.average(x, axis=0, weights=weight)), axis=0, weights=weight).sum())
+    return _SHARE_OF_DISTANCE * spread / 4
+
+
+def column_moments(X, weight):
+    """Mean and deviation of each column, by weight where rows have weights."""
+    if weight is None:
+        return X.mean(0), X.std(0)
+    mean = np.average(X, axis=0, weights=weight)
+    return mean, np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))
 
 
 def built_fields(run, epsilon, method, n_components):

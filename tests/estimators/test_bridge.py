@@ -1,6 +1,7 @@
 """Schroedinger bridges against the closed form of normal distributions, and against their own definition."""
 
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -283,3 +284,45 @@ def test_mixtures_of_many_columns_end_in_time():
     assert time.perf_counter() - began < 5
     assert len(potential.log_weights) == 8 and bool(torch.isfinite(potential.matrices).all())
     assert bool(torch.isfinite(potential.mean(x0[:5])).all())
+
+
+@pytest.mark.parametrize("d", [1, 4])
+def test_auto_takes_its_epsilon_from_the_distances_of_rows(d):
+    rng = np.random.default_rng(0)
+    X0, X1 = rng.normal(size=(400, d)), 5 + 3 * rng.normal(size=(300, d))
+    plain = SchroedingerBridge("auto", "mixture", n_components=1, preprocessing=None, base_density=None, random_state=0)
+    expected = 0.05 * (X0.var(0).sum() + X1.var(0).sum()) / 4
+    bridge = plain.fit(X0, X1)
+    assert bridge.epsilon_ == pytest.approx(expected)
+    given = SchroedingerBridge(**plain.get_params()).set_params(epsilon=bridge.epsilon_).fit(X0, X1)
+    np.testing.assert_array_equal(bridge.sample_plan(X0[:5]), given.sample_plan(X0[:5]))
+    scaled = SchroedingerBridge(**plain.get_params()).set_params(preprocessing="auto").fit(1e3 * X0, 1e3 * X1)
+    assert scaled.epsilon_ == pytest.approx(0.025 * d, rel=1e-6)
+    weighted = SchroedingerBridge(**plain.get_params()).fit(
+        X0, X1, sample_weight=(np.where(X0[:, 0] > 0, 1.0, 0.01), None)
+    )
+    assert weighted.epsilon_ < bridge.epsilon_
+    assert SchroedingerBridge(**plain.get_params()).fit(X0).epsilon_ > 0
+
+
+@pytest.mark.parametrize("ask", ["transform", "inverse_transform", "sample_plan", "backward"])
+def test_rows_far_outside_those_of_fit_are_warned_of(ask):
+    rng = np.random.default_rng(0)
+    X0, X1 = rng.normal(size=(100, 2)), rng.normal(size=(100, 2)) + 10
+    bridge = SchroedingerBridge(method="mixture", n_components=1, base_density=None, random_state=0).fit(X0, X1)
+    asked = {"backward": lambda X: bridge.sample_plan(X, direction="backward")}.get(ask) or getattr(bridge, ask)
+    own, name = (X0, "X0") if ask in ("transform", "sample_plan") else (X1, "X1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asked(own)
+    far = own[:3] + np.array([[0.0, 0.0], [0.0, 30.0], [0.0, 0.0]])
+    with pytest.warns(UserWarning, match=rf"Columns of X hold values far outside those of {name} in fit: 1 \(1 rows"):
+        asked(far)
+
+
+def test_rows_far_outside_the_one_sample_of_fit_are_warned_of():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    bridge = SchroedingerBridge(method="mixture", n_components=1, base_density=None, random_state=0).fit(X)
+    for asked in (bridge.transform, lambda rows: bridge.sample_plan(rows, direction="backward")):
+        with pytest.warns(UserWarning, match="far outside those of X in fit"):
+            asked(X[:3] + 50)
