@@ -6,7 +6,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin, _fit_context, clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
-from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted, has_fit_parameter
 
 from ._estimators.base import BaseInterpolant
@@ -16,6 +15,7 @@ from ._estimators.resume import told_params
 from ._model.fitted import HasModel
 from ._model.lost_rows import settled
 from ._utils.callbacks import FollowedEstimator, Tasks
+from ._utils.containers import in_container
 from ._utils.input_checks import (
     by_names,
     check_cells,
@@ -207,7 +207,7 @@ class TransformedDensity(
             condition = forward(self.transformer_, start)[0]
         inside = self.estimator_.sample(n_samples, condition=condition, random_state=random_state)
         X = backward(self.transformer_, inside)
-        return _wrap_data_with_container("transform", X, X, self)
+        return in_container(self, X)
 
     def score_samples(self, X, *, t=1.0, condition=None, return_error=False):
         """Log-density at each row, in data units: that of the target, or that of T^-1(x_t) at time t.
@@ -315,7 +315,7 @@ class TransformedDensity(
             Rows of the distribution of the first argument of `fit`, in data units.
         """
         check_is_fitted(self)
-        X = self._points(X, "X")
+        given, X = X, self._points(X, "X")
 
         def transport(inside, condition):
             moved = self.estimator_.inverse_transform(inside, condition=condition)
@@ -325,7 +325,7 @@ class TransformedDensity(
             rows = settled(transport(X, condition), "transforming rows back", strict=False)
         else:
             rows = self._of_known_rows(X, condition, transport)
-        return _wrap_data_with_container("transform", rows, rows, self)
+        return in_container(self, rows, given)
 
     def __sklearn_tags__(self):
         """The tags of scikit-learn: float32 and float64 are preserved."""

@@ -351,7 +351,7 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
             When the model forecasts (start="condition"): it has no map.
         """
         self._ready()
-        return self._wrapped(self._transport(self._points(X, "X"), False, condition))
+        return self._wrapped(self._transport(self._points(X, "X"), False, condition), X)
 
     def _transport(self, X, forward, condition):
         self.model_.refuse_forecast("transform")

@@ -421,7 +421,7 @@ class SchroedingerBridge(ModelEstimator):
             Conditional means; not the inverse of `transform`.
         """
         moved = self._plan_mean(self._checked(X, 1), forward=self.from_normal_, scaled_base=self.from_normal_)
-        return self._wrapped(moved)
+        return self._wrapped(moved, X)
 
     def sample_plan(self, X, *, direction="forward", random_state=None):
         """Draw partners of rows from the plan: a row of the other end given a row of this one.
@@ -449,7 +449,7 @@ class SchroedingerBridge(ModelEstimator):
         """
         if direction not in ("forward", "backward"):
             raise ValueError(f"Got direction={direction!r}, but expected 'forward' or 'backward'.")
-        forward = direction == "forward"
+        given, forward = X, direction == "forward"
         X, model = self._checked(X, int(forward == vars(self).get("from_normal_", False))), self.model_
         device = resolve_device(self.device)
         generator = make_generator(self._seed_of(random_state), PATH_STREAM, device)
@@ -471,7 +471,7 @@ class SchroedingerBridge(ModelEstimator):
             return returned(partners, X.dtype, model.support)
 
         partners = draw_rows(draw, X.shape, X.dtype, given=x, chunk=len(x), advice="fit longer, or raise n_steps")
-        return self._wrapped(partners)
+        return self._wrapped(partners, given)
 
     def _checked(self, X, argument):
         """Validated rows of an argument of fit, by its number (1 has no rows after a fit of one sample)."""

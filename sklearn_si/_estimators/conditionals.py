@@ -67,7 +67,7 @@ class ConditionalMethods(AsksModel):
         self._check_given(X, "given")
         generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
         drawn = complete(model, self._centred_cells(X), sampling, generator, condition)
-        return self._wrapped(np.where(np.isnan(X), drawn, X))
+        return self._wrapped(np.where(np.isnan(X), drawn, X), given)
 
     def score_samples(self, X, *, t=1.0, given=None, columns=None, condition=None, return_error=False):
         """Log-density of the target at each row, of some of its columns given others, or of x_t at an earlier time.

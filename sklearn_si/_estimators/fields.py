@@ -119,8 +119,8 @@ class FieldMethods(AsksModel):
 
         Returns
         -------
-        x1 : ndarray of shape (n_samples, n_features)
-            The posterior means, in data units.
+        x1 : ndarray or frame of shape (n_samples, n_features)
+            The posterior means, in data units and in the container that `set_output` asks for.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class FieldMethods(AsksModel):
             )
         if model.interpolant.has_noise:
             model.require_score("predict_target")
-        return self._field(X, t, condition, Fields.target, DataUnits.target_to_data)
+        return self._wrapped(self._field(X, t, condition, Fields.target, DataUnits.target_to_data), X)
 
     def interpolate(self, X0, X1, t, *, random_state=None):
         """Points x_t = I(t, x0, x1) + gamma(t) z of the path between paired rows, in data units.
@@ -157,10 +157,11 @@ class FieldMethods(AsksModel):
 
         Returns
         -------
-        x_t : ndarray of shape (n_samples, n_features)
-            The points, in data units.
+        x_t : ndarray or frame of shape (n_samples, n_features)
+            The points, in data units and in the container that `set_output` asks for; their index is that of X1.
         """
         check_is_fitted(self)
+        given = X1
         X0, X1 = (self._in_support(self._points(X, name), None, name) for X, name in ((X0, "X0"), (X1, "X1")))
         if len(X0) != len(X1):
             raise ValueError(f"X0 has {len(X0)} rows and X1 has {len(X1)}: expected pairs, row i with row i.")
@@ -172,7 +173,7 @@ class FieldMethods(AsksModel):
         generator = make_generator(self._seed_of(random_state), PATH_STREAM)
         z = normal(x0.shape, generator, like=x0) if path.has_noise else None
         x = as_array(path.point(moment, x0, x1, z), np.float64)
-        return returned(model.units.to_data(x, moment), X1.dtype, model.support)
+        return self._wrapped(returned(model.units.to_data(x, moment), X1.dtype, model.support), given)
 
     @torch.no_grad()
     def trajectory(self, X, n_times=11, *, start=0.0, stop=1.0, noise_level=0.0, condition=None, random_state=None):

@@ -73,7 +73,7 @@ def _kinds(rows):
 
 
 def _kind(name, value):
-    if value is None or isinstance(value, str):
+    if value is None or np.ndim(value) == 0:
         return value
     if _has_samples(name, value):
         return [_kind(name, one) for one in value]
@@ -96,7 +96,7 @@ def joined_rows(name, parts):
     parts : list of array-like, of frames of one library, of lists of them, or of None
     """
     first = parts[0]
-    if first is None or isinstance(first, str):
+    if first is None or np.ndim(first) == 0:
         return first
     if _has_samples(name, first):
         samples = [joined_rows(name, list(some)) for some in zip(*parts, strict=True)]

@@ -124,8 +124,7 @@ def without_weightless(X, groups, condition, sample_weight, is_paired):
         n = _num_samples(X)
         weights = check_weights(sample_weight, n, "X", "sample_weight")
         kept = np.flatnonzero(weights)
-        groups = groups if groups is None or isinstance(groups, str) else taken(groups, kept, n)
-        return taken(X, kept, n), groups, taken(condition, kept, n), weights[kept]
+        return taken(X, kept, n), taken(groups, kept, n), taken(condition, kept, n), weights[kept]
     sizes = [_num_samples(one) for one in X]
     if is_paired:
         weights = [check_weights(sample_weight, sizes[0], "X[0]", "sample_weight")] * len(X)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._model.fitted import FittedModel, HasModel
 from .._model.settings import Evaluation, Sampling
 from .._utils.callers import users_level
+from .._utils.containers import in_container
 from .._utils.input_checks import names_of_fit, validate_points, validate_rows
 from .._utils.tensors import draw_seed, resolve_device
 from ..networks._averaged import count_networks
@@ -60,6 +61,10 @@ class AsksModel(HasModel, BaseEstimator, abc.ABC):
     def __sklearn_is_fitted__(self) -> bool:
         """Whether `fit` has run."""
         return "model_" in vars(self)
+
+    def _wrapped(self, rows: np.ndarray, given: Any = None) -> Any:
+        """Rows in the container that `set_output` asks for, with the index of those given to which they belong."""
+        return in_container(self, rows, given)
 
     def _validate_rows(self, X: Any) -> np.ndarray:
         return validate_rows(self, X)

@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils._set_output import _wrap_data_with_container
 
 from .._utils.after_fit import AFTER_FIT
 from .._utils.callbacks import FollowedEstimator
@@ -109,10 +108,6 @@ class ModelEstimator(
         X = self._draw(n_samples, condition, sampling, generator)
         return self._wrapped(X)
 
-    def _wrapped(self, X):
-        """Rows in the container that `set_output` asks for."""
-        return _wrap_data_with_container("transform", X, X, self)
-
     def _renew_base(self):
         """Give the density of the base of a loaded model this estimator's parameters that may be changed after fit."""
         base = self.model_.base_density
@@ -141,8 +136,8 @@ class ModelEstimator(
 
         Returns
         -------
-        X_new : ndarray of shape (n_samples, n_features)
-            The new rows, in data units.
+        X_new : ndarray or frame of shape (n_samples, n_features)
+            The new rows, in data units and in the container that `set_output` asks for.
 
         Raises
         ------
@@ -154,10 +149,10 @@ class ModelEstimator(
             raise ValueError(
                 "resample needs interpolant='mirror': other models move rows to another distribution (`transform`)."
             )
-        X, sampling = self._placed(self._validate_rows(X), model.target_grid), self._sampling()
+        rows, sampling = self._placed(self._validate_rows(X), model.target_grid), self._sampling()
         model.check_sampling(sampling)
         generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
-        return self._wrapped(model.resample(X, sampling, generator, condition, self._guidance()))
+        return self._wrapped(model.resample(rows, sampling, generator, condition, self._guidance()), X)
 
     def __sklearn_tags__(self):
         """The tags of scikit-learn: float32 and float64 are preserved; X must be dense and finite."""

@@ -210,7 +210,7 @@ class MultimarginalFlow(
         times : list of float or dict, default=None
             The time of each sample, in any unit. With `groups`, a dict from each label to its time. None: samples of a
             list have no order, and numbers in `groups` are times.
-        groups : str or array-like of shape (n_samples,), default=None
+        groups : str, int or array-like of shape (n_samples,), default=None
             Which sample each row of X belongs to: the name of a column of a frame, which is then no feature, or a
             label for each row. Text has no order, unless its dtype orders the categories.
         condition : list of array-like of shape (n_samples_k,) or (n_samples_k, n_conditions), default=None

@@ -4,11 +4,12 @@ import itertools
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import check_is_fitted
 
 from .._model.lost_rows import warn_missed
 from .._model.settings import Evaluation
+from .._utils.containers import in_container
+from .._utils.frame_names import names_of
 from .._utils.input_checks import check_count, validate_points, validate_rows
 from .._utils.tensors import SAMPLE_STREAM, draw_seed, make_generator, resolve_device
 from .._utils.weights import check_weights
@@ -44,12 +45,14 @@ class SimplexMethods(BaseEstimator):
         Raises
         ------
         ValueError
-            When there is no such label, or the time is not between the first and the last.
+            When there is no such label, the time is not between the first and the last, or a frame has not the columns
+            of fit in its order.
         """
         model = self._ready()
         path = model.path(self._position(source, "source", 0), self._position(target, "target", -1))
-        # rows of any time, such as this method's own, are points: they need not have the names of fit
-        return self._moved(validate_points(self, X, "X"), path, condition)
+        # arrays of any time, such as this method's own, need no names; those of a frame are those of fit in its order
+        rows = validate_points(self, X, "X") if names_of(X) is None else validate_rows(self, X)
+        return in_container(self, self._moved(rows, path, condition), X)
 
     def trajectory(self, X, times, *, condition=None):
         """The rows at several times, from rows at the first of them.
@@ -120,7 +123,7 @@ class SimplexMethods(BaseEstimator):
         """
         model, n_samples = self._ready(), check_count(n_samples, "n_samples")
         X = model.sample(n_samples, self._position(time, "time", -1), self._generator(random_state), condition)
-        return _wrap_data_with_container("transform", X, X, self)
+        return in_container(self, X)
 
     def barycenter(self, weights, n_samples=1, *, condition=None, random_state=None):
         """Draw rows of a mean of the samples: of x(w) = sum_k w_k x_k.
@@ -153,7 +156,7 @@ class SimplexMethods(BaseEstimator):
         model, n_samples = self._ready(), check_count(n_samples, "n_samples")
         weights = checked_weights(weights, model.labels)
         X = model.barycenter(weights, n_samples, self._generator(random_state), condition)
-        return _wrap_data_with_container("transform", X, X, self)
+        return in_container(self, X)
 
     def score_samples(self, X, *, time=None, condition=None, return_error=False):
         """Log-density of a sample, or of any time, at each row.

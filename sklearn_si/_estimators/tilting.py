@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
-from sklearn.utils._set_output import _wrap_data_with_container
 
 from .._utils.callers import users_level
+from .._utils.containers import in_container
 from .._utils.figures import Figures
 from .._utils.input_checks import check_count
 from .._utils.names import registered
@@ -203,7 +203,7 @@ class TiltedFlow(Reweighted):
                 UserWarning,
                 stacklevel=users_level(),
             )
-        return _wrap_data_with_container("transform", X[rows], X, self.flow)
+        return in_container(self.flow, X[rows])
 
     def score_samples(self, X: Any, *, return_error: bool = False) -> Any:
         """Log-density of the tilted distribution: log p(x) + r(x) - log Z.

@@ -8,7 +8,7 @@ import numpy as np
 
 from .cells import is_missing
 from .columns import Series
-from .frame_names import is_pandas, names_of, narwhals_frame, narwhals_series
+from .frame_names import is_frame, is_pandas, narwhals_frame, narwhals_series
 
 # Labels that an error lists.
 _FEW = 30
@@ -37,25 +37,47 @@ def refuse_list(X: Any, name: str, estimator: Any) -> None:
 
 def without_groups(X: Any, groups: Any) -> tuple[Any, np.ndarray, list[Any] | None]:
     """The rows without the column of their groups, the group of each row, and the order that a dtype gives groups."""
-    own = names_of(X)
-    if isinstance(groups, str):
-        if own is None or groups not in own:
-            known = "X has no column names" if own is None else f"the columns are {own[:_FEW]}"
-            raise ValueError(f"Got groups={groups!r}, but {known}: name a column of X, or give one label for each row.")
-        rest = [name for name in own if name != groups]
-        column = np.asarray(X[groups])
-        return (X.select(rest) if narwhals_frame(X) is not None else X[rest]), column, order_of_categories(X[groups])
+    if np.ndim(groups) == 0:
+        own = _all_names(X)
+        if own is None or _count(groups, own) != 1:
+            raise ValueError(_no_such_column(groups, own))
+        rest = [name for name in own if not _count(groups, [name])]
+        column = X[groups]
+        return (X.select(rest) if narwhals_frame(X) is not None else X[rest]), np.asarray(column), _order(column)
     column = np.asarray(groups)
     n = len(X)
     if column.shape != (n,):
+        named = ", or the name of a column" if is_frame(X) else ""
         raise ValueError(
-            f"groups has the shape {column.shape}, but expected ({n},): one label for each row of X, or the name of a "
-            "column."
+            f"groups has the shape {column.shape}, but expected ({n},): one label for each row of X{named}."
         )
-    return X, column, order_of_categories(groups)
+    return X, column, _order(groups)
 
 
-def order_of_categories(column: Any) -> list[Any] | None:
+def _all_names(X: Any) -> list[Any] | None:
+    """The names of the columns of a frame, also where they are the numbers from 0; None for arrays."""
+    return list(X.columns) if is_frame(X) else None
+
+
+def _count(name: Any, names: list[Any]) -> int:
+    """How often a name is among some; a truth value is no number."""
+    return sum(isinstance(one, bool) == isinstance(name, bool) and bool(one == name) for one in names)
+
+
+def _no_such_column(groups: Any, names: list[Any] | None) -> str:
+    """Why one value cannot be the name of the column that tells the groups."""
+    if names is None:
+        column = f", such as X[:, {groups}]" if isinstance(groups, numbers.Integral) else ""
+        return (
+            f"Got groups={groups!r}, but X has no column names: give one label for each row{column}, or pass X as a "
+            "frame."
+        )
+    count = _count(groups, names)
+    known = f"{count} columns have this name" if count else f"the columns are {names[:_FEW]}"
+    return f"Got groups={groups!r}, but {known}: name a column of X, or give one label for each row."
+
+
+def _order(column: Any) -> list[Any] | None:
     """The categories of a column whose dtype orders them; None for other columns."""
     if any(is_pandas(column, kind) for kind in ("Series", "Categorical", "Index")):
         told = Series(None, column.dtype, "pandas")

@@ -29,6 +29,7 @@ from .._utils.weights import check_weights, part_of_weights, resampled
 from ..preprocessing._grids import chosen_columns
 from ..preprocessing._support import read_support
 from ..tables import TableSynthesizer
+from ..tables._unseen import unseen_rows
 from ._attributions import cell_log_densities
 from ._calibration import Calibration
 from ._low_capacity import fit_low_capacity
@@ -259,7 +260,7 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
     def _density(self, X, must_be_possible=False):
         """Log-densities of checked rows in double precision; the lowest number where a density is zero."""
         if self._is_table():
-            return self._density_of_possible(X)
+            return self._density_of_seen(X, quiet=must_be_possible)
         with nameless():
             if must_be_possible:
                 refuse_impossible(self.estimator_, X)
@@ -267,6 +268,22 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         value = np.full(len(X), _LOWEST)
         if possible.any():
             value[possible] = self._density_of_possible(X[possible])
+        return value
+
+    def _density_of_seen(self, X, quiet):
+        """The same of rows of a table: the model gives a cell that it has not seen no mass."""
+        unseen, columns = unseen_rows(self.estimator_.codec_, X)
+        if columns and not quiet:
+            warnings.warn(
+                f"{int(unseen.sum())} of {len(unseen)} rows hold what the density has not seen in fit: {columns}. "
+                "They have the lowest score and the lowest p-value: correct the cells, or fit on a table that has "
+                "them.",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+        value, seen = np.full(len(unseen), _LOWEST), np.flatnonzero(~unseen)
+        if len(seen):
+            value[seen] = self._density_of_possible(_safe_indexing(X, seen))
         return value
 
     def _density_of_possible(self, X):
@@ -296,7 +313,8 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         -------
         scores : ndarray of shape (n_samples,)
             In nats. A row whose density is zero or cannot be computed, such as one outside the `support` of a flow, has
-            the lowest number in double precision, -1.8e308: the lowest p-value, and a decision that is finite.
+            the lowest number in double precision, -1.8e308: the lowest p-value, and a decision that is finite. So has a
+            row of a table with a category, or a missing value, that its model has not seen; a warning names the column.
         """
         return self._scores(self._rows(X))
 

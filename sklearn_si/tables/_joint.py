@@ -65,6 +65,12 @@ class JointRelation:
         cells = [_cells(readings[j], kinds) for j, kinds in zip(self.members, self.kinds, strict=True)]
         return np.array([place.get(row, -1) for row in zip(*cells, strict=True)], dtype=np.int64)
 
+    def unseen(self, readings, j):
+        """The rows in which a member holds a cell, or lacks one, as it does in no combination."""
+        k = self.members.index(j)
+        seen = {combination[k] for combination in self.combinations}
+        return np.array([cell not in seen for cell in _cells(readings[j], self.kinds[k])], dtype=bool)
+
     def allowed(self, readings, n):
         """Of n rows, the combinations that agree with the cells that they have; None where no cell is known."""
         fits = np.ones((n, len(self.combinations)), dtype=bool)

@@ -36,11 +36,8 @@ from ._layout import layout_of
 from ._learning import Budget, CodedRows, fit_codes, fit_values, joined_rounds, refuse_support
 from ._missing import known_of_given
 from ._raking import RakingMethods
-from ._values import (
-    ABSENT,
-    ASKED,
-    straightened,
-)
+from ._unseen import told_unseen, unseen_cells
+from ._values import ABSENT, ASKED, straightened
 
 __all__ = ["TableSynthesizer"]
 
@@ -350,15 +347,17 @@ class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedE
         raw, relations = self.codec_._cells_of(X), self.codec_.relations_
         readings = relations.forward(raw)
         codes, values = self.codec_._encoded(readings, None)
-        total, owned = self._of_relations(raw, codes, values)
-        unseen = int((np.delete(codes, owned, axis=1) < 0).any(1).sum())
-        if unseen:
+        unseen = unseen_cells(self.codec_, raw, codes)
+        unseen[:, [j for relation in relations.joint for j in relation.members]] = False  # they break the relation
+        if unseen.any():
             warnings.warn(
-                f"{unseen} of {len(codes)} rows hold categories or missing values that fit has not seen: they are "
-                "scored by their other cells, which is too high. Fit on a table that has them, or leave them out.",
+                f"{int(unseen.any(1).sum())} of {len(codes)} rows hold categories or missing values that fit has not "
+                f"seen, in the columns {told_unseen(self.codec_, raw, unseen)}: they are scored by their other cells, "
+                "which is too high. Fit on a table that has them, or leave them out.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=users_level(),
             )
+        total = self._of_relations(raw, codes, values)
         if self._layout.coded:
             device = resolve_device(self.device)
             known, _ = self._layout.tensors(codes, values, device)
@@ -376,7 +375,7 @@ class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedE
 
         A row that breaks a relation has the mass of one unseen row in n + 2, spread evenly over what could stand there.
         """
-        relations, total, owned = self.codec_.relations_, np.zeros(len(codes)), []
+        relations, total = self.codec_.relations_, np.zeros(len(codes))
         for relation, j, rows in relations.broken(raw):
             mass = 1 / (relations.n_rows + 2)
             if rows.any():
@@ -388,8 +387,7 @@ class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedE
                 )
             total += np.where(rows, np.log(mass) - relation.log_room, np.log1p(-mass))
             codes[rows, j], values[rows, j] = -1, np.nan
-            owned.append(j)
-        return total, owned
+        return total
 
     def score(self, X, y=None, sample_weight=None):
         """The mean of `score_samples`.

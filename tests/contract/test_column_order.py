@@ -1,11 +1,20 @@
 """Columns of frames are never read by their place against their names."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_si import InterpolantClassifier, InterpolantDiffusion, InterpolantFlow, TransformedDensity
+from sklearn_si import (
+    InterpolantClassifier,
+    InterpolantDiffusion,
+    InterpolantFlow,
+    MultimarginalFlow,
+    SchroedingerBridge,
+    TransformedDensity,
+)
 from sklearn_si.tables import TableCodec, TableSynthesizer
 
 RNG = np.random.default_rng(0)
@@ -20,6 +29,12 @@ def models():
     return {
         "flow": InterpolantFlow(**TINY).fit(X),
         "bridge": InterpolantDiffusion(base_density="normal", **TINY).fit(X, X + 1),
+        "plan": SchroedingerBridge(max_iter=2, hidden_layer_sizes=(4,), random_state=0).fit(X, X + 1),
+        "mirror": InterpolantDiffusion(interpolant="mirror", **TINY).fit(X),
+        "any": InterpolantFlow(conditionals="any", **TINY).fit(X),
+        "samples": MultimarginalFlow(base_density=None, max_iter=2, hidden_layer_sizes=(4,), random_state=0).fit(
+            [X, X]
+        ),
         "around": TransformedDensity(StandardScaler(), InterpolantFlow(**TINY)).fit(X),
         "classifier": InterpolantClassifier(flow, random_state=0).fit(X, X.a > 0),
         "table": TableSynthesizer(max_iter=2, flow=flow, random_state=0).fit(X),
@@ -32,7 +47,8 @@ def models():
     [
         *(("flow", ask) for ask in ("score_samples", "score", "transform", "cross_entropy", "diagnose")),
         ("bridge", "transform"), ("bridge", "density_ratio"), ("around", "score_samples"), ("around", "transform"),
-        ("classifier", "predict_proba"), ("classifier", "score_samples"),
+        ("classifier", "predict_proba"), ("classifier", "score_samples"), ("samples", "transform"),
+        ("samples", "score_samples"), ("plan", "sample_plan"),
     ],
 )  # fmt: skip
 def test_rows_have_the_columns_of_fit_in_its_order(models, name, ask):
@@ -64,3 +80,44 @@ def test_drawn_rows_have_names_where_set_output_asks_for_a_frame(models):
     framed = InterpolantFlow(**TINY).set_output(transform="pandas").fit(X).sample(3)
     assert list(framed.columns) == ["a", "b"]
     np.testing.assert_array_equal(framed.to_numpy(), plain)
+
+
+INDEX = [f"row {k}" for k in range(5)]
+ROWS = X[:5].set_axis(INDEX)
+
+
+@pytest.mark.parametrize(
+    ("name", "ask"),
+    [
+        ("flow", lambda m: m.transform(ROWS)), ("flow", lambda m: m.inverse_transform(ROWS)),
+        ("flow", lambda m: m.predict_target(ROWS, 0.5)), ("bridge", lambda m: m.interpolate(ROWS, ROWS, 0.5)),
+        ("bridge", lambda m: m.inverse_transform(ROWS)), ("plan", lambda m: m.transform(ROWS)),
+        ("plan", lambda m: m.inverse_transform(ROWS)), ("plan", lambda m: m.sample_plan(ROWS)),
+        ("mirror", lambda m: m.resample(ROWS)), ("around", lambda m: m.inverse_transform(ROWS)),
+        ("samples", lambda m: m.transform(ROWS, 0, 1)), ("any", lambda m: m.sample(given=ROWS[["a"]])),
+    ],
+)  # fmt: skip
+def test_rows_that_correspond_keep_their_index_in_frames(models, name, ask):
+    """Only transform did: inverse_transform and sample_plan numbered the rows of a frame anew."""
+    plain, framed = ask(models[name]), ask(clone_with_output(models[name]))
+    assert isinstance(plain, np.ndarray)
+    assert framed.index.tolist() == INDEX
+    assert framed.columns.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(framed.to_numpy(), plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "ask"),
+    [
+        ("any", lambda m: m.sample(5, given=ROWS.iloc[0])), ("samples", lambda m: m.barycenter([0.5, 0.5], 5)),
+        ("samples", lambda m: m.sample(5)), ("around", lambda m: m.sample(5)),
+    ],
+)  # fmt: skip
+def test_rows_that_are_drawn_are_numbered(models, name, ask):
+    framed = ask(clone_with_output(models[name]))
+    assert framed.index.tolist() == list(range(5))
+    assert framed.columns.tolist() == ["a", "b"]
+
+
+def clone_with_output(model):
+    return copy.deepcopy(model).set_output(transform="pandas")

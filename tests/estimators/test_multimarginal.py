@@ -185,6 +185,14 @@ def test_rows_of_groups_are_those_of_a_list(groups):
     assert flow.set_output(transform="pandas").sample(2, time=3).columns.tolist() == ["a", "b"]
 
 
+@pytest.mark.parametrize("names", [["a", "b", 7], [0, 1, 2], ["a", "b", "month"]])
+def test_a_column_of_groups_may_have_a_number_as_its_name(names):
+    frame = pd.DataFrame(np.column_stack([np.vstack(SNAPSHOTS[:2]), np.repeat([0, 1], len(SNAPSHOTS[0]))]))
+    flow = MultimarginalFlow(**SHORT).fit(frame.set_axis(names, axis=1).astype({names[2]: int}), groups=names[2])
+    assert flow.labels_ == [0, 1]
+    assert flow.n_features_in_ == 2
+
+
 def test_numbers_of_groups_are_times():
     frame = pd.DataFrame(np.concatenate(SNAPSHOTS), columns=["a", "b"]).assign(month=np.repeat([1, 2, 4, 7], 120))
     flow = MultimarginalFlow(**SMALL).fit(frame, groups="month")
@@ -300,8 +308,20 @@ BAD_FITS = {
     "pairs of unequal lengths": (([X, X[:9]],), {"coupling": "paired"}, r"they have \[120, 9\] rows: use"),
     "a list with groups": (([X, X],), {"groups": [0, 1]}, "Got a list of samples and groups"),
     "groups of an array": ((X,), {"groups": "month"}, "Got groups='month', but X has no column names"),
+    "a number for an array": (
+        (X,),
+        {"groups": 1},
+        r"X has no column names: give one label for each row, such as X\[:, 1",
+    ),
+    "a number for a frame": ((FRAME,), {"groups": 1}, r"Got groups=1, but the columns are \['a', 'b'\]"),
+    "a truth value": ((FRAME.set_axis([0, 1], axis=1),), {"groups": True}, r"Got groups=True, but the columns are \[0"),
+    "two columns": ((FRAME.set_axis(["a", "a"], axis=1),), {"groups": "a"}, "2 columns have this name"),
     "an unknown column": ((FRAME,), {"groups": "c"}, r"Got groups='c', but the columns are \['a', 'b'\]"),
-    "few labels": ((X,), {"groups": [0, 1]}, r"groups has the shape \(2,\), but expected \(120,\)"),
+    "few labels": (
+        (X,),
+        {"groups": [0, 1]},
+        r"groups has the shape \(2,\), but expected \(120,\): one label for each row of X\.$",
+    ),
     "a missing label": ((X,), {"groups": [None, *["a"] * 119]}, r"groups is missing at row 0 \(1 such rows\)"),
     "labels of two kinds": (
         (X,),

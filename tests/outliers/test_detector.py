@@ -134,6 +134,46 @@ def test_tables_with_words():
         DensityOutlierDetector(density, robust=True).fit(table)
 
 
+@pytest.fixture(scope="module")
+def words():
+    """A detector of a table, in two of whose columns the words stand together. Shared: tests must not change it."""
+    rng = np.random.default_rng(0)
+    kind = rng.choice(["u", "v", "w"], 200)
+    table = pd.DataFrame({"x": rng.normal(size=200), "kind": kind, "name": np.char.upper(kind.astype(str))})
+    table["size"] = rng.choice([1, 2, 3], 200)
+    return DensityOutlierDetector(TableSynthesizer(max_iter=10), random_state=0).fit(table)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "told"),
+    [
+        ("kind", "zzz", r"'kind' \(\['zzz'\]\)"), ("kind", None, r"'kind' \(missing values\)"),
+        ("name", "zzz", r"'name' \(\['zzz'\]\)"), ("size", 9, r"'size' \(\[9\]\)"),
+        ("x", np.nan, r"'x' \(missing values\)"),
+    ],
+)  # fmt: skip
+def test_what_a_table_has_not_seen_is_the_strangest(words, column, cell, told):
+    """Such rows were scored by their other cells, and were perfectly usual."""
+    rows = pd.DataFrame({"x": [0.0, 0.0], "kind": "u", "name": "U", "size": 2})
+    rows[column] = [rows[column][0], cell]
+    with pytest.warns(UserWarning, match=f"1 of 2 rows hold what the density has not seen in fit: {told}"):
+        p = words.p_values(rows)
+    assert p[1] == 1 / 41 < 0.1 < p[0]
+
+
+def test_fit_does_not_warn_of_rows_that_it_keeps_for_p_values():
+    kind = [f"kind {k}" for k in range(30)] + ["u"] * 30
+    table = pd.DataFrame({"x": RNG.normal(size=60), "kind": kind})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*has not seen")
+        detector = DensityOutlierDetector(TableSynthesizer(max_iter=3), random_state=0).fit(table)
+    with pytest.warns(UserWarning, match="of 60 rows hold what the density has not seen in fit: 'kind'"):
+        p = detector.p_values(table)
+    unseen = np.intersect1d(detector.calibration_indices_, np.arange(30))
+    assert len(unseen) > 2
+    np.testing.assert_allclose(p[unseen], (1 + len(unseen)) / 13)
+
+
 def test_errors():
     with pytest.raises(NotFittedError):
         DensityOutlierDetector().predict(X)

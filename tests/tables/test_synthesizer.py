@@ -232,7 +232,8 @@ def test_a_seed_gives_the_same_model_and_rows_and_leaves_the_global_generators_a
 def test_scores_of_unseen_levels_are_announced(fitted):
     frame = mixed_rows(5, 0)
     frame.loc[2, "a"] = "maybe"
-    with pytest.warns(UserWarning, match="1 of 5 rows hold categories or missing values that fit has not seen"):
+    told = r"1 of 5 rows hold categories or missing values that fit has not seen, in the columns 'a' \(\['maybe'\]\)"
+    with pytest.warns(UserWarning, match=told):
         score = fitted.score_samples(frame)
     assert np.isfinite(score).all()
 
