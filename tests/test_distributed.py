@@ -131,8 +131,8 @@ TOGETHER = {"transformed": 0.1, "learned": 0.1}
 
 @pytest.mark.parametrize(
     "name",
-    ["bridge", "many samples", "table", "imputer", "codec", "regressor", "classifier", "detector", "ratio", "ensemble",
-     "weights", "transformed", "learned"],
+    ["bridge", "many samples", "many samples, given", "table", "imputer", "codec", "regressor", "classifier",
+     "detector", "ratio", "ensemble", "weights", "transformed", "learned"],
 )  # fmt: skip
 def test_two_processes_answer_as_one_that_has_all_rows(reports, name):
     (own, of_one), (other,) = (report["every"][name] for report in reports)

@@ -184,6 +184,11 @@ EVERY = {
         lambda: MultimarginalFlow(base_density="normal", **TINY), {"X": [X, OTHER, X + 1.0]},
         lambda m: m.score_samples(OTHER[:50], time=1).mean(),
     ),
+    "many samples, given": (
+        lambda: MultimarginalFlow(base_density=None, **TINY),
+        {"X": [X, OTHER], "condition": [LABELS, LABELS], "sample_weight": [WEIGHT, 1.0 / WEIGHT]},
+        lambda m: m.transform(X[:50], 0, 1, condition=LABELS[:50]).mean(),
+    ),
     "table": (lambda: SYNTHESIZER, {"X": FRAME}, lambda m: m.score(FRAME[:100])),
     "imputer": (
         lambda: InterpolantImputer(SYNTHESIZER, random_state=0), {"X": FRAME},
