@@ -50,7 +50,11 @@ class StatedErrors(nn.Module):
 
     def forward(self, inputs: Tensor, condition: Tensor | None, n_features: int) -> Tensor:
         """The stated errors of shape (n, n_kinds), in double precision; the row is the first columns of the inputs."""
-        logs = self.network.in_blocks((inputs - self.means) / self.sizes, condition)
+        if "means" in self._buffers:
+            scaled = (inputs - self.means) / self.sizes
+        else:  # of an older file: a function of the row and its image alone
+            scaled = inputs[:, : 2 * n_features]
+        logs = self.network.in_blocks(scaled, condition)
         distance = inputs[:, :n_features].square().sum(1, keepdim=True)
         return torch.where(distance <= self.reach, self.factors.double() * logs.double().exp(), torch.inf)
 
