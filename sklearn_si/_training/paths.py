@@ -3,7 +3,7 @@
 import dataclasses
 
 from ..interpolants import Interpolant, TorusPath, make_interpolant
-from ..preprocessing import MARGINAL, TRIANGULAR
+from ..preprocessing import TRIANGULAR, WHITENING
 from .recipe import Recipe
 
 # What must be as it is by default where columns are circular.
@@ -18,7 +18,7 @@ _RATE = 0.2
 # Steps of a long fit.
 _LONG = 1000
 # Maps that mix the columns, as an angle cannot be.
-_MIXING = ("whiten", MARGINAL[1], TRIANGULAR)
+_MIXING = (*WHITENING, TRIANGULAR)
 
 
 def on_circles(recipe: Recipe, circular: tuple[int, ...]) -> Recipe:

@@ -25,7 +25,7 @@ _SHORT_RUN_SHARE = 0.05
 _SECONDS = 20.0
 # Steps of the fit from which on the share falls, where time is no limit.
 _STEPS = 1000
-# Seconds of the fit below which the start of a short run is not validated.
+# Seconds of the fit below which the start of a short run is validated in closed form or not at all.
 _HURRY = 10.0
 # Share of the time in which Gaussian mixtures are tried, where the fit has a limit of time.
 _MIXTURE_SHARE = 0.08
@@ -238,10 +238,10 @@ class Selection:
         if self.interrupted:
             return None
         settings, share = self.settings, shares * self.share
-        if start_score is None and run.mixture is None and settings.max_time is not None and settings.max_time < _HURRY:
-            start_score = -math.inf
         if start_score is None and not run.steps:
             start_score = closed_score(run)
+        if start_score is None and run.mixture is None and settings.max_time is not None and settings.max_time < _HURRY:
+            start_score = -math.inf
         short = dataclasses.replace(
             settings,
             max_iter=max(1, int(share * settings.max_iter)),

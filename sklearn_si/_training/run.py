@@ -34,7 +34,7 @@ from ..networks import FiLMNetwork, ForecastField, MixtureVelocity, Precondition
 from ..networks._fields import StraightScales
 from ..networks._perceptrons import Perceptron
 from ..networks._torus import torus_velocity
-from ..preprocessing import AffineMap, fit_two_sample_maps
+from ..preprocessing import WHITENING, AffineMap, fit_two_sample_maps
 from ..solvers import odeint, time_grid
 from .batches import Batches, Sampler, held_out_loss
 from .composed import compose, normal_transition
@@ -132,8 +132,8 @@ class Run:
             self.base_map, self.target_map = maps or self._fit_maps(kind)
             self.x0 = self._scaled(problem.base, self.base_map)
             self.x1 = self._scaled(problem.target, self.target_map)
-            known = problem.condition
-            self.condition = None if known is None else as_tensor(known, torch.float32, self.device)
+            c = problem.condition
+            self.condition = None if c is None else as_tensor(c, torch.float32, self.device)
         else:
             for name in ("base_map", "target_map", "x0", "x1", "condition", "row_values"):
                 setattr(self, name, getattr(like, name))
@@ -191,9 +191,10 @@ class Run:
         return {name: self._build_network(name, some0, some1, c) for name in problem.fields}
 
     def _build_network(self, target, x0, x1, c):
-        v1 = x1.var(0, correction=0)
-        v0 = torch.ones_like(v1) if x0 is None else x0.var(0, correction=0)
         recipe, problem, d = self.recipe, self.problem, self.x1.shape[1]
+        # one after whitening, which has shrunk what few rows tell of them
+        v1 = x1.var(0, correction=0) if x0 is not None or self.kind not in WHITENING else torch.ones_like(x1[0])
+        v0 = torch.ones_like(v1) if x0 is None else x0.var(0, correction=0)
         n_conditions = d if target == "forecast" else 0 if problem.codec is None else problem.codec.n_outputs_
         # a stream of its own for each field, the same whatever the others are
         generator = make_generator(problem.seed, FIT_STREAM + 100 * list(REGRESSIONS).index(target))
@@ -363,7 +364,6 @@ class Run:
         if has_likelihood_validation(problem):
             return self.likelihood_of(problem.target_val)
         sampler = self.sampler_of(problem.base_val, problem.target_val)
-
         # the same points at every round: differences between rounds are the model's alone
         generator = make_generator(problem.seed, FIT_STREAM + 200, self.device)
         times, path = settings.time_distribution, problem.interpolant

@@ -1,6 +1,16 @@
 """Maps between data units and scaled units, supports of columns, and encoders of conditions."""
 
-from ._maps import AFFINE, MAPS, MARGINAL, TRIANGULAR, AffineMap, MarginalMap, fit_one_sample_map, fit_two_sample_maps
+from ._maps import (
+    AFFINE,
+    MAPS,
+    MARGINAL,
+    TRIANGULAR,
+    WHITENING,
+    AffineMap,
+    MarginalMap,
+    fit_one_sample_map,
+    fit_two_sample_maps,
+)
 from ._support import Support, SupportedMap
 from ._triangular import TriangularMap
 
@@ -9,6 +19,7 @@ __all__ = [
     "MAPS",
     "MARGINAL",
     "TRIANGULAR",
+    "WHITENING",
     "AffineMap",
     "MarginalMap",
     "Support",
