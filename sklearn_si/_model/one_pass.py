@@ -50,10 +50,9 @@ class StatedErrors(nn.Module):
 
     def forward(self, inputs: Tensor, condition: Tensor | None, n_features: int) -> Tensor:
         """The stated errors of shape (n, n_kinds), in double precision; the row is the first columns of the inputs."""
-        if "means" in self._buffers:
-            scaled = (inputs - self.means) / self.sizes
-        else:  # of an older file: a function of the row and its image alone
-            scaled = inputs[:, : 2 * n_features]
+        # those of an older file are functions of the row and its image alone
+        is_older = "means" not in self._buffers
+        scaled = inputs[:, : 2 * n_features] if is_older else (inputs - self.means) / self.sizes
         logs = self.network.in_blocks(scaled, condition)
         distance = inputs[:, :n_features].square().sum(1, keepdim=True)
         return torch.where(distance <= self.reach, self.factors.double() * logs.double().exp(), torch.inf)
