@@ -84,7 +84,6 @@ OTHERS = {
     "preprocessing": ["whiten", None],
     "base_density": [None, "standard_normal"],
     "target_density": ["flow", "transport"],
-    "time_law": ["uniform", "arcsine"],
     "time_distribution": ["uniform", "arcsine"],
     "fields": ["b", "b+s"],
     "condition_dropout": [0.5, 0.0],
