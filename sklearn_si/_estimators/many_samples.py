@@ -1,12 +1,15 @@
 """Reading of several samples, with their labels and times, and of questions about them."""
 
 import numbers
+import warnings
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from sklearn.utils.validation import _num_samples
 
 from .._training.base_density import WAY_OUT
+from .._utils.callers import users_level
 from .._utils.input_checks import validate_rows, validate_samples
 from .._utils.many_samples import (
     check_groups,
@@ -23,6 +26,11 @@ from ..preprocessing._maps import check_has_density, check_range
 
 # Sizes and labels that an error lists.
 _FEW = 30
+# Conditions of each sample that are looked for in the others, and those among which.
+_FEW_CONDITIONS = 200
+_MANY_CONDITIONS = 5000
+# Largest difference in any encoded column of conditions that are alike: classes differ by 1, quantities by deviations.
+_UNLIKE = 0.9
 # How far the sum of weights may be from 1.
 _ROUNDING = 1e-6
 
@@ -158,7 +166,27 @@ def encoded_conditions(condition, kinds, samples, labels):
                 f"{labels[0]!r} has {first.names[:_FEW]}: give the same columns."
             )
     codec = ConditionCodec(False, kinds).fit_columns(joined(columns))
-    return codec, [_encoded(codec, *each) for each in zip(condition, sizes, labels, strict=True)]
+    encoded = [_encoded(codec, *each) for each in zip(condition, sizes, labels, strict=True)]
+    _warn_of_unlike(encoded, labels)
+    return codec, encoded
+
+
+def _warn_of_unlike(encoded, labels):
+    """Warn of samples that lack conditions which others have: there they are learned from rows of other conditions."""
+    some = np.concatenate([rows[:: max(1, len(rows) // _FEW_CONDITIONS)] for rows in encoded])
+    unlike = {}
+    for label, rows in zip(labels, encoded, strict=True):
+        nearest = cdist(some, np.unique(rows, axis=0)[:_MANY_CONDITIONS], "chebyshev").min(1)
+        if (share := float((nearest > _UNLIKE).mean())) > 0:
+            unlike[label] = share
+    if unlike:
+        told = ", ".join(f"{label!r} ({share:.0%} of the conditions of all samples)" for label, share in unlike.items())
+        warnings.warn(
+            f"Some samples have no rows of conditions that others have: {told}. Given these, what is learned there is "
+            "that of the rows of the nearest conditions: leave such rows out of all, or ask of other conditions.",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _encoded(codec, condition, n, label):

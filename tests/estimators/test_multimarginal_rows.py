@@ -200,6 +200,20 @@ def test_what_a_condition_rules_out(given):
         plain.sample(3, time=1.0, condition="u")
 
 
+def test_samples_that_lack_conditions_of_others_are_named():
+    kinds = [KINDS[0], np.where(KINDS[1] == "v", "u", KINDS[1]), KINDS[2]]
+    flow = MultimarginalFlow(**{**SMALL, "max_iter": 2})
+    with pytest.warns(UserWarning, match=r"no rows of conditions that others have: 1.0 \(\d+% of the conditions"):
+        flow.fit(ROWS, TIMES, condition=kinds)
+    numbers = [np.linspace(-1, 1, 60) + 0.01 * k for k in range(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow.fit(ROWS, TIMES, condition=KINDS)
+        flow.fit(ROWS, TIMES, condition=numbers)
+    with pytest.warns(UserWarning, match="Some samples have no rows of conditions"):
+        flow.fit(ROWS, TIMES, condition=[*numbers[:2], numbers[2] + 5])
+
+
 def test_rows_of_its_own_need_no_names():
     """A model of frames warned of the names of the array that its own transform had returned."""
     frames = [pd.DataFrame(x, columns=["a", "b"]) for x in ROWS]
