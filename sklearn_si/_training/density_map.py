@@ -68,7 +68,7 @@ _ERROR_QUANTILE = 0.95
 # Added to errors before their logarithm, in nats or relative to a row.
 _LEAST_ERROR = 1e-4
 # Share of rows whose stated error covers the true one.
-_COVERED = 0.994
+_COVERED = 0.991
 
 
 class Paths(NamedTuple):
@@ -342,8 +342,7 @@ def fit_errors(
     """Stated errors of a map as a function of a row and of what the map makes of it.
 
     None of the rows is one that the map was fitted to. Most of them tell where errors are large; the factor by which
-    the function covers all but .6 % of the errors comes from the others: rows of a table lie a little farther out than
-    those of the model, and 1 % of them are beyond.
+    the function covers all but .9 % of the errors comes from the others.
 
     Parameters
     ----------
