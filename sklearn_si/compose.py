@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, OneToOneFeatureMixin, TransformerMixin, _fit_context, clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
-from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import _num_samples, check_is_fitted, has_fit_parameter
 
 from ._estimators.base import BaseInterpolant
 from ._estimators.densities import mean_of_logs
@@ -16,20 +16,22 @@ from ._model.fitted import HasModel
 from ._model.lost_rows import settled
 from ._utils.callbacks import FollowedEstimator, Tasks
 from ._utils.containers import in_container
-from ._utils.input_checks import (
-    by_names,
-    check_cells,
-    is_sample,
-    validate_points,
-    validate_rows,
-    validate_samples,
-)
+from ._utils.input_checks import by_names, is_sample, validate_points, validate_rows, validate_samples
+from ._utils.kinds import check_cells
 from ._utils.links import LinkedEstimator
 from ._utils.names import registered
 from ._utils.row_numbers import numbered, rows_of_fit
-from ._utils.weights import weighted_samples
+from ._utils.weights import check_weights, weighted_samples
 from .distributed import current_group
-from .preprocessing._foreign import backward, check_round_trip, forward, name_of, reason_against, steps_of
+from .preprocessing._foreign import (
+    backward,
+    check_round_trip,
+    forward,
+    name_of,
+    reason_against,
+    reason_against_any,
+    steps_of,
+)
 
 __all__ = ["TransformedDensity"]
 
@@ -143,6 +145,8 @@ class TransformedDensity(
                 f"Got sample_weight, but the fit of {name_of(self.estimator)} takes none: use InterpolantFlow or "
                 "InterpolantDiffusion, or leave the weights out."
             )
+        for step in steps_of(self.transformer):
+            _refuse_step(step, reason_against_any(step))
         group, is_paired = current_group(), _pairs_rows(self.estimator)
         with group.together():
             X0, X1, condition, row_weights = weighted_samples(X0, X1, condition, sample_weight, is_paired)
@@ -266,7 +270,7 @@ class TransformedDensity(
         """
         check_is_fitted(self)
         X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        weight = None if sample_weight is None else check_weights(sample_weight, len(X), "X", "sample_weight")
         value, _ = self._log_density(X, 1.0, condition)
         # rows outside a support have -inf, of which the estimator has warned
         settled(np.where(np.isneginf(value), 0.0, value), "computing log-densities", strict=True)
@@ -395,13 +399,16 @@ def _fitted_by_all(group, transformer, stacked, weights):
     return group.shared(lambda: transformer.fit(rows.copy(), **weights))
 
 
+def _refuse_step(step, reason):
+    if reason:
+        raise ValueError(f"{name_of(step)} cannot be used around a density: {reason}.")
+
+
 def _check_transformer(transformer, stacked, names):
     """Raise a ValueError for a step that is no bijection whose Jacobian is known, or rows that do not come back."""
     for k, step in enumerate(steps_of(transformer)):
         # what is rotated before has no names
-        reason = reason_against(step, names if k == 0 else None)
-        if reason:
-            raise ValueError(f"{name_of(step)} cannot be used around a density: {reason}.")
+        _refuse_step(step, reason_against(step, names if k == 0 else None))
     check_round_trip(transformer, stacked, names)
 
 

@@ -9,6 +9,7 @@ import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import lognorm
 from sklearn.base import BaseEstimator, TransformerMixin, clone, is_clusterer
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import VarianceThreshold
@@ -502,3 +503,10 @@ def test_non_finite_rows_are_refused_before_the_transformer_sees_them(fitted, va
     for method in (fitted.fit, fitted.score_samples, fitted.transform, fitted.inverse_transform):
         with pytest.raises(ValueError, match=r"contains (NaN|infinity)"):
             method([[value, 1.0], [0.0, 1.0]])
+
+
+def test_a_transformer_without_an_inverse_is_refused_before_it_is_fitted():
+    transformer = ColumnTransformer([("scaled", StandardScaler(), ["a", "b"])])
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 2)), columns=["a", "b"])
+    with pytest.raises(ValueError, match=r"ColumnTransformer cannot be used .*: it has no inverse_transform"):
+        TransformedDensity(transformer, InterpolantFlow()).fit(frame)

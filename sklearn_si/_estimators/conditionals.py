@@ -4,9 +4,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .._model.conditionals import complete, conditional_log_density
-from .._utils.frame_names import names_of, row_by_name
-from .._utils.frames import Table
-from .._utils.input_checks import check_count, check_finite_columns, column_positions, dtypes_of, validate_rows
+from .._utils.columns import WORDS
+from .._utils.frame_names import is_frame, names_of, row_by_name
+from .._utils.frames import Table, reading_of, rows_of_array
+from .._utils.input_checks import check_count, check_finite_columns, column_positions, validate_rows
+from .._utils.kinds import as_cells
 from .._utils.tensors import SAMPLE_STREAM, make_generator
 from ..preprocessing._patterns import ABSENT, ASKED, GIVEN
 from .fields import time_of
@@ -190,20 +192,18 @@ class ConditionalMethods(AsksModel):
         names = self._column_names()
         given = row_by_name(given, names, "given")
         if isinstance(given, dict):
-            columns = {name: np.atleast_1d(_numbers(cells, name)) for name, cells in given.items()}
-        elif names_of(given) is not None:
-            table = Table.of(given, "given")
-            readings = table.readings(given, "given")
-            columns = {s.name: _read(reading, s.name) for s, reading in zip(table.series, readings, strict=True)}
-        else:
-            rows = np.atleast_2d(np.asarray(given, dtype=dtypes_of(given) if dtypes_of(given) is np.float32 else None))
-            if rows.shape[1] != len(names):
-                raise ValueError(
-                    f"given has {rows.shape[1]} columns, but expected the {len(names)} of fit, with NaN in cells that "
-                    "are to be drawn; or a frame or dict of some columns, by name."
-                )
-            columns = {name: _numbers(cells, name) for name, cells in zip(names, rows.T, strict=True)}
-        return self._assembled(columns)
+            columns = {name: _numbers(*reading_of(cells, name, "given"), name) for name, cells in given.items()}
+            return self._assembled(columns)
+        rows = given if is_frame(given) else rows_of_array(np.atleast_2d(as_cells(given, "given")), "given")
+        table = Table.of(rows, "given")
+        own = names if names_of(rows) is None else table.names
+        if len(own) != len(table.series):
+            raise ValueError(
+                f"given has {len(table.series)} columns, but expected the {len(names)} of fit, with NaN in cells that "
+                "are to be drawn; or a frame or dict of some columns, by name."
+            )
+        read = zip(own, table.readings(rows, "given"), table.series, strict=True)
+        return self._assembled({name: _numbers(reading, series, name) for name, reading, series in read})
 
     def _assembled(self, columns):
         """Cells by name as rows of all columns."""
@@ -235,23 +235,16 @@ class ConditionalMethods(AsksModel):
         return np.where(missing, np.nan, self._centred(np.where(np.isnan(filled), 0, filled), grid))
 
 
-def _read(reading, name):
-    """The numbers of a column of a frame, NaN where they are missing."""
-    if not reading.is_number and (reading.gaps == 0).any():
-        raise ValueError(f"Column {name!r} of given holds {reading.quantity}, but expected numbers.")
-    missing = reading.gaps > 0
-    values = np.full(len(missing), np.nan)
-    values[~missing] = reading.values[~missing]
-    return _numbers(values, name)
-
-
-def _numbers(cells, name):
-    """Cells as floating-point numbers, none of them infinite."""
-    cells = np.asarray(cells)
-    try:
-        cells = cells.astype(np.result_type(cells, np.float32) if cells.dtype.kind == "f" else np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Column {name!r} of given holds cells that are no numbers: {error}.") from error
-    if np.isinf(cells).any():
+def _numbers(reading, series, name):
+    """The numbers of a column, NaN where they are missing; none of them is infinite."""
+    present, missing = reading.values[reading.gaps == 0], reading.gaps > 0
+    is_flag = not reading.is_number and all(isinstance(cell, (bool, np.bool_)) for cell in present)
+    if not is_flag and reading.quantity != "numbers":
+        held = repr(present[0]) if reading.quantity == WORDS else reading.quantity
+        raise ValueError(f"Column {name!r} of given holds {held}, but expected numbers.")
+    single = series.float_dtype is not None and series.float_dtype.itemsize <= np.dtype(np.float32).itemsize
+    values = np.full(len(missing), np.nan, np.float32 if single else np.float64)
+    values[~missing] = present.astype(values.dtype)
+    if np.isinf(values).any():
         raise ValueError(f"Column {name!r} of given holds infinite numbers: replace them, or NaN draws them.")
-    return cells
+    return values

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from .._model.densities import chain_log_density, density_ratio, log_density, log_density_gradient
 from .._model.model_error import log_density_interval
 from .._model.ratio import WITHOUT_PARTNER, weights_report
 from .._utils.figures import Figures
 from .._utils.input_checks import is_sample, validate_rows
+from .._utils.weights import check_weights
 from .fields import time_of
 from .model_access import AsksModel
 
@@ -102,7 +103,7 @@ class DensityMethods(AsksModel):
         """
         self._ready()
         X = validate_rows(self, y, "y") if is_sample(y, "y") else self._validate_rows(X)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        weight = None if sample_weight is None else check_weights(sample_weight, len(X), "X", "sample_weight")
         value, _ = self._where_possible(X, self.model_.target_grid, lambda rows: self._log_density(rows, condition))
         return mean_of_logs(value, weight)
 

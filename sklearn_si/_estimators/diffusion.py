@@ -5,7 +5,8 @@ from typing import ClassVar
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from .._utils.input_checks import DTYPES, by_names, check_cells
+from .._utils.input_checks import DTYPES, by_names
+from .._utils.kinds import check_cells
 from .._utils.names import registered
 from .base import BaseInterpolant
 

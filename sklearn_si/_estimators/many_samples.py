@@ -10,7 +10,9 @@ from sklearn.utils.validation import _num_samples
 
 from .._training.base_density import WAY_OUT
 from .._utils.callers import users_level
+from .._utils.frame_names import is_pandas
 from .._utils.input_checks import validate_rows, validate_samples
+from .._utils.kinds import check_cells
 from .._utils.many_samples import (
     check_groups,
     check_times,
@@ -264,13 +266,16 @@ def position_of(model, given, name, default):
 
 
 def checked_weights(weights, labels):
-    """One weight for each sample, none negative and of sum 1; a dict has those that are not 0, by label."""
+    """One weight for each sample, none negative and of sum 1; a dict or a Series has those that are not 0, by label."""
     n = len(labels)
+    if is_pandas(weights, "Series"):
+        weights = dict(weights.items())
     if isinstance(weights, dict):
         unknown = [label for label in weights if label not in labels]
         if unknown:
             raise ValueError(f"weights has the labels {unknown[:_FEW]}, but the samples are {labels[:_FEW]}.")
         weights = [weights.get(label, 0.0) for label in labels]
+    check_cells(weights, "weights")
     try:
         array = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -247,6 +247,8 @@ class Series:
     def read(self, column, like=None):
         """The numbers or categories of a column; dates are in the unit of the series `like`."""
         reading = self._read(column)
+        if like is not None and (reading.gaps == 0).any():
+            self._check_zone(like)
         if like is not None and like.circle is not None:
             return like.circle.unrolled(reading, f"column {like.name!r}")
         if like is None or self.unit is None or like.unit is None or self.unit == like.unit:
@@ -254,6 +256,22 @@ class Series:
         if self.unit[0] != like.unit[0]:
             return reading
         return dataclasses.replace(reading, values=_in_unit(reading, self.unit, like.unit))
+
+    @property
+    def _zone(self):
+        """The time zone of a column of dates; None without one."""
+        dtype = getattr(self.dtype, "pyarrow_dtype", self.dtype)
+        return getattr(dtype, "time_zone" if self.backend == "narwhals" else "tz", None)
+
+    def _check_zone(self, like):
+        """Raise where dates have a time zone and those of fit have none, or the other way round."""
+        are_dates = [series.unit is not None and series.unit[0] == "M" for series in (self, like)]
+        if all(are_dates) and (self._zone is None) != (like._zone is None):
+            own, other = (f"the time zone {s._zone}" if s._zone else "no time zone" for s in (self, like))
+            raise CellError(
+                f"holds dates with {own}, but those of fit have {other}: give them the zone that is meant "
+                "(tz_localize), or convert them to it and drop it (tz_convert, then tz_localize(None))"
+            )
 
     def _read(self, column):
         if self.backend == "numpy":

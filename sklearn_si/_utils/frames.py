@@ -9,10 +9,11 @@ from scipy import sparse
 from .cells import CellError
 from .columns import Reading, Series
 from .frame_names import check_names, is_pandas, narwhals_frame
-from .input_checks import check_masked, is_nameless
+from .input_checks import is_nameless
+from .kinds import as_cells, check_masked
 from .names import registered
 
-__all__ = ["Reading", "Series", "Table", "index_of"]
+__all__ = ["Reading", "Series", "Table", "index_of", "reading_of", "rows_of_array"]
 
 
 def index_of(X):
@@ -59,7 +60,7 @@ class Table:
         if frame is not None:
             series = [_series(name, frame[name], t, "narwhals", input_name) for name, t in frame.schema.items()]
             return cls(series, "narwhals", library=frame.implementation.value)
-        X = _checked_array(X, input_name)
+        X = rows_of_array(X, input_name)
         dtype = X.dtype.newbyteorder("=")
         return cls([_series(j, X[:, j], dtype, "numpy", input_name) for j in range(X.shape[1])], "numpy", dtype=dtype)
 
@@ -110,7 +111,7 @@ class Table:
         if self.backend == "pandas":
             columns = [X.iloc[:, place] if place is not None else None for place in places]
         elif self.backend == "numpy":
-            columns = list(np.asarray(X).T)
+            columns = list(as_cells(X, input_name).T)
         else:
             frame = narwhals_frame(X)
             columns = [frame[self.names[place]] if place is not None else None for place in places]
@@ -131,6 +132,7 @@ class Table:
             raise ValueError(
                 f"Got {input_name} as a dict, but fit was given an array, whose columns have no names: pass rows."
             )
+        check_masked(cells, input_name)
         columns = {
             name: list(cell) if hasattr(cell, "__len__") and not isinstance(cell, str) else [cell]
             for name, cell in cells.items()
@@ -186,12 +188,18 @@ def _named(read, name, input_name, column, like):
         raise ValueError(f"Column {name!r} of {input_name} {error}.") from error
 
 
-def _checked_array(X, input_name):
+def reading_of(cells, name, input_name):
+    """The reading of a column that is given by itself, as cells or as a single one; and its dtype."""
+    values = np.atleast_1d(as_cells(cells, f"{input_name}[{name!r}]"))
+    series = _series(name, values, values.dtype, "numpy", input_name)
+    return _named(series.read, name, input_name, values, None), series
+
+
+def rows_of_array(X, input_name):
     """X as an array, after a check that it has two dimensions."""
     if sparse.issparse(X):
         raise TypeError(f"{input_name} is sparse, and sparse input is not supported: pass {input_name}.toarray().")
-    check_masked(X, input_name)
-    X = np.asarray(X)
+    X = as_cells(X, input_name)
     if X.dtype.names:
         raise ValueError(
             f"{input_name} is a structured array with the fields {list(X.dtype.names)}, not an array of rows and "

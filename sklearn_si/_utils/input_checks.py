@@ -2,27 +2,18 @@
 
 import contextlib
 import contextvars
-import datetime
 import numbers
-from typing import Any
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils.validation import _check_feature_names, check_array, validate_data
 
-from .frame_names import in_order, names_of, narwhals_frame
+from .frame_names import in_order, names_of
+from .kinds import check_cells, columns_at_fault, told
 from .many_samples import refuse_list
 
 DTYPES = (np.float64, np.float32)
 # Names of single precision in numpy, polars, pandas with missing values, and pyarrow.
 _SINGLE = ("float32", "Float32", "float[pyarrow]")
-# How the names of such columns begin, in numpy, pandas, pyarrow and polars.
-_DATED_DTYPES = ("date", "time", "period", "duration")
-_DATED_TYPES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
-
-# Largest number of columns that an error names.
-_FEW_NAMES = 30
-
 # What the checks of scikit-learn say of rows that are not plain numbers, and what was expected in their place.
 _NAN = "contains NaN"
 _NUMBERS = "\nExpected finite numbers: "
@@ -78,6 +69,25 @@ def validate_rows(estimator, X, name="X", allow_nan=False):
             "columns."
         )
     return X
+
+
+def checked_target(y, has_infinite=False):
+    """The target of a regression as numbers, in one or two dimensions; infinite ones where these make sense."""
+    if y is None:
+        raise ValueError("A regression requires y to be passed, but the target y is None.")
+    if np.isscalar(y):
+        raise ValueError(
+            f"Got y={y!r}, but expected a value for each row, (n_samples,) or (n_samples, n_outputs): for one value at "
+            f"all rows pass numpy.full(len(X), {y!r})."
+        )
+    y = check_cells(y, "y")
+    with naming_columns(y):
+        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", ensure_all_finite=not has_infinite)
+    if Y.ndim not in (1, 2):
+        raise ValueError(f"y has {Y.ndim} dimensions, but expected (n_samples,) or (n_samples, n_outputs).")
+    if np.isnan(Y).any():
+        raise ValueError(f"Input y contains NaN{_WAYS_OUT[_NAN]}")
+    return Y
 
 
 def check_finite_columns(X, positions, names, name):
@@ -181,10 +191,10 @@ def naming_columns(X, finite=True):
         message, way_out = str(error), _way_out(str(error))
         # where words are refused, cells that are missing are not what the message is about
         allowed = finite if "NaN" in message or "infinity" in message else False
-        bad = _columns_at_fault(X, lambda cells: _is_refused(cells, allowed), with_arrays=bool(way_out))
+        bad = columns_at_fault(X, lambda cells: _is_refused(cells, allowed), with_arrays=bool(way_out))
         # what follows the first line about NaN recommends classifiers of another library
         message = message.split("\n")[0] if bad and _NAN in message else message
-        raise ValueError(f"{message}{_told(bad)}{way_out}") from error
+        raise ValueError(f"{message}{told(bad)}{way_out}") from error
 
 
 def _is_refused(cells, finite):
@@ -238,16 +248,6 @@ def check_labels(y, X0):
         )
 
 
-def check_masked(X, name):
-    """Raise a ValueError if cells are masked."""
-    if np.ma.is_masked(X):
-        raise ValueError(
-            f"{name} is a masked array with {np.ma.count_masked(X)} masked cells, whose hidden values would count: "
-            "leave those rows out, or pass X.filled(np.nan) to an estimator that accepts missing values "
-            "(InterpolantImputer, TableSynthesizer)."
-        )
-
-
 @contextlib.contextmanager
 def all_or_nothing(estimator):
     """A context in which an error leaves the estimator as it was before, with all attributes of an earlier fit."""
@@ -258,53 +258,3 @@ def all_or_nothing(estimator):
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
-
-
-def check_cells(X, name):
-    """The rows in the native byte order, after a check for cells that numpy would misread without a warning.
-
-    Dates and time differences would become integers such as 1.6e15, and the hidden values of a masked array would
-    count.
-    """
-    check_masked(X, name)
-    dtype: Any = getattr(X, "dtype", None)
-    if getattr(dtype, "names", None):
-        raise ValueError(
-            f"{name} is a structured array with the fields {list(dtype.names)}, not an array of rows and columns: pass "
-            "numpy.lib.recfunctions.structured_to_unstructured(X), or a frame."
-        )
-    if isinstance(dtype, np.dtype) and dtype.kind == "f" and not dtype.isnative:
-        return np.asarray(X, dtype=dtype.newbyteorder("="))
-    frame: Any = narwhals_frame(X)  # None for those of pandas and for arrays
-    values: Any = X if frame is not None or hasattr(X, "dtype") or hasattr(X, "dtypes") else np.asarray(X)
-    dtypes = list(values.dtypes) if np.ndim(getattr(values, "dtypes", 0)) else [getattr(values, "dtype", None)]
-    dtypes = dtypes if frame is None else list(frame.schema.values())
-    dated = any(str(dtype).lower().startswith(_DATED_DTYPES) for dtype in dtypes)
-    if not dated and any(str(dtype) == "object" for dtype in dtypes):
-        dated = any(isinstance(value, _DATED_TYPES) for value in np.asarray(values, dtype=object).flat)
-    if dated:
-        raise ValueError(
-            f"{name} has dates or time differences, which are not numbers of a known unit: convert them first, for "
-            "example to days since a date of your choice." + _told(_columns_at_fault(X, _is_dated))
-        )
-    return X
-
-
-def _columns_at_fault(X, is_at_fault, with_arrays=False):
-    """The names of the columns of a frame of which something is true, or the positions of those of an array."""
-    own = names_of(X)
-    if own is not None:
-        return [name for name in own if is_at_fault(np.asarray(X[name]))]
-    if not with_arrays or sparse.issparse(X):
-        return []
-    cells = np.asarray(X)
-    return [j for j in range(cells.shape[1]) if is_at_fault(cells[:, j])] if cells.ndim == 2 else []
-
-
-def _told(columns):
-    """A sentence that names columns; an empty one for none."""
-    return f"\nThe columns at fault are {columns[:_FEW_NAMES]}." if columns else ""
-
-
-def _is_dated(cells):
-    return cells.dtype.kind in "mM" or any(isinstance(cell, _DATED_TYPES) for cell in cells.flat)

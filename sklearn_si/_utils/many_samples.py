@@ -9,6 +9,7 @@ import numpy as np
 from .cells import is_missing
 from .columns import Series
 from .frame_names import is_frame, is_pandas, narwhals_frame, narwhals_series
+from .kinds import as_cells
 
 # Labels that an error lists.
 _FEW = 30
@@ -44,7 +45,7 @@ def without_groups(X: Any, groups: Any) -> tuple[Any, np.ndarray, list[Any] | No
         rest = [name for name in own if not _count(groups, [name])]
         column = X[groups]
         return (X.select(rest) if narwhals_frame(X) is not None else X[rest]), np.asarray(column), _order(column)
-    column = np.asarray(groups)
+    column = as_cells(groups, "groups")
     n = len(X)
     if column.shape != (n,):
         named = ", or the name of a column" if is_frame(X) else ""

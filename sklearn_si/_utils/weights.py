@@ -10,10 +10,12 @@ from torch import Tensor
 
 from .frame_names import narwhals_frame, narwhals_series
 from .input_checks import is_sample
+from .kinds import check_cells
 
 
 def check_weights(weights, n_rows, name, weight_name):
     """One finite weight for each row, in float64; none is negative, and at least one is positive."""
+    check_cells(weights, weight_name)
     try:
         weights = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -21,6 +21,8 @@ class TableEncoder:
     ----------
     reference : frame or array-like of shape (n_rows, n_columns)
         The table that determines the types, ranges and categories of the columns.
+    name : str, default="reference"
+        What it is called in errors.
 
     Attributes
     ----------
@@ -30,11 +32,11 @@ class TableEncoder:
         Which columns hold numbers or dates; the others are categorical.
     """
 
-    def __init__(self, reference):
-        self.table = Table.of(reference, "reference")
-        self.table.owner = "reference"
+    def __init__(self, reference, name="reference"):
+        self.table = Table.of(reference, name)
+        self.table.owner = name
         self.names = self.table.names
-        readings = self.table.readings(reference, "reference")
+        readings = self.table.readings(reference, name)
         # A column without any value takes its type from the other table.
         self.is_number = np.array([r.is_number and bool((r.gaps == 0).any()) for r in readings])
         self.quantities = [r.quantity for r in readings]

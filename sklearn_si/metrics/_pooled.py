@@ -5,6 +5,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 
 from .._utils.frames import Table
+from .._utils.kinds import as_cells
 from ._encoder import LARGEST
 from ._tables import Filled
 
@@ -43,7 +44,7 @@ class PooledTables:
     """
 
     def __init__(self, X, Y, names=("X", "Y")):
-        X, Y = (np.array(A, dtype=object) if isinstance(A, (list, tuple)) else A for A in (X, Y))
+        X, Y = (as_cells(A, name) if isinstance(A, (list, tuple)) else A for A, name in zip((X, Y), names, strict=True))
         table = Table.of(X, names[0])
         table.owner = names[0]
         readings = zip(table.readings(X, names[0]), table.readings(Y, names[1], quiet=True), strict=True)

@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from .._utils.input_checks import checked_target
 from .._utils.weights import weighted_rows
 from ._routing import asks_for
 
@@ -83,6 +84,7 @@ def pinball_scorer(estimator, X, y, sample_weight=None, *, quantiles=(0.05, 0.25
 
 
 def _pinball_loss(estimator, X, y, sample_weight, quantiles, name):
+    _require(estimator, "predict_quantiles", name)
     X, y, weight = _weighted(X, y, sample_weight)
     levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
     predicted = _asked(estimator, X, "predict_quantiles", name, levels, (len(y), len(levels), *y.shape[1:]), y)
@@ -112,6 +114,7 @@ def log_density_scorer(estimator, X, y, sample_weight=None):
     ValueError
         As `crps_scorer`, of `predict_log_density`.
     """
+    _require(estimator, "predict_log_density", "log_density_scorer")
     X, y, weight = _weighted(X, y, sample_weight)
     value = _asked(estimator, X, "predict_log_density", "log_density_scorer", y, (len(y),), y)
     return float(np.average(value, weights=weight))
@@ -120,8 +123,19 @@ def log_density_scorer(estimator, X, y, sample_weight=None):
 def _weighted(X, y, sample_weight):
     """The rows of positive weight, and their weights."""
     X, weight = weighted_rows(X, sample_weight)
-    y, _ = weighted_rows(np.asarray(y, dtype=np.float64), sample_weight, "y")
+    y, _ = weighted_rows(checked_target(y), sample_weight, "y")
     return X, y, weight
+
+
+def _require(estimator, method, name):
+    """Raise where a regressor, or the last step of a Pipeline, lacks a method."""
+    while isinstance(estimator, Pipeline):
+        estimator = estimator[-1]
+    if not callable(getattr(estimator, method, None)):
+        raise ValueError(
+            f"{name} needs a regressor with {method}, but {type(estimator).__name__} has none: use "
+            "sklearn_si.InterpolantRegressor, or a scorer of the mean such as scoring='r2'."
+        )
 
 
 def _asked(estimator, X, method, name, argument, shape, y):
@@ -129,11 +143,6 @@ def _asked(estimator, X, method, name, argument, shape, y):
     while isinstance(estimator, Pipeline):
         X = estimator[:-1].transform(X) if len(estimator) > 1 else X
         estimator = estimator[-1]
-    if not callable(getattr(estimator, method, None)):
-        raise ValueError(
-            f"{name} needs a regressor with {method}, but {type(estimator).__name__} has none: use "
-            "sklearn_si.InterpolantRegressor, or a scorer of the mean such as scoring='r2'."
-        )
     answer, asked = np.asarray(getattr(estimator, method)(X, argument), dtype=np.float64), type(estimator).__name__
     if answer.shape != shape:
         raise ValueError(

@@ -213,16 +213,12 @@ def marginal_distances(real, synthetic):
     >>> marginal_distances([["a", 1], ["b", 2]], [["a", 1], ["a", 2]])
     {0: 0.5, 1: 0.0}
     """
-    encoder = TableEncoder(_as_table(real))
-    pairs = zip(encoder.columns(_as_table(real)), encoder.columns(_as_table(synthetic)), strict=True)
+    encoder = TableEncoder(real)
+    pairs = zip(encoder.columns(real), encoder.columns(synthetic), strict=True)
     return {
         name: _number_distance(a, b) if is_number else _total_variation(_shares(a), _shares(b))
         for name, is_number, (a, b) in zip(encoder.names, encoder.is_number, pairs, strict=True)
     }
-
-
-def _as_table(X):
-    return np.array(X, dtype=object) if isinstance(X, (list, tuple)) else X
 
 
 def _number_distance(a, b):
@@ -273,8 +269,8 @@ def pair_trends(real, synthetic):
     array([[0., 1.],
            [1., 0.]])
     """
-    encoder = TableEncoder(_as_table(real))
-    a, b = encoder.columns(_as_table(real)), encoder.columns(_as_table(synthetic))
+    encoder = TableEncoder(real)
+    a, b = encoder.columns(real), encoder.columns(synthetic)
     cut = [_cut(x, y) if number else (x, y) for x, y, number in zip(a, b, encoder.is_number, strict=True)]
     distances = np.zeros((len(a), len(a)))
     for i in range(len(a)):

@@ -9,6 +9,7 @@ from sklearn.utils.validation import _num_samples
 
 from .._utils.figures import Figures
 from .._utils.input_checks import nameless
+from .._utils.kinds import check_cells
 from ._plans import squared_transport_cost
 from ._weights import check_weights, same_columns, weighted_rows
 
@@ -269,7 +270,7 @@ def plan_moments(bridge, X, *, n_draws=256, direction="forward", random_state=0)
     """
     if not isinstance(n_draws, numbers.Integral) or n_draws < 2:
         raise ValueError(f"Got n_draws={n_draws!r}, but expected an integer of at least 2.")
-    X = check_array(X, dtype=[np.float64, np.float32])
+    X = check_array(check_cells(X, "X"), dtype=[np.float64, np.float32], input_name="X")
     draws = bridge.sample_plan(np.repeat(X, int(n_draws), 0), direction=direction, random_state=random_state)
     draws = np.asarray(draws, np.float64).reshape(len(X), n_draws, -1)
     centred = draws - draws.mean(1, keepdims=True)

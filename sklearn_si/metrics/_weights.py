@@ -5,6 +5,7 @@ from sklearn.utils import check_array
 
 from .._utils.frame_names import in_order, names_of
 from .._utils.input_checks import naming_columns
+from .._utils.kinds import check_cells
 from .._utils.weights import check_weights
 
 # All floats beyond this one are whole numbers.
@@ -13,7 +14,8 @@ _MOST_COUNT = 2.0**53
 
 def same_columns(X, reference):
     """Both samples as finite arrays in float64, with equally many columns; columns of frames are matched by name."""
-    X = in_order(X, names_of(reference), "X", "reference")
+    X = check_cells(in_order(X, names_of(reference), "X", "reference"), "X")
+    reference = check_cells(reference, "reference")
     with naming_columns(X):
         X = check_array(X, dtype=np.float64, input_name="X")
     with naming_columns(reference):

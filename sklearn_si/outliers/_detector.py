@@ -20,6 +20,8 @@ from .._estimators.base import BaseInterpolant
 from .._estimators.flow import InterpolantFlow
 from .._estimators.in_group import fit_by_first
 from .._utils.callers import users_level
+from .._utils.frame_names import is_frame
+from .._utils.frames import rows_of_array
 from .._utils.input_checks import nameless, names_of_fit, validate_rows, validate_sample
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
@@ -225,6 +227,7 @@ class DensityOutlierDetector(LinkedEstimator, OutlierMixin, BaseEstimator):
         if self._is_table():
             if self.robust:
                 raise ValueError("Got robust=True with a TableSynthesizer, but it needs numbers alone: use a flow.")
+            X = X if is_frame(X) else rows_of_array(X, "X")
             _check_feature_names(self, X, reset=True)
             self.n_features_in_ = X.shape[1]
         else:

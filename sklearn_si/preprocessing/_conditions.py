@@ -10,7 +10,8 @@ from .._utils.callers import users_level
 from .._utils.columns import Reading
 from .._utils.frame_names import is_frame, is_pandas, narwhals_series
 from .._utils.frames import Table
-from .._utils.input_checks import check_masked, is_nameless
+from .._utils.input_checks import is_nameless
+from .._utils.kinds import as_cells
 from .._utils.names import registered
 from ._condition_warnings import warn_of_codes, warn_of_filled
 from ._splines import MonotoneSpline, fit_spline
@@ -206,11 +207,7 @@ def _as_table(condition, input_name):
 
 def _as_rows(condition, input_name):
     """A scalar, a list or an array as a 2-D array."""
-    check_masked(condition, input_name)
-    listed = isinstance(condition, (list, tuple))
-    values = np.asarray(condition)
-    if listed and values.dtype.kind in "US":  # numbers among words are still numbers
-        values = np.asarray(condition, dtype=object)
+    values = as_cells(condition, input_name)
     if values.dtype.kind == "c":
         raise ValueError(
             f"{input_name} holds complex numbers: pass their parts, or their sizes and angles, as columns."

@@ -165,10 +165,17 @@ def _jacobian_rule(step):
 _OWN_MAP = "a map of your own onto the whole space, with inverse_transform and log_abs_det_jacobian(X)"
 
 
+def reason_against_any(step):
+    """Why a step is of no use whatever it learns; None if it may be of use."""
+    if hasattr(step, "inverse_transform"):
+        return None
+    return f"it has no inverse_transform, which samples need. Use StandardScaler, or {_OWN_MAP}"
+
+
 def reason_against(step, names=None):
     """Why a fitted step is not a bijection onto the whole space, and what to do; None if it is one."""
-    if not hasattr(step, "inverse_transform"):
-        return f"it has no inverse_transform, which samples need. Use StandardScaler, or {_OWN_MAP}"
+    if reason_against_any(step):
+        return reason_against_any(step)
     if hasattr(step, "log_abs_det_jacobian"):
         return None
     if isinstance(step, QuantileTransformer):

@@ -17,11 +17,13 @@ class NumberColumns:
     ----------
     reference : frame or array-like of shape (n_rows, n_columns)
         The table that determines types and categories.
+    name : str
+        What it is called in errors.
     """
 
-    def __init__(self, reference):
-        self.encoder = TableEncoder(reference)
-        columns = self.encoder.columns(reference)
+    def __init__(self, reference, name):
+        self.encoder = TableEncoder(reference, name)
+        columns = self.encoder.columns(reference, name)
         self.medians = [
             float(np.nanmedian(x)) if number else 0.0 for x, number in zip(columns, self.encoder.is_number, strict=True)
         ]

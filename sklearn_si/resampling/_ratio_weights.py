@@ -99,7 +99,7 @@ class DensityRatioWeights(LinkedEstimator, BaseEstimator):
         return fit_by_first(self, self._fit, X_source=X_source, X_target=X_target)
 
     def _fit(self, X_source, X_target):
-        columns = NumberColumns(X_source)
+        columns = NumberColumns(X_source, "X_source")
         A, B = columns.transform(X_source, "X_source"), columns.transform(X_target, "X_target")
         seed = draw_seed(self.random_state)
         ratio = fit_ratio(A, B, seed, RatioEffort(self.max_iter, self.max_time))

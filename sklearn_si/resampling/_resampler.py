@@ -12,8 +12,8 @@ from sklearn.utils import InputTags, Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names, check_consistent_length
 
-from .._utils.frame_names import is_pandas, narwhals_frame
-from .._utils.input_checks import check_masked
+from .._utils.frame_names import is_frame, is_pandas, narwhals_frame
+from .._utils.kinds import as_cells
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from .._utils.tensors import draw_seed
@@ -126,8 +126,7 @@ class TableResampler(LinkedEstimator, OneToOneFeatureMixin, BaseEstimator):
         self._validate_params()
         if sparse.issparse(X):
             raise TypeError("X is a sparse matrix, but a table of cells is needed: pass X.toarray().")
-        check_masked(X, "X")
-        rows = np.asarray(X) if isinstance(X, (list, tuple)) else X
+        rows = X if is_frame(X) else as_cells(X, "X")
         if len(np.shape(rows)) != 2:
             raise ValueError(f"X has the shape {np.shape(rows)}, but expected (n_samples, n_features): reshape it.")
         targets = Targets(y)

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from .._utils.frame_names import is_pandas, narwhals_frame, narwhals_series
+from .._utils.labels import checked_labels
 
 # Names of strategies, and which of the classes (with their counts) they mean.
 STRATEGIES = {
@@ -46,7 +47,7 @@ class Targets:
     """
 
     def __init__(self, y):
-        self.given, values = y, np.asarray(y)
+        self.given, values = y, checked_labels(y)
         kind = type_of_target(values)
         check_classification_targets(values if values.ndim == 1 or values.shape[1] > 1 else values.ravel())
         self.is_indicator = values.ndim == 2 and values.shape[1] > 1

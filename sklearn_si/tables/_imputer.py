@@ -12,7 +12,7 @@ from .._estimators.in_group import fit_by_first
 from .._utils.callbacks import FollowedEstimator, Tasks
 from .._utils.frame_names import is_frame
 from .._utils.frames import Table, index_of
-from .._utils.input_checks import check_masked
+from .._utils.kinds import check_cells
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from .._utils.tensors import draw_seed
@@ -107,10 +107,18 @@ class InterpolantImputer(FollowedEstimator, LinkedEstimator, OneToOneFeatureMixi
         self._empty = [j for j, c in enumerate(columns) if len(c.gap_kinds) == c.n_codes]
 
     def _checked(self, X, reset=False):
-        check_masked(X, "X")
         if is_frame(X):
             return validate_data(self, X, reset=reset, skip_check_array=True)
-        return validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_all_finite="allow-nan")
+        X = check_cells(X, "X")
+        try:
+            return validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_all_finite="allow-nan")
+        except ValueError as error:
+            if "could not convert string" not in str(error):
+                raise
+            raise ValueError(
+                f"{error}: in X, which is not a frame, all cells are numbers here. Pass a frame, such as "
+                "pandas.DataFrame(X), whose columns may hold words."
+            ) from error
 
     def transform(self, X):
         """Rows without missing values.

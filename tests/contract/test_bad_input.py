@@ -429,9 +429,9 @@ def test_bad_seeds_of_samples(one, random_state):
 
 
 WEIGHTS = [
-    (np.ones(6), r"sample_weight.shape == \(6,\), expected \(60,\)"),
-    (np.full(60, np.nan), "Input sample_weight contains NaN"),
-    (np.ones((60, 2)), "Sample weights must be 1D array or scalar"),
+    (np.ones(6), r"sample_weight has the shape \(6,\), but expected \(60,\)"),
+    (np.full(60, np.nan), "sample_weight is nan at row 0 of X"),
+    (np.ones((60, 2)), r"sample_weight has the shape \(60, 2\), but expected"),
 ]
 
 

@@ -206,10 +206,10 @@ def test_the_container_follows_set_output(flow):
         ({"d": 1.0}, r"given names the column 'd', but expected one of \['a', 'b', 'c'\]"),
         ({"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]}, "Column 'a' of given has 2 cells, but expected 1 or 3"),
         ({"a": np.inf}, "Column 'a' of given holds infinite numbers"),
-        ({"a": "many"}, "Column 'a' of given holds cells that are no numbers"),
+        ({"a": "many"}, "Column 'a' of given holds 'many', but expected numbers"),
         ({}, "given is empty"),
         (np.zeros((2, 2)), "given has 2 columns, but expected the 3 of fit"),
-        (pd.DataFrame({"a": ["x", "y"]}), "Column 'a' of given holds words"),
+        (pd.DataFrame({"a": ["x", "y"]}), "Column 'a' of given holds 'x', but expected numbers"),
         (pd.DataFrame({"z": [1.0]}), "given names the column 'z'"),
     ],
 )

@@ -13,10 +13,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..._training.validation_split import n_held_out
 from ..._utils.callers import users_level
-from ..._utils.input_checks import check_cells, dtypes_of, nameless, names_of_fit, naming_columns, validate_rows
+from ..._utils.input_checks import dtypes_of, nameless, names_of_fit, naming_columns, validate_rows
+from ..._utils.kinds import check_cells
+from ..._utils.labels import checked_labels, values_by_label
 from ..._utils.names import registered
 from ..._utils.tensors import FIT_STREAM, REPEATS_STREAM, draw_seed
 from ..._utils.weights import effective_rows, part_of_weights, weighted_rows
+from ...preprocessing._maps import check_range
 from ..flow import InterpolantFlow
 from .calibration import Calibration
 from .shared import CONSTRAINTS, FlowInside
@@ -88,9 +91,9 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
     flow : InterpolantFlow or None, default=None
         What is cloned and fitted; None is InterpolantFlow(). Its `max_time`, `random_state`, `device`, `dequantize` and
         `condition_kinds` are those of the classifier.
-    priors : array-like of shape (n_classes,) or None, default=None
-        The shares pi_c of the classes, in the order of `classes_`; None takes those of the rows of fit, by weight. May
-        be changed after fit.
+    priors : array-like of shape (n_classes,), dict, Series or None, default=None
+        The shares pi_c of the classes, in the order of `classes_`, or by class in a dict or in the index of a pandas
+        Series; None takes those of the rows of fit, by weight. May be changed after fit.
     dequantize : None, "auto" or list, default="auto"
         Columns of X with repeated values, such as counts, which get uniform noise within cells in fit, as in
         `InterpolantFlow`; "auto" finds them.
@@ -146,7 +149,7 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
     [False, True]
     """
 
-    _parameter_constraints: ClassVar[dict] = {**CONSTRAINTS, "priors": ["array-like", None]}
+    _parameter_constraints: ClassVar[dict] = {**CONSTRAINTS, "priors": ["array-like", dict, None]}
 
     def __init__(
         self,
@@ -194,13 +197,13 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
         self._log_priors()
 
     def _fit(self, X, y, sample_weight):
-        X = check_cells(X, "X")
+        X, y = check_cells(X, "X"), checked_labels(y)
         with naming_columns(X):
             X, y = validate_data(self, X, y, dtype=dtypes_of(X), ensure_min_samples=2)
-        _check_labels(y)
         check_classification_targets(y)
         X, weight = weighted_rows(X, sample_weight)
         y, _ = weighted_rows(y, sample_weight, "y")
+        check_range(X, "X", names_of_fit(self))
         self.classes_, codes = np.unique(y, return_inverse=True)
         counts = np.bincount(codes, weight)
         self.class_prior_ = counts / counts.sum()
@@ -351,28 +354,18 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
         if self.priors is None:
             return np.log(self.class_prior_)
         k = len(self.classes_)
+        priors = check_cells(values_by_label(self.priors, self.classes_.tolist(), "priors"), "priors")
         try:
-            priors = np.asarray(self.priors, dtype=np.float64)
+            priors = np.asarray(priors, dtype=np.float64)
         except (TypeError, ValueError):  # no numbers
             priors = np.empty(0)
         if priors.shape != (k,) or not (priors >= 0).all() or abs(priors.sum() - 1) > _ROUNDING:
             raise ValueError(
                 f"Got priors={self.priors!r}, but expected {k} shares that sum to 1, one for each of the classes "
-                f"{self.classes_.tolist()}."
+                f"{self.classes_.tolist()}, in this order, or a dict of them by class."
             )
         with np.errstate(divide="ignore"):
             return np.log(priors)
-
-
-def _check_labels(y):
-    """Raise where labels are missing, or of kinds that have no common order."""
-    labels = y.ravel() if y.dtype.kind == "O" else np.empty(0)
-    missing = sum(label is None or label != label for label in labels)
-    if missing:
-        raise ValueError(f"y has {missing} missing values: leave those rows out, or name them as a class of their own.")
-    kinds = sorted({type(label).__name__ for label in labels})
-    if len(kinds) > 1 and "str" in kinds:
-        raise ValueError(f"y has labels of the types {kinds}, but expected one type: convert them.")
 
 
 def _power(densities, weight, codes, log_priors):

@@ -5,11 +5,9 @@ import time
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_array
 
 from ..._training.validation_split import n_held_out
 from ..._utils.frame_names import is_pandas, names_of, narwhals_series
-from ..._utils.input_checks import naming_columns
 from ..._utils.tensors import CALIBRATION_STREAM, FIT_STREAM
 from ..._utils.weights import effective_rows, part_of_weights
 from ...preprocessing._grids import Grid
@@ -163,17 +161,6 @@ def scored_grid(grid, Y, weight):
     if Y.shape[1] == 1 and grid.columns and len(grid.columns[0].values) <= FEW_VALUES:
         return Grid({0: ScoreGrid.of(Y[:, 0], weight)})
     return grid
-
-
-def checked_target(y):
-    """The target as finite numbers, in one or two dimensions."""
-    if y is None:
-        raise ValueError("InterpolantRegressor requires y to be passed, but the target y is None.")
-    with naming_columns(y):
-        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-    if Y.ndim not in (1, 2):
-        raise ValueError(f"y has {Y.ndim} dimensions, but expected (n_samples,) or (n_samples, n_outputs).")
-    return Y
 
 
 def target_names(y):

@@ -6,24 +6,26 @@ import warnings
 from typing import ClassVar
 
 import numpy as np
+from scipy import sparse
 from scipy.special import ndtr, ndtri
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted, validate_data
 
 from ..._utils.callers import users_level
-from ..._utils.frame_names import is_pandas, narwhals_frame
-from ..._utils.input_checks import check_count, check_masked, naming_columns
+from ..._utils.frame_names import is_frame
+from ..._utils.input_checks import check_count, checked_target, naming_columns
+from ..._utils.kinds import as_cells
 from ..._utils.names import registered
 from ..._utils.tensors import REPEATS_STREAM, SAMPLE_STREAM, draw_seed, resolve_device
 from ..._utils.weights import weighted_rows
 from ...preprocessing._conditions import ConditionCodec
+from ...preprocessing._maps import check_range
 from .calibration import marginal_scores, marginal_values
 from .fitting import (
     FEW_VALUES,
     Search,
     calibrated,
-    checked_target,
     refuse_constant,
     rows_to_calibrate,
     scored_grid,
@@ -181,6 +183,7 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
         X, weight = weighted_rows(X, sample_weight)
         Y, _ = weighted_rows(Y.reshape(len(Y), -1), sample_weight, "y")
         refuse_constant(Y, names)
+        check_range(Y, "y", names)
         self.codec_ = ConditionCodec(False, self.condition_kinds, "X", fills=True).fit(X)
         codes, seed = self.codec_.transform(X, len(Y)), draw_seed(self.random_state)
         rows, kept = rows_to_calibrate(len(Y), self.calibrate, seed)
@@ -311,13 +314,14 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
         ----------
         X : frame or array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Values, which may be infinite.
 
         Returns
         -------
         probability : ndarray of the shape of y
             For a column of repeated values, the probability of all values up to y.
         """
-        codes, Y = self._codes(X), self._targets(X, y)
+        codes, Y = self._codes(X), self._targets(X, y, has_infinite=True)
         for j, grid in self.grid_.columns.items():
             places = np.searchsorted(grid.values, Y[:, j], side="right")
             Y[:, j] = np.concatenate([[-np.inf], grid.edges[1:-1], [np.inf]])[places]
@@ -438,7 +442,8 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
         if self._line is None:
             return Y
         low, high = self._line.low, self._line.high
-        moved = self._line.transform(self._line.inside(Y))
+        with np.errstate(invalid="ignore"):  # an infinite target, of which the next line decides
+            moved = self._line.transform(self._line.inside(Y))
         return np.where(low >= Y, -np.inf, np.where(high <= Y, np.inf, moved))
 
     def _to_data(self, Y):
@@ -457,19 +462,19 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
         X = self._checked(X)
         return self.codec_.transform(X, _num_samples(X))
 
-    def _targets(self, X, y):
-        check_consistent_length(X, y)
-        Y = checked_target(y)
+    def _targets(self, X, y, has_infinite=False):
+        Y = checked_target(y, has_infinite)
+        check_consistent_length(X, Y)
         Y = Y.reshape(len(Y), -1).copy()
         if Y.shape[1] != self.n_outputs_:
             raise ValueError(f"y has {Y.shape[1]} columns, but fit was given {self.n_outputs_}.")
         return Y
 
     def _checked(self, X, reset=False):
-        check_masked(X, "X")
-        if is_pandas(X) or narwhals_frame(X) is not None:
+        if is_frame(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X
+        X = X if sparse.issparse(X) else as_cells(X, "X")
         with naming_columns(X, "allow-nan"):
             return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
 
