@@ -3,6 +3,7 @@
 import numpy as np
 
 from .._utils.input_checks import by_names, nameless
+from .._utils.kinds import check_cells
 from ._axes import COLUMNS, POINTS, OneAxisDisplay, coarse, column_names, pyplot, require
 
 # Grid points on each side of a density map that is alone in its figure.
@@ -100,7 +101,7 @@ class DensityDisplay:
     """
 
     def __init__(self, estimator, X, names):
-        self.estimator, self.X, self.names = estimator, np.asarray(X, dtype=np.float64), names
+        self.estimator, self.X, self.names = estimator, np.asarray(check_cells(X, "X"), dtype=np.float64), names
 
     @classmethod
     def from_estimator(cls, estimator, X, *, resolution="auto"):

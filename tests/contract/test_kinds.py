@@ -122,9 +122,11 @@ def test_labels_are_not_misread(estimator, y, message):
         estimator.fit(FRAME, y)
 
 
-def test_masked_groups_and_weights_of_samples_are_refused():
+def test_groups_are_not_misread():
     with pytest.raises(ValueError, match="groups is a masked array with 1 masked cells"):
         MultimarginalFlow().fit(FRAME, groups=masked(np.arange(N) % 3))
+    with pytest.raises(ValueError, match=r"groups holds \['int', 'str'\], but expected numbers"):
+        MultimarginalFlow().fit(FRAME, groups=["a", 1] * (N // 2))
 
 
 def test_masked_rows_in_a_list_and_masked_columns_in_a_dict_are_refused(any_columns):
@@ -296,7 +298,9 @@ def test_infinite_targets_of_other_regressors(params):
     y = np.rint(9 * V) if "dequantize" in params else V
     model = InterpolantRegressor(INSIDE, base="normal", random_state=0, **params).fit(FRAME[["a"]], y)
     assert_array_equal(model.predict_cdf(FRAME[["a"]][:2], [np.inf, -np.inf]), [1.0, 0.0])
-    both = InterpolantRegressor(INSIDE, base="normal", random_state=0, **params).fit(FRAME[["a"]], np.c_[y, y + V[::-1]])
+    both = InterpolantRegressor(INSIDE, base="normal", random_state=0, **params).fit(
+        FRAME[["a"]], np.c_[y, y + V[::-1]]
+    )
     assert_array_equal(both.predict_cdf(FRAME[["a"]][:1], [[np.inf, -np.inf]]), [[1.0, 0.0]])
 
 
