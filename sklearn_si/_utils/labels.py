@@ -54,7 +54,7 @@ def values_by_label(values, labels, name):
     wrong = [label for label in pairs if label not in labels], [label for label in labels if label not in pairs]
     if any(wrong) or len(pairs) != len(values):
         raise ValueError(
-            f"{name} is a {type(values).__name__} with the labels {list(pairs)}, but expected each of {labels} once: "
-            f"correct the labels, or pass a list of numbers in this order."
+            f"Got {name}={pairs!r} by label, but expected each of {labels} once: correct the labels, or pass a list of "
+            "numbers in this order."
         )
     return [pairs[label] for label in labels]

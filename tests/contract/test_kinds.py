@@ -188,9 +188,9 @@ def test_priors_are_read_by_label(classifier, by_label):
 @pytest.mark.parametrize(
     ("priors", "message"),
     [
-        (pd.Series([0.9, 0.1]), r"priors is a Series with the labels \[0, 1\], but expected each of \['n', 'p'\] once"),
-        ({"p": 1.0}, r"priors is a dict with the labels \['p'\], but expected each of \['n', 'p'\] once"),
-        (pd.Series([0.5, 0.3, 0.2], index=["p", "p", "n"]), "priors is a Series with the labels"),
+        (pd.Series([0.9, 0.1]), r"Got priors=\{0: 0.9, 1: 0.1\} by label, but expected each of \['n', 'p'\] once"),
+        ({"p": 1.0}, r"Got priors=\{'p': 1.0\} by label, but expected each of \['n', 'p'\] once"),
+        (pd.Series([0.5, 0.3, 0.2], index=["p", "p", "n"]), "Got priors=.* by label, but expected each of"),
         ({"p": 0.9, "n": 0.9}, "but expected 2 shares that sum to 1, .* or a dict of them by class"),
         (masked(np.full(4, 0.25)), "priors is a masked array"),
     ],
