@@ -21,6 +21,10 @@ _LARGEST_LOG_SCALE = 6.0
 _BATCH = 512
 _RATE = 0.01
 _LARGEST_NORM = 1.0
+# Decay of the first and the second moments, and what is added to the roots of the latter.
+_BETA1 = 0.9
+_BETA2 = 0.999
+_EPSILON = 1e-8
 # Weights are averaged over this share of the steps so far, and at least ten.
 _AVERAGING = 0.1
 # Share of the rows by which orders and steps are compared, and the most of them.
@@ -259,7 +263,7 @@ class _Fit:
         self._start()
         for value in self.values:
             value.requires_grad_()
-        self.optimizer = torch.optim.Adam(self.values, lr=_RATE)
+        self.first, self.second = ([torch.zeros_like(value) for value in self.values] for _ in range(2))
         self.means, self.steps = [value.detach().clone() for value in self.values], 0
         self.best_score, self.best = -math.inf, self.means
         self.validate()
@@ -317,16 +321,23 @@ class _Fit:
         self.validate()
 
     def step(self, rate):
-        """One step of Adam."""
+        """One step of Adam (Kingma & Ba 2015, algorithm 1)."""
         rows = torch.randint(len(self.u), (min(_BATCH, len(self.u)),), generator=self.generator)
         weight = self.weights[0]
-        self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.zero_grad()
-        self.loss(self.u[rows], None if weight is None else weight[rows], self.values).backward()
-        torch.nn.utils.clip_grad_norm_(self.values, _LARGEST_NORM)
-        self.optimizer.step()
+        loss = self.loss(self.u[rows], None if weight is None else weight[rows], self.values)
+        gradients = torch.autograd.grad(loss, self.values)
         self.steps += 1
         with torch.no_grad():
+            # torch.optim would import a compiler, which takes as long as the fit of a small table
+            norm = torch.stack(torch._foreach_norm(gradients)).norm()
+            torch._foreach_mul_(gradients, (_LARGEST_NORM / (norm + 1e-6)).clamp(max=1.0))
+            torch._foreach_lerp_(self.first, gradients, 1 - _BETA1)
+            torch._foreach_mul_(self.second, _BETA2)
+            torch._foreach_addcmul_(self.second, gradients, gradients, 1 - _BETA2)
+            spreads = torch._foreach_sqrt(self.second)
+            torch._foreach_mul_(spreads, (1 - _BETA2**self.steps) ** -0.5)
+            torch._foreach_add_(spreads, _EPSILON)
+            torch._foreach_addcdiv_(self.values, self.first, spreads, -rate / (1 - _BETA1**self.steps))
             torch._foreach_lerp_(self.means, self.values, 1 / min(self.steps, 10 + _AVERAGING * self.steps))
 
 
