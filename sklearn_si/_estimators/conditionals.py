@@ -11,6 +11,7 @@ from .._utils.input_checks import check_count, check_finite_columns, column_posi
 from .._utils.kinds import as_cells
 from .._utils.tensors import SAMPLE_STREAM, make_generator
 from ..preprocessing._patterns import ABSENT, ASKED, GIVEN
+from .far_rows import warn_of_far_cells
 from .fields import time_of
 from .model_access import AsksModel
 
@@ -47,6 +48,12 @@ class ConditionalMethods(AsksModel):
             Rows in data units, in the dtype of the rows given to fit (with `given`, in one that holds its cells as
             well). A row that becomes infinite or NaN is drawn again, at most three times; such rows are counted in an
             `IntegrationWarning`.
+
+        Warns
+        -----
+        UserWarning
+            When given cells are far outside those of fit: they are kept, and the others are drawn as beside a cell half
+            the range of fit beyond its end.
 
         Raises
         ------
@@ -105,7 +112,8 @@ class ConditionalMethods(AsksModel):
             In nats, within `ode_tol` of the exact value for the learned velocity; rows that miss it are counted in an
             `IntegrationWarning`. A row that becomes infinite or NaN is NaN, and another `IntegrationWarning` names it.
             A row whose cells that are asked for lie on a bound of the `support` or outside has -inf, and a warning
-            counts such rows; given cells must lie within.
+            counts such rows; given cells must lie within. Given cells far outside those of fit count as in
+            `sample`.
         error : ndarray of shape (n_samples,)
             Estimated errors in nats, if return_error=True; half-widths in nats, if it is "model".
 
@@ -147,10 +155,11 @@ class ConditionalMethods(AsksModel):
         return X
 
     def _check_given(self, cells, name):
-        """Raise where a given cell lies outside the support of its column."""
+        """Raise where a given cell lies outside the support of its column; warn where it is far from those of fit."""
         support, grid = self.model_.support, self.model_.target_grid
         if support is not None:
             support.check(cells, name, self._column_names(), () if grid is None else grid.columns)
+        warn_of_far_cells(cells, self.model_.masked_map, self._column_names(), name)
 
     def _require_conditionals(self, name):
         """Raise where the model was not trained under masks, or is asked for guided answers."""

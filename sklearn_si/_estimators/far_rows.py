@@ -48,3 +48,30 @@ def warn_of_far(X, limits, names, end):
         UserWarning,
         stacklevel=users_level(),
     )
+
+
+def warn_of_far_cells(cells, masked_map, names, name):
+    """Warn of given cells far outside those of fit, which tell the model no more than nearer ones.
+
+    Parameters
+    ----------
+    cells : ndarray of shape (n, n_features)
+        In data units; NaN where nothing is given.
+    masked_map : MaskedMap
+    names : sequence
+        Of the columns.
+    name : str
+        What the rows are called.
+    """
+    far = masked_map.is_far(cells)
+    columns = np.flatnonzero(far.any(axis=0))
+    if not len(columns):
+        return
+    low, high = masked_map.range_of_fit()
+    told = [f"{names[j]!r} ({cells[far[:, j], j][0]:g}; fit had {low[j]:g} to {high[j]:g})" for j in columns[:_FEW]]
+    warnings.warn(
+        f"Given columns of {name} hold values far outside those of fit: {', '.join(told)}. They are kept, and tell "
+        "what values half that range beyond its end tell: check them, or fit on rows that reach as far.",
+        UserWarning,
+        stacklevel=users_level(),
+    )

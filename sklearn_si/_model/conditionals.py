@@ -38,7 +38,8 @@ def conditional_log_density(
 
     log p(x_A | x_B) = log p(u | told) - log |det R| + sum_{j in A} log g_j'(x_j)    (`MaskedMap`)
 
-    with log p(u | told) by the change of variables along the ODE of the columns A alone (2303.08797, (2.53)).
+    with log p(u | told) by the change of variables along the ODE of the columns A alone (2303.08797, (2.53)). Given
+    cells that are far outside those of fit tell what the nearest cell that is not tells (`MaskedMap.bounded`).
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ def conditional_log_density(
     (columns, field), pattern = _masked(model), torch.as_tensor(states)[None]
     X = np.where(states == ABSENT, _centre(columns), X).astype(X.dtype, copy=False)
     asked = np.flatnonzero(states == ASKED)
-    v, normals = torch.as_tensor(columns.transform(X)), columns.normals(pattern)
+    V = columns.transform(X)
+    v, normals = torch.as_tensor(np.where(states == GIVEN, columns.bounded(V), V)), columns.normals(pattern)
     u = whitened(v[None], normals, pattern)[0][:, asked].numpy()
     part = _part(model, field.restricted(torch.as_tensor(asked)), len(asked))
     encoded = _joined(as_array(told(v, pattern), np.float64), _own(model, condition, len(X)))
@@ -108,7 +110,7 @@ def _completed(
     states = np.where(missing, ASKED, GIVEN)
     patterns, numbers = np.unique(states, axis=0, return_inverse=True)
     normals, which = columns.normals(torch.as_tensor(patterns)), torch.as_tensor(numbers.reshape(-1))
-    asked, v = torch.as_tensor(missing), torch.as_tensor(columns.transform(filled))
+    asked, v = torch.as_tensor(missing), torch.as_tensor(columns.bounded(columns.transform(filled)))
     encoded = _joined(as_array(told(v, torch.as_tensor(states)), np.float64), own)
     part = _part(model, field, columns.n_features)
     u = torch.as_tensor(part.sample(len(v), sampling, generator, encoded).astype(np.float64))

@@ -91,10 +91,11 @@ class MaskedRun(Run):
         problem = self.problem
         rows, weight = spread_rows(problem.target, problem.target_train, problem.target_weight)
         v = columns.transform(problem.group.rows(rows))
+        ends = np.stack([v.min(axis=0), v.max(axis=0)])
         if weight is None:
-            return None, MaskedMap(columns, covariance_of(v))
+            return None, MaskedMap(columns, covariance_of(v), ends)
         moments = (v * (weight / weight.sum())[:, None]).T @ v
-        return None, MaskedMap(columns, shrunk(moments, effective_rows(len(v), weight)))
+        return None, MaskedMap(columns, shrunk(moments, effective_rows(len(v), weight)), ends)
 
     @property
     def has_data_units(self):

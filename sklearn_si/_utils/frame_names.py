@@ -10,6 +10,7 @@ __all__ = [
     "in_order",
     "is_frame",
     "is_pandas",
+    "is_row",
     "names_of",
     "narwhals_frame",
     "narwhals_series",
@@ -82,6 +83,15 @@ def row_by_name(X, names, input_name):
         )
     check_names(names, index, input_name, partial=True)
     return {name: [cell] for name, cell in zip(index, X.tolist(), strict=True)}
+
+
+def is_row(X, names):
+    """Whether X is a pandas Series of the cells of one row: it has names of columns in its index."""
+    return is_pandas(X, "Series") and not _is_numbered(X) and bool(set(X.index.tolist()) & set(names))
+
+
+def _is_numbered(series):
+    return type(series.index).__name__ == "RangeIndex"
 
 
 def names_of(X):

@@ -1,15 +1,19 @@
 """Tests of whether two tables have the same distribution, by permutations of their rows."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from sklearn.utils.validation import _num_samples
 
+from .._utils.callers import users_level
 from .._utils.figures import Figures
 from .._utils.input_checks import check_count
 from .._utils.tensors import draw_seed
+from .._utils.weights import check_weights, is_pair, taken
 from ._pooled import PooledTables
 
 __all__ = ["two_sample_test"]
@@ -26,9 +30,13 @@ _N_PARTS = 6
 _N_LEARNED = 2
 # Sums that differ by less than this share of their terms are equal: they were added up in another order.
 _ROUNDING = 1e-12
+# Stream of the random numbers by which weights keep rows.
+_THINNING = 24
+# Share of the rows that weights keep, below which a warning says so.
+_FEW_KEPT = 0.1
 
 
-def two_sample_test(X, Y, *, statistic="c2st", n_permutations=499, random_state=0):
+def two_sample_test(X, Y, *, statistic="c2st", n_permutations=499, random_state=0, sample_weight=None):
     """Test whether two samples have the same distribution, with a p-value that is valid for any number of rows.
 
     p = (1 + #{b : T_b >= T}) / (1 + n_permutations)
@@ -51,7 +59,9 @@ def two_sample_test(X, Y, *, statistic="c2st", n_permutations=499, random_state=
     n_permutations : int, default=499
         Number of permutations; no p-value is below 1 / (1 + n_permutations).
     random_state : int, RandomState instance or None, default=0
-        Seed of the permutations, and of the parts and the trees of "c2st".
+        Seed of the permutations, of the parts and the trees of "c2st", and of the rows that weights keep.
+    sample_weight : tuple of two array-like (or None), of shape (n_rows_X,) and (n_rows_Y,), default=None
+        Weights of the rows of X and of Y: the test is then of whether the weighted distributions are equal. See Notes.
 
     Returns
     -------
@@ -63,7 +73,12 @@ def two_sample_test(X, Y, *, statistic="c2st", n_permutations=499, random_state=
     ------
     ValueError
         When the columns differ, a column holds values of another kind, or a table has too few rows: 2 for distances, 6
-        for a classifier.
+        for a classifier; and when weights are no pair, negative, not finite, or leave too few rows.
+
+    Warns
+    -----
+    UserWarning
+        When weights keep less than a tenth of the rows of a table.
 
     Notes
     -----
@@ -74,6 +89,13 @@ def two_sample_test(X, Y, *, statistic="c2st", n_permutations=499, random_state=
     null hypothesis; so the sum of the ranks of the rows of Y (Mann-Whitney) has the same known distribution in each
     part, independent of the earlier parts, and T is a weighted mean of them. Permutations of labels within the parts
     therefore give its exact distribution with four classifiers altogether. Ties are broken at random.
+
+    Rows of different weights cannot be exchanged: a permutation would move the weights of one sample to rows of the
+    other. So a row of X is kept with probability w / max w, independently of the others, and likewise in Y. The rows
+    that are kept are independent, of equal weight, and have the weighted distributions (rejection sampling; von Neumann
+    1951), up to what lies beyond the largest weight that was seen: the p-value of their test is valid for every
+    statistic and every pair of weights. The price is power: n mean(w) / max(w) rows are left. Each row counts as one
+    observation, whatever its weight; repeat rows (``numpy.repeat``) whose weights are numbers of observations.
 
     Distances and kernels use at most 5,000 rows of each table, drawn at random; their time grows with the square of the
     number of rows. Numbers are divided by their standard deviation in both tables together; a category or a missing
@@ -92,16 +114,52 @@ def two_sample_test(X, Y, *, statistic="c2st", n_permutations=499, random_state=
     if statistic not in _TESTS:
         raise ValueError(f"Got statistic={statistic!r}, but expected one of {sorted(_TESTS)}.")
     n_permutations = check_count(n_permutations, "n_permutations")
+    seed = draw_seed(random_state)
+    fewest = _N_PARTS if statistic == "c2st" else 2
+    if sample_weight is not None:
+        X, Y = _kept_by_weight(X, Y, sample_weight, fewest, np.random.default_rng([seed, _THINNING]))
     pooled = PooledTables(X, Y)
     n = len(pooled.columns[0])
-    fewest = _N_PARTS if statistic == "c2st" else 2
     for rows, name in ((pooled.n_first, "X"), (n - pooled.n_first, "Y")):
         if rows < fewest:
             raise ValueError(f"{name} has {rows} rows, but statistic={statistic!r} needs at least {fewest}.")
-    rng = np.random.default_rng(draw_seed(random_state))
+    rng = np.random.default_rng(seed)
     observed, null = _TESTS[statistic](pooled, n_permutations, rng)
     reached = null >= observed - _ROUNDING * max(1.0, abs(observed))
     return Figures(statistic=float(observed), pvalue=float((1 + reached.sum()) / (1 + n_permutations)), null=null)
+
+
+def _kept_by_weight(X, Y, sample_weight, fewest, rng):
+    """The rows that rejection sampling by their weights keeps."""
+    if not is_pair(sample_weight):
+        raise ValueError(
+            f"Got sample_weight of class {type(sample_weight).__name__}, but expected a tuple of two: the weights of "
+            "the rows of X and of those of Y, of which one may be None."
+        )
+    kept = [
+        A if w is None else _thinned(A, w, name, fewest, rng)
+        for A, w, name in zip((X, Y), sample_weight, ("X", "Y"), strict=True)
+    ]
+    return kept[0], kept[1]
+
+
+def _thinned(A, weights, name, fewest, rng):
+    n = _num_samples(A)
+    weights = check_weights(weights, n, name, f"sample_weight[{'XY'.index(name)}]")
+    rows = np.flatnonzero(rng.uniform(size=n) * weights.max() < weights)
+    if len(rows) < fewest:
+        raise ValueError(
+            f"The weights of {name} keep {len(rows)} of {n} rows, but at least {fewest} are needed: few rows have most "
+            "of the weight. Clip the largest weights, or pass more rows."
+        )
+    if len(rows) < _FEW_KEPT * n:
+        warnings.warn(
+            f"The weights of {name} keep {len(rows)} of {n} rows, because few rows have most of the weight: the "
+            "p-value is valid, but sees large differences only. Clip the largest weights, or pass more rows.",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+    return taken(A, rows, n)
 
 
 def _classifier_test(pooled, n_permutations, rng):

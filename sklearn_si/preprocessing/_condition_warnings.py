@@ -60,3 +60,13 @@ def _count_codes(reading):
         return 0
     count = len(np.unique(x))
     return 0 if x.dtype.kind == "f" and len(x) < _ROWS_OF_A_CODE * count else count
+
+
+def told_of_text(unknown, levels):
+    """What to do about cells that are the text of known classes, or known as text; nothing where none is."""
+    written = {str(level): level for level in levels}
+    cell = next((cell for cell in unknown if str(cell) in written), None)
+    if cell is None:
+        return ""
+    level = written[str(cell)]
+    return f" {cell!r} is of class {type(cell).__name__}, and {level!r} of class {type(level).__name__}: convert them."

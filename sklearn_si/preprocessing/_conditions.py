@@ -8,12 +8,12 @@ import numpy as np
 
 from .._utils.callers import users_level
 from .._utils.columns import Reading
-from .._utils.frame_names import is_frame, is_pandas, narwhals_series
+from .._utils.frame_names import is_frame, is_pandas, is_row, narwhals_series, row_by_name
 from .._utils.frames import Table
 from .._utils.input_checks import is_nameless
 from .._utils.kinds import as_cells
 from .._utils.names import registered
-from ._condition_warnings import warn_of_codes, warn_of_filled
+from ._condition_warnings import told_of_text, warn_of_codes, warn_of_filled
 from ._splines import MonotoneSpline, fit_spline
 
 __all__ = ["CONDITION_KINDS", "Columns", "ConditionCodec", "columns_of", "joined"]
@@ -116,6 +116,8 @@ class ConditionCodec:
 
     def _readings(self, condition):
         """The columns of fit in later rows."""
+        if not self.fills and self.table_.has_names and is_row(condition, self.table_.names):
+            condition = row_by_name(condition, self.table_.names, self.input_name)
         if isinstance(condition, dict):
             condition = self.table_.frame_of(condition, self.input_name)
         X, is_single = _as_table(condition, self.input_name)
@@ -456,10 +458,9 @@ class _Classes(_Coded):
         return np.eye(max(1, self.n_outputs))[at][:, : self.n_outputs]
 
     def _places(self, cells):
-        """The position of each cell among the classes, by its value or otherwise by its text; -1 where it is none."""
+        """The position of each cell among the classes, by its value, not its text; -1 where it is none."""
         known = {level: k for k, level in enumerate(self.levels.tolist())}
-        written = {str(level): k for k, level in enumerate(self.levels.tolist())}
-        return np.array([known.get(cell, written.get(str(cell), -1)) for cell in cells], dtype=np.int64)
+        return np.array([known.get(cell, -1) for cell in cells], dtype=np.int64)
 
     def unknown(self, reading):
         """The classes that fit has not seen."""
@@ -474,7 +475,7 @@ class _Classes(_Coded):
             more = " and more" if len(self.levels) > _FEW else ""
             raise ValueError(
                 f"Column {self.name!r} of {self.input_name} holds {unknown[:5]}, which fit has not seen (unknown "
-                f"categories): it knows {some}{more}."
+                f"categories): it knows {some}{more}.{told_of_text(unknown, self.levels.tolist())}"
             )
 
     def farthest(self, reading):

@@ -16,6 +16,8 @@ __all__ = ["MaskedMap"]
 _BEND = 4.0
 # Octaves of the waves of a given value's rank, by which values that are near are told apart.
 OCTAVES = 3
+# Beyond the range of fit by more than this share of it, a given cell is far.
+_FAR = 0.5
 
 
 @registered("preprocessing.MaskedMap")
@@ -33,10 +35,14 @@ class MaskedMap:
         g, a map of each column.
     covariance : ndarray of shape (n_features, n_features)
         That of v.
+    ends : ndarray of shape (2, n_features) or None, default=None
+        The least and the largest v of fit.
     """
 
-    def __init__(self, columns: Any, covariance: np.ndarray) -> None:
-        self.columns, self.covariance = columns, covariance
+    ends: np.ndarray | None = None  # of files that do not say it
+
+    def __init__(self, columns: Any, covariance: np.ndarray, ends: np.ndarray | None = None) -> None:
+        self.columns, self.covariance, self.ends = columns, covariance, ends
 
     def __repr__(self) -> str:
         return f"MaskedMap({self.columns})"
@@ -54,6 +60,24 @@ class MaskedMap:
         """Rows in data units from rows v, in float64."""
         return self.columns.inverse_transform(V)
 
+    def bounded(self, V: np.ndarray) -> np.ndarray:
+        """Rows v with cells far outside those of fit where that begins: half the range of fit beyond its ends."""
+        if self.ends is None:
+            return V
+        low, high = self.ends
+        return np.clip(V, low - _FAR * (high - low), high + _FAR * (high - low))
+
+    def is_far(self, X: np.ndarray) -> np.ndarray:
+        """Which cells of rows in data units, of which some may be missing (NaN), are as far out as that."""
+        middle = self.inverse_transform(np.zeros((1, self.n_features)))
+        V = self.transform(np.where(np.isnan(X), middle, X))
+        return (self.bounded(V) != V) & ~np.isnan(X)
+
+    def range_of_fit(self) -> np.ndarray:
+        """The least and the largest row of fit, in data units, of shape (2, n_features)."""
+        assert self.ends is not None  # what `is_far` says is asked before
+        return np.sort(self.inverse_transform(self.ends), axis=0)
+
     def log_slopes(self, X: np.ndarray) -> np.ndarray:
         """The log-derivative of each column, of the shape of X, for rows in data units."""
         return self.columns.log_slopes(X)
@@ -65,11 +89,11 @@ class MaskedMap:
 
     def within(self, support: Support | None) -> "MaskedMap":
         """The map of rows in a support, from that of rows on the line."""
-        return MaskedMap(supported(support, self.columns), self.covariance)
+        return MaskedMap(supported(support, self.columns), self.covariance, self.ends)
 
     def on_line(self) -> "MaskedMap":
         """The map of rows on the line."""
-        return MaskedMap(on_line(self.columns), self.covariance)
+        return MaskedMap(on_line(self.columns), self.covariance, self.ends)
 
     def joint(self) -> Any:
         """The map of rows on the line of which everything is asked for to u."""

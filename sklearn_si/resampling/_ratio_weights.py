@@ -1,6 +1,7 @@
 """Weights with which rows of one population stand for another one."""
 
 import numbers
+import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._estimators.in_group import fit_by_first
 from .._model.ratio import weights_report
 from .._training.ratio import RatioEffort, fit_ratio
+from .._utils.callers import users_level
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from .._utils.tensors import draw_seed
@@ -101,6 +103,7 @@ class DensityRatioWeights(LinkedEstimator, BaseEstimator):
     def _fit(self, X_source, X_target):
         columns = NumberColumns(X_source, "X_source")
         A, B = columns.transform(X_source, "X_source"), columns.transform(X_target, "X_target")
+        columns.see(X_source, X_target)
         seed = draw_seed(self.random_state)
         ratio = fit_ratio(A, B, seed, RatioEffort(self.max_iter, self.max_time))
         if ratio is None:
@@ -149,10 +152,20 @@ class DensityRatioWeights(LinkedEstimator, BaseEstimator):
         Returns
         -------
         log_ratio : ndarray of shape (n_samples,)
-            In nats.
+            In nats. Categories and missing values that fit has not seen are read as none of the known ones, and as the
+            median, with a warning that names their columns.
         error : ndarray of shape (n_samples,)
             In nats, if return_error=True.
         """
         check_is_fitted(self)
         value, error = self.ratio_.evaluate(self._columns.transform(X, "X"))
+        told = self._columns.told_unseen(X, "X")
+        if told:
+            warnings.warn(
+                f"Columns of X hold what fit has not seen: {told}. A missing number is read as the median, and such a "
+                "category as none of those that are known, so that the weights of these rows are guesses: check them, "
+                "or fit on rows that have it.",
+                UserWarning,
+                stacklevel=users_level(),
+            )
         return (value, error) if return_error else value

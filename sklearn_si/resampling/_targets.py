@@ -119,11 +119,23 @@ def appended(given, new):
     if frame is not None:
         nw = importlib.import_module("narwhals.stable.v2")
         if isinstance(new, np.ndarray):
-            return np.concatenate([frame.to_numpy(), new])
+            return _appended_by_narwhals(nw, frame, new)
         return nw.concat([frame, nw.from_native(new)]).to_native()
     values = np.asarray(given)
     joined = np.concatenate([values, np.reshape(new, (-1, *values.shape[1:])).astype(values.dtype)])
     return joined.tolist() if isinstance(given, list) else joined
+
+
+def _appended_by_narwhals(nw, given, new):
+    """A series or a frame of narwhals followed by an array, in the library and the dtypes of the former."""
+    is_series = isinstance(given, nw.Series)
+    frame = given.to_frame() if is_series else given
+    columns = [
+        nw.new_series(name, cells.tolist(), backend=frame.implementation).cast(dtype).to_frame()
+        for (name, dtype), cells in zip(frame.schema.items(), np.reshape(new, (len(new), -1)).T, strict=True)
+    ]
+    joined = nw.concat([frame, nw.concat(columns, how="horizontal")])
+    return (joined[given.name] if is_series else joined).to_native()
 
 
 def _as_pandas(pd, given, new):

@@ -19,6 +19,7 @@ from .._utils.reweighted import Reweighted
 from .._utils.tensors import draw_seed
 from .._utils.weights import systematic_rows
 from ._margins import Margin, is_range, ordered
+from ._raked_given import sample_given
 
 __all__ = ["RakedSynthesizer"]
 
@@ -190,7 +191,7 @@ class RakedSynthesizer(Reweighted):
         with np.errstate(divide="ignore"):
             return self.synthesizer.score_samples(X) + np.log(self.weights(X))
 
-    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
+    def sample(self, n_samples: int | None = None, *, given: Any = None, random_state: Any = None) -> Any:
         """Draw rows with the new margins.
 
         Rows of the fitted model are drawn, as many as the largest weight asks for (at most ten for each that is kept),
@@ -200,17 +201,28 @@ class RakedSynthesizer(Reweighted):
 
         Parameters
         ----------
-        n_samples : int, default=1
-            Number of rows.
+        n_samples : int or None, default=None
+            Number of rows; None is one, or one for each row of `given`.
+        given : frame, dict or pandas Series, default=None
+            Cells that are fixed, as in `TableSynthesizer.sample`: the others follow q(x | given). For each row of
+            several, ten candidates or more (ten times the largest weight, at most a hundred) are drawn from
+            p(x | given), and one is kept in proportion to the weights.
         random_state : int, RandomState instance or None, default=None
             Seed of the draw; None is that of the synthesizer.
 
         Returns
         -------
         X : table like that of fit
+
+        Raises
+        ------
+        ValueError
+            As `TableSynthesizer.sample`, and when the totals rule out a row of `given`.
         """
-        n = check_count(n_samples, "n_samples")
         seed = draw_seed(self.synthesizer.random_state if random_state is None else random_state)
+        if given is not None:
+            return sample_given(self, n_samples, given, seed)
+        n = check_count(1 if n_samples is None else n_samples, "n_samples")
         times = min(_MOST_TIMES, math.ceil(1.2 * self.report_.largest_weight))
         X = self.synthesizer.sample(max(_LEAST_ROWS, times * n), random_state=seed)
         cells = cells_of(X, self.synthesizer.codec_.table_.names, self._columns())

@@ -1,6 +1,7 @@
 """Any columns given any others: one fit under masks, its conditionals, marginals and draws."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -490,3 +491,38 @@ def test_a_series_is_one_row_by_name(flow):
     np.testing.assert_array_equal(flow.sample(3, given=pd.Series(given), random_state=0), expected)
     with pytest.raises(ValueError, match=r"given as a Series with the index \[0, 1\], which has none of the columns"):
         flow.sample(given=pd.Series([0.5, 0.1], name="a"))
+
+
+# --------------------------------------------------------------------- far cells
+
+
+def test_given_cells_far_outside_are_told_and_tell_no_more_than_nearer_ones(flow):
+    """They were extrapolated linearly without a word: a = 1e4 gave c = 9952."""
+    with pytest.warns(
+        UserWarning, match=r"Given columns of given hold values far outside those of fit: 'a' \(10000; fit"
+    ):
+        far = flow.sample(50, given={"a": 1e4})
+    low, high = flow.model_.masked_map.range_of_fit()[:, 0]
+    edge = flow.sample(50, given={"a": high + 0.5 * (high - low)})
+    assert (far[:, 0] == 1e4).all()
+    np.testing.assert_allclose(far[:, 1:], edge[:, 1:], rtol=1e-5)
+    rows = frame(4).assign(a=[-1e4, 0.0, 1e6, 0.1])
+    with pytest.warns(UserWarning, match=r"Given columns of X hold .* 'a' \(-10000; fit had"):
+        value = flow.score_samples(rows, given=["a"])
+    near = rows.assign(a=[low - 0.5 * (high - low), 0.0, high + 0.5 * (high - low), 0.1])
+    np.testing.assert_allclose(value, flow.score_samples(near, given=["a"]), rtol=1e-5)
+
+
+def test_cells_within_the_range_of_fit_are_no_matter_of_a_warning(flow):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow.sample(given=frame(200, 5)[["a"]])
+        flow.score_samples(frame(20).assign(a=1e4), columns=["b"])
+
+
+def test_far_cells_of_a_support():
+    X = np.column_stack([np.random.default_rng(0).lognormal(size=300), np.random.default_rng(1).normal(size=300)])
+    model = InterpolantFlow(**TINY, support={0: "positive"}).fit(X)
+    with pytest.warns(UserWarning, match=r"0 \(1e\+30; fit had 0\."):
+        drawn = model.sample(5, given=np.array([1e30, np.nan]))
+    assert np.isfinite(drawn).all()

@@ -118,3 +118,58 @@ def test_the_seed_decides_and_the_global_state_is_left_alone(statistic):
 def test_what_cannot_be_compared_is_refused(X, Y, given, message):
     with pytest.raises(ValueError, match=message):
         two_sample_test(X, Y, **given)
+
+
+def test_weights_make_the_distributions_equal():
+    """Rows of N(0, 1) with the weights exp(x - 1/2) are those of N(1, 1), and no others."""
+    X, Y = normal(1500, 0, 1), normal(300, 1, 1) + 1
+    weight = np.exp(X[:, 0])
+    weighted = two_sample_test(X, Y, statistic="energy", n_permutations=99, sample_weight=(weight, None))
+    back = two_sample_test(Y, X, statistic="energy", n_permutations=99, sample_weight=(None, weight))
+    assert min(weighted.pvalue, back.pvalue) > 0.05
+    assert two_sample_test(X, Y, statistic="energy", n_permutations=99).pvalue == 0.01
+    other = two_sample_test(X, Y, statistic="energy", n_permutations=99, sample_weight=(1 / weight, None))
+    assert other.pvalue == 0.01
+
+
+@pytest.mark.parametrize("statistic", ["energy", "mmd"])
+def test_p_values_hold_their_level_with_weights_of_one_sample(statistic):
+    """Permuted weights do not: those of one sample would stand beside rows of the other."""
+    n, p = 200, []
+    for k in range(n):
+        rng = np.random.default_rng(k)
+        X, Y = rng.uniform(size=(60, 1)), rng.beta(2, 1, size=(25, 1))
+        given = {"n_permutations": 19, "random_state": k, "sample_weight": (X[:, 0], None)}
+        p.append(two_sample_test(X, Y, statistic=statistic, **given).pvalue)
+    for level in (0.1, 0.5):
+        assert abs(np.mean(np.array(p) <= level) - level) < 4 * np.sqrt(level * (1 - level) / n)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_equal_weights_and_rows_of_weight_zero(statistic):
+    X, Y = mixed(60, 0), mixed(50, 1)
+    plain = two_sample_test(X[:40], Y, statistic=statistic, n_permutations=19)
+    weight = (np.repeat([3.0, 0.0], [40, 20]), np.full(50, 0.2))
+    weighted = two_sample_test(X, Y, statistic=statistic, n_permutations=19, sample_weight=weight)
+    np.testing.assert_array_equal(weighted.null, plain.null)
+    assert weighted.pvalue == plain.pvalue
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.ones(20), "Got sample_weight of class ndarray, but expected a tuple of two"),
+        ((np.ones(19), None), r"sample_weight\[0\] has the shape \(19,\), but expected \(20,\)"),
+        ((None, -np.ones(20)), r"sample_weight\[1\] is -1 at row 0 of Y"),
+        ((np.r_[1.0, np.full(19, 1e-12)], None), "The weights of X keep 1 of 20 rows, but at least 2 are needed"),
+    ],
+)
+def test_weights_that_are_refused(weight, message):
+    with pytest.raises(ValueError, match=message):
+        two_sample_test(normal(20, 0), normal(20, 1), statistic="energy", sample_weight=weight)
+
+
+def test_weights_that_leave_few_rows_are_told():
+    weight = np.where(np.arange(200) < 3, 1.0, 1e-9)
+    with pytest.warns(UserWarning, match="The weights of Y keep 3 of 200 rows"):
+        two_sample_test(normal(50, 0), normal(200, 1), statistic="energy", sample_weight=(None, weight))

@@ -511,3 +511,48 @@ def test_a_model_that_can_do_without_its_condition_is_diagnosed_without_it():
     model = InterpolantFlow(**{**SMALL, "max_iter": 3}, condition_dropout=0.3).fit(X, condition=X[:, :1])
     report = model.diagnose(X)
     assert np.isfinite(report.loss).all() and np.isfinite(report.velocity_calibration)
+
+
+ROWS_OF_CONDITION = pd.DataFrame({"x": [1.0, 2.0, 3.0], "kind": ["u", "v", "u"], "flag": [True, False, False]})
+
+
+def test_a_series_of_named_cells_is_one_row():
+    codec = ConditionCodec(False).fit(ROWS_OF_CONDITION)
+    expected = np.repeat(codec.transform(ROWS_OF_CONDITION, 3)[:1], 4, axis=0)
+    for order in (["x", "kind", "flag"], ["flag", "x", "kind"]):
+        assert_array_equal(codec.transform(ROWS_OF_CONDITION.iloc[0][order], 4), expected)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (ROWS_OF_CONDITION.iloc[0].drop("kind"), r"condition must have the columns of fit: missing \['kind'\]"),
+        (ROWS_OF_CONDITION.iloc[0].rename({"x": "z"}), r"condition must have the columns of fit: unknown \['z'\]"),
+        (pd.Series([1.0, 2.0]), "condition has 1 features"),
+    ],
+)
+def test_a_series_that_is_no_row_of_fit_is_refused(row, message):
+    with pytest.raises(ValueError, match=message):
+        ConditionCodec(False).fit(ROWS_OF_CONDITION).transform(row, 2)
+
+
+def test_a_series_of_one_column_is_a_column():
+    codec = ConditionCodec(False).fit(ROWS_OF_CONDITION.x)
+    assert_array_equal(codec.transform(ROWS_OF_CONDITION.x, 3), codec.transform(ROWS_OF_CONDITION[["x"]], 3))
+    labelled = ROWS_OF_CONDITION.x.set_axis(["p", "q", "r"])
+    assert_array_equal(codec.transform(labelled, 3), codec.transform(ROWS_OF_CONDITION[["x"]], 3))
+
+
+@pytest.mark.parametrize(
+    ("condition", "cell", "message"),
+    [
+        ([True, False], "True", "'True' is of class str, and True of class bool: convert them"),
+        (["True", "False"], True, "True is of class bool, and 'True' of class str: convert them"),
+        (pd.Series([1, 2], dtype="category"), "1", "'1' is of class str, and 1 of class int: convert them"),
+    ],
+)
+def test_text_is_not_the_value_that_it_spells(condition, cell, message):
+    """Tables refuse it as well."""
+    codec = ConditionCodec(False).fit(condition)
+    with pytest.raises(ValueError, match=f"which fit has not seen.*{message}"):
+        codec.transform(np.array([[cell]], dtype=object), 1)

@@ -1,6 +1,7 @@
 """Weights for covariate shift, and further rows of rare classes, in the forms in which rows are given."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,21 @@ def test_large_ratios_are_clipped(model):
     assert clipped.effective_size_ > model.effective_size_
     free = DensityRatioWeights(max_weight=None, max_iter=10, random_state=0).fit(SOURCE, TARGET)
     np.testing.assert_allclose(free.weights(SOURCE), np.exp(free.log_ratio(SOURCE)) / free.mean_ratio_)
+
+
+def test_categories_that_neither_population_had_are_told():
+    rng = np.random.default_rng(0)
+    source = pd.DataFrame({"x": rng.normal(size=120), "b": rng.choice(["u", "v"], 120)})
+    target = pd.DataFrame({"x": rng.normal(size=120), "b": rng.choice(["u", "w"], 120)})
+    model = DensityRatioWeights(max_iter=2, random_state=0).fit(source, target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.weights(pd.DataFrame({"x": [0.0, 0.0, 0.0], "b": ["u", "v", "w"]}))
+    rows = pd.DataFrame({"x": [np.nan, 0.0, 0.0], "b": ["u", "zzz", None]})
+    told = r"'x' \(1 rows miss it\), 'b' \(1 rows miss it\), 'b' \(unknown categories \['zzz'\]\)"
+    with pytest.warns(UserWarning, match=f"Columns of X hold what fit has not seen: {told}"):
+        weight = model.weights(rows)
+    assert np.isfinite(weight).all()
 
 
 def test_tables_with_words_and_missing_values(tmp_path):
@@ -174,3 +190,22 @@ def test_numbers_of_rows_that_are_not_whole_are_refused(n):
 
 def test_whole_numbers_of_rows_may_be_floats():
     assert Targets(["a"] * 50 + ["b"] * 10).new_rows({"b": 30.0}) == {"b": 20}
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        pl.Series("kind", ["u"] * 20 + ["v"] * 5), pl.Series("kind", [1] * 20 + [3] * 5, dtype=pl.Int16),
+        pl.Series("kind", ["u"] * 20 + ["v"] * 5, dtype=pl.Enum(["u", "v"])),
+        pl.DataFrame({"u": [1] * 20 + [0] * 5, "v": [0] * 20 + [1] * 5}),
+    ],
+)  # fmt: skip
+def test_labels_of_polars_come_back_as_they_were(y):
+    """They came back as an array of numpy."""
+    targets = Targets(y)
+    rare = min(targets.counts, key=targets.counts.get)
+    again = targets.with_new([rare] * 15)
+    assert type(again) is type(y)
+    assert again[:25].equals(y)
+    expected = pl.concat([y[20:21]] * 15)
+    assert again[25:].equals(expected)

@@ -302,3 +302,37 @@ def test_what_is_shown_is_one_line(fitted):
     assert told.startswith("RakedSynthesizer(TableSynthesizer(") and len(told) < 200 and "\n" not in told
     assert "totals of 'sex', 'region', 'age'; effective share 0." in told
     assert raked._repr_mimebundle_() == {"text/plain": told}
+
+
+def test_given_cells_are_kept_and_the_others_have_the_weights(fitted):
+    raked = fitted.rake({"sex": {"f": 0.5, "m": 0.5}, "region": {"east": 0.1, "north": 0.8, "west": 0.1}}, n_rows=4000)
+    X = raked.sample(1500, given={"sex": "m"})
+    model = fitted.sample(6000, given={"sex": "m"})
+    weight = raked.weights(model)
+    assert (X.sex == "m").all()
+    assert X.index.tolist() == list(range(1500))
+    assert (X.region == "north").mean() == pytest.approx(weight[model.region == "north"].sum() / weight.sum(), abs=0.03)
+    assert X.age.mean() == pytest.approx(np.average(model.age, weights=weight), abs=1.5)
+
+
+def test_each_row_of_given_has_its_own_draw(fitted):
+    raked = fitted.rake({"sex": {"f": 0.9, "m": 0.1}}, n_rows=2000)
+    given = pd.DataFrame({"age": [20.0, 60.0] * 30}, index=[f"row {k}" for k in range(60)])
+    X = raked.sample(given=given)
+    assert X.index.tolist() == given.index.tolist()
+    assert_array_equal(X.age, given.age)
+    assert (X.sex == "f").mean() > 0.75
+    one = raked.sample(given=given.iloc[0])
+    assert one.age.tolist() == [20.0]
+    assert raked.sample(given=given[:1]).index.tolist() == ["row 0"]
+    assert_array_equal(raked.sample(given=given, random_state=3).sex, raked.sample(given=given, random_state=3).sex)
+
+
+def test_given_cells_that_cannot_be(fitted):
+    raked = fitted.rake({"sex": {"f": 1.0, "m": 0.0}}, n_rows=2000)
+    with pytest.raises(ValueError, match=r"all candidates of the rows \[1\] of given the weight 0"):
+        raked.sample(given={"sex": ["f", "m"]})
+    with pytest.raises(ValueError, match="Got n_samples=5, but given has 2 rows"):
+        raked.sample(5, given={"sex": ["f", "f"]})
+    with pytest.raises(ValueError, match="unknown"):
+        raked.sample(given={"nobody": 1})
