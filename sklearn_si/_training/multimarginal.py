@@ -46,6 +46,8 @@ _SHARE_OF_CHORDS = 0.25
 _VALIDATION_POINTS = 4096
 # Rows from which means and covariances are estimated, at the least.
 _MOMENT_ROWS = 4096
+# Pools of these at the most: small ones hold the same rows again.
+_MOST_POOLS = 8
 # Rows of the other samples that are moved to the first one, for its density.
 _MOST_MOVED = 20_000
 # Accuracy of these rows.
@@ -252,7 +254,8 @@ def _built(recipe: Recipe, seed: int, pools: PairedPools, device: torch.device) 
     if pools.is_whole:
         rows = pools.fresh()[0] if pools.weights[0] is None else pools.draw(_MOMENT_ROWS)[0]
     else:
-        rows = torch.cat([pools.fresh()[0] for _ in range(-(-_MOMENT_ROWS // pools.size))], 1)
+        n_pools = min(_MOST_POOLS, -(-_MOMENT_ROWS // pools.size))
+        rows = torch.cat([pools.fresh()[0] for _ in range(n_pools)], 1)
     means = torch.stack([_mean(x, weight) for x, weight in zip(pools.rows, pools.weights, strict=True)])
     centred = rows - rows.mean(1, keepdim=True)
     covariances = torch.einsum("knd,lnd->dkl", centred, centred) / rows.shape[1]

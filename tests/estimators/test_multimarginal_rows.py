@@ -19,10 +19,11 @@ from sklearn_si.exceptions import CheckpointError, NoDensityError
 
 RNG = np.random.default_rng(0)
 SMALL = {"max_iter": 60, "hidden_layer_sizes": (16,), "base_density": None, "random_state": 0}
+QUICK = {**SMALL, "max_iter": 3}
 TIMES = [0.0, 1.0, 2.0]
 
 
-def two_kinds(n=300, share=0.5, seed=0):
+def two_kinds(n=120, share=0.5, seed=0):
     """Rows at three times, of two kinds that part: the mean is -t for "u" and t for "v"."""
     rng = np.random.default_rng(seed)
     kinds = [rng.choice(["u", "v"], n, p=[1 - s, s]) for s in (share, 0.5, 1 - share)]
@@ -36,7 +37,7 @@ def two_kinds(n=300, share=0.5, seed=0):
 @pytest.fixture(scope="module")
 def given():
     """A fit given kinds, of which the samples have unequal shares. Shared: tests must not change it."""
-    rows, kinds = two_kinds(share=0.2)
+    rows, kinds = two_kinds(300, share=0.2)
     return MultimarginalFlow(**{**SMALL, "max_iter": 300}).fit(rows, TIMES, condition=kinds)
 
 
@@ -58,9 +59,9 @@ def test_a_condition_for_each_row(given):
 
 
 def test_densities_given_a_condition_integrate_to_one():
-    rows, kinds = two_kinds(200)
+    rows, kinds = two_kinds(100)
     flow = MultimarginalFlow(**{**SMALL, "base_density": "flow"}).fit(rows, TIMES, condition=kinds)
-    grid = np.linspace(-4, 4, 50)
+    grid = np.linspace(-4, 4, 30)
     X = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
     for time in (0.0, 1.5):
         density = np.exp(flow.score_samples(X, time=time, condition="v"))
@@ -70,7 +71,7 @@ def test_densities_given_a_condition_integrate_to_one():
 
 
 def test_densities_of_files_given_a_condition(tmp_path):
-    rows, kinds = two_kinds(80)
+    rows, kinds = two_kinds(40)
     flow = MultimarginalFlow(**{**SMALL, "base_density": "flow", "max_iter": 3}).fit(rows, TIMES, condition=kinds)
     sklearn_si.save(flow, tmp_path / "flow.si")
     other = sklearn_si.load(tmp_path / "flow.si")
@@ -83,11 +84,11 @@ def test_densities_of_files_given_a_condition(tmp_path):
 
 
 def test_a_number_as_the_condition():
-    n, times = 400, [0.0, 1.0]
+    n, times = 200, [0.0, 1.0]
     numbers = [RNG.uniform(-1, 1, size=n) for _ in times]
     rows = [RNG.normal(size=(n, 1)) * 0.2 + t * 3 * c[:, None] for t, c in zip(times, numbers, strict=True)]
     frames = [pd.DataFrame({"dose": c}) for c in numbers]
-    flow = MultimarginalFlow(**{**SMALL, "max_iter": 300}).fit(rows, times, condition=frames)
+    flow = MultimarginalFlow(**{**SMALL, "max_iter": 200}).fit(rows, times, condition=frames)
     for dose in (-0.6, 0.0, 0.6):
         drawn = flow.sample(400, time=1.0, condition=pd.DataFrame({"dose": [dose]}))
         assert drawn.mean() == pytest.approx(3 * dose, abs=0.3)
@@ -114,7 +115,7 @@ def test_weights_are_how_often_rows_count():
     rows = [np.random.default_rng(k).normal(size=(100, 2)) for k in range(3)]
     doubled = [np.concatenate([x, x + 4.0]) for x in rows]
     weights = [np.repeat([1.0, 0.0], 100), None, np.repeat([0.0, 2.0], 100)]
-    flow = MultimarginalFlow(**{**SMALL, "base_density": "normal", "max_iter": 200})
+    flow = MultimarginalFlow(**{**SMALL, "base_density": "normal", "max_iter": 150})
     flow.fit(doubled, TIMES, sample_weight=weights)
     assert [len(x) for x in flow.model_.samples] == [100, 200, 100]
     assert_allclose(flow.base_density_.mean_, rows[0].mean(0))
@@ -128,26 +129,29 @@ def test_weights_are_how_often_rows_count():
 
 
 def test_weights_and_conditions_of_groups():
-    rows, kinds = two_kinds(120)
-    X, groups, kind = np.concatenate(rows), np.repeat(TIMES, 120), np.concatenate(kinds)
-    weight = np.random.default_rng(1).integers(0, 3, size=360)
-    order = np.random.default_rng(2).permutation(360)
-    parts = [weight[:120], weight[120:240], weight[240:]]
-    listed = MultimarginalFlow(**SMALL).fit(rows, TIMES, condition=kinds, sample_weight=parts)
-    grouped = MultimarginalFlow(**SMALL).fit(X, groups=groups, condition=kind, sample_weight=weight)
+    rows, kinds = two_kinds(40)
+    X, groups, kind = np.concatenate(rows), np.repeat(TIMES, 40), np.concatenate(kinds)
+    weight = np.random.default_rng(1).integers(0, 3, size=120)
+    order = np.random.default_rng(2).permutation(120)
+    parts = [weight[:40], weight[40:80], weight[80:]]
+    listed = MultimarginalFlow(**QUICK).fit(rows, TIMES, condition=kinds, sample_weight=parts)
+    grouped = MultimarginalFlow(**QUICK).fit(X, groups=groups, condition=kind, sample_weight=weight)
     frame = pd.DataFrame(X, columns=["a", "b"]).assign(t=groups)
-    framed = MultimarginalFlow(**SMALL).fit(frame, groups="t", condition=pd.Series(kind), sample_weight=weight)
+    framed = MultimarginalFlow(**QUICK).fit(frame, groups="t", condition=pd.Series(kind), sample_weight=weight)
     expected = listed.sample(5, time=1.5, condition="u")
     assert_array_equal(grouped.sample(5, time=1.5, condition="u"), expected)
     assert_array_equal(framed.sample(5, time=1.5, condition="u"), expected)
-    shuffled = MultimarginalFlow(**SMALL).fit(
+    shuffled = MultimarginalFlow(**QUICK).fit(
         frame.iloc[order], groups="t", condition=kind[order], sample_weight=weight[order]
     )
-    assert_allclose(shuffled.sample(500, time=2.0, condition="v").mean(0), 2.0, atol=0.5)
+    for own, other in zip(shuffled.model_.samples, listed.model_.samples, strict=True):
+        assert_array_equal(np.sort(own[:, 0]), np.sort(other[:, 0]))
+    assert [w.sum() for w in shuffled.model_.weights] == pytest.approx([w.sum() for w in listed.model_.weights])
 
 
 def test_paired_rows_have_one_weight():
-    rows = [RNG.normal(size=(200, 1)) + t for t in TIMES]
+    same = RNG.normal(size=(200, 1))
+    rows = [same + t for t in TIMES]
     weight = np.where(rows[0][:, 0] > 0, 1.0, 0.0)
     flow = MultimarginalFlow("paired", **SMALL).fit(rows, TIMES, sample_weight=weight)
     assert flow.model_.samples[0].min() > 0
