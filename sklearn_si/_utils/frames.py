@@ -191,6 +191,8 @@ def _named(read, name, input_name, column, like):
 def reading_of(cells, name, input_name):
     """The reading of a column that is given by itself, as cells or as a single one; and its dtype."""
     values = np.atleast_1d(as_cells(cells, f"{input_name}[{name!r}]"))
+    if values.ndim > 1:
+        raise ValueError(f"{input_name}[{name!r}] has {values.ndim} dimensions, but expected a column or one cell.")
     series = _series(name, values, values.dtype, "numpy", input_name)
     return _named(series.read, name, input_name, values, None), series
 

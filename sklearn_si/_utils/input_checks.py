@@ -23,6 +23,7 @@ _WAYS_OUT = {
     "contains infinity": f"{_NUMBERS}leave those rows out, or rescale the columns.",
     "could not convert string": f"{_NUMBERS}drop these columns, or encode them (OneHotEncoder). TableSynthesizer "
     "learns columns of text, `condition=` accepts them, and InterpolantRegressor reads them in X.",
+    "float() argument must be": f"{_NUMBERS}convert these columns, or drop them.",
     "unique column names": "\nRename the columns, or pass X.to_numpy().",
 }
 
@@ -81,8 +82,16 @@ def checked_target(y, has_infinite=False):
             f"all rows pass numpy.full(len(X), {y!r})."
         )
     y = check_cells(y, "y")
-    with naming_columns(y):
-        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", ensure_all_finite=not has_infinite)
+    try:
+        with naming_columns(y):
+            Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", ensure_all_finite=not has_infinite)
+    except ValueError as error:
+        if "could not convert string" not in str(error):
+            raise
+        cell = str(error).splitlines()[0]
+        raise ValueError(
+            f"y has text ({cell}), but expected numbers: for classes use InterpolantClassifier."
+        ) from error
     if Y.ndim not in (1, 2):
         raise ValueError(f"y has {Y.ndim} dimensions, but expected (n_samples,) or (n_samples, n_outputs).")
     if np.isnan(Y).any():
@@ -187,14 +196,15 @@ def naming_columns(X, finite=True):
     """A context in which the checks of scikit-learn name the columns at which they stumble, and say what to do."""
     try:
         yield
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         message, way_out = str(error), _way_out(str(error))
         # where words are refused, cells that are missing are not what the message is about
         allowed = finite if "NaN" in message or "infinity" in message else False
         bad = columns_at_fault(X, lambda cells: _is_refused(cells, allowed), with_arrays=bool(way_out))
         # what follows the first line about NaN recommends classifiers of another library
         message = message.split("\n")[0] if bad and _NAN in message else message
-        raise ValueError(f"{message}{told(bad)}{way_out}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{message}{told(bad)}{way_out}") from error
 
 
 def _is_refused(cells, finite):

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from .frame_names import is_frame, names_of, narwhals_frame
 
-__all__ = ["as_cells", "check_cells", "check_masked", "columns_at_fault", "told"]
+__all__ = ["as_cells", "check_cells", "check_masked", "columns_at_fault", "refuse_dict", "told"]
 
 # How the names of such columns begin, in numpy, pandas, pyarrow and polars.
 _DATED_DTYPES = ("date", "time", "period", "duration")
@@ -47,11 +47,11 @@ def check_masked(X, name):
 def as_cells(X, name):
     """Cells as an array; of a list with cells of several kinds, one of objects: numbers beside words stay numbers."""
     check_masked(X, name)
-    _refuse_dict(X, name)
+    refuse_dict(X, name)
     if not isinstance(X, (list, tuple)):
         return np.asarray(X)
     try:
-        values = np.asarray(X)
+        values = _array_of(X, name)
     except TypeError:  # dates beside numbers
         return np.asarray(X, dtype=object)
     if values.dtype == object:
@@ -65,7 +65,16 @@ def _family(kind):
     return next((family for family in _FAMILIES if issubclass(kind, family)), None)
 
 
-def _refuse_dict(X, name):
+def _array_of(X, name):
+    """What was given as an array; an error about rows of unequal lengths names it."""
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be read as rows and columns, or as a vector: {error}") from error
+
+
+def refuse_dict(X, name):
+    """Raise a ValueError for a dict in the place of rows."""
     if isinstance(X, dict):
         raise ValueError(f"{name} is a dict, not rows and columns: pass a frame, such as pandas.DataFrame({name}).")
 
@@ -83,10 +92,10 @@ def check_cells(X, name):
             f"{name} is a structured array with the fields {list(dtype.names)}, not an array of rows and columns: pass "
             "numpy.lib.recfunctions.structured_to_unstructured(X), or a frame."
         )
-    _refuse_dict(X, name)
+    refuse_dict(X, name)
     if isinstance(dtype, np.dtype) and dtype.kind == "f":
         return X if dtype.isnative else np.asarray(X, dtype=dtype.newbyteorder("="))
-    values: Any = X if hasattr(X, "dtype") or hasattr(X, "dtypes") or is_frame(X) else np.asarray(X)
+    values: Any = X if hasattr(X, "dtype") or hasattr(X, "dtypes") or is_frame(X) else _array_of(X, name)
     found = [_kind_of(dtype) for dtype in _dtypes(values)]
     if _OBJECTS in found:
         found += [_kind_of_cell(cell) for cell in np.asarray(values, dtype=object).flat]

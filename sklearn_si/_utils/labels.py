@@ -21,6 +21,8 @@ def checked_labels(y, name="y"):
     if y is None:
         raise ValueError(f"This estimator requires y to be passed, but the target {name} is None.")
     labels = as_cells(y, name)
+    if labels.ndim == 0:
+        raise ValueError(f"Got {name}={y!r}, but expected a label for each row.")
     cells = labels.ravel().tolist() if labels.dtype.kind in "OfmMc" else []
     missing = sum(is_missing(cell) for cell in cells)
     if missing:

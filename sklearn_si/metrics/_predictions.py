@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from .._utils.input_checks import checked_target
+from .._utils.kinds import check_cells
 from .._utils.weights import weighted_rows
 from ._routing import asks_for
 
@@ -86,7 +87,7 @@ def pinball_scorer(estimator, X, y, sample_weight=None, *, quantiles=(0.05, 0.25
 def _pinball_loss(estimator, X, y, sample_weight, quantiles, name):
     _require(estimator, "predict_quantiles", name)
     X, y, weight = _weighted(X, y, sample_weight)
-    levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+    levels = np.atleast_1d(np.asarray(check_cells(quantiles, "quantiles"), dtype=np.float64))
     predicted = _asked(estimator, X, "predict_quantiles", name, levels, (len(y), len(levels), *y.shape[1:]), y)
     above = predicted - y[:, None]
     loss = ((above > 0) - levels.reshape(1, -1, *[1] * (above.ndim - 2))) * above

@@ -259,6 +259,25 @@ def test_a_dict_of_rows_is_refused_by_name():
         InterpolantFlow(**SMALL).fit(rows)
     with pytest.raises(ValueError, match="X is a dict, not rows and columns"):
         TableSynthesizer().fit(rows)
+    with pytest.raises(ValueError, match="X is a dict, not rows and columns"):
+        InterpolantRegressor().fit(rows, [1.0, 2.0, 3.0])
+
+
+def test_what_cannot_be_read_at_all_is_named(any_columns, regressor):
+    with pytest.raises(ValueError, match=r"y has text \(could not convert string to float: .*\), but expected numbers"):
+        InterpolantRegressor().fit(FRAME, np.full(N, "n"))
+    with pytest.raises(
+        ValueError, match=r"sample_weight cannot be read as rows and columns, or as a vector: .*inhomog"
+    ):
+        InterpolantFlow(**SMALL).fit(FRAME, sample_weight=[[1.0], [1.0, 2.0], *V[2:]])
+    with pytest.raises(ValueError, match=r"given\['a'\] has 2 dimensions, but expected a column or one cell"):
+        any_columns.sample(given={"a": [[1.0, 2.0]]})
+    with pytest.raises(ValueError, match="Got y='b', but expected a label for each row"):
+        TableResampler().fit(FRAME, "b")
+    with pytest.raises(ValueError, match="quantiles is a masked array with 1 masked cells"):
+        regressor.predict_quantiles(FRAME[["a"]], np.ma.masked_array([0.1, 0.9], [False, True]))
+    with pytest.raises(TypeError, match=r"float\(\) argument must be .*\nThe columns at fault are \['b'\]"):
+        InterpolantFlow(**SMALL).fit(FRAME.assign(b=pd.interval_range(0, N)))
 
 
 @pytest.mark.parametrize("rows", [WORDS, np.array(WORDS, dtype=object)])

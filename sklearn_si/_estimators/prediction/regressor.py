@@ -15,7 +15,7 @@ from sklearn.utils.validation import _num_samples, check_consistent_length, chec
 from ..._utils.callers import users_level
 from ..._utils.frame_names import is_frame
 from ..._utils.input_checks import check_count, checked_target, naming_columns
-from ..._utils.kinds import as_cells
+from ..._utils.kinds import as_cells, check_cells
 from ..._utils.names import registered
 from ..._utils.tensors import REPEATS_STREAM, SAMPLE_STREAM, draw_seed, resolve_device
 from ..._utils.weights import weighted_rows
@@ -249,7 +249,7 @@ class InterpolantRegressor(FlowInside, RegressorMixin, BaseEstimator):
         ValueError
             When a level is not between 0 and 1.
         """
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+        levels = np.atleast_1d(np.asarray(check_cells(quantiles, "quantiles"), dtype=np.float64))
         if levels.ndim != 1 or not len(levels) or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"Got quantiles={quantiles!r}, but expected levels above 0 and below 1.")
         if self.calibrations_ is not None:

@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
 from ..._utils.input_checks import all_or_nothing
+from ..._utils.kinds import refuse_dict
 from ..._utils.links import LinkedEstimator
 from ..._utils.row_numbers import numbered, rows_of_weights
 from ...preprocessing._grids import ColumnGrid, Grid, chosen_columns
@@ -40,6 +41,7 @@ class FlowInside(LinkedEstimator):
         return fit_by_first(self, self._fit_to_all, X=X, y=y, sample_weight=sample_weight)
 
     def _fit_to_all(self, X, y, sample_weight):
+        refuse_dict(X, "X")
         check_consistent_length(X, y, sample_weight)
         memory = open_memory(self, {"X": X, "y": y, "sample_weight": sample_weight})
         if memory.recall(self):
