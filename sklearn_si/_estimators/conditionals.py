@@ -201,8 +201,8 @@ class ConditionalMethods(AsksModel):
         names = self._column_names()
         given = row_by_name(given, names, "given")
         if isinstance(given, dict):
-            pairs = {name: reading_of(cells, name, "given") for name, cells in given.items()}
-            return self._assembled({name: _numbers(*pair, name=name) for name, pair in pairs.items()})
+            cells_of = {name: reading_of(cells, name, "given") for name, cells in given.items()}
+            return self._assembled({name: _numbers(r, series, name) for name, (r, series) in cells_of.items()})
         rows = given if is_frame(given) else rows_of_array(np.atleast_2d(as_cells(given, "given")), "given")
         table = Table.of(rows, "given")
         own = names if names_of(rows) is None else table.names

@@ -31,7 +31,7 @@ _FEW_NAMES = 30
 
 def check_masked(X, name):
     """Raise a ValueError if cells are masked: of an array, of one in a list, or of the columns of a dict."""
-    if isinstance(X, dict):
+    if isinstance(X, dict) and not sparse.issparse(X):  # sparse arrays of keys are dicts
         for column, cells in X.items():
             check_masked(cells, f"{name}[{column!r}]")
     parts = X if isinstance(X, (list, tuple)) else [X]
@@ -75,7 +75,7 @@ def _array_of(X, name):
 
 def refuse_dict(X, name):
     """Raise a ValueError for a dict in the place of rows."""
-    if isinstance(X, dict):
+    if isinstance(X, dict) and not sparse.issparse(X):  # sparse arrays of keys are dicts
         raise ValueError(f"{name} is a dict, not rows and columns: pass a frame, such as pandas.DataFrame({name}).")
 
 
