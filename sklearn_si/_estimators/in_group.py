@@ -96,7 +96,7 @@ def joined_rows(name, parts):
     parts : list of array-like, of frames of one library, of lists of them, or of None
     """
     first = parts[0]
-    if first is None or np.ndim(first) == 0:
+    if first is None or np.isscalar(first):
         return first
     if _has_samples(name, first):
         samples = [joined_rows(name, list(some)) for some in zip(*parts, strict=True)]
