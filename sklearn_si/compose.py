@@ -16,7 +16,7 @@ from ._model.fitted import HasModel
 from ._model.lost_rows import settled
 from ._utils.callbacks import FollowedEstimator, Tasks
 from ._utils.containers import in_container
-from ._utils.input_checks import by_names, is_sample, validate_points, validate_rows, validate_samples
+from ._utils.input_checks import all_or_nothing, by_names, is_sample, validate_points, validate_rows, validate_samples
 from ._utils.kinds import check_cells
 from ._utils.links import LinkedEstimator
 from ._utils.names import registered
@@ -136,7 +136,8 @@ class TransformedDensity(
         if current_group().any(sample_weight is not None):
             rows = {"X0": X0, "X1": X1, "condition": condition, "sample_weight": sample_weight}
             return fit_by_first(self, self._fit, **rows)
-        self._fit(X0, X1, condition, sample_weight)
+        with all_or_nothing(self):
+            self._fit(X0, X1, condition, sample_weight)
         return self
 
     def _fit(self, X0, X1, condition, sample_weight):

@@ -326,3 +326,21 @@ def test_the_start_of_an_optimal_flow_is_the_map_between_normal_distributions():
     torch.testing.assert_close(value, field(t, x))
     traces = sum(torch.autograd.grad(field(t, x)[:, k].sum(), x)[0][:, k] for k in range(2))
     torch.testing.assert_close(divergence, traces)
+
+
+@pytest.mark.parametrize(
+    ("shift", "unbalanced", "says"), [(50.0, 1.0, "keeps next to no mass"), (0.0, 1e-9, "no plan")]
+)
+def test_a_penalty_that_leaves_nothing_to_transport_is_announced(shift, unbalanced, says):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    flow = InterpolantFlow(coupling=Optimal(unbalanced=unbalanced), base_density=None, max_iter=2, random_state=0)
+    with pytest.warns(UserWarning, match=f"Unbalanced transport .*{says}.*Raise `unbalanced`"):
+        flow.fit(X, X + shift)
+
+
+def test_a_shift_of_a_sample_counts_as_distance_where_mass_may_vanish():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    flow = InterpolantFlow(coupling=Optimal(unbalanced=4.0), base_density=None, max_iter=2, random_state=0).fit(
+        X, X + 1
+    )
+    np.testing.assert_allclose(flow.model_.base_map.centre, flow.model_.target_map.centre)

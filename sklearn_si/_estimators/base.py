@@ -23,7 +23,7 @@ from .._training.recipe import Recipe
 from .._training.repeats import dequantized_ends, warn_repeats
 from .._training.warm_start import WarmStart
 from .._utils.callbacks import Tasks
-from .._utils.input_checks import validate_samples
+from .._utils.input_checks import all_or_nothing, validate_samples
 from .._utils.row_numbers import numbered, rows_of_fit
 from .._utils.weights import weighted_samples
 from ..couplings import COUPLINGS, Coupling, as_coupling
@@ -155,7 +155,8 @@ class BaseInterpolant(TiltingMethods, NoiseTuningMethods, DistillationMethods, R
         return self._fit_to_all(X0, X1, condition, sample_weight)
 
     def _fit_to_all(self, X0, X1, condition, sample_weight):
-        return self._fit(X0, X1, condition, sample_weight, {}, self._warn_repeats)
+        with all_or_nothing(self, Exception):  # an interrupt keeps what was learned
+            return self._fit(X0, X1, condition, sample_weight, {}, self._warn_repeats)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit_part(self, X0, X1=None, *, condition=None, sample_weight=None, **steps):

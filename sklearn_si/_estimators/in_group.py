@@ -6,6 +6,7 @@ import joblib
 import numpy as np
 
 from .._utils.frame_names import is_pandas, names_of, narwhals_frame, narwhals_series
+from .._utils.input_checks import all_or_nothing
 from .._utils.many_samples import is_list_of_samples
 from .._utils.weights import is_pair
 from ..distributed import current_group
@@ -17,6 +18,8 @@ _CALLBACKS = "_skl_callbacks"
 
 def fit_by_first(estimator, fit, told=None, **rows):
     """Fit alone, or in a group: the first process to the rows of all, which gives every process the fitted estimator.
+
+    An error leaves the estimator as it was.
 
     Parameters
     ----------
@@ -41,7 +44,8 @@ def fit_by_first(estimator, fit, told=None, **rows):
     """
     group = current_group()
     if group.size == 1:
-        fit(**rows)
+        with all_or_nothing(estimator):
+            fit(**rows)
         return estimator
     with group.together():
         facts = told_params(estimator) | {"arguments": _kinds(rows), "told": repr(told)}
@@ -50,7 +54,9 @@ def fit_by_first(estimator, fit, told=None, **rows):
     parts = group.gathered(rows) or []
 
     def of_all():
-        fit(**(rows if is_same else {name: joined_rows(name, [part[name] for part in parts]) for name in rows}))
+        joined = rows if is_same else {name: joined_rows(name, [part[name] for part in parts]) for name in rows}
+        with all_or_nothing(estimator):
+            fit(**joined)
         return estimator
 
     fitted = group.by_first(of_all)

@@ -12,7 +12,6 @@ from .._training.multimarginal import ManySamples, fit_many
 from .._training.recipe import Recipe
 from .._utils.after_fit import AFTER_FIT
 from .._utils.callbacks import FollowedEstimator, Tasks
-from .._utils.input_checks import all_or_nothing
 from .._utils.links import LinkedEstimator
 from .._utils.many_samples import column_names
 from .._utils.names import registered
@@ -243,8 +242,7 @@ class MultimarginalFlow(
         rows = flattened(X, groups=groups, condition=condition, sample_weight=sample_weight)
 
         def fit_to_all(**rows):
-            with all_or_nothing(self):
-                self._fit_to_all(times, **gathered(rows))
+            self._fit_to_all(times, **gathered(rows))
 
         return fit_by_first(self, fit_to_all, {"times": times}, **rows)
 

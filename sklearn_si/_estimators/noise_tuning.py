@@ -39,7 +39,8 @@ class NoiseTuningMethods(AsksModel):
         (D^2 is the squared energy distance; 2303.08797, section 7, compares levels by drawn rows). The draws of all
         levels share their random numbers. The number of steps grows with the level, so that no level is judged by its
         discretisation. The model takes the smallest level that is within one standard error of the best one, because
-        less noise needs fewer steps, and as many steps as that level was judged with. That standard error is of the
+        less noise needs fewer steps, and as many steps as that level was judged with; another call begins again with
+        the `n_steps` that you have set. That standard error is of the
         mean difference of the two over draws with equal random numbers, of which little is left in it.
 
         Parameters
@@ -69,10 +70,12 @@ class NoiseTuningMethods(AsksModel):
         Raises
         ------
         ValueError
-            When a level is not a finite number of at least 0, or when the model does not know its score function.
+            When a level is not a finite number of at least 0, when `scoring` is neither "energy" nor callable, or when
+            the model does not know its score function.
         """
         model = self._ready()
         _check_draws(n_draws)
+        _check_scoring(scoring)
         X = self._validate_rows(X)
         if model.is_forecast:
             scoring = _of_pairs(scoring, self._start_rows(condition, len(X))[:_MOST_ROWS])
@@ -80,7 +83,8 @@ class NoiseTuningMethods(AsksModel):
         X = X[:_MOST_ROWS]
         levels, before = _checked_levels(levels), (self.noise_level, self.n_steps)
         first, score = self._seed_of(random_state), energy_score if scoring == "energy" else scoring
-        steps, scores = [self._steps_at(level) for level in levels], []
+        given_steps = self._given_steps()
+        steps, scores = [self._steps_at(level, given_steps) for level in levels], []
         try:
             for level, n_steps in zip(levels, steps, strict=True):
                 self.set_params(noise_level=level, n_steps=n_steps)
@@ -89,21 +93,27 @@ class NoiseTuningMethods(AsksModel):
         finally:
             self.set_params(noise_level=before[0], n_steps=before[1])
         result = _judged(levels, np.array(scores), steps)
-        chosen = list(levels).index(result.chosen)
-        self.set_params(noise_level=result.chosen, n_steps=steps[chosen])
+        taken = given_steps if given_steps == "auto" else steps[levels.index(result.chosen)]
+        self.set_params(noise_level=result.chosen, n_steps=taken)
+        self._tuned_steps = taken, given_steps
         return result
+
+    def _given_steps(self):
+        """The steps that the user has set: those before the last call, where it has set the present ones."""
+        taken, given = vars(self).get("_tuned_steps", (None, None))
+        return given if taken == self.n_steps else self.n_steps
 
     def _rows_of(self, n, seed, given):
         return np.asarray(self.sample(n, random_state=seed % 2**31, **given))
 
-    def _steps_at(self, level):
+    def _steps_at(self, level, given_steps):
         """Steps with which a level is judged."""
         if level == 0:
-            return self.n_steps
-        if self.n_steps == "auto":
-            sampling = dataclasses.replace(self._sampling(), noise_level=level)
+            return given_steps
+        if given_steps == "auto":
+            sampling = dataclasses.replace(self._sampling(), noise_level=level, n_steps="auto")
             return sampling.even_steps if self.model_.is_forecast else sampling.grid(None)[0]
-        own = int(self.n_steps)
+        own = int(given_steps)
         return max(own, min(_MOST_STEPS, math.ceil(own * max(1.0, level))))
 
 
@@ -132,10 +142,13 @@ def _first_rows(condition, n_rows):
 
 def _checked_levels(levels):
     """The levels in increasing order."""
-    levels = np.unique(_LEVELS if levels is None else np.asarray(levels, dtype=np.float64))
-    if levels.ndim != 1 or not len(levels) or not np.isfinite(levels).all() or levels.min() < 0:
-        raise ValueError(f"Got levels={levels.tolist()}, but expected one or more finite numbers of at least 0.")
-    return [float(level) for level in levels]
+    try:
+        found = np.unique(_LEVELS if levels is None else np.asarray(levels, dtype=np.float64))
+    except (TypeError, ValueError):
+        found = np.array([])
+    if not len(found) or not np.isfinite(found).all() or found.min() < 0:
+        raise ValueError(f"Got levels={levels!r}, but expected one or more finite numbers of at least 0.")
+    return found.tolist()
 
 
 def _finite_score(score, level):
@@ -157,6 +170,15 @@ def _judged(levels, scores, steps):
         levels=np.array(levels), scores=mean, standard_errors=error, difference_errors=of_difference, n_steps=steps,
         best=levels[best], chosen=levels[near],
     )  # fmt: skip
+
+
+def _check_scoring(scoring):
+    """The one name that there is, or a function."""
+    if not callable(scoring) and scoring != "energy":
+        raise ValueError(
+            f"Got scoring={scoring!r}, but expected 'energy' or a function of drawn rows and X that returns a number, "
+            "of which more is better."
+        )
 
 
 def _check_draws(n_draws):

@@ -75,7 +75,7 @@ _MOST_TRANSPORTED = 50_000
 _RANKS_APART = 1000
 # Learned fields of which the log-likelihood of held-out rows follows.
 JUDGED = (("velocity",), ("masked",))
-# Points (pairs and times) over which the validation loss of two samples is averaged.
+# Points (pairs, times) of the validation loss of two samples.
 _VALIDATION_DRAWS = 4096
 
 
@@ -141,13 +141,13 @@ class Run:
 
     def _fit_maps(self, kind):
         problem = self.problem
-        target, weight1 = spread_rows(problem.target, problem.target_train, problem.target_weight)
+        target, w1 = spread_rows(problem.target, problem.target_train, problem.target_weight)
         target = problem.group.rows(target)
         if not problem.two_samples:
-            return None, one_sample_map(problem, target, kind, weight1, self.recipe.circular)
-        base, weight0 = spread_rows(problem.base, problem.base_train, problem.base_weight)
-        base, common_centre = problem.group.rows(base), not problem.interpolant.is_linear
-        return fit_two_sample_maps(base, target, kind, common_centre=common_centre, weights=(weight0, weight1))
+            return None, one_sample_map(problem, target, kind, w1, self.recipe.circular)
+        base, w0 = spread_rows(problem.base, problem.base_train, problem.base_weight)
+        is_common = problem.coupling.changes_marginals or not problem.interpolant.is_linear
+        return fit_two_sample_maps(problem.group.rows(base), target, kind, common_centre=is_common, weights=(w0, w1))
 
     def log_jacobian(self, rows):
         """The log |det dx'/dx| of the map at some rows of X1."""

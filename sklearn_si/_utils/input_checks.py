@@ -259,12 +259,12 @@ def check_labels(y, X0):
 
 
 @contextlib.contextmanager
-def all_or_nothing(estimator):
-    """A context in which an error leaves the estimator as it was before, with all attributes of an earlier fit."""
+def all_or_nothing(estimator, kind=BaseException):
+    """A context in which an error of some kind leaves the estimator as it was, with all it had of an earlier fit."""
     before = dict(vars(estimator))
     try:
         yield
-    except BaseException:
+    except kind:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise

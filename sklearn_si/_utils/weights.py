@@ -36,6 +36,12 @@ def check_weights(weights, n_rows, name, weight_name):
         raise ValueError(
             f"{weight_name} is 0 at every row of {name}, but weights cannot all be zero: give one row more than 0."
         )
+    least, most = weights[weights > 0].min(), weights.max()
+    if not least / most > 0:
+        raise ValueError(
+            f"{weight_name} goes from {least:g} to {most:g}, a ratio that is zero in double precision: give 0 to rows "
+            "that are to be left out, or weights of a smaller range."
+        )
     return weights
 
 

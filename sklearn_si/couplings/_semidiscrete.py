@@ -3,10 +3,12 @@
 import dataclasses
 import math
 import time
+import warnings
 
 import torch
 from torch import Tensor
 
+from .._utils.callers import users_level
 from ._plans import gaussian_matrix, usual
 
 # Numbers in the scores of a batch: so many rows are scored at once that these stay near the cache.
@@ -32,6 +34,8 @@ _LOOKS = 8
 _ROWS_OF_A_GAP = 256
 # Share of the ascent at its end over which potentials are averaged.
 _AVERAGED = 0.25
+# Share of the mass of the base below which a plan is said to transport next to nothing; above its inverse it is none.
+_LEAST_KEPT = 1e-3
 # Largest exponent of a mass.
 _MOST = 30.0
 
@@ -198,7 +202,25 @@ def semidiscrete_plan(
     plan.heights = _first_heights(plan, x0, weights)
     if len(x1) > 1:
         _Ascent(plan, x0, weights[0], masses, generator or torch.default_generator).run(passes, seconds)
+    if unbalanced is not None:
+        _check_masses(plan, x0, weights[0])
     return plan
+
+
+def _check_masses(plan: SemidiscretePlan, x0: Tensor, weight: Tensor | None) -> None:
+    """Warn where the penalty is so small that next to no mass is transported, or that no plan was found."""
+    factors = plan.base_masses(x0)
+    assert factors is not None
+    kept = float(factors @ _masses(weight, x0))
+    if not _LEAST_KEPT < kept < 1 / _LEAST_KEPT:
+        what = "keeps next to no mass" if kept < 1 else "found no plan"
+        warnings.warn(
+            f"Unbalanced transport {what}: nearly all rows are further from the other sample than the square root of "
+            f"unbalanced={plan.unbalanced:g}, in scaled units, and the pairs mean little. Raise `unbalanced`, or set "
+            "it to None to keep all mass.",
+            UserWarning,
+            stacklevel=users_level(),
+        )
 
 
 def _masses(weight: Tensor | None, x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ def possible_cells(estimator, X):
     support = support_within(estimator)
     if support is None:
         return np.ones(X.shape, dtype=bool)
+    support.of_circles().check(X, "X", names_of_fit(estimator))
     grid = estimator.model_.target_grid
     return support.contains(X, () if grid is None else grid.columns)
 

@@ -135,7 +135,14 @@ class Support:
             outside = self._outside(X, j, dequantized)
             if outside.any():
                 x = np.asarray(X[:, j], dtype=np.float64)
+                if self.circular[j]:
+                    _refuse_turns(x, outside, names[j], name, (self.low[j], self.high[j]))
                 _refuse(x, outside, names[j], name, (self.low[j], self.high[j]))
+
+    def of_circles(self) -> "Support":
+        """The support of the circular columns alone."""
+        low, high = np.where(self.circular, [self.low, self.high], np.array(_REAL)[:, None])
+        return Support(low, high, self.circular)
 
     def contains(self, X: np.ndarray, dequantized: Collection[int] = ()) -> np.ndarray:
         """Whether each cell lies within, as `check` asks of it; of the shape of X."""
@@ -163,6 +170,16 @@ class Support:
         return moved
 
 
+def _refuse_turns(x: np.ndarray, outside: np.ndarray, column: Any, sample: str, ends: tuple[float, float]) -> None:
+    """Raise the error about values of a circular column that are not within its period."""
+    rows = np.flatnonzero(outside)
+    raise ValueError(
+        f"{len(rows)} of {len(x)} values in column {column!r} of {sample} are outside its period from {ends[0]:g} to "
+        f"{ends[1]:g}, such as {x[rows[0]]:g} in row {number_of_row(rows[0], sample)}: take them modulo the period, or "
+        "declare another one."
+    )
+
+
 def _refuse(x: np.ndarray, outside: np.ndarray, column: Any, sample: str, bounds: tuple[float, float]) -> None:
     """Raise the error about values of a column that are on a bound or beyond."""
     (low, high), rows = bounds, np.flatnonzero(outside)
@@ -187,6 +204,8 @@ def possible_rows(
 ) -> np.ndarray:
     """Which rows of a question can be: a warning counts those on a bound of the support or outside, and names one.
 
+    Another turn of a circular column is the same point, and raises an error that says so.
+
     Parameters
     ----------
     support : Support
@@ -197,6 +216,7 @@ def possible_rows(
     consequence : str
         What follows for the others.
     """
+    support.of_circles().check(X, name, names)
     within = support.contains(X, dequantized)
     possible = np.asarray(within.all(1))
     if not possible.all():

@@ -21,7 +21,7 @@ from .._model.lost_rows import settled
 from .._utils.callbacks import FollowedEstimator, Tasks
 from .._utils.callers import users_level
 from .._utils.frames import index_of
-from .._utils.input_checks import all_or_nothing, check_count
+from .._utils.input_checks import check_count
 from .._utils.links import LinkedEstimator
 from .._utils.names import registered
 from .._utils.tensors import draw_seed, resolve_device
@@ -213,7 +213,7 @@ class TableSynthesizer(RakingMethods, PackedNetworks, FollowedEstimator, LinkedE
         memory = open_memory(self, samples)
         if memory.recall(self):
             return
-        with open_checkpoint(self, samples) as checkpoint, all_or_nothing(self):
+        with open_checkpoint(self, samples) as checkpoint:
             self._fit(X, weight, checkpoint)
         memory.keep(self)
 

@@ -154,3 +154,8 @@ def test_missing_numbers_are_not_at_fault_where_words_are_refused(model):
 def test_dates_are_no_numbers(model):
     with pytest.raises(ValueError, match="X has dates"):
         clone(model).fit(np.arange(60).astype("M8[D]").reshape(-1, 1), Y[:60])
+
+
+def test_one_row_a_class_is_refused():
+    with pytest.raises(ValueError, match=r"Got 3 rows of 3 classes, .* at least two rows of one class"):
+        InterpolantClassifier().fit(np.eye(3), ["a", "b", "c"])

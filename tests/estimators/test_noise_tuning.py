@@ -108,3 +108,22 @@ def test_a_condition_of_another_length_is_refused_and_one_of_many_rows_is_cut_wi
         scoring=lambda rows, X: shapes.append((rows.shape, X.shape)) or 0.0,
     )
     assert shapes == [((40, 2), (40, 2))] * 2
+
+
+@pytest.mark.parametrize("n_steps", [20, "auto"])
+def test_another_call_begins_with_the_steps_that_were_set(model, n_steps):
+    model.set_params(n_steps=n_steps)
+    first = model.tune_noise_level(X[:60], levels=[0.0, 1.0], n_draws=2)
+    model.tune_noise_level(X[:60], levels=[5.0], n_draws=2)
+    assert model.n_steps == (100 if n_steps == 20 else "auto")
+    again = model.tune_noise_level(X[:60], levels=[0.0, 1.0], n_draws=2)
+    assert again.n_steps == first.n_steps
+    np.testing.assert_array_equal(again.scores, first.scores)
+    assert model.n_steps == n_steps
+
+
+def test_another_scoring_and_levels_that_are_no_numbers_are_refused(model):
+    with pytest.raises(ValueError, match="Got scoring='mmd', but expected 'energy' or a function of drawn rows and X"):
+        model.tune_noise_level(X, scoring="mmd")
+    with pytest.raises(ValueError, match="Got levels='a', but expected one or more finite numbers of at least 0"):
+        model.tune_noise_level(X, levels="a")

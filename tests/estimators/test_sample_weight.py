@@ -390,3 +390,8 @@ def test_drawn_rows_of_a_table_have_the_weighted_margins():
     error = deviation * np.sqrt(1 / rows + 1 / 4000)
     assert abs(drawn["value"].mean() - mean) < 4 * error
     assert abs(frame["value"].mean() - mean) > 8 * error  # what the weights are for
+
+
+def test_weights_of_a_range_beyond_the_floats_are_refused():
+    with pytest.raises(ValueError, match=r"sample_weight goes from 1e-300 to 1e\+300, a ratio that is zero"):
+        InterpolantFlow().fit(np.eye(9), sample_weight=np.r_[1e300, np.full(8, 1e-300)])

@@ -560,3 +560,18 @@ def test_a_regressor_with_a_support_is_saved(priced, tmp_path):
     sklearn_si.save(model, tmp_path / "r.si")
     loaded = sklearn_si.load(tmp_path / "r.si")
     np.testing.assert_array_equal(loaded.predict_interval(X[:5]), model.predict_interval(X[:5]))
+
+
+def test_another_turn_of_a_circle_is_refused_with_the_way_out():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.uniform(0, 360, 60), rng.normal(size=60)])
+    flow = InterpolantFlow(support={0: ("circular", 0, 360)}, max_iter=2, hidden_layer_sizes=(4,), random_state=0)
+    says = r"outside its period from 0 to 360, such as .* in row 0: take them modulo the period"
+    with pytest.raises(ValueError, match=says):
+        flow.fit(np.vstack([[[-90.0, 0.0]], X]))
+    flow.fit(X)
+    for ask in (flow.score_samples, flow.transform, DensityOutlierDetector(flow, random_state=0).fit(X).predict):
+        with pytest.raises(ValueError, match=says):
+            ask([[720.0, 0.0], [10.0, 0.0]])
+    both = flow.score_samples([[0.0, 0.5], [360.0, 0.5]])
+    assert both[0] == pytest.approx(both[1])

@@ -205,6 +205,11 @@ class InterpolantClassifier(FlowInside, ClassifierMixin, BaseEstimator):
         y, _ = weighted_rows(y, sample_weight, "y")
         check_range(X, "X", names_of_fit(self))
         self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(codes) == len(self.classes_):
+            raise ValueError(
+                f"Got {len(codes)} rows of {len(codes)} classes, but a class tells nothing of its spread by one row: "
+                "give at least two rows of one class, and some for a useful fit."
+            )
         counts = np.bincount(codes, weight)
         self.class_prior_ = counts / counts.sum()
         self._log_priors()

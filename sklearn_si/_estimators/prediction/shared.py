@@ -9,7 +9,6 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
-from ..._utils.input_checks import all_or_nothing
 from ..._utils.kinds import refuse_dict
 from ..._utils.links import LinkedEstimator
 from ..._utils.row_numbers import numbered, rows_of_weights
@@ -47,8 +46,7 @@ class FlowInside(LinkedEstimator):
         if memory.recall(self):
             self._check_recalled()
             return
-        with all_or_nothing(self):
-            self._fit(X, y, sample_weight)
+        self._fit(X, y, sample_weight)
         memory.keep(self)
 
     def _fit(self, X, y, sample_weight):
