@@ -110,6 +110,12 @@ def _several(values):
 
 def appended(given, new):
     """Rows followed by others, in the form of the former; arrays are cast to it."""
+    if is_pandas(given, "Index") or is_pandas(given, "Categorical"):
+        pd = importlib.import_module("pandas")
+        column = appended(pd.Series(given), new)
+        return pd.Index(column, name=given.name) if is_pandas(given, "Index") else column.array
+    if isinstance(given, tuple):
+        return tuple(appended(list(given), new))
     if is_pandas(given, "Series") or is_pandas(given):
         pd = importlib.import_module("pandas")
         if not isinstance(new, type(given)):

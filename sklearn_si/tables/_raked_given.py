@@ -39,6 +39,8 @@ def sample_given(raked: Any, n_samples: int | None, given: Any, seed: int) -> An
     given = table.frame_of(given) if isinstance(given, dict) else given
     k = _num_samples(given)
     n = k if n_samples is None else check_count(n_samples, "n_samples")
+    if k == 0:
+        raise ValueError("given is empty: leave it out, or give some cells.")
     if k not in (1, n):
         raise ValueError(f"Got n_samples={n}, but given has {k} rows: leave n_samples out.")
     per_row = min(_MOST_CANDIDATES, math.ceil(_PER_WEIGHT * raked.report_.largest_weight))
@@ -55,7 +57,7 @@ def sample_given(raked: Any, n_samples: int | None, given: Any, seed: int) -> An
     kept = _safe_indexing(X, rows)
     if k > 1 or not is_pandas(kept):
         return kept
-    return kept.reset_index(drop=True) if n > 1 else kept.set_axis(given.index, axis=0)
+    return kept.set_axis(given.index, axis=0) if n == 1 and is_pandas(given) else kept.reset_index(drop=True)
 
 
 def _checked(weights: np.ndarray) -> np.ndarray:

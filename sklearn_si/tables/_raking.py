@@ -220,7 +220,7 @@ class RakedSynthesizer(Reweighted):
             As `TableSynthesizer.sample`, and when the totals rule out a row of `given`.
         """
         seed = draw_seed(self.synthesizer.random_state if random_state is None else random_state)
-        if given is not None:
+        if given is not None and not (isinstance(given, dict) and not given):
             return sample_given(self, n_samples, given, seed)
         n = check_count(1 if n_samples is None else n_samples, "n_samples")
         times = min(_MOST_TIMES, math.ceil(1.2 * self.report_.largest_weight))

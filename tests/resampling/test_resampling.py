@@ -209,3 +209,22 @@ def test_labels_of_polars_come_back_as_they_were(y):
     assert again[:25].equals(y)
     expected = pl.concat([y[20:21]] * 15)
     assert again[25:].equals(expected)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        tuple("uuuuuvv"), list("uuuuuvv"), np.array(list("uuuuuvv")), pd.Index(list("uuuuuvv"), name="kind"),
+        pd.Categorical(list("uuuuuvv"), ["v", "u"]), pd.Series([1, 1, 1, 1, 1, 2, 2], name="kind"),
+    ],
+    ids=lambda y: type(y).__name__,
+)  # fmt: skip
+def test_labels_come_back_in_their_form(y):
+    targets = Targets(y)
+    again = targets.with_new([min(targets.counts, key=targets.counts.get)] * 3)
+    assert type(again) is type(y)
+    assert list(again) == [*y, *[y[5]] * 3]
+    if isinstance(y, pd.Index):
+        assert again.name == "kind"
+    if isinstance(y, pd.Categorical):
+        assert list(again.categories) == ["v", "u"]

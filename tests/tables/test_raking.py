@@ -336,3 +336,9 @@ def test_given_cells_that_cannot_be(fitted):
         raked.sample(5, given={"sex": ["f", "f"]})
     with pytest.raises(ValueError, match="unknown"):
         raked.sample(given={"nobody": 1})
+    with pytest.raises(ValueError, match="given is empty"):
+        raked.sample(given=rows(2)[:0])
+    pd.testing.assert_frame_equal(raked.sample(2, given={}), raked.sample(2))
+    row = np.array([["f", 40.0, None, None]], dtype=object)
+    with pytest.warns(UserWarning, match="given does not have valid feature names"):
+        assert raked.sample(given=row).age.tolist() == [40.0]
