@@ -206,13 +206,14 @@ class TransformedDensity(
             When a row has no finite preimage.
         """
         check_is_fitted(self)
+        given = condition
         if condition is not None and self._forecasts:
             start = np.asarray(check_cells(by_names(self, condition, "condition"), "condition"), dtype=np.float64)
             start = self._points(start[None] if start.ndim == 1 else start, "condition")
             condition = forward(self.transformer_, start)[0]
         inside = self.estimator_.sample(n_samples, condition=condition, random_state=random_state)
         X = backward(self.transformer_, inside)
-        return in_container(self, X)
+        return in_container(self, X, given)
 
     def score_samples(self, X, *, t=1.0, condition=None, return_error=False):
         """Log-density at each row, in data units: that of the target, or that of T^-1(x_t) at time t.

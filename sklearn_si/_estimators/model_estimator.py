@@ -106,7 +106,7 @@ class ModelEstimator(
         model.check_sampling(sampling)
         generator = make_generator(self._seed_of(random_state), SAMPLE_STREAM, self._evaluation().device)
         X = self._draw(n_samples, condition, sampling, generator)
-        return self._wrapped(X)
+        return self._wrapped(X, condition)
 
     def _renew_base(self):
         """Give the density of the base of a loaded model this estimator's parameters that may be changed after fit."""

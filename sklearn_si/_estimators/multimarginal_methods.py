@@ -123,7 +123,7 @@ class SimplexMethods(BaseEstimator):
         """
         model, n_samples = self._ready(), check_count(n_samples, "n_samples")
         X = model.sample(n_samples, self._position(time, "time", -1), self._generator(random_state), condition)
-        return in_container(self, X)
+        return in_container(self, X, condition)
 
     def barycenter(self, weights, n_samples=1, *, condition=None, random_state=None):
         """Draw rows of a mean of the samples: of x(w) = sum_k w_k x_k.
@@ -156,7 +156,7 @@ class SimplexMethods(BaseEstimator):
         model, n_samples = self._ready(), check_count(n_samples, "n_samples")
         weights = checked_weights(weights, model.labels)
         X = model.barycenter(weights, n_samples, self._generator(random_state), condition)
-        return in_container(self, X)
+        return in_container(self, X, condition)
 
     def score_samples(self, X, *, time=None, condition=None, return_error=False):
         """Log-density of a sample, or of any time, at each row.

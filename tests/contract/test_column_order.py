@@ -35,6 +35,7 @@ def models():
         "samples": MultimarginalFlow(base_density=None, max_iter=2, hidden_layer_sizes=(4,), random_state=0).fit(
             [X, X]
         ),
+        "given": InterpolantFlow(**TINY).fit(X, condition=X[["b"]]),
         "around": TransformedDensity(StandardScaler(), InterpolantFlow(**TINY)).fit(X),
         "classifier": InterpolantClassifier(flow, random_state=0).fit(X, X.a > 0),
         "table": TableSynthesizer(max_iter=2, flow=flow, random_state=0).fit(X),
@@ -95,6 +96,7 @@ ROWS = X[:5].set_axis(INDEX)
         ("plan", lambda m: m.inverse_transform(ROWS)), ("plan", lambda m: m.sample_plan(ROWS)),
         ("mirror", lambda m: m.resample(ROWS)), ("around", lambda m: m.inverse_transform(ROWS)),
         ("samples", lambda m: m.transform(ROWS, 0, 1)), ("any", lambda m: m.sample(given=ROWS[["a"]])),
+        ("given", lambda m: m.sample(5, condition=ROWS[["b"]])),
     ],
 )  # fmt: skip
 def test_rows_that_correspond_keep_their_index_in_frames(models, name, ask):
@@ -109,8 +111,8 @@ def test_rows_that_correspond_keep_their_index_in_frames(models, name, ask):
 @pytest.mark.parametrize(
     ("name", "ask"),
     [
-        ("any", lambda m: m.sample(5, given=ROWS.iloc[0])), ("samples", lambda m: m.barycenter([0.5, 0.5], 5)),
-        ("samples", lambda m: m.sample(5)), ("around", lambda m: m.sample(5)),
+        ("any", lambda m: m.sample(5, given=ROWS.iloc[0])), ("given", lambda m: m.sample(5, condition=ROWS[["b"]][:1])),
+        ("samples", lambda m: m.barycenter([0.5, 0.5], 5)), ("samples", lambda m: m.sample(5)), ("around", lambda m: m.sample(5)),
     ],
 )  # fmt: skip
 def test_rows_that_are_drawn_are_numbered(models, name, ask):
