@@ -112,7 +112,8 @@ def test_rows_that_correspond_keep_their_index_in_frames(models, name, ask):
     ("name", "ask"),
     [
         ("any", lambda m: m.sample(5, given=ROWS.iloc[0])), ("given", lambda m: m.sample(5, condition=ROWS[["b"]][:1])),
-        ("samples", lambda m: m.barycenter([0.5, 0.5], 5)), ("samples", lambda m: m.sample(5)), ("around", lambda m: m.sample(5)),
+        ("samples", lambda m: m.barycenter([0.5, 0.5], 5)), ("samples", lambda m: m.sample(5)),
+        ("around", lambda m: m.sample(5)),
     ],
 )  # fmt: skip
 def test_rows_that_are_drawn_are_numbered(models, name, ask):
