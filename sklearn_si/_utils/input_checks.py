@@ -88,10 +88,8 @@ def checked_target(y, has_infinite=False):
     except ValueError as error:
         if "could not convert string" not in str(error):
             raise
-        cell = str(error).splitlines()[0]
-        raise ValueError(
-            f"y has text ({cell}), but expected numbers: for classes use InterpolantClassifier."
-        ) from error
+        message = f"y has text, but expected numbers: for classes use InterpolantClassifier. {error}"
+        raise ValueError(message) from error
     if Y.ndim not in (1, 2):
         raise ValueError(f"y has {Y.ndim} dimensions, but expected (n_samples,) or (n_samples, n_outputs).")
     if np.isnan(Y).any():
