@@ -46,7 +46,7 @@ ESTIMATORS = [
         random_state=0,
     ),
     InterpolantClassifier(
-        InterpolantFlow(max_iter=60, hidden_layer_sizes=(8,), preprocessing="standardize", ode_tol=0.05), random_state=0
+        InterpolantFlow(max_iter=30, hidden_layer_sizes=(8,), preprocessing="standardize", ode_tol=0.05), random_state=0
     ),
     TableCodec(random_state=0),
     TableSynthesizer(flow=SMALL_FLOW, max_iter=3, random_state=0),

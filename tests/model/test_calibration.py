@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from oracles import MixtureFields, mixture, mixture_log_density, sample_mixture
+from oracles import MixtureFields, limit_levels, mixture, mixture_log_density, sample_mixture
 from sklearn_si import InterpolantFlow
 from sklearn_si._model import calibration
 from sklearn_si._model.calibration import _at_nodes, _cheapest, calibrate, pilot_rows
@@ -196,12 +196,13 @@ def test_stated_errors_grow_beyond_the_rows_of_the_measurement(exact):
     torch.testing.assert_close(stated[1], torch.where(2 * stated[0] <= 0.5, 2 * stated[0], torch.inf))
 
 
-def test_far_rows_are_covered_or_flagged(exact):
+def test_far_rows_are_covered_or_flagged(exact, monkeypatch):
     fields, (x, _), _, known = exact
-    far = 4 * x[:60]
+    far = 4 * x[:20]
+    limit_levels(monkeypatch, 5)  # the rows furthest out come under no tolerance
     value, error = ode_log_density(fields, far, 1.0, 0.0, standard_normal_parts, 1e-3, "logit", known)
-    fine, _ = ode_log_density(fields, far, 1.0, 0.0, standard_normal_parts, 1e-5, "logit")
-    assert (((value - fine).abs() <= error) | (error > 1e-3)).double().mean() >= 0.97
+    fine, rest = ode_log_density(fields, far, 1.0, 0.0, standard_normal_parts, 1e-5, "logit")
+    assert (((value - fine).abs() <= error + rest) | (error > 1e-3)).all()
 
 
 def test_fewer_nodes_are_read_off_the_polynomial_of_the_fine_solve():

@@ -358,8 +358,8 @@ def test_errors_of_the_bounds():
 
 @pytest.mark.parametrize("two", [False, True])
 def test_diagnose_finds_exact_fields_calibrated(two):
-    model, X, _, base = exact(InterpolantDiffusion(noise_level=0.5, n_steps=25), two=two, n=100)
-    args = (sample_mixture(np.random.default_rng(5), 100, *base), X) if two else (X,)
+    model, X, _, base = exact(InterpolantDiffusion(noise_level=0.5, n_steps=25), two=two, n=50)
+    args = (sample_mixture(np.random.default_rng(5), 50, *base), X) if two else (X,)
     report = model.diagnose(*args)
     assert abs(report.velocity_calibration) < 4 * report.velocity_calibration_error
     assert abs(report.denoiser_calibration) < 4 * report.denoiser_calibration_error
@@ -369,16 +369,16 @@ def test_diagnose_finds_exact_fields_calibrated(two):
     if not two:
         assert (report.latent_ks > 1e-3).all() and report.mahalanobis_ks > 1e-3
     assert "within 3 errors of 0, calibrated" in str(report) and "NOT" not in str(report)
-    assert two or re.search(r"KS p = \S+, above 0\.01 \(100 rows\): normal", repr(report))
+    assert two or re.search(r"KS p = \S+, above 0\.01 \(50 rows\): normal", repr(report))
 
 
 def test_diagnose_finds_wrong_fields():
-    model, X, _, _ = exact(InterpolantDiffusion(noise_level=0.5, n_steps=25), n=50)
+    model, X, _, _ = exact(InterpolantDiffusion(noise_level=0.5, n_steps=25), n=25)
     with_parts(model, velocity=Shifted(model.network_, lambda t: 1.0))
     report = model.diagnose(X)
     assert abs(report.velocity_calibration) > 4 * report.velocity_calibration_error
     assert "beyond 3 errors of 0, NOT calibrated" in str(report) and "disagree" in str(report)
-    assert re.search(r"KS p = \S+, at most 0\.01 \(50 rows\): NOT normal", str(report))
+    assert re.search(r"KS p = \S+, at most 0\.01 \(25 rows\): NOT normal", str(report))
 
 
 @pytest.mark.parametrize("base_is_flow", [False, True])

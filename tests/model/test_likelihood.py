@@ -88,10 +88,10 @@ def test_log_density_of_a_16_dimensional_mixture_at_a_tight_tolerance():
 @pytest.mark.parametrize(("model", "components", "d"), PAIRS)
 def test_transform_comes_back(model, components, d):
     estimator, X, _ = MODELS[model](components, d)
-    X = X if estimator.base_sample_ is None else estimator.base_sample_
+    X = (X if estimator.base_sample_ is None else estimator.base_sample_)[:24]
     assert abs(estimator.inverse_transform(estimator.transform(X)) - X).max() < 1e-3
     if d == 2:
-        estimator, X = estimator.set_params(ode_tol=1e-6), X[:10]
+        estimator, X = estimator.set_params(ode_tol=1e-6), X[:6]
         assert abs(estimator.inverse_transform(estimator.transform(X)) - X).max() < 1e-6
 
 

@@ -85,8 +85,8 @@ def test_log_densities_do_not_depend_on_the_batch(flow, tolerance):
 
 def test_rows_far_out_are_covered_or_solved_in_double_precision(flow, monkeypatch):
     flow, X = flow
-    far = X[:20] * np.geomspace(1, 300, 20)[:, None]
-    limit_levels(monkeypatch, 6)  # the rows furthest out come under no tolerance
+    far = X[:10] * np.geomspace(1, 300, 10)[:, None]
+    limit_levels(monkeypatch, 5)  # the rows furthest out come under no tolerance
     value, error = flow.set_params(ode_tol=1e-3).score_samples(far, return_error=True)
     fine, rest = flow.set_params(ode_tol=1e-6).score_samples(far, return_error=True)
     assert (np.abs(value - fine) <= error + rest).all()

@@ -16,7 +16,7 @@ from sklearn_si._training.validation_split import most_validation_rows
 
 X0 = np.random.default_rng(0).normal(size=(600, 2))
 X1 = np.random.default_rng(1).normal(size=(600, 2)) + 2.0
-LIMIT = 1.5
+LIMIT = 1.0
 ESTIMATORS = {
     "flow with the density of its target": InterpolantFlow(max_time=LIMIT, random_state=0),
     "flow with both densities": InterpolantFlow(
