@@ -115,12 +115,23 @@ class DiagnosticMethods(AsksModel):
         -------
         result : Bunch
             `noise_level`, the best value of the parameter of that name, and `in_time`, the best value at each of
-            `times` alone.
+            `times` alone; at times without an error of the score function it is `noise_level`.
+
+        Raises
+        ------
+        ValueError
+            When the score function is that of the reference, so that every noise level is as good.
         """
         times, weights, db, ds, _ = self._field_errors(X0, X1, reference, "optimal_noise_level")
-        schedule = self._schedule_at(times)
+        schedule, errs = self._schedule_at(times), ds > 0
+        if not errs.any():
+            raise ValueError(
+                "The score function has no error against the reference, so that no noise level is better than another: "
+                "pass a reference of another fit, or of exact fields."
+            )
         level = np.sqrt((weights * db / schedule).sum() / (weights * ds * schedule).sum())
-        return Figures(noise_level=float(level), times=times, in_time=np.sqrt(db / ds) / schedule)
+        in_time = np.sqrt(np.divide(db, ds, out=np.ones_like(db), where=errs)) / schedule
+        return Figures(noise_level=float(level), times=times, in_time=np.where(errs, in_time, level))
 
     def fisher_divergence(self, X0, X1=None, *, reference=None):
         """Fisher divergence between the density of the ODE model and the path, which the losses do not control.

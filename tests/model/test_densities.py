@@ -315,6 +315,22 @@ def test_optimal_noise_level_is_the_root_of_the_ratio_of_the_gaps():
     assert bounds[1] == min(bounds)
 
 
+def test_a_best_noise_level_is_finite_where_the_score_has_no_error(monkeypatch):
+    model, reference, X0, X1 = counterexample()
+    with pytest.raises(ValueError, match="The score function has no error against the reference"):
+        model.optimal_noise_level(X0, X1, reference=model)
+    field_errors = type(model)._field_errors
+
+    def without_the_first(*args):
+        times, weights, db, ds, cross = field_errors(*args)
+        return times, weights, db, np.where(times == times[0], 0.0, ds), cross
+
+    monkeypatch.setattr(type(model), "_field_errors", without_the_first)
+    best = model.optimal_noise_level(X0, X1, reference=reference)
+    assert best.in_time[0] == best.noise_level and np.isfinite(best.in_time).all()
+    np.testing.assert_allclose(best.in_time[1:], EPS, rtol=1e-6)
+
+
 def test_bounds_are_the_same_in_all_units():
     rng = np.random.default_rng(1)
     X = rng.normal(size=(200, 2)) * [1.0, 3.0] + rng.normal(size=(200, 1))
