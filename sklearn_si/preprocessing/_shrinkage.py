@@ -29,12 +29,13 @@ def shrunk_eigenvalues(values: np.ndarray, n_rows: float) -> np.ndarray | None:
     Returns
     -------
     ndarray of shape (n_features,), or None
-        None where rows or columns depend on each other linearly, so that the estimate does not hold.
+        None where rows or columns depend on each other linearly, or where there are no more than eleven rows: the
+        kernels then reach beyond zero, and the estimate does not hold.
     """
     d, width = len(values), n_rows ** (-1 / 3)
     # the rest belongs to axes along which no row differs from the mean
     own = values[max(0, d - int(n_rows)) :]
-    if own[0] < own[-1] / _CONDITION:
+    if own[0] < own[-1] / _CONDITION or _HALF_WIDTH * width >= 1:
         return None
     density, transform = _kernel_estimates(own, width)
     if d <= n_rows:

@@ -57,3 +57,13 @@ def test_draws_of_a_short_fit_have_the_deviations_of_the_rows():
     X, _ = factors(300, 120)
     flow = InterpolantFlow(max_iter=10, random_state=0).fit(X)
     assert abs(np.median(flow.sample(400).std(0) / X.std(0)) - 1) < 0.06
+
+
+@pytest.mark.parametrize("n", [5, 12, 13])
+def test_a_dozen_rows_of_many_columns_are_whitened(n):
+    """The logarithm of the kernels had been that of a negative number, and every fit diverged."""
+    X = np.random.default_rng(0).normal(size=(n, 60))
+    found = fit_one_sample_map(X, "whiten")
+    assert np.isfinite(found.log_abs_det) and np.isfinite(found.transform(X)).all()
+    shrunk = shrunk_eigenvalues(np.sort(np.linalg.eigvalsh(np.cov(X.T))), n - 1)
+    assert (shrunk is None) == (n < 13) and (shrunk is None or np.isfinite(shrunk).all())
