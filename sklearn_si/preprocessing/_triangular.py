@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
@@ -277,13 +278,15 @@ class _Fit:
         self.validate()
 
     def _start(self):
-        """Linear regressions of each column on those before it: the normal distribution of highest likelihood."""
+        """Linear regressions of each column on those before it, by a covariance that is shrunk for few rows."""
         u, weight = self.u.double(), self.weights[0]
         w = torch.ones(len(u), dtype=torch.double) if weight is None else weight.double()
         w = w / w.sum()
         mean = w @ u
         centred = u - mean
-        covariance = centred.T @ (centred * w[:, None]) + 1e-3 * torch.eye(u.shape[1], dtype=torch.double)
+        rows = (centred * (len(u) * w).sqrt()[:, None]).numpy()
+        covariance = torch.from_numpy(ledoit_wolf(rows, assume_centered=True)[0])
+        covariance += 1e-3 * torch.eye(u.shape[1], dtype=torch.double)
         factor = torch.linalg.cholesky(covariance)
         scale = factor.diagonal()
         # (u - mean) = factor e: e_k scale_k = (u - mean)_k - sum_j skip_kj (u - mean)_j

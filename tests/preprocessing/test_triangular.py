@@ -144,3 +144,11 @@ def test_worth_trying_depends_on_rows_columns_and_time():
     assert worth() and worth(max_time=1.0)
     assert not worth(d=1) and not worth(d=30) and not worth(n=100) and not worth(affine_only=True)
     assert not worth(n=1_000_000, max_time=3.0) and worth(n=1_000_000, max_time=300.0)
+
+
+@pytest.mark.parametrize("n", [12, 40])
+def test_a_few_rows_of_many_columns_do_not_make_a_useless_density(n):
+    """Regressions of more columns than rows had scored new rows at -100,000 and -3,000 nats."""
+    X, new = (np.random.default_rng(seed).normal(size=(m, 60)) for seed, m in ((0, n), (9, 50)))
+    flow = InterpolantFlow(preprocessing="triangular", max_iter=5, hidden_layer_sizes=(8,), random_state=0)
+    assert flow.fit(X).score(new) > -200
